@@ -1,0 +1,1 @@
+//! The pattern: directory, coordinator, delivery, data service.

@@ -1,0 +1,3 @@
+//! What both ends of the control stream share.
+
+pub mod failure;

@@ -1,0 +1,1 @@
+//! The filter language: syntax tree, JSON form, limits, typed evaluation.

@@ -1,0 +1,1 @@
+//! How any plugin lives under the proxy.

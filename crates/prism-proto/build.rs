@@ -1,0 +1,33 @@
+//! Generates the messages and services from `proto/` with protox, so that no `protoc` is needed.
+use std::{env, fs, path::PathBuf};
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+const FILES: [&str; 3] = [
+    "prism/interfaces/lifecycle.proto",
+    "prism/interfaces/proxy_control_plane.proto",
+    "prism/pattern/multicast_registry.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    println!("cargo:rerun-if-changed={}", root.display());
+
+    let descriptors = protox::compile(FILES, [&root])?;
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+
+    let mut hashes = String::new();
+    for file in FILES {
+        let hash = hex::encode(Sha256::digest(fs::read(root.join(file))?));
+        hashes.push_str(&format!("    ({file:?}, {hash:?}),\n"));
+    }
+    fs::write(out.join("hashes.rs"), format!("&[\n{hashes}]"))?;
+
+    tonic_prost_build::configure()
+        .bytes(".prism.pattern.MulticastRequest.payload")
+        .bytes(".prism.pattern.SubscribeResponse.Delivery.payload")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! The control-plane server, the router, the admin endpoint.

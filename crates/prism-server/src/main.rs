@@ -1,0 +1,3 @@
+//! The binary `prism-proxy`; with `--embedded`, the whole system in one process.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The messaging slot on NATS.

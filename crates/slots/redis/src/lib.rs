@@ -1,0 +1,1 @@
+//! The registry slot on Redis.

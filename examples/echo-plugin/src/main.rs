@@ -1,0 +1,3 @@
+//! A pattern in fifty lines: it echoes.
+
+fn main() {}
