@@ -13,6 +13,7 @@ pub mod capability;
 pub mod conformance;
 mod error;
 pub mod lease;
+mod listener;
 pub mod memory;
 mod messaging;
 mod record;
@@ -20,9 +21,8 @@ mod registry;
 
 pub use capability::{MessagingCapability, RegistryCapability, Scope};
 pub use error::{Applied, Error, Result, Retry};
-pub use messaging::{
-    DynMessaging, Kind, Listener, Message, Messaging, MulticastId, Outcome, Received, ReceivedSink,
-};
+pub use listener::{GapReason, Listener, ListenerSink, Received, listener};
+pub use messaging::{DynMessaging, Kind, Message, Messaging, MulticastId, Outcome};
 pub use record::{
     Cause, Change, Epoch, Identity, InvalidIdentity, Owner, Position, Record, RequestId, Revision, SessionId,
     Timestamp, Ttl,

@@ -4,9 +4,9 @@ use std::{fmt, future::Future, sync::Arc};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
-use crate::{Identity, MessagingCapability, Result, Timestamp};
+use crate::{Identity, Listener, MessagingCapability, Result, Timestamp};
 
 /// Names one multicast. Shown as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,56 +76,12 @@ pub enum Outcome {
     Unknown(String),
 }
 
-/// What a listener is handed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Received {
-    /// A message for the identity.
-    Message(Arc<Message>),
-    /// Messages may be missing at this point.
-    Gap {
-        /// How many, as far as is known; 0 when it is not.
-        dropped: u64,
-        /// Why.
-        reason: &'static str,
-    },
-}
-
-/// The sending half that a backend keeps of a [`Listener`].
-pub type ReceivedSink = mpsc::Sender<Received>;
-
-/// The messages of one identity, from the moment `listen` returned until it is dropped.
-pub struct Listener {
-    receiver: mpsc::Receiver<Received>,
-    /// Whatever the backend must undo when the listener goes; dropped last.
-    _guard: Box<dyn Send + std::marker::Sync>,
-}
-
-impl Listener {
-    /// A listener over a bounded channel; `guard` is dropped with it.
-    pub fn new(receiver: mpsc::Receiver<Received>, guard: impl Send + std::marker::Sync + 'static) -> Self {
-        Self {
-            receiver,
-            _guard: Box::new(guard),
-        }
-    }
-
-    /// The next thing received; `None` once the slot has closed. Cancel safe.
-    pub async fn next(&mut self) -> Option<Received> {
-        self.receiver.recv().await
-    }
-}
-
-impl fmt::Debug for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener")
-            .field("waiting", &self.receiver.len())
-            .finish()
-    }
-}
-
 /// A messaging slot opened for one namespace.
 ///
-/// A name in brackets is the conformance case that proves the sentence before it.
+/// Where the capability's scope is shared, openings of one namespace reach each other's listeners
+/// (`openings_reach_each_other`) and those of different namespaces never do (`namespaces_are_apart`).
+///
+/// A name in parentheses is the conformance case that proves the sentence before it.
 pub trait Messaging: Send + std::marker::Sync + 'static {
     /// What this slot can do. Constant over its life.
     fn capability(&self) -> &MessagingCapability;
@@ -133,12 +89,12 @@ pub trait Messaging: Send + std::marker::Sync + 'static {
     /// Publishes one message to many identities; outcomes in the order of the targets.
     ///
     /// - What it accepted reaches every listener that was listening before the call, once, unchanged
-    ///   [publish_reaches_every_listener] [messages_arrive_unchanged].
+    ///   (`publish_reaches_every_listener`) (`messages_arrive_unchanged`).
     /// - It reaches no other identity, whatever characters either name has
-    ///   [identities_never_share_an_address].
-    /// - A target without a listener is [`Outcome::NoSubscriber`] [publish_knows_who_listens].
+    ///   (`identities_never_share_an_address`).
+    /// - A target without a listener is [`Outcome::NoSubscriber`] (`publish_knows_who_listens`).
     /// - Messages to one identity that were accepted in order arrive in order
-    ///   [accepted_messages_keep_their_order].
+    ///   (`accepted_messages_keep_their_order`).
     /// - [`Outcome::Unknown`] is reported no later than `deadline`.
     ///
     /// Dropping the future abandons the outcomes, not necessarily the messages.
@@ -152,9 +108,9 @@ pub trait Messaging: Send + std::marker::Sync + 'static {
     /// Starts to listen for one identity. When it returns, a publish through any runner reaches the
     /// listener.
     ///
-    /// - A listener that does not keep up gets a [`Received::Gap`], delays nobody, and holds no more
-    ///   than a bounded number of messages [a_slow_listener_gets_a_gap].
-    /// - Dropping the listener ends it: later publishes find nobody [dropping_a_listener_ends_it].
+    /// - A listener that does not keep up gets a [`Received::Gap`](crate::Received::Gap), delays nobody, and holds no more
+    ///   than a bounded number of messages (`a_slow_listener_gets_a_gap`).
+    /// - Dropping the listener ends it: later publishes find nobody (`dropping_a_listener_ends_it`).
     fn listen(&self, identity: &Identity, deadline: Instant)
     -> impl Future<Output = Result<Listener>> + Send;
 
@@ -166,7 +122,8 @@ pub trait Messaging: Send + std::marker::Sync + 'static {
 }
 
 /// The object-safe twin of [`Messaging`], implemented for every one of them, and the place where its
-/// capability is enforced: a payload over the slot's size is not sent.
+/// capability is enforced: a payload over the slot's size is not sent
+/// (`payloads_over_the_limit_are_not_sent`).
 pub trait DynMessaging: Send + std::marker::Sync + 'static {
     /// See [`Messaging::capability`].
     fn capability(&self) -> &MessagingCapability;

@@ -173,6 +173,9 @@ pub struct ScanPage {
     pub next: Option<Bytes>,
     /// The head at the time of this page.
     pub head: Position,
+    /// Drawn at random with the epoch and the same for every opening of the namespace. It
+    /// authenticates cursors across runners and is never shown to a client.
+    pub secret: [u8; 16],
 }
 
 /// A session's claim to be the live one of its identity.
@@ -190,7 +193,11 @@ pub struct Claim {
 /// the slot first advances the namespace's lease clock ([`crate::lease`]), and treats a record whose
 /// lease is due as absent, giving it an `Expired` change at a revision of its own.
 ///
-/// A name in brackets is the conformance case that proves the sentence before it.
+/// Where the capability's scope is shared, every opening sees one history
+/// (`openings_share_one_history`); where it says that writes outlive the runner, they do
+/// (`records_outlive_the_runner`).
+///
+/// A name in parentheses is the conformance case that proves the sentence before it.
 ///
 /// Dropping a returned future abandons the answer. A write may still be applied.
 pub trait RegistryStore: Send + std::marker::Sync + 'static {
@@ -200,19 +207,19 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
     /// Registers a batch; results in the order of the requests.
     ///
     /// - A new registration has the revision after the last one, and its generation is its position
-    ///   [register_assigns_dense_revisions].
+    ///   (`register_assigns_dense_revisions`).
     /// - `Mode::Create` is refused with [`Error::AlreadyExists`] while another session, or none,
-    ///   holds the identity [register_create_refuses_existing].
-    /// - `Mode::Replace` makes a new generation [register_replace_makes_a_new_generation].
+    ///   holds the identity (`register_create_refuses_existing`).
+    /// - `Mode::Replace` makes a new generation (`register_replace_makes_a_new_generation`).
     /// - The session that holds the identity renews with the same metadata and updates with other
     ///   metadata, in either mode, keeping the generation
-    ///   [register_same_session_renews_or_updates].
+    ///   (`register_same_session_renews_or_updates`).
     /// - A registration with a due record in its way succeeds, after the record's expiry
-    ///   [register_over_a_due_record_expires_it_first].
+    ///   (`register_over_a_due_record_expires_it_first`).
     /// - No more than `max_identities` are ever live, and due ones do not count
-    ///   [register_quota_is_exact] [register_quota_ignores_the_due].
+    ///   (`register_quota_is_exact`) (`register_quota_ignores_the_due`).
     /// - A replay of the last write's [`RequestId`] returns the first result and changes nothing
-    ///   [register_replay_returns_the_first_result].
+    ///   (`register_replay_returns_the_first_result`).
     fn register(
         &self,
         call: Call,
@@ -221,34 +228,34 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
 
     /// Replaces the metadata of a registration; its lease, generation and `registered_at` stay.
     ///
-    /// - Refused unless `if_revision` and `generation` hold [put_checks_revision_and_generation].
-    /// - Refused with [`Error::NotFound`] when absent or due [put_never_creates].
+    /// - Refused unless `if_revision` and `generation` hold (`put_checks_revision_and_generation`).
+    /// - Refused with [`Error::NotFound`] when absent or due (`put_never_creates`).
     /// - A replay of the last write's [`RequestId`] returns the first result
-    ///   [put_replay_returns_the_first_result].
+    ///   (`put_replay_returns_the_first_result`).
     fn put(&self, call: Call, put: Put) -> impl Future<Output = Result<Arc<Record>>> + Send;
 
     /// Extends leases by their own length from now; results in the order of the requests.
     ///
-    /// - Never creates: an absent or due identity is [`Error::NotFound`] [renew_never_creates].
-    /// - Uses no revision and changes nothing but the lease [renew_moves_only_the_lease].
-    /// - Refused under another generation [renew_is_fenced].
+    /// - Never creates: an absent or due identity is [`Error::NotFound`] (`renew_never_creates`).
+    /// - Uses no revision and changes nothing but the lease (`renew_moves_only_the_lease`).
+    /// - Refused under another generation (`renew_is_fenced`).
     fn renew(&self, call: Call, batch: Vec<Renew>) -> impl Future<Output = Vec<Result<Renewed>>> + Send;
 
     /// Removes a registration.
     ///
-    /// - Succeeds with `existed: false` when absent or due [unregister_is_idempotent].
-    /// - Refused under another generation [unregister_is_fenced].
+    /// - Succeeds with `existed: false` when absent or due (`unregister_is_idempotent`).
+    /// - Refused under another generation (`unregister_is_fenced`).
     fn unregister(
         &self,
         call: Call,
         request: Unregister,
     ) -> impl Future<Output = Result<Unregistered>> + Send;
 
-    /// Reads one record, exactly as of the call [get_reads_the_last_write] [get_never_serves_the_due].
+    /// Reads one record, exactly as of the call (`get_reads_the_last_write`) (`get_never_serves_the_due`).
     fn get(&self, call: Call, identity: Identity) -> impl Future<Output = Result<Read>> + Send;
 
     /// When the leases of these identities end, as of the call; `None` for one that is absent or has
-    /// no lease [leases_follow_renewals].
+    /// no lease (`leases_follow_renewals`).
     fn leases(
         &self,
         call: Call,
@@ -257,20 +264,20 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
 
     /// The changes after `from`, at most `limit`, after expiring what is due.
     ///
-    /// - Dense, in order, each with its cause and after-image [sync_returns_dense_history].
-    /// - Includes the expiry of every lease that is due [sync_expires_what_is_due].
-    /// - [`Error::Compacted`] when the feed does not reach back to `from` [sync_says_compacted].
-    /// - [`Error::EpochChanged`] under another epoch [calls_refuse_another_epoch].
+    /// - Dense, in order, each with its cause and after-image (`sync_returns_dense_history`).
+    /// - Includes the expiry of every lease that is due (`sync_expires_what_is_due`).
+    /// - [`Error::Compacted`] when the feed does not reach back to `from` (`sync_says_compacted`).
+    /// - [`Error::EpochChanged`] under another epoch (`calls_refuse_another_epoch`).
     fn sync(&self, call: Call, from: Revision, limit: usize) -> impl Future<Output = Result<Sync>> + Send;
 
-    /// Pages through all records, for a view that starts from nothing [scan_finds_everything].
+    /// Pages through all records, for a view that starts from nothing (`scan_finds_everything`).
     fn scan(&self, call: Call, scan: Scan) -> impl Future<Output = Result<ScanPage>> + Send;
 
     /// Makes a session the live one of its identity.
     ///
-    /// - Later claims have larger numbers [claims_are_ordered].
+    /// - Later claims have larger numbers (`claims_are_ordered`).
     /// - [`Error::NotFound`] when absent or due, [`Error::StaleGeneration`] under another generation
-    ///   [claims_need_the_registration].
+    ///   (`claims_need_the_registration`).
     fn claim_session(
         &self,
         call: Call,

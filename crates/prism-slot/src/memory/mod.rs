@@ -1,1 +1,46 @@
 //! The memory slots: the embedded default, and the oracle that other slots are compared with.
+
+mod clock;
+mod leases;
+mod messaging;
+mod registry;
+
+pub use clock::{Clock, ManualClock, WallClock};
+pub use messaging::MemoryMessaging;
+pub use registry::MemoryRegistry;
+
+/// Settings of the memory registry slot.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistryConfig {
+    /// How many changes the feed keeps for views that fall behind.
+    #[schemars(range(min = 1))]
+    pub feed_max_changes: usize,
+    /// How many bytes of records the feed keeps at most.
+    #[schemars(range(min = 1))]
+    pub feed_max_bytes: usize,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            feed_max_changes: 100_000,
+            feed_max_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Settings of the memory messaging slot.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MessagingConfig {
+    /// How many messages wait for one session before further ones are dropped and reported as a gap.
+    #[schemars(range(min = 1))]
+    pub listener_queue: usize,
+}
+
+impl Default for MessagingConfig {
+    fn default() -> Self {
+        Self { listener_queue: 256 }
+    }
+}

@@ -1,0 +1,233 @@
+//! The queue between a messaging slot and one listening session: bounded, ordered, and honest about
+//! what it had to drop.
+
+use std::{collections::VecDeque, fmt, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::Message;
+
+/// What a listener is handed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A message for the identity.
+    Message(Arc<Message>),
+    /// Messages are, or may be, missing at this point.
+    Gap {
+        /// How many are known to be missing; after a reconnection there may be more.
+        dropped: u64,
+        /// Why.
+        reason: GapReason,
+    },
+}
+
+/// Why messages are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapReason {
+    /// The listener did not keep up and its queue was full.
+    SlowConsumer,
+    /// The connection to the broker was lost for a while.
+    Reconnected,
+}
+
+impl GapReason {
+    /// As it goes over the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SlowConsumer => "SLOW_CONSUMER",
+            Self::Reconnected => "RECONNECTED",
+        }
+    }
+}
+
+/// A connected pair: what a backend fills and what a session reads.
+///
+/// At most `capacity` messages wait at a time. `guard` is whatever the backend must undo when the
+/// listener goes; it is dropped with the listener.
+pub fn listener(capacity: usize, guard: impl Send + std::marker::Sync + 'static) -> (ListenerSink, Listener) {
+    let queue = Arc::new(Queue {
+        state: Mutex::new(State::default()),
+        filled: Notify::new(),
+        capacity,
+    });
+    (
+        ListenerSink { queue: queue.clone() },
+        Listener {
+            queue,
+            _guard: Box::new(guard),
+        },
+    )
+}
+
+/// The filling end of a [`listener`]. Clones fill the same queue.
+#[derive(Clone)]
+pub struct ListenerSink {
+    queue: Arc<Queue>,
+}
+
+impl ListenerSink {
+    /// Queues a message. False when there was no room: it is dropped, and counted in a gap that stands
+    /// in the queue where the message would have been.
+    pub fn push(&self, message: Arc<Message>) -> bool {
+        let mut state = self.queue.state.lock();
+        if state.closed {
+            return false;
+        }
+        let fits = state.waiting.len() < self.queue.capacity;
+        if fits {
+            state.waiting.push_back(Received::Message(message));
+        } else {
+            state.gap(1, GapReason::SlowConsumer);
+        }
+        drop(state);
+        self.queue.filled.notify_one();
+        fits
+    }
+
+    /// Says that messages are, or may be, missing from here on.
+    pub fn gap(&self, dropped: u64, reason: GapReason) {
+        self.queue.state.lock().gap(dropped, reason);
+        self.queue.filled.notify_one();
+    }
+
+    /// Ends the listener once it has read what waits.
+    pub fn close(&self) {
+        self.queue.state.lock().closed = true;
+        self.queue.filled.notify_one();
+    }
+}
+
+impl fmt::Debug for ListenerSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerSink")
+            .field("waiting", &self.queue.state.lock().waiting.len())
+            .finish()
+    }
+}
+
+/// The messages of one identity, from the moment `listen` returned until this is dropped.
+pub struct Listener {
+    queue: Arc<Queue>,
+    _guard: Box<dyn Send + std::marker::Sync>,
+}
+
+impl Listener {
+    /// The next thing received; `None` once the slot has closed it. Cancel safe.
+    pub async fn next(&mut self) -> Option<Received> {
+        loop {
+            {
+                let mut state = self.queue.state.lock();
+                if let Some(received) = state.waiting.pop_front() {
+                    return Some(received);
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            self.queue.filled.notified().await;
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        state.closed = true;
+        state.waiting.clear();
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("waiting", &self.queue.state.lock().waiting.len())
+            .finish()
+    }
+}
+
+struct Queue {
+    state: Mutex<State>,
+    filled: Notify,
+    capacity: usize,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Received>,
+    closed: bool,
+}
+
+impl State {
+    /// Gaps that follow one another are one, which names the latest reason; so they add at most one
+    /// entry to a full queue.
+    fn gap(&mut self, dropped: u64, reason: GapReason) {
+        if let Some(Received::Gap {
+            dropped: before,
+            reason: why,
+        }) = self.waiting.back_mut()
+        {
+            *before += dropped;
+            *why = reason;
+        } else {
+            self.waiting.push_back(Received::Gap { dropped, reason });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kind, MulticastId, Timestamp};
+
+    fn message(number: u128) -> Arc<Message> {
+        Arc::new(Message {
+            multicast: MulticastId(number),
+            kind: Kind::Payload,
+            payload: bytes::Bytes::new(),
+            content_type: "text/plain".into(),
+            published_at: Timestamp(0),
+            headers: Vec::new(),
+        })
+    }
+
+    #[tokio::test]
+    async fn overflow_is_counted_where_it_happened() {
+        let (sink, mut listener) = listener(2, ());
+        let kept: Vec<bool> = (0..5).map(|number| sink.push(message(number))).collect();
+        assert_eq!(kept, [true, true, false, false, false]);
+        assert_eq!(listener.next().await, Some(Received::Message(message(0))));
+        assert_eq!(listener.next().await, Some(Received::Message(message(1))));
+        assert!(
+            sink.push(message(5)),
+            "the gap leaves room for one of two messages"
+        );
+        sink.close();
+        let gap = Received::Gap {
+            dropped: 3,
+            reason: GapReason::SlowConsumer,
+        };
+        assert_eq!(listener.next().await, Some(gap));
+        assert_eq!(listener.next().await, Some(Received::Message(message(5))));
+        assert_eq!(listener.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_is_woken() {
+        let (sink, mut listener) = listener(2, ());
+        let reader = tokio::spawn(async move { listener.next().await });
+        tokio::task::yield_now().await;
+        sink.push(message(7));
+        assert_eq!(reader.await.unwrap(), Some(Received::Message(message(7))));
+    }
+
+    #[tokio::test]
+    async fn dropping_the_listener_drops_its_guard() {
+        let guard = Arc::new(());
+        let (sink, listener) = listener(2, guard.clone());
+        assert_eq!(Arc::strong_count(&guard), 2);
+        drop(listener);
+        assert_eq!(Arc::strong_count(&guard), 1);
+        assert!(!sink.push(message(0)));
+    }
+}

@@ -1,0 +1,149 @@
+//! The messaging slot in memory: every listener is a queue in this process.
+
+use std::sync::{Arc, Weak};
+
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::MessagingConfig;
+use crate::{
+    Applied, Error, Identity, Listener, ListenerSink, Message, Messaging, MessagingCapability, Outcome,
+    Result, Scope, capability::AcceptedBy, listener,
+};
+
+const BACKEND: &str = "memory";
+
+/// A messaging slot that reaches the listeners of this value and no others.
+pub struct MemoryMessaging {
+    config: MessagingConfig,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    table: RwLock<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    closed: bool,
+    next: u64,
+    /// An identity rarely has more than one listener: a second one is a session about to take over.
+    listeners: HashMap<Identity, SmallVec<[(u64, ListenerSink); 1]>>,
+}
+
+impl MemoryMessaging {
+    /// The capability of every memory messaging slot.
+    pub const CAPABILITY: MessagingCapability = MessagingCapability {
+        backend: BACKEND,
+        interfaces: &["PubSubInterface"],
+        scope: Scope::Process,
+        accepted_by: AcceptedBy::ListenerQueue,
+        max_payload: 64 << 20,
+    };
+
+    /// One without listeners.
+    pub fn new(config: MessagingConfig) -> Self {
+        Self {
+            config,
+            shared: Arc::default(),
+        }
+    }
+}
+
+impl Messaging for MemoryMessaging {
+    fn capability(&self) -> &MessagingCapability {
+        &Self::CAPABILITY
+    }
+
+    async fn publish_batch(
+        &self,
+        targets: &[Identity],
+        message: Arc<Message>,
+        _deadline: Instant,
+    ) -> Vec<Outcome> {
+        let table = self.shared.table.read();
+        targets
+            .iter()
+            .map(|target| table.publish(target, &message))
+            .collect()
+    }
+
+    async fn listen(&self, identity: &Identity, _deadline: Instant) -> Result<Listener> {
+        let mut table = self.shared.table.write();
+        if table.closed {
+            let message = "the slot is closed".to_owned();
+            return Err(Error::Unavailable {
+                backend: BACKEND,
+                message,
+                applied: Applied::No,
+            });
+        }
+        table.next += 1;
+        let number = table.next;
+        let entry = Entry {
+            shared: Arc::downgrade(&self.shared),
+            identity: identity.clone(),
+            number,
+        };
+        let (sink, listener) = listener(self.config.listener_queue, entry);
+        table
+            .listeners
+            .entry(identity.clone())
+            .or_default()
+            .push((number, sink));
+        Ok(listener)
+    }
+
+    async fn probe(&self, _deadline: Instant) -> Result<()> {
+        Ok(())
+    }
+
+    async fn close(&self) {
+        let mut table = self.shared.table.write();
+        table.closed = true;
+        for (_, sink) in std::mem::take(&mut table.listeners).into_values().flatten() {
+            sink.close();
+        }
+    }
+}
+
+impl Table {
+    fn publish(&self, target: &Identity, message: &Arc<Message>) -> Outcome {
+        let Some(listeners) = self.listeners.get(target) else {
+            return Outcome::NoSubscriber;
+        };
+        let taken = listeners
+            .iter()
+            .filter(|(_, sink)| sink.push(message.clone()))
+            .count();
+        if taken > 0 {
+            return Outcome::Accepted;
+        }
+        Outcome::NotSent("the listener's queue is full".to_owned())
+    }
+}
+
+/// A listener's place in the table, given up when the listener is dropped.
+struct Entry {
+    shared: Weak<Shared>,
+    identity: Identity,
+    number: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        let mut table = shared.table.write();
+        if let Some(listeners) = table.listeners.get_mut(&self.identity) {
+            listeners.retain(|(number, _)| *number != self.number);
+            if listeners.is_empty() {
+                table.listeners.remove(&self.identity);
+            }
+        }
+    }
+}

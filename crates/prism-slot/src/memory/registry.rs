@@ -1,0 +1,565 @@
+//! The registry slot in memory.
+//!
+//! One lock around one state; every call is one step under it and never waits. What this file does
+//! is the meaning of [`RegistryStore`]; other slots are compared with it.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Clock, RegistryConfig, WallClock, leases::LeaseQueue};
+use crate::{
+    Applied, Call, Cause, Change, Claim, Epoch, Error, Identity, Mode, Position, Put, Read, Record, Register,
+    Registered, RegistryCapability, RegistryStore, Renew, Renewed, RequestId, Result, Revision, Scan,
+    ScanPage, Scope, Sync, Timestamp, Ttl, Unregister, Unregistered, Written, capability::Survives,
+    lease::LeaseClock,
+};
+
+const BACKEND: &str = "memory";
+/// How many due leases one `sync` expires before it says that there are more.
+const EXPIRE_LIMIT: usize = 4_096;
+
+/// A registry slot that lives and dies with this value.
+pub struct MemoryRegistry<C = WallClock> {
+    clock: C,
+    state: Mutex<State>,
+}
+
+impl MemoryRegistry {
+    /// The capability of every memory registry.
+    pub const CAPABILITY: RegistryCapability = RegistryCapability {
+        backend: BACKEND,
+        interfaces: &[
+            "KeyValueBasicInterface",
+            "KeyValueScanInterface",
+            "KeyValueTTLInterface",
+        ],
+        scope: Scope::Process,
+        survives: Survives::Nothing,
+        max_batch: 4_096,
+    };
+
+    /// An empty one on the process's clock.
+    pub fn new(config: RegistryConfig) -> Self {
+        Self::with_clock(config, WallClock)
+    }
+}
+
+impl<C: Clock> MemoryRegistry<C> {
+    /// An empty one on a clock of the caller's.
+    pub fn with_clock(config: RegistryConfig, clock: C) -> Self {
+        let state = State::new(&config, clock.now());
+        Self {
+            clock,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// One step: checks the epoch, advances the lease clock, does `work`.
+    fn step<T>(&self, call: &Call, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        if state.closed {
+            let message = "the slot is closed".to_owned();
+            return Err(Error::Unavailable {
+                backend: BACKEND,
+                message,
+                applied: Applied::No,
+            });
+        }
+        if call.epoch.is_some_and(|expected| expected != state.epoch) {
+            return Err(Error::EpochChanged { current: state.epoch });
+        }
+        state.clock.tick(now);
+        work(&mut state)
+    }
+}
+
+impl<C: Clock> RegistryStore for MemoryRegistry<C> {
+    fn capability(&self) -> &RegistryCapability {
+        &MemoryRegistry::CAPABILITY
+    }
+
+    async fn register(&self, call: Call, batch: Vec<Register>) -> Vec<Result<Registered>> {
+        batch
+            .into_iter()
+            .map(|request| self.step(&call, |state| state.register(request)))
+            .collect()
+    }
+
+    async fn put(&self, call: Call, put: Put) -> Result<Arc<Record>> {
+        self.step(&call, |state| state.put(put))
+    }
+
+    async fn renew(&self, call: Call, batch: Vec<Renew>) -> Vec<Result<Renewed>> {
+        batch
+            .into_iter()
+            .map(|request| self.step(&call, |state| state.renew(&request)))
+            .collect()
+    }
+
+    async fn unregister(&self, call: Call, request: Unregister) -> Result<Unregistered> {
+        self.step(&call, |state| state.unregister(&request))
+    }
+
+    async fn get(&self, call: Call, identity: Identity) -> Result<Read> {
+        self.step(&call, |state| {
+            state.expire_if_due(&identity);
+            let record = state.entries.get(&identity).map(|entry| state.as_read(entry));
+            Ok(Read {
+                record,
+                head: state.head(),
+            })
+        })
+    }
+
+    async fn leases(&self, call: Call, identities: Vec<Identity>) -> Result<Vec<Option<Timestamp>>> {
+        self.step(&call, |state| {
+            let ends = |identity| {
+                state.expire_if_due(identity);
+                state
+                    .entries
+                    .get(identity)
+                    .and_then(|entry| state.expires_at(entry))
+            };
+            Ok(identities.iter().map(ends).collect())
+        })
+    }
+
+    async fn sync(&self, call: Call, from: Revision, limit: usize) -> Result<Sync> {
+        self.step(&call, |state| state.sync(from, limit))
+    }
+
+    async fn scan(&self, call: Call, _scan: Scan) -> Result<ScanPage> {
+        // All in one page: a page is a vector of pointers, and one step needs no hold on the feed.
+        self.step(&call, |state| {
+            let records = state.entries.values().map(|entry| state.as_read(entry)).collect();
+            Ok(ScanPage {
+                records,
+                next: None,
+                head: state.head(),
+            })
+        })
+    }
+
+    async fn claim_session(
+        &self,
+        call: Call,
+        identity: Identity,
+        generation: Option<Position>,
+    ) -> Result<Claim> {
+        self.step(&call, |state| {
+            let generation = state.live(&identity, generation)?.record.generation;
+            state.claims += 1;
+            Ok(Claim {
+                session_seq: state.claims,
+                generation,
+            })
+        })
+    }
+
+    async fn probe(&self, _deadline: Instant) -> Result<()> {
+        Ok(())
+    }
+
+    async fn close(&self) {
+        self.state.lock().closed = true;
+    }
+}
+
+struct State {
+    closed: bool,
+    epoch: Epoch,
+    secret: [u8; 16],
+    revision: Revision,
+    clock: LeaseClock,
+    entries: HashMap<Identity, Entry>,
+    leases: LeaseQueue,
+    feed: Feed,
+    claims: u64,
+}
+
+struct Entry {
+    record: Arc<Record>,
+    /// On the lease clock; meaningless without a ttl.
+    deadline: u64,
+    /// The deadline at which the lease queue has this identity, if it has.
+    queued_at: Option<u64>,
+    last_write: (RequestId, Written),
+}
+
+impl State {
+    fn new(config: &RegistryConfig, now: Timestamp) -> Self {
+        Self {
+            feed: Feed::new(config),
+            closed: false,
+            epoch: Epoch::random(),
+            secret: rand::random(),
+            revision: Revision::ZERO,
+            clock: LeaseClock::new(now),
+            entries: HashMap::new(),
+            leases: LeaseQueue::default(),
+            claims: 0,
+        }
+    }
+
+    fn head(&self) -> Position {
+        Position {
+            epoch: self.epoch,
+            revision: self.revision,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.last_seen
+    }
+
+    // ------------------------------------------------------------------------------ operations
+
+    fn register(&mut self, request: Register) -> Result<Registered> {
+        self.expire_if_due(&request.identity);
+        let Some(entry) = self.entries.get(&request.identity) else {
+            self.make_room(request.max_identities)?;
+            return Ok(self.write_registration(request, Written::Registered));
+        };
+        if entry.last_write.0 == request.request {
+            return Ok(self.registered(entry, entry.last_write.1));
+        }
+        let same_session = request.owner.session.is_some() && entry.record.owner == request.owner;
+        if same_session {
+            return Ok(self.repeat_registration(request));
+        }
+        match request.mode {
+            Mode::Create => Err(Error::AlreadyExists(request.identity)),
+            Mode::Replace => Ok(self.write_registration(request, Written::Replaced)),
+        }
+    }
+
+    /// Makes a new generation.
+    fn write_registration(&mut self, request: Register, written: Written) -> Registered {
+        let generation = self.next_position();
+        let now = self.now();
+        let record = Arc::new(Record {
+            identity: request.identity,
+            metadata: request.metadata,
+            registered_at: now,
+            updated_at: now,
+            ttl: request.ttl,
+            expires_at: request
+                .ttl
+                .map(|ttl| self.clock.expires_at(self.clock.deadline(ttl), ttl)),
+            generation,
+            revision: generation.revision,
+            owner: request.owner,
+        });
+        let cause = if written == Written::Registered {
+            Cause::Registered
+        } else {
+            Cause::Replaced
+        };
+        self.store(record.clone(), cause, (request.request, written));
+        self.granted(&record.identity, written)
+    }
+
+    /// The session that holds the identity registers it again.
+    fn repeat_registration(&mut self, request: Register) -> Registered {
+        let entry = &self.entries[&request.identity];
+        let record = &entry.record;
+        if record.metadata == request.metadata && record.ttl == request.ttl {
+            if let Some(entry) = self.entries.get_mut(&request.identity) {
+                entry.last_write = (request.request, Written::Renewed);
+            }
+            return self.granted(&request.identity, Written::Renewed);
+        }
+        let record = self.rewritten(&record.clone(), request.metadata, request.ttl);
+        self.store(record, Cause::Updated, (request.request, Written::Updated));
+        self.granted(&request.identity, Written::Updated)
+    }
+
+    /// The answer to a registration, after granting its lease.
+    fn granted(&mut self, identity: &Identity, written: Written) -> Registered {
+        self.extend_lease(identity);
+        self.registered(&self.entries[identity], written)
+    }
+
+    fn put(&mut self, put: Put) -> Result<Arc<Record>> {
+        let entry = self.live(&put.identity, put.generation)?;
+        if entry.last_write.0 == put.request {
+            return Ok(self.as_read(&self.entries[&put.identity]));
+        }
+        let current = entry.record.revision;
+        if current != put.if_revision {
+            return Err(Error::Conflict {
+                identity: put.identity,
+                current,
+            });
+        }
+        let before = entry.record.clone();
+        let record = self.rewritten(&before, put.metadata, before.ttl);
+        self.store(record, Cause::Updated, (put.request, Written::Updated));
+        Ok(self.as_read(&self.entries[&put.identity]))
+    }
+
+    fn renew(&mut self, request: &Renew) -> Result<Renewed> {
+        let ttl = self.live(&request.identity, request.generation)?.record.ttl;
+        self.extend_lease(&request.identity);
+        Ok(Renewed {
+            ttl,
+            expires_at: self.expires_at(&self.entries[&request.identity]),
+        })
+    }
+
+    fn unregister(&mut self, request: &Unregister) -> Result<Unregistered> {
+        match self.live(&request.identity, request.generation) {
+            Ok(_) => {
+                self.remove(&request.identity, Cause::Unregistered);
+                Ok(Unregistered {
+                    existed: true,
+                    position: self.head(),
+                })
+            }
+            Err(Error::NotFound(_)) => Ok(Unregistered {
+                existed: false,
+                position: self.head(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sync(&mut self, from: Revision, limit: usize) -> Result<Sync> {
+        let more_due = self.expire_due(EXPIRE_LIMIT);
+        let changes = self.feed.after(from, limit)?;
+        let last = changes.last().map_or(from, |change| change.revision);
+        Ok(Sync {
+            head: self.head(),
+            changes,
+            more: more_due || last < self.revision,
+        })
+    }
+
+    // --------------------------------------------------------------------------------- records
+
+    /// The live entry of an identity under the asked generation.
+    fn live(&mut self, identity: &Identity, generation: Option<Position>) -> Result<&Entry> {
+        self.expire_if_due(identity);
+        let entry = self
+            .entries
+            .get(identity)
+            .ok_or_else(|| Error::NotFound(identity.clone()))?;
+        let current = entry.record.generation;
+        if generation.is_some_and(|asked| asked != current) {
+            return Err(Error::StaleGeneration {
+                identity: identity.clone(),
+                current,
+            });
+        }
+        Ok(entry)
+    }
+
+    fn next_position(&self) -> Position {
+        Position {
+            epoch: self.epoch,
+            revision: self.revision.next(),
+        }
+    }
+
+    /// The same registration with other content, at the next revision.
+    fn rewritten(&self, before: &Record, metadata: Bytes, ttl: Option<Ttl>) -> Arc<Record> {
+        Arc::new(Record {
+            metadata,
+            ttl,
+            updated_at: self.now(),
+            revision: self.revision.next(),
+            ..before.clone()
+        })
+    }
+
+    /// Writes a record at the next revision. Its lease stays as it was.
+    fn store(&mut self, record: Arc<Record>, cause: Cause, last_write: (RequestId, Written)) {
+        self.append(cause, record.clone());
+        match self.entries.get_mut(&record.identity) {
+            Some(entry) => (entry.record, entry.last_write) = (record, last_write),
+            None => {
+                let entry = Entry {
+                    record: record.clone(),
+                    deadline: 0,
+                    queued_at: None,
+                    last_write,
+                };
+                self.entries.insert(record.identity.clone(), entry);
+            }
+        }
+    }
+
+    fn remove(&mut self, identity: &Identity, cause: Cause) {
+        if let Some(entry) = self.entries.remove(identity) {
+            self.append(cause, entry.record);
+            let entries = &self.entries;
+            self.leases.sweep(entries.len(), |deadline, identity| {
+                entries
+                    .get(identity)
+                    .is_some_and(|entry| entry.queued_at == Some(deadline))
+            });
+        }
+    }
+
+    fn append(&mut self, cause: Cause, record: Arc<Record>) {
+        self.revision = self.revision.next();
+        self.feed.push(Change {
+            revision: self.revision,
+            cause,
+            record,
+        });
+    }
+
+    fn registered(&self, entry: &Entry, written: Written) -> Registered {
+        let record = &entry.record;
+        Registered {
+            written,
+            registered_at: record.registered_at,
+            expires_at: self.expires_at(entry),
+            generation: record.generation,
+            position: Position {
+                epoch: self.epoch,
+                revision: record.revision,
+            },
+        }
+    }
+
+    /// The record with its lease as it is now.
+    fn as_read(&self, entry: &Entry) -> Arc<Record> {
+        let expires_at = self.expires_at(entry);
+        if entry.record.expires_at == expires_at {
+            return entry.record.clone();
+        }
+        Arc::new(Record {
+            expires_at,
+            ..(*entry.record).clone()
+        })
+    }
+
+    // ---------------------------------------------------------------------------------- leases
+
+    fn expires_at(&self, entry: &Entry) -> Option<Timestamp> {
+        entry
+            .record
+            .ttl
+            .map(|ttl| self.clock.expires_at(entry.deadline, ttl))
+    }
+
+    /// Gives a lease its full length from now.
+    fn extend_lease(&mut self, identity: &Identity) {
+        let Some(entry) = self.entries.get_mut(identity) else {
+            return;
+        };
+        let Some(ttl) = entry.record.ttl else { return };
+        entry.deadline = self.clock.deadline(ttl);
+        // Only a deadline before the queued one needs an entry of its own.
+        if entry.queued_at.is_none_or(|queued| queued > entry.deadline) {
+            entry.queued_at = Some(entry.deadline);
+            self.leases.push(entry.deadline, identity.clone());
+        }
+    }
+
+    fn is_due(&self, entry: &Entry) -> bool {
+        entry
+            .record
+            .ttl
+            .is_some_and(|ttl| self.clock.is_due(entry.deadline, ttl))
+    }
+
+    fn expire_if_due(&mut self, identity: &Identity) {
+        if self.entries.get(identity).is_some_and(|entry| self.is_due(entry)) {
+            self.remove(identity, Cause::Expired);
+        }
+    }
+
+    /// Expires due leases, looking at `limit` of them at most; says whether some were left.
+    fn expire_due(&mut self, limit: usize) -> bool {
+        for _ in 0..limit {
+            let Some((deadline, identity)) = self.leases.pop_until(self.clock.now) else {
+                return false;
+            };
+            let Some(entry) = self.entries.get_mut(&identity) else {
+                continue;
+            };
+            if entry.queued_at != Some(deadline) {
+                continue;
+            }
+            let Some(ttl) = entry.record.ttl else {
+                entry.queued_at = None;
+                continue;
+            };
+            let effective = self.clock.effective(entry.deadline, ttl);
+            if effective > self.clock.now {
+                entry.queued_at = Some(effective);
+                self.leases.push(effective, identity);
+            } else {
+                self.remove(&identity, Cause::Expired);
+            }
+        }
+        self.leases.has_until(self.clock.now)
+    }
+
+    /// Makes sure that one more identity may be registered.
+    fn make_room(&mut self, limit: u64) -> Result<()> {
+        while self.entries.len() as u64 >= limit {
+            if !self.expire_due(1) && self.entries.len() as u64 >= limit {
+                return Err(Error::QuotaExceeded { limit });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last changes, bounded by count and bytes.
+struct Feed {
+    changes: VecDeque<Change>,
+    bytes: usize,
+    max_changes: usize,
+    max_bytes: usize,
+    /// The last revision that is not kept any more.
+    compacted_to: Revision,
+}
+
+impl Feed {
+    fn new(config: &RegistryConfig) -> Self {
+        Self {
+            changes: VecDeque::new(),
+            bytes: 0,
+            max_changes: config.feed_max_changes,
+            max_bytes: config.feed_max_bytes,
+            compacted_to: Revision::ZERO,
+        }
+    }
+
+    fn size(change: &Change) -> usize {
+        size_of::<Record>() + change.record.metadata.len() + change.record.identity.as_str().len()
+    }
+
+    fn push(&mut self, change: Change) {
+        self.bytes += Self::size(&change);
+        self.changes.push_back(change);
+        while self.changes.len() > self.max_changes || self.bytes > self.max_bytes {
+            let Some(oldest) = self.changes.pop_front() else {
+                return;
+            };
+            self.bytes -= Self::size(&oldest);
+            self.compacted_to = oldest.revision;
+        }
+    }
+
+    fn after(&self, from: Revision, limit: usize) -> Result<Vec<Change>> {
+        let up_to = self.compacted_to;
+        // A caller ahead of the head has seen a history that this one is not.
+        let skip = from
+            .0
+            .checked_sub(up_to.0)
+            .filter(|skip| *skip <= self.changes.len() as u64);
+        let skip = skip.ok_or(Error::Compacted { up_to })? as usize;
+        Ok(self.changes.range(skip..).take(limit).cloned().collect())
+    }
+}

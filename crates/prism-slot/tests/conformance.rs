@@ -1,0 +1,38 @@
+//! The memory slots pass the suites.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use prism_slot::{
+    DynMessaging, Timestamp,
+    conformance::{self, RegistrySubject},
+    memory::{ManualClock, MemoryMessaging, MemoryRegistry, MessagingConfig, RegistryConfig},
+};
+
+fn main() -> ExitCode {
+    let registry = conformance::registry("memory", MemoryRegistry::CAPABILITY, |_, options| async move {
+        let mut config = RegistryConfig::default();
+        config.feed_max_changes = options.feed_max_changes.unwrap_or(config.feed_max_changes);
+        let clock = Arc::new(ManualClock::new(Timestamp::now()));
+        let pass = {
+            let clock = clock.clone();
+            move |by: Duration| -> futures::future::BoxFuture<'static, ()> {
+                clock.advance(by);
+                Box::pin(std::future::ready(()))
+            }
+        };
+        RegistrySubject {
+            store: Arc::new(MemoryRegistry::with_clock(config, clock)),
+            pass: Arc::new(pass),
+        }
+    });
+    let messaging = conformance::messaging("memory", MemoryMessaging::CAPABILITY, |_, options| async move {
+        let mut config = MessagingConfig::default();
+        config.listener_queue = options.listener_queue.unwrap_or(config.listener_queue);
+        Arc::new(MemoryMessaging::new(config)) as Arc<dyn DynMessaging>
+    });
+    if registry == ExitCode::SUCCESS {
+        messaging
+    } else {
+        registry
+    }
+}
