@@ -1,1 +1,23 @@
-//! The pattern: directory, coordinator, delivery, data service.
+//! The multicast registry pattern.
+//!
+//! A [`Coordinator`] is one namespace at work over its slots: a registry slot that holds the records,
+//! and a messaging slot that carries messages. Its [`directory`] is the indexed view that reads are
+//! answered from. The [`service`] puts coordinators behind gRPC, and [`MulticastRegistry`] is all of
+//! it as a plugin under a Prism proxy.
+
+pub mod config;
+pub mod coordinator;
+pub mod directory;
+mod late;
+pub mod metrics;
+pub mod namespaces;
+pub mod plugin;
+pub mod schema;
+pub mod service;
+pub mod slots;
+
+pub use coordinator::{
+    Closed, Config, Coordinator, Delivery, Enumerate, Error, Multicast, Page, Register, Report, Session,
+    SessionEvent, Status, Target, Update,
+};
+pub use plugin::MulticastRegistry;

@@ -17,17 +17,15 @@ const BACKEND: &str = "memory";
 
 /// A messaging slot that reaches the listeners of this value and no others.
 pub struct MemoryMessaging {
-    config: MessagingConfig,
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     table: RwLock<Table>,
 }
 
-#[derive(Default)]
 struct Table {
+    config: MessagingConfig,
     closed: bool,
     next: u64,
     /// An identity rarely has more than one listener: a second one is a session about to take over.
@@ -46,10 +44,22 @@ impl MemoryMessaging {
 
     /// One without listeners.
     pub fn new(config: MessagingConfig) -> Self {
-        Self {
+        let table = Table {
             config,
-            shared: Arc::default(),
+            closed: false,
+            next: 0,
+            listeners: HashMap::new(),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                table: RwLock::new(table),
+            }),
         }
+    }
+
+    /// Applies other settings; listeners that are there keep theirs.
+    pub fn configure(&self, config: &MessagingConfig) {
+        self.shared.table.write().config = config.clone();
     }
 }
 
@@ -88,7 +98,7 @@ impl Messaging for MemoryMessaging {
             identity: identity.clone(),
             number,
         };
-        let (sink, listener) = listener(self.config.listener_queue, entry);
+        let (sink, listener) = listener(table.config.listener_queue, entry);
         table
             .listeners
             .entry(identity.clone())

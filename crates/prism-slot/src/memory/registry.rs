@@ -58,6 +58,14 @@ impl<C: Clock> MemoryRegistry<C> {
         }
     }
 
+    /// Applies other settings.
+    pub fn configure(&self, config: &RegistryConfig) {
+        let mut state = self.state.lock();
+        state.feed.max_changes = config.feed_max_changes;
+        state.feed.max_bytes = config.feed_max_bytes;
+        state.feed.trim();
+    }
+
     /// One step: checks the epoch, advances the lease clock, does `work`.
     fn step<T>(&self, call: &Call, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let now = self.clock.now();
@@ -141,6 +149,7 @@ impl<C: Clock> RegistryStore for MemoryRegistry<C> {
                 records,
                 next: None,
                 head: state.head(),
+                secret: state.secret,
             })
         })
     }
@@ -543,6 +552,10 @@ impl Feed {
     fn push(&mut self, change: Change) {
         self.bytes += Self::size(&change);
         self.changes.push_back(change);
+        self.trim();
+    }
+
+    fn trim(&mut self) {
         while self.changes.len() > self.max_changes || self.bytes > self.max_bytes {
             let Some(oldest) = self.changes.pop_front() else {
                 return;

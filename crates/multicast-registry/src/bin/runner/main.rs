@@ -1,0 +1,82 @@
+//! `multicast-registry-runner`: the multicast registry as a process, under a Prism proxy or alone.
+
+mod cli;
+mod configuration;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use multicast_registry::MulticastRegistry;
+use prism_core::{
+    shutdown,
+    telemetry::{self, Settings as Telemetry},
+};
+use prism_plugin_sdk::{ExitStatus, Runner};
+use tokio::net::TcpListener;
+
+use cli::{Command, Options};
+
+fn main() -> ExitCode {
+    let options = Options::from_command_line();
+    if let Some(Command::Config { command }) = &options.command {
+        return configuration::show(command, &options);
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    match runtime.block_on(run(options)) {
+        Ok(status) => ExitCode::from(status.code()),
+        Err(error) => fail(&error),
+    }
+}
+
+/// How long the last traces may take to leave.
+const FLUSH: Duration = Duration::from_secs(2);
+
+async fn run(options: Options) -> anyhow::Result<ExitStatus> {
+    let signal = shutdown::signals().context("signal handlers cannot be installed")?;
+    let telemetry = Telemetry { service: "multicast-registry-runner", verbosity: options.verbosity };
+    let telemetry = telemetry::init(&telemetry)?;
+    let initial = configuration::initial(&options)?;
+    let data = listen(&options.data_addr()).await?;
+    let health = match options.health_addr() {
+        Some(address) => Some(listen(&address).await?),
+        None => None,
+    };
+    cli::announce("data", data.local_addr()?)?;
+    if let Some(health) = &health {
+        cli::announce("health", health.local_addr()?)?;
+    }
+
+    let mut runner = Runner::new(MulticastRegistry::default())
+        .proxies(options.proxies())
+        .data_listener(data)
+        .advertise(options.advertise.clone())
+        .health_listener(health)
+        .initial(initial);
+    if let Some(id) = options.process_id {
+        runner = runner.process_id(id);
+    }
+    if let Some(pattern) = &options.pattern_name {
+        runner = runner.pattern(pattern);
+    }
+    let status = runner
+        .run(async {
+            let signal = signal.await;
+            tracing::info!(signal, "told to end");
+        })
+        .await;
+    telemetry.shutdown(FLUSH).await;
+    Ok(status)
+}
+
+async fn listen(address: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on `{address}`"))
+}
+
+#[allow(clippy::print_stderr)] // telemetry may not be set up
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("multicast-registry-runner: {error:#}");
+    ExitCode::FAILURE
+}

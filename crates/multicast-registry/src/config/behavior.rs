@@ -1,0 +1,198 @@
+//! How a namespace behaves, apart from where its data lives.
+
+use std::time::Duration;
+
+use prism_core::config::{Error, Path, optional_duration_seconds, optional_size, size};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// `behavior`: limits, defaults and retries of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Behavior {
+    /// How many identities may be registered at a time.
+    pub max_identities: u64,
+    /// What the broker's topics begin with; the namespace and the identity follow.
+    pub topic_prefix: String,
+    /// How often a message that is known not to have been sent is tried again.
+    pub retry_attempts: u32,
+    /// The pause before the first of these retries, in milliseconds; it doubles each time and is
+    /// jittered.
+    pub retry_delay_ms: u64,
+    /// The lease of a registration that asks for none, in seconds or as `5m`. Absent: no lease.
+    #[serde(deserialize_with = "optional_duration_seconds", serialize_with = "as_text")]
+    #[schemars(with = "Option<DurationText>")]
+    pub ttl_default: Option<Duration>,
+    /// The longest lease, in seconds or as `1h`. Where it is set, a registration must have a lease.
+    #[serde(deserialize_with = "optional_duration_seconds", serialize_with = "as_text")]
+    #[schemars(with = "Option<DurationText>")]
+    pub ttl_max: Option<Duration>,
+    /// How deeply a filter may nest.
+    pub max_filter_depth: usize,
+    /// How many clauses a filter may have.
+    pub max_clauses: usize,
+    /// The largest metadata of one identity, in bytes of JSON or as `64KiB`.
+    #[serde(deserialize_with = "size")]
+    #[schemars(with = "SizeText")]
+    pub max_metadata_bytes: usize,
+    /// The largest payload of a multicast, in bytes or as `1MiB`. Absent: what the messaging slot takes.
+    #[serde(deserialize_with = "optional_size")]
+    #[schemars(with = "Option<SizeText>")]
+    pub max_payload_bytes: Option<usize>,
+    /// How fresh reads are when the call does not say.
+    pub consistency: ReadConsistency,
+    /// What a consistent read does when the registry slot does not answer.
+    pub on_store_loss: StoreLoss,
+    /// How long past versions stay readable, so that the pages of one enumeration agree; in seconds or
+    /// as `60s`.
+    #[serde(deserialize_with = "prism_core::config::duration_seconds", serialize_with = "as_text_always")]
+    #[schemars(with = "DurationText")]
+    pub history_age: Duration,
+    /// How many bytes of past versions are kept at most.
+    #[serde(deserialize_with = "size")]
+    #[schemars(with = "SizeText")]
+    pub history_bytes: usize,
+    /// How long a call may take that states no deadline, in seconds or as `5s`.
+    #[serde(deserialize_with = "prism_core::config::duration_seconds", serialize_with = "as_text_always")]
+    #[schemars(with = "DurationText")]
+    pub call_timeout: Duration,
+}
+
+impl Default for Behavior {
+    fn default() -> Self {
+        Self {
+            max_identities: 10_000,
+            topic_prefix: "prism.multicast".to_owned(),
+            retry_attempts: 3,
+            retry_delay_ms: 100,
+            ttl_default: None,
+            ttl_max: None,
+            max_filter_depth: 5,
+            max_clauses: 20,
+            max_metadata_bytes: 64 << 10,
+            max_payload_bytes: None,
+            consistency: ReadConsistency::Consistent,
+            on_store_loss: StoreLoss::Fail,
+            history_age: Duration::from_secs(60),
+            history_bytes: 64 << 20,
+            call_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How fresh a read is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadConsistency {
+    /// Reflects every write that was acknowledged before the call.
+    Consistent,
+    /// At once from the view, saying how old that is.
+    Stale,
+}
+
+/// What a consistent read does when the registry slot does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreLoss {
+    /// It fails.
+    Fail,
+    /// It answers from the view, saying how old that is.
+    Stale,
+}
+
+/// Behaviour that the other dialect writes beside a slot's backend.
+#[derive(Debug, Default)]
+pub(super) struct FromSlots {
+    pub(super) ttl_default: Option<(Path, Duration)>,
+    pub(super) topic_prefix: Option<(Path, String)>,
+}
+
+impl Behavior {
+    /// Takes over what was written at the slots. It wins over `behavior`, being more specific.
+    pub(super) fn take(&mut self, from_slots: FromSlots) -> Result<(), Error> {
+        if let Some((_, ttl)) = from_slots.ttl_default {
+            self.ttl_default = Some(ttl);
+        }
+        if let Some((path, prefix)) = from_slots.topic_prefix {
+            check_prefix(&prefix).map_err(|message| Error::new(path, message))?;
+            self.topic_prefix = prefix;
+        }
+        Ok(())
+    }
+
+    pub(super) fn check(&mut self) -> Result<(), Error> {
+        let fault = |key: &str, message: String| Err(Error::new(Path::root().key(key), message));
+        if let Err(message) = check_prefix(&self.topic_prefix) {
+            return fault("topic_prefix", message);
+        }
+        while self.topic_prefix.ends_with('.') {
+            self.topic_prefix.pop();
+        }
+        if let (Some(default), Some(max)) = (self.ttl_default, self.ttl_max)
+            && default > max
+        {
+            return fault("ttl_default", format!("{default:?} is longer than `ttl_max`, which is {max:?}"));
+        }
+        let zero = [("ttl_default", self.ttl_default), ("ttl_max", self.ttl_max)];
+        if let Some((key, _)) = zero.iter().find(|(_, ttl)| ttl.is_some_and(|ttl| ttl.is_zero())) {
+            return fault(key, "a lease of zero is none, leave the key out".to_owned());
+        }
+        let bounds = [
+            ("max_identities", self.max_identities, 1, u64::MAX),
+            ("retry_attempts", self.retry_attempts.into(), 0, 100),
+            ("retry_delay_ms", self.retry_delay_ms, 0, 60_000),
+            ("max_filter_depth", self.max_filter_depth as u64, 1, 64),
+            ("max_clauses", self.max_clauses as u64, 1, 10_000),
+            ("max_metadata_bytes", self.max_metadata_bytes as u64, 2, 16 << 20),
+            ("call_timeout", self.call_timeout.as_millis() as u64, 1, 3_600_000),
+        ];
+        for (key, value, least, most) in bounds {
+            if !(least..=most).contains(&value) {
+                return fault(key, format!("`{value}` is out of range, from `{least}` to `{most}` is possible"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_prefix(prefix: &str) -> Result<(), String> {
+    let bare = prefix.trim_end_matches('.');
+    let fine = |token: &str| {
+        !token.is_empty() && token.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
+    if bare.len() > 128 || !bare.split('.').all(fine) {
+        return Err(format!(
+            "`{prefix}` is no topic prefix, use words of `a-z A-Z 0-9 - _` joined by single dots"
+        ));
+    }
+    Ok(())
+}
+
+/// A duration: `500ms`, `5s`, `1m`, `2h`, `7d`, or a number of the key's unit.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code)] // the schema is what it is for
+enum DurationText {
+    Number(f64),
+    Text(String),
+}
+
+/// A size: `512`, `64KiB`, `4MiB`, or a number of bytes.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code)] // the schema is what it is for
+enum SizeText {
+    Bytes(u64),
+    Text(String),
+}
+
+fn as_text<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => as_text_always(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn as_text_always<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&prism_core::config::format_duration(*duration))
+}

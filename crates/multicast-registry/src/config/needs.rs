@@ -1,0 +1,141 @@
+//! `needs`: what a namespace asks of its slots as a whole. Each need is honoured or refused by name;
+//! none is ignored. The table is in `docs/configuration.md`.
+
+use prism_core::config::{Error, Path, parse_duration};
+use prism_slot::capability::Survives;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Namespace, ReadConsistency, behavior::Behavior};
+
+/// What a namespace asks of its slots as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Needs {
+    /// The latency that calls should stay below, like `<10ms`. Refused where a slot's backend is
+    /// typically slower.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<String>,
+    /// `eventual` makes stale reads the default, `strong` consistent ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<String>,
+    /// `ephemeral` asks for nothing. `persistent` asks that registrations outlive the backend's
+    /// restart, and is refused where they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<String>,
+    /// `true` asks for an audit log of every registration and multicast. Refused in this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<bool>,
+    /// `true` asks for exactly-once delivery. Refused in this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exactly_once: Option<bool>,
+    /// How many identities must fit, like `10000+ services`. Raises `max_identities` where that is
+    /// not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<String>,
+    /// `single-region` asks for nothing. `multi-region` is refused in this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// `any` asks for nothing. A cloud's name asks for that cloud's own backends, and is refused in
+    /// this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<String>,
+}
+
+/// Typical time of one operation on a backend close by, in milliseconds.
+const TYPICAL_MS: [(&str, u64); 3] = [("memory", 1), ("redis", 5), ("nats", 5)];
+
+/// Checks every need and applies those that set a default.
+pub(super) fn apply(namespace: &mut Namespace) -> Result<(), Error> {
+    let needs = namespace.needs.clone();
+    check("latency", needs.latency.as_deref(), |text| latency(namespace, text))?;
+    check("durability", needs.durability.as_deref(), |text| durability(namespace, text))?;
+    check("consistency", needs.consistency.as_deref(), |text| consistency(&mut namespace.behavior, text))?;
+    check("audit", needs.audit.as_ref(), |asked| no_slot_gives(*asked, "an audit log"))?;
+    check("exactly_once", needs.exactly_once.as_ref(), |asked| {
+        no_slot_gives(*asked, "exactly-once delivery, which needs a durability slot")
+    })?;
+    check("scale", needs.scale.as_deref(), |text| scale(&mut namespace.behavior, text))?;
+    check("region", needs.region.as_deref(), region)?;
+    check("cloud", needs.cloud.as_deref(), cloud)
+}
+
+fn check<T>(key: &str, need: Option<T>, verdict: impl FnOnce(T) -> Result<(), String>) -> Result<(), Error> {
+    need.map_or(Ok(()), verdict).map_err(|message| Error::new(Path::root().key(key), message))
+}
+
+fn no_slot_gives(asked: bool, what: &str) -> Result<(), String> {
+    if asked { Err(format!("no slot gives {what} in this version")) } else { Ok(()) }
+}
+
+fn latency(namespace: &Namespace, text: &str) -> Result<(), String> {
+    let limit = parse_duration(text.trim().trim_start_matches('<').trim_start_matches('='))?.as_millis();
+    let slots = &namespace.slots;
+    for (role, backend) in
+        [("registry", slots.registry.capability().backend), ("messaging", slots.messaging.capability().backend)]
+    {
+        let typical = TYPICAL_MS.iter().find(|(name, _)| *name == backend).map_or(0, |(_, typical)| *typical);
+        if u128::from(typical) >= limit {
+            return Err(format!(
+                "the {role} slot on `{backend}` typically takes about {typical} ms, the memory slots take less"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn durability(namespace: &Namespace, text: &str) -> Result<(), String> {
+    match text {
+        "ephemeral" => Ok(()),
+        "persistent" => {
+            let capability = namespace.slots.registry.capability();
+            if capability.survives >= Survives::BackendRestart {
+                return Ok(());
+            }
+            Err(format!(
+                "a registry slot on `{}` does not promise to outlive the backend's restart; \
+                 a transactional store such as `postgres` would, and is not available in this version",
+                capability.backend
+            ))
+        }
+        other => Err(format!("unknown value `{other}`, expected `ephemeral` or `persistent`")),
+    }
+}
+
+fn consistency(behavior: &mut Behavior, text: &str) -> Result<(), String> {
+    behavior.consistency = match text {
+        "eventual" => ReadConsistency::Stale,
+        "strong" => ReadConsistency::Consistent,
+        other => return Err(format!("unknown value `{other}`, expected `eventual` or `strong`")),
+    };
+    Ok(())
+}
+
+fn scale(behavior: &mut Behavior, text: &str) -> Result<(), String> {
+    let digits: String = text.chars().filter(|c| *c != '_').take_while(char::is_ascii_digit).collect();
+    let wanted: u64 = digits.parse().map_err(|_| format!("`{text}` does not begin with a number of identities"))?;
+    let default = Behavior::default().max_identities;
+    if behavior.max_identities == default {
+        behavior.max_identities = wanted.max(default);
+    }
+    if behavior.max_identities < wanted {
+        let limit = behavior.max_identities;
+        return Err(format!("`behavior.max_identities` is `{limit}`, raise it to at least `{wanted}`"));
+    }
+    Ok(())
+}
+
+fn region(text: &str) -> Result<(), String> {
+    match text {
+        "single-region" => Ok(()),
+        "multi-region" => no_slot_gives(true, "replication across regions"),
+        other => Err(format!("unknown value `{other}`, expected `single-region` or `multi-region`")),
+    }
+}
+
+fn cloud(text: &str) -> Result<(), String> {
+    if text == "any" {
+        return Ok(());
+    }
+    Err(format!("the backends of the cloud `{text}` are not available in this version, `any` asks for none"))
+}

@@ -1,0 +1,342 @@
+//! Which backend fills which slot, in both dialects.
+
+use prism_core::config::{Error, Path, decode_value, nearest};
+use prism_slot::{MessagingCapability, RegistryCapability, Scope, memory};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::behavior::FromSlots;
+
+/// The filled slots of a namespace.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    /// Where records live.
+    pub registry: RegistrySlot,
+    /// How messages travel.
+    pub messaging: MessagingSlot,
+}
+
+/// The backend of a registry slot with its settings.
+#[derive(Debug, Clone)]
+pub enum RegistrySlot {
+    /// In this process.
+    Memory(memory::RegistryConfig),
+    /// On Redis.
+    #[cfg(feature = "redis")]
+    Redis(Box<prism_slot_redis::Config>),
+}
+
+/// The backend of a messaging slot with its settings.
+#[derive(Debug, Clone)]
+pub enum MessagingSlot {
+    /// In this process.
+    Memory(memory::MessagingConfig),
+    /// On NATS.
+    #[cfg(feature = "nats")]
+    Nats(Box<prism_slot_nats::Config>),
+}
+
+impl RegistrySlot {
+    /// The settings, if it is on memory.
+    pub fn memory(&self) -> Option<&memory::RegistryConfig> {
+        match self {
+            Self::Memory(config) => Some(config),
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => None,
+        }
+    }
+
+    /// Whether both say exactly the same.
+    pub fn same_settings(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Memory(one), Self::Memory(other)) => one == other,
+            #[cfg(feature = "redis")]
+            (Self::Redis(one), Self::Redis(other)) => one == other,
+            #[allow(unreachable_patterns)] // with no other backend built in
+            _ => false,
+        }
+    }
+
+    /// What the backend can do.
+    pub fn capability(&self) -> RegistryCapability {
+        match self {
+            Self::Memory(_) => memory::MemoryRegistry::CAPABILITY,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => prism_slot_redis::RedisRegistry::CAPABILITY,
+        }
+    }
+
+    /// The canonical settings.
+    pub fn settings(&self) -> Value {
+        match self {
+            Self::Memory(config) => json!(config),
+            #[cfg(feature = "redis")]
+            Self::Redis(config) => json!(config),
+        }
+    }
+}
+
+impl MessagingSlot {
+    /// The settings, if it is on memory.
+    pub fn memory(&self) -> Option<&memory::MessagingConfig> {
+        match self {
+            Self::Memory(config) => Some(config),
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => None,
+        }
+    }
+
+    /// Whether both say exactly the same.
+    pub fn same_settings(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Memory(one), Self::Memory(other)) => one == other,
+            #[cfg(feature = "nats")]
+            (Self::Nats(one), Self::Nats(other)) => one == other,
+            #[allow(unreachable_patterns)] // with no other backend built in
+            _ => false,
+        }
+    }
+
+    /// What the backend can do.
+    pub fn capability(&self) -> MessagingCapability {
+        match self {
+            Self::Memory(_) => memory::MemoryMessaging::CAPABILITY,
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => prism_slot_nats::CAPABILITY,
+        }
+    }
+
+    /// The canonical settings.
+    pub fn settings(&self) -> Value {
+        match self {
+            Self::Memory(config) => json!(config),
+            #[cfg(feature = "nats")]
+            Self::Nats(config) => json!(config),
+        }
+    }
+}
+
+impl Slots {
+    /// How far the weakest slot reaches.
+    pub fn scope(&self) -> Scope {
+        self.registry.capability().scope.min(self.messaging.capability().scope)
+    }
+
+    pub(super) fn read(tree: &Value) -> Result<(Self, FromSlots), Error> {
+        let written: Written = decode_value(tree)?;
+        if written.composition.is_some() {
+            let message = "composed delivery (a transactional outbox) is not available in this version";
+            return Err(Error::new(Path::root().key("composition"), message));
+        }
+        let mut behavior = FromSlots::default();
+        let registry = Declared::read("registry", written.registry.as_ref(), &mut behavior)?;
+        let messaging = Declared::read("messaging", written.messaging.as_ref(), &mut behavior)?;
+        let slots = Self { registry: registry_slot(&registry)?, messaging: messaging_slot(&messaging)? };
+        registry.check_interfaces(slots.registry.capability().interfaces)?;
+        messaging.check_interfaces(slots.messaging.capability().interfaces)?;
+        if written.durability.is_some() {
+            let message = "no backend can fill the durability slot in this version; \
+                           leave it out, multicasts are then at most once";
+            return Err(Error::new(Path::root().key("durability"), message));
+        }
+        Ok((slots, behavior))
+    }
+
+    pub(super) fn to_value(&self) -> Value {
+        let (registry, messaging) = (&self.registry, &self.messaging);
+        json!({
+            "registry": { "backend": registry.capability().backend, "config": registry.settings() },
+            "messaging": { "backend": messaging.capability().backend, "config": messaging.settings() },
+        })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    registry: Option<Value>,
+    messaging: Option<Value>,
+    durability: Option<Value>,
+    composition: Option<Value>,
+}
+
+/// One slot as it is written, before its settings are understood.
+#[derive(Debug)]
+struct Declared {
+    role: &'static str,
+    backend: String,
+    backend_path: Path,
+    interfaces: Vec<String>,
+    settings: Map<String, Value>,
+    settings_path: Path,
+}
+
+/// The backends that the seeds and the field name and that are still to come, by role.
+const PLANNED: [(&str, &[&str]); 2] = [
+    ("registry", &["postgres", "sqlite", "etcd", "dynamodb", "mongodb"]),
+    ("messaging", &["kafka", "rabbitmq", "redis-pubsub", "sns", "redis", "postgres"]),
+];
+
+impl Declared {
+    fn read(role: &'static str, tree: Option<&Value>, behavior: &mut FromSlots) -> Result<Self, Error> {
+        let at = Path::root().key(role);
+        let mut keys = match tree {
+            None | Some(Value::Null) => {
+                let message = format!("missing key `{role}`: name the backend that fills this slot");
+                return Err(Error::new(Path::root(), message));
+            }
+            Some(Value::String(backend)) => {
+                let (backend_path, settings_path) = (at.clone(), at);
+                let (interfaces, settings) = (Vec::new(), Map::new());
+                let backend = backend.clone();
+                return Ok(Self { role, backend, backend_path, interfaces, settings, settings_path });
+            }
+            Some(Value::Object(keys)) => keys.clone(),
+            Some(other) => {
+                return Err(Error::new(at, format!("expected a backend's name or a mapping, found `{other}`")));
+            }
+        };
+        let (backend_path, backend) = take_backend(&mut keys, &at)?;
+        let mut take = |key: &str| keys.remove(key).map(|value| (at.clone().key(key), value));
+        let interfaces = take("interfaces").map(decode::<Vec<String>>).transpose()?.unwrap_or_default();
+        if let Some(ttl) = take("ttl_default") {
+            let path = ttl.0.clone();
+            behavior.ttl_default = Some((path, decode::<Seconds>(ttl)?.0));
+        }
+        if let Some(prefix) = take("topic_prefix") {
+            let path = prefix.0.clone();
+            behavior.topic_prefix = Some((path, decode::<String>(prefix)?));
+        }
+        if let Some(delivery) = take("delivery") {
+            check_delivery(delivery)?;
+        }
+        let nested = take("config").map(decode::<Map<String, Value>>).transpose()?;
+        let (settings, settings_path) = match nested {
+            Some(settings) if keys.is_empty() => (settings, at.key("config")),
+            Some(_) => {
+                let stray = keys.keys().next().cloned().unwrap_or_default();
+                let message = format!("unknown key `{stray}`, a backend's settings belong into `config`");
+                return Err(Error::new(at.key(stray), message));
+            }
+            None => (keys, at),
+        };
+        Ok(Self { role, backend, backend_path, interfaces, settings, settings_path })
+    }
+
+    fn check_interfaces(&self, offered: &[&str]) -> Result<(), Error> {
+        let Some(missing) = self.interfaces.iter().find(|name| !offered.contains(&name.as_str())) else {
+            return Ok(());
+        };
+        let path = Path::root().key(self.role).key("interfaces");
+        let message = format!(
+            "the backend `{}` does not offer `{missing}` in this slot, it offers `{}`",
+            self.backend,
+            offered.join("`, `")
+        );
+        Err(Error::new(path, message).suggest(nearest(missing, offered.iter().copied())))
+    }
+
+    fn settings<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+        let tree = Value::Object(self.settings.clone());
+        decode_value(&tree).map_err(|error| error.within(&self.settings_path))
+    }
+
+    /// The error for a backend that no arm of the caller's match knows.
+    fn unknown(&self, available: &[&str]) -> Error {
+        let planned = PLANNED.iter().find(|(role, _)| *role == self.role).map_or(&[][..], |(_, names)| names);
+        let (backend, role, names) = (&self.backend, self.role, available.join("`, `"));
+        let error = |message| Error::new(self.backend_path.clone(), message);
+        if planned.contains(&backend.as_str()) {
+            return error(format!(
+                "the backend `{backend}` cannot fill the {role} slot in this version, `{names}` can"
+            ));
+        }
+        error(format!("unknown backend `{backend}` for the {role} slot, `{names}` are known"))
+            .suggest(nearest(backend, available.iter().copied()))
+    }
+}
+
+/// Takes the backend's name, which has three spellings.
+fn take_backend(keys: &mut Map<String, Value>, at: &Path) -> Result<(Path, String), Error> {
+    let mut found: Option<(Path, String)> = None;
+    for spelling in ["backend", "driver", "type"] {
+        let Some(value) = keys.remove(spelling) else { continue };
+        let path = at.clone().key(spelling);
+        if let Some((_, first)) = &found {
+            let message = format!("the backend is already named, it is `{first}`");
+            return Err(Error::new(path, message));
+        }
+        found = Some((path.clone(), decode((path, value))?));
+    }
+    found.ok_or_else(|| Error::new(at.clone(), "missing key `backend`"))
+}
+
+fn decode<T: serde::de::DeserializeOwned>((path, value): (Path, Value)) -> Result<T, Error> {
+    decode_value(&value).map_err(|error| error.within(&path))
+}
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Seconds(#[serde(deserialize_with = "prism_core::config::duration_seconds")] std::time::Duration);
+
+/// `delivery` beside a messaging backend: what the namespace expects of it.
+fn check_delivery(delivery: (Path, Value)) -> Result<(), Error> {
+    let path = delivery.0.clone();
+    match decode::<String>(delivery)?.as_str() {
+        "at-most-once" => Ok(()),
+        known @ ("at-least-once" | "exactly-once") => {
+            let message = format!("`{known}` needs a durability slot, and no backend fills one in this version");
+            Err(Error::new(path, message))
+        }
+        other => {
+            let known = ["at-most-once", "at-least-once", "exactly-once"];
+            let message = format!("unknown value `{other}`, expected `{}`", known.join("`, `"));
+            Err(Error::new(path, message).suggest(nearest(other, known)))
+        }
+    }
+}
+
+/// The registry backends of this build.
+pub(super) const REGISTRY_BACKENDS: &[&str] = &[
+    "memory",
+    #[cfg(feature = "redis")]
+    "redis",
+];
+
+/// The messaging backends of this build.
+pub(super) const MESSAGING_BACKENDS: &[&str] = &[
+    "memory",
+    #[cfg(feature = "nats")]
+    "nats",
+];
+
+fn registry_slot(declared: &Declared) -> Result<RegistrySlot, Error> {
+    match declared.backend.as_str() {
+        "memory" | "memstore" => declared.settings().map(RegistrySlot::Memory),
+        #[cfg(feature = "redis")]
+        "redis" => declared.settings().map(|config| RegistrySlot::Redis(Box::new(config))),
+        _ => Err(declared.unknown(REGISTRY_BACKENDS)),
+    }
+}
+
+fn messaging_slot(declared: &Declared) -> Result<MessagingSlot, Error> {
+    match declared.backend.as_str() {
+        "memory" | "memstore" => declared.settings().map(MessagingSlot::Memory),
+        #[cfg(feature = "nats")]
+        "nats" => declared.settings().map(|config| MessagingSlot::Nats(Box::new(config))),
+        _ => Err(declared.unknown(MESSAGING_BACKENDS)),
+    }
+}
+
+/// The settings of each backend of this build, by slot.
+pub(super) fn backend_schemas() -> Vec<(&'static str, &'static str, Value)> {
+    use super::document::schema_of;
+    vec![
+        ("registry", "memory", schema_of::<memory::RegistryConfig>()),
+        #[cfg(feature = "redis")]
+        ("registry", "redis", schema_of::<prism_slot_redis::Config>()),
+        ("messaging", "memory", schema_of::<memory::MessagingConfig>()),
+        #[cfg(feature = "nats")]
+        ("messaging", "nats", schema_of::<prism_slot_nats::Config>()),
+    ]
+}

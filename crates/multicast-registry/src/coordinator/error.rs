@@ -1,0 +1,98 @@
+//! What can go wrong in a call, before it becomes a status.
+
+use std::time::Duration;
+
+use prism_filter::DocumentError;
+use prism_slot::{Epoch, InvalidIdentity, Revision};
+
+use crate::{directory::Unavailable, schema::Violation};
+
+/// A failed call.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The identity cannot be one.
+    #[error(transparent)]
+    InvalidIdentity(#[from] InvalidIdentity),
+    /// The metadata is no object that can be stored.
+    #[error("the metadata cannot be stored: {0}")]
+    InvalidMetadata(#[from] DocumentError),
+    /// The metadata is against the schema.
+    #[error(transparent)]
+    SchemaViolation(#[from] Violation),
+    /// The metadata is too large.
+    #[error("the metadata has {size} bytes of JSON, the namespace allows {limit}")]
+    MetadataTooLarge {
+        /// In bytes.
+        size: usize,
+        /// In bytes.
+        limit: usize,
+    },
+    /// The filter cannot be used.
+    #[error(transparent)]
+    InvalidFilter(#[from] prism_filter::Error),
+    /// The lease is out of range.
+    #[error("{message}")]
+    InvalidTtl {
+        /// What is wrong and what is possible.
+        message: String,
+        /// The namespace's longest lease, if it has one.
+        max: Option<Duration>,
+    },
+    /// The cursor was not issued for this call.
+    #[error("{0}")]
+    InvalidCursor(String),
+    /// Another argument is out of range.
+    #[error("{message}")]
+    InvalidArgument {
+        /// The request field.
+        field: &'static str,
+        /// What is wrong and what is possible.
+        message: String,
+    },
+    /// The payload is too large.
+    #[error("the payload has {size} bytes, the namespace takes {limit}")]
+    PayloadTooLarge {
+        /// In bytes.
+        size: usize,
+        /// In bytes.
+        limit: usize,
+    },
+    /// The namespace's slots cannot do what is asked.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A position of another epoch.
+    #[error("the position is of an epoch that ended, start again without it")]
+    OtherEpoch {
+        /// The epoch now.
+        current: Epoch,
+    },
+    /// A position that is no longer kept.
+    #[error("revision {asked:?} is no longer kept, start again without the cursor")]
+    Compacted {
+        /// The revision asked for.
+        asked: Revision,
+        /// The earliest one that is kept.
+        floor: Revision,
+    },
+    /// The view cannot answer, or the slot failed.
+    #[error(transparent)]
+    Unavailable(Unavailable),
+    /// The deadline passed.
+    #[error("the deadline passed before the call was done")]
+    DeadlineExceeded,
+    /// The namespace is being taken down.
+    #[error("the namespace is being drained here, try again: another runner may serve it")]
+    Draining,
+}
+
+impl From<Unavailable> for Error {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::Unavailable(unavailable)
+    }
+}
+
+impl From<prism_slot::Error> for Error {
+    fn from(error: prism_slot::Error) -> Self {
+        Self::Unavailable(Unavailable::Store(error))
+    }
+}

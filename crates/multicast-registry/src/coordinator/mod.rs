@@ -1,0 +1,230 @@
+//! One namespace at work: what the calls of the data service do.
+//!
+//! ```
+//! use std::{sync::Arc, time::Duration};
+//! use multicast_registry::{Config, Coordinator, Enumerate, Multicast, Register};
+//! use prism_filter::{Document, Filter};
+//! use prism_slot::memory::{MemoryMessaging, MemoryRegistry};
+//! use tokio::time::Instant;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), multicast_registry::Error> {
+//! let registry = Arc::new(MemoryRegistry::new(Default::default()));
+//! let messaging = Arc::new(MemoryMessaging::new(Default::default()));
+//! let coordinator = Coordinator::new(Config::named("presence"), registry, messaging, None);
+//! let deadline = Instant::now() + Duration::from_secs(5);
+//!
+//! let metadata = Document::from_json(br#"{"status": "online", "room": "engineering"}"#)?;
+//! let alice = coordinator.register(Register::new("alice", metadata)?, deadline).await?;
+//! assert_eq!(alice.position.revision.0, 1);
+//!
+//! let filter = Filter::new().eq("room", "engineering");
+//! let page = coordinator.enumerate(Enumerate { filter: Some(filter.clone()), ..Default::default() }, deadline);
+//! assert_eq!(page.await?.total, 1);
+//!
+//! let mut session = coordinator.subscribe("alice", None, deadline).await?;
+//! let message = Multicast { filter: Some(filter), payload: "hello".into(), ..Default::default() };
+//! let report = coordinator.multicast(message, deadline).await?;
+//! assert_eq!((report.targets.len(), report.delivered()), (1, 1));
+//! assert!(session.next().await.is_some());
+//!
+//! coordinator.unregister("alice", None, deadline).await?;
+//! coordinator.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod enumerate;
+mod error;
+mod multicast;
+mod registrations;
+mod sessions;
+
+#[cfg(test)]
+mod tests;
+
+pub use enumerate::{Enumerate, Page};
+pub use error::Error;
+pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
+pub use registrations::{Held, Register, Update};
+pub use sessions::{Closed, Session, SessionEvent};
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use prism_slot::{Call, DynMessaging, DynRegistryStore, Durability, Epoch, Ttl};
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Behavior,
+    directory::{Directory, Horizon},
+    metrics::NamespaceMetrics,
+    schema::Schema,
+};
+use sessions::Sessions;
+
+/// What a coordinator needs to know of its namespace.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The namespace's name.
+    pub namespace: String,
+    /// Limits, defaults and retries.
+    pub behavior: Behavior,
+    /// What metadata must look like.
+    pub schema: Option<Schema>,
+}
+
+impl Config {
+    /// A namespace with default behaviour and no schema.
+    pub fn named(namespace: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), behavior: Behavior::default(), schema: None }
+    }
+
+    pub(crate) fn limits(&self) -> prism_filter::Limits {
+        prism_filter::Limits {
+            max_depth: self.behavior.max_filter_depth,
+            max_clauses: self.behavior.max_clauses,
+            ..prism_filter::Limits::default()
+        }
+    }
+
+    fn horizon(&self) -> Horizon {
+        Horizon { age: self.behavior.history_age, bytes: self.behavior.history_bytes }
+    }
+
+    fn default_ttl(&self) -> Option<Ttl> {
+        self.behavior.ttl_default.and_then(|ttl| Ttl::from_millis(ttl.as_millis() as u64))
+    }
+}
+
+/// One namespace at work. Clones share it.
+#[derive(Clone)]
+pub struct Coordinator {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: RwLock<Arc<Config>>,
+    registry: RwLock<Arc<dyn DynRegistryStore>>,
+    messaging: RwLock<Arc<dyn DynMessaging>>,
+    directory: Directory,
+    sessions: Arc<Sessions>,
+    metrics: NamespaceMetrics,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Coordinator {
+    /// Starts a namespace over its slots. Needs a tokio runtime, on which it keeps one task until
+    /// [`Self::close`]; the view may not be built yet when this returns, calls wait for it.
+    pub fn new(
+        config: Config,
+        registry: Arc<dyn DynRegistryStore>,
+        messaging: Arc<dyn DynMessaging>,
+        durability: Option<Durability>,
+    ) -> Self {
+        Self::with_metrics(config, registry, messaging, durability, NamespaceMetrics::unregistered())
+    }
+
+    /// As [`Self::new`], reporting to metrics that are exported.
+    pub fn with_metrics(
+        config: Config,
+        registry: Arc<dyn DynRegistryStore>,
+        messaging: Arc<dyn DynMessaging>,
+        // No value of this type exists yet.
+        _durability: Option<Durability>,
+        metrics: NamespaceMetrics,
+    ) -> Self {
+        let sessions = Arc::new(Sessions::new(config.namespace.clone(), metrics.clone()));
+        let directory = Directory::new(registry.clone(), config.horizon(), sessions::Following(sessions.clone()));
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let follow = (directory.clone(), closing.clone());
+        tasks.spawn(async move { follow.0.run(follow.1).await });
+        tasks.close();
+        let shared = Shared {
+            config: RwLock::new(Arc::new(config)),
+            registry: RwLock::new(registry),
+            messaging: RwLock::new(messaging),
+            directory,
+            sessions,
+            metrics,
+            tasks,
+            closing,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The configuration now.
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.config.read().clone()
+    }
+
+    /// Behaves differently from now on. Sessions and the view stay.
+    pub fn reconfigure(&self, config: Config) {
+        self.shared.directory.set_horizon(config.horizon());
+        *self.shared.config.write() = Arc::new(config);
+    }
+
+    /// Reaches the same records through another slot from now on; returns the one before.
+    pub fn replace_registry(&self, registry: Arc<dyn DynRegistryStore>) -> Arc<dyn DynRegistryStore> {
+        self.shared.directory.replace_store(registry.clone());
+        std::mem::replace(&mut *self.shared.registry.write(), registry)
+    }
+
+    /// Sends and listens through another slot from now on; sessions stay on the one before, which is
+    /// returned.
+    pub fn replace_messaging(&self, messaging: Arc<dyn DynMessaging>) -> Arc<dyn DynMessaging> {
+        std::mem::replace(&mut *self.shared.messaging.write(), messaging)
+    }
+
+    /// The view.
+    pub fn directory(&self) -> &Directory {
+        &self.shared.directory
+    }
+
+    /// How many sessions are open here.
+    pub fn session_count(&self) -> usize {
+        self.shared.sessions.len()
+    }
+
+    /// The registry slot.
+    pub fn registry(&self) -> Arc<dyn DynRegistryStore> {
+        self.shared.registry.read().clone()
+    }
+
+    /// The messaging slot.
+    pub fn messaging(&self) -> Arc<dyn DynMessaging> {
+        self.shared.messaging.read().clone()
+    }
+
+    /// Ends every session with a word that the namespace goes elsewhere. Other calls still work.
+    pub fn close_sessions(&self) {
+        self.shared.sessions.close_all(Closed::Draining);
+    }
+
+    /// Ends sessions, stops following, and closes the slots. Later calls fail with
+    /// [`Error::Draining`] or the slots' errors.
+    pub async fn close(&self) {
+        self.shared.closing.cancel();
+        self.close_sessions();
+        self.shared.tasks.wait().await;
+        self.registry().close().await;
+        self.messaging().close().await;
+    }
+
+    fn open_for_calls(&self) -> Result<(), Error> {
+        if self.shared.closing.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
+    }
+
+    /// What a call to the registry slot carries, once the view knows the epoch.
+    async fn call(&self, deadline: Instant) -> Result<Call, Error> {
+        self.open_for_calls()?;
+        self.shared.directory.ready(deadline).await?;
+        Ok(Call { epoch: Some(self.epoch()), deadline })
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.shared.directory.head().epoch
+    }
+}

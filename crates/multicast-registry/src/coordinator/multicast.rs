@@ -1,0 +1,246 @@
+//! Multicast: one payload to everyone who matches, and what is known of each (DESIGN §6).
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use prism_core::backoff::{Backoff, Policy};
+use prism_filter::Filter;
+use prism_slot::{Call, Identity, Kind, Message, MulticastId, Outcome, Position, Timestamp};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Config, Coordinator, Error, enumerate::compile};
+use crate::config::ReadConsistency;
+
+/// How many targets are handed to the messaging slot at a time.
+const WINDOW: usize = 4_096;
+/// How much of the deadline is kept for the answer to travel back.
+const RESERVE: Duration = Duration::from_millis(5);
+/// What a payload is, unless the sender says.
+const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
+
+/// How sure the sender wants to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Sent once; what is known not to have been sent is tried again, nothing else.
+    #[default]
+    AtMostOnce,
+    /// Stored and sent again until acknowledged.
+    AtLeastOnce,
+    /// The same, with duplicates suppressed.
+    ExactlyOnce,
+}
+
+/// A request to multicast.
+#[derive(Debug, Clone, Default)]
+pub struct Multicast {
+    /// Who gets it; everyone if absent.
+    pub filter: Option<Filter>,
+    /// What they get.
+    pub payload: Bytes,
+    /// Its media type.
+    pub content_type: Option<String>,
+    /// How sure the sender wants to be.
+    pub delivery: Delivery,
+    /// How long to wait for outcomes, within the call's deadline.
+    pub timeout: Option<Duration>,
+    /// How fresh the target set must be; consistent if absent.
+    pub consistency: Option<ReadConsistency>,
+    /// Headers to send along.
+    pub headers: Vec<(String, String)>,
+}
+
+/// What the system knows of a message on its way to one identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The identity was in the target set.
+    Resolved,
+    /// The messaging slot accepted it, with somebody listening.
+    Accepted,
+}
+
+/// What became of one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Certainly not delivered.
+    Failed,
+    /// Not known either way.
+    Timeout,
+    /// Delivered, as far as the delivery semantics go.
+    Delivered,
+}
+
+/// One target of a multicast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The identity.
+    pub identity: Identity,
+    /// What is known of it.
+    pub outcome: Outcome,
+}
+
+impl Target {
+    /// What became of it.
+    pub fn status(&self) -> Status {
+        match self.outcome {
+            Outcome::Accepted => Status::Delivered,
+            Outcome::NoSubscriber | Outcome::NotSent(_) => Status::Failed,
+            Outcome::Unknown(_) => Status::Timeout,
+        }
+    }
+
+    /// How far it is known to have come.
+    pub fn stage(&self) -> Stage {
+        if self.outcome == Outcome::Accepted { Stage::Accepted } else { Stage::Resolved }
+    }
+
+    /// The machine-readable cause where it was not delivered.
+    pub fn reason(&self) -> &'static str {
+        match self.outcome {
+            Outcome::Accepted => "",
+            Outcome::NoSubscriber => "NO_SUBSCRIBER",
+            Outcome::NotSent(_) => "NOT_SENT",
+            Outcome::Unknown(_) => "UNKNOWN_OUTCOME",
+        }
+    }
+
+    /// The same for people.
+    pub fn error(&self) -> Option<String> {
+        match &self.outcome {
+            Outcome::Accepted => None,
+            Outcome::NoSubscriber => Some("nobody is subscribed for the identity".to_owned()),
+            Outcome::NotSent(why) => Some(format!("not sent: {why}")),
+            Outcome::Unknown(why) => Some(format!("it is not known whether it arrived: {why}")),
+        }
+    }
+}
+
+/// What became of a multicast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Names it.
+    pub id: MulticastId,
+    /// Where the target set was taken.
+    pub position: Position,
+    /// Every target, in the order of identities.
+    pub targets: Vec<Target>,
+}
+
+impl Report {
+    /// How many targets were delivered.
+    pub fn delivered(&self) -> usize {
+        self.count(Status::Delivered)
+    }
+
+    /// How many targets have this status.
+    pub fn count(&self, status: Status) -> usize {
+        self.targets.iter().filter(|target| target.status() == status).count()
+    }
+}
+
+impl Coordinator {
+    /// Sends one payload to every identity that matches now. Nobody matching is a normal answer.
+    ///
+    /// # Errors
+    /// Bad arguments, and an unavailable registry, before anything is sent. Whatever goes wrong with
+    /// a target is in the report. Dropping the future may leave some targets sent to.
+    pub async fn multicast(&self, request: Multicast, deadline: Instant) -> Result<Report, Error> {
+        self.open_for_calls()?;
+        let config = self.config();
+        self.check_multicast(&config, &request)?;
+        let (position, identities) = self.resolve(&config, &request, deadline).await?;
+        let mut until = deadline.checked_sub(RESERVE).unwrap_or(deadline);
+        if let Some(timeout) = request.timeout {
+            until = until.min(Instant::now() + timeout);
+        }
+        let id = MulticastId::random();
+        let message = Arc::new(Message {
+            multicast: id,
+            kind: Kind::Payload,
+            payload: request.payload,
+            content_type: request.content_type.as_deref().unwrap_or(DEFAULT_CONTENT_TYPE).into(),
+            published_at: Timestamp::now(),
+            headers: request.headers,
+        });
+        let outcomes = self.fan_out(&config, &identities, &message, until).await;
+        let targets = identities.into_iter().zip(outcomes);
+        let targets = targets.map(|(identity, outcome)| Target { identity, outcome }).collect();
+        let report = Report { id, position, targets };
+        self.shared.metrics.multicast(report.delivered(), report.targets.len() - report.delivered());
+        Ok(report)
+    }
+
+    fn check_multicast(&self, config: &Config, request: &Multicast) -> Result<(), Error> {
+        if request.delivery != Delivery::AtMostOnce {
+            let message = "delivery beyond at-most-once needs a durability slot, which this namespace has not";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
+        let most = self.messaging().capability().max_payload;
+        let limit = config.behavior.max_payload_bytes.map_or(most, |limit| limit.min(most));
+        let size = request.payload.len();
+        if size > limit {
+            return Err(Error::PayloadTooLarge { size, limit });
+        }
+        Ok(())
+    }
+
+    /// Pins the target set at one position.
+    async fn resolve(
+        &self,
+        config: &Config,
+        request: &Multicast,
+        deadline: Instant,
+    ) -> Result<(Position, Vec<Identity>), Error> {
+        let filter = compile(config, request.filter.as_ref())?;
+        let consistency = request.consistency.unwrap_or(ReadConsistency::Consistent);
+        self.freshen(config, consistency, None, None, deadline).await?;
+        let call = Call { epoch: Some(self.epoch()), deadline };
+        let leases = self.filter_leases(filter.as_deref(), call).await?;
+        Ok(self.shared.directory.read(|view| {
+            let head = view.head();
+            let rows = view.matching(head.revision, filter.as_deref(), leases.as_ref());
+            (head, rows.into_iter().map(|row| row.identity.clone()).collect())
+        }))
+    }
+
+    /// Publishes to every target, and again to those that are known not to have been sent to.
+    async fn fan_out(
+        &self,
+        config: &Config,
+        targets: &[Identity],
+        message: &Arc<Message>,
+        deadline: Instant,
+    ) -> Vec<Outcome> {
+        let messaging = self.messaging();
+        let mut outcomes = Vec::with_capacity(targets.len());
+        for window in targets.chunks(WINDOW) {
+            outcomes.extend(messaging.publish_batch(window, message.clone(), deadline).await);
+        }
+        let mut backoff = None;
+        for attempt in 1..=config.behavior.retry_attempts {
+            let unsent: Vec<usize> = outcomes
+                .iter()
+                .enumerate()
+                .filter_map(|(at, outcome)| matches!(outcome, Outcome::NotSent(_)).then_some(at))
+                .collect();
+            if unsent.is_empty() {
+                break;
+            }
+            let pause = backoff.get_or_insert_with(|| Backoff::new(retry_policy(config))).pause();
+            if timeout_at(deadline, sleep(pause)).await.is_err() {
+                break;
+            }
+            tracing::warn!(targets = unsent.len(), attempt, multicast = %message.multicast, "sending again");
+            let again: Vec<Identity> = unsent.iter().map(|&at| targets[at].clone()).collect();
+            let retried = messaging.publish_batch(&again, message.clone(), deadline).await;
+            for (at, outcome) in unsent.into_iter().zip(retried) {
+                outcomes[at] = outcome;
+            }
+        }
+        outcomes
+    }
+}
+
+fn retry_policy(config: &Config) -> Policy {
+    let base = Duration::from_millis(config.behavior.retry_delay_ms);
+    Policy { base, cap: base * 16 }
+}

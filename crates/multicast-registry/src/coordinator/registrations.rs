@@ -1,0 +1,314 @@
+//! Register, renew, update, get, unregister.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use prism_core::backoff::{Backoff, Policy};
+use prism_filter::{Document, merge_patch};
+use prism_slot::{
+    Applied, Call, DynRegistryStore, Error as SlotError, Identity, InvalidIdentity, Mode, Owner, Position, Put, Read, Record,
+    Registered, Renew, Renewed, RequestId, Revision, SessionId, Timestamp, Ttl, Unregister, Unregistered,
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Config, Coordinator, Error};
+use crate::directory::Unavailable;
+
+/// The longest lease that can be asked for, about a hundred years.
+const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 86_400);
+/// How often a call is sent to a slot that is known not to have applied it.
+const ATTEMPTS: u32 = 4;
+
+/// A request to register.
+#[derive(Debug, Clone)]
+pub struct Register {
+    /// The identity.
+    pub identity: Identity,
+    /// Its metadata.
+    pub metadata: Document,
+    /// The lease; `None` for the namespace's default, `Some(ZERO)` for none.
+    pub ttl: Option<Duration>,
+    /// Whether to take the identity over from whoever holds it.
+    pub replace: bool,
+    /// The client's session, if it has one.
+    pub session: Option<SessionId>,
+}
+
+impl Register {
+    /// A registration with the namespace's default lease that takes nothing over.
+    pub fn new(identity: impl AsRef<str>, metadata: Document) -> Result<Self, InvalidIdentity> {
+        let identity = Identity::new(identity)?;
+        Ok(Self { identity, metadata, ttl: None, replace: false, session: None })
+    }
+}
+
+/// A registration with its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// What the slot did.
+    pub registered: Registered,
+    /// The lease that was granted.
+    pub ttl: Option<Ttl>,
+}
+
+impl std::ops::Deref for Held {
+    type Target = Registered;
+
+    fn deref(&self) -> &Registered {
+        &self.registered
+    }
+}
+
+/// A change of metadata.
+#[derive(Debug, Clone)]
+pub struct Update {
+    /// The identity.
+    pub identity: Identity,
+    /// A merge patch (RFC 7396).
+    pub patch: Document,
+    /// Refuse unless this is the registration.
+    pub generation: Option<Position>,
+    /// Refuse unless the last write has this revision.
+    pub if_revision: Option<Revision>,
+}
+
+impl Coordinator {
+    /// Registers an identity.
+    ///
+    /// # Errors
+    /// Bad arguments; `AlreadyExists` and `QuotaExceeded` of the slot; unavailability, saying whether
+    /// the registration may have been made. Dropping the future may leave it made.
+    pub async fn register(&self, request: Register, deadline: Instant) -> Result<Held, Error> {
+        let config = self.config();
+        let ttl = granted_ttl(&config, request.ttl)?;
+        let metadata = self.stored_form(&config, &request.identity, request.metadata)?;
+        let slot_request = prism_slot::Register {
+            identity: request.identity,
+            metadata,
+            ttl,
+            mode: if request.replace { Mode::Replace } else { Mode::Create },
+            owner: Owner { session: request.session, ..Owner::default() },
+            max_identities: config.behavior.max_identities,
+            request: RequestId::random(),
+        };
+        let registered = self
+            .retrying(deadline, |slot, call| {
+                let request = slot_request.clone();
+                async move {
+                    let mut results = slot.register(call, vec![request]).await;
+                    results.pop().unwrap_or_else(|| Err(missing_result()))
+                }
+            })
+            .await?;
+        tracing::debug!(identity = %slot_request.identity, at = %registered.position, "registered");
+        Ok(Held { registered, ttl })
+    }
+
+    /// Extends leases; results in the order of the requests.
+    ///
+    /// # Errors
+    /// Only what concerns all of them; each has a result of its own.
+    pub async fn renew(
+        &self,
+        batch: Vec<Renew>,
+        deadline: Instant,
+    ) -> Result<Vec<Result<Renewed, Error>>, Error> {
+        let call = self.call(deadline).await?;
+        let results = self.registry().renew(call, batch.clone()).await;
+        if results.iter().any(|result| matches!(result, Err(SlotError::EpochChanged { .. }))) {
+            // A renewal is harmless to repeat.
+            let call = self.call_in_new_epoch(deadline).await?;
+            let results = self.registry().renew(call, batch).await;
+            return Ok(results.into_iter().map(|result| result.map_err(Error::from)).collect());
+        }
+        Ok(results.into_iter().map(|result| result.map_err(Error::from)).collect())
+    }
+
+    /// Changes metadata by merge patch; returns the record after it.
+    ///
+    /// # Errors
+    /// As [`Self::register`], and `NotFound`, `StaleGeneration`, `Conflict`.
+    pub async fn update(&self, request: Update, deadline: Instant) -> Result<Arc<Record>, Error> {
+        let config = self.config();
+        loop {
+            let read = self.get(request.identity.clone(), deadline).await?;
+            let record = read.record.ok_or_else(|| SlotError::NotFound(request.identity.clone()))?;
+            check_fence(&request, &record)?;
+            let before = Document::from_json(&record.metadata)?;
+            let patched = merge_patch(&before, &request.patch)?;
+            let after = self.stored_form(&config, &request.identity, patched)?;
+            let put = Put {
+                identity: request.identity.clone(),
+                metadata: after,
+                if_revision: record.revision,
+                generation: Some(record.generation),
+                request: RequestId::random(),
+            };
+            match self.put(put, deadline).await {
+                // Somebody else was faster; unless the caller named a revision, that is no conflict.
+                Err(Error::Unavailable(Unavailable::Store(SlotError::Conflict { .. })))
+                    if request.if_revision.is_none() && Instant::now() < deadline => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Reads one registration from the slot.
+    ///
+    /// # Errors
+    /// Unavailability.
+    pub async fn get(&self, identity: Identity, deadline: Instant) -> Result<Read, Error> {
+        self.retrying(deadline, |slot, call| {
+            let identity = identity.clone();
+            async move { slot.get(call, identity).await }
+        })
+        .await
+    }
+
+    /// Removes a registration. One that is absent is removed already.
+    ///
+    /// # Errors
+    /// `StaleGeneration`; unavailability, saying whether it may have been removed.
+    pub async fn unregister(
+        &self,
+        identity: impl AsRef<str>,
+        generation: Option<Position>,
+        deadline: Instant,
+    ) -> Result<Unregistered, Error> {
+        let identity = Identity::new(identity)?;
+        let request = Unregister { identity, generation };
+        let removed = self
+            .retrying(deadline, |slot, call| {
+                let request = request.clone();
+                async move { slot.unregister(call, request).await }
+            })
+            .await?;
+        if removed.existed {
+            tracing::debug!(identity = %request.identity, at = %removed.position, "unregistered");
+            if self.shared.sessions.has(&request.identity) {
+                // Its sessions here should not wait for the next tick.
+                self.shared.directory.nudge();
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Writes under a revision, which makes a repeated attempt after a lost reply safe: it returns the
+    /// first result, or conflicts.
+    async fn put(&self, put: Put, deadline: Instant) -> Result<Arc<Record>, Error> {
+        let attempt = || {
+            self.retrying(deadline, |slot, call| {
+                let put = put.clone();
+                async move { slot.put(call, put).await }
+            })
+        };
+        match attempt().await {
+            Err(Error::Unavailable(Unavailable::Store(error)))
+                if error.applied() == Applied::Unknown && Instant::now() < deadline =>
+            {
+                attempt().await.map_err(|second| match second {
+                    // The first attempt may have been applied and overwritten since.
+                    Error::Unavailable(Unavailable::Store(SlotError::Conflict { .. })) => error.into(),
+                    other => other,
+                })
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Checks metadata and gives it the form in which it is stored.
+    fn stored_form(&self, config: &Config, identity: &Identity, metadata: Document) -> Result<Bytes, Error> {
+        let metadata = match &config.schema {
+            Some(schema) => schema.complete(identity.as_str(), metadata, Timestamp::now().0)?,
+            None => metadata,
+        };
+        let text = metadata.to_json();
+        let (size, limit) = (text.len(), config.behavior.max_metadata_bytes);
+        if size > limit {
+            return Err(Error::MetadataTooLarge { size, limit });
+        }
+        Ok(text.into())
+    }
+
+    /// Calls the slot, again where it says that nothing happened and another try may help.
+    async fn retrying<T, F>(
+        &self,
+        deadline: Instant,
+        send: impl Fn(Arc<dyn DynRegistryStore>, Call) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, SlotError>>,
+    {
+        let mut call = self.call(deadline).await?;
+        let mut backoff = None;
+        for attempt in 1.. {
+            let error = match send(self.registry(), call).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            match error {
+                SlotError::EpochChanged { .. } if attempt < ATTEMPTS => {
+                    call = self.call_in_new_epoch(deadline).await?;
+                }
+                SlotError::Unavailable { applied: Applied::No, .. } if attempt < ATTEMPTS => {
+                    tracing::warn!(%error, attempt, "the registry slot did not take a call, trying again");
+                    let pause = backoff.get_or_insert_with(|| Backoff::new(RETRY)).pause();
+                    if timeout_at(deadline, sleep(pause)).await.is_err() {
+                        return Err(error.into());
+                    }
+                }
+                error => return Err(error.into()),
+            }
+        }
+        Err(Error::DeadlineExceeded)
+    }
+
+    async fn call_in_new_epoch(&self, deadline: Instant) -> Result<Call, Error> {
+        self.shared.directory.epoch_changed();
+        self.call(deadline).await
+    }
+}
+
+const RETRY: Policy = Policy { base: Duration::from_millis(20), cap: Duration::from_millis(500) };
+
+fn missing_result() -> SlotError {
+    SlotError::Unreadable { backend: "slot", message: "a batch came back without a result".to_owned() }
+}
+
+/// The lease to grant, by what was asked for and what the namespace allows.
+fn granted_ttl(config: &Config, asked: Option<Duration>) -> Result<Option<Ttl>, Error> {
+    let max = config.behavior.ttl_max;
+    let invalid = |message: String| Err(Error::InvalidTtl { message, max });
+    let Some(asked) = asked else {
+        return match (config.default_ttl(), max) {
+            (None, Some(max)) => invalid(format!(
+                "the namespace requires a lease and has no default, ask for one of at most {max:?}"
+            )),
+            (default, _) => Ok(default),
+        };
+    };
+    match max {
+        Some(max) if asked.is_zero() => {
+            return invalid(format!("the namespace requires a lease, ask for one of at most {max:?}"));
+        }
+        Some(max) if asked > max => {
+            return invalid(format!("a lease of {asked:?} is longer than the namespace's maximum of {max:?}"));
+        }
+        _ if asked > MAX_TTL => {
+            return invalid(format!("a lease of {asked:?} is out of range, at most {MAX_TTL:?} is possible"));
+        }
+        _ => {}
+    }
+    Ok(Ttl::from_millis(asked.as_millis() as u64))
+}
+
+fn check_fence(request: &Update, record: &Record) -> Result<(), SlotError> {
+    let identity = || request.identity.clone();
+    if request.generation.is_some_and(|generation| generation != record.generation) {
+        return Err(SlotError::StaleGeneration { identity: identity(), current: record.generation });
+    }
+    if request.if_revision.is_some_and(|revision| revision != record.revision) {
+        return Err(SlotError::Conflict { identity: identity(), current: record.revision });
+    }
+    Ok(())
+}

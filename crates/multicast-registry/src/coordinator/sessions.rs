@@ -1,0 +1,302 @@
+//! Live sessions: who listens here, and until when.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use prism_slot::{
+    Cause, Change, Claim, DynMessaging, GapReason, Identity, Kind, Listener, Message, MulticastId, Outcome, Position,
+    Received, Timestamp,
+};
+use tokio::{sync::watch, time::Instant};
+
+use super::{Coordinator, Error};
+use crate::{directory::Observer, metrics::NamespaceMetrics};
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// A newer session of the same identity is the live one.
+    #[error("a newer session of the identity took over")]
+    Superseded,
+    /// The registration was removed.
+    #[error("the identity was unregistered")]
+    Unregistered,
+    /// The registration's lease ended.
+    #[error("the lease of the identity ended")]
+    Expired,
+    /// The identity was registered anew by somebody else.
+    #[error("the identity was registered anew")]
+    Replaced,
+    /// The namespace goes elsewhere; open the session again.
+    #[error("the namespace is being drained here, subscribe again")]
+    Draining,
+    /// The messaging slot ended the listener.
+    #[error("the messaging slot ended the subscription, subscribe again")]
+    SlotClosed,
+}
+
+/// What a session is handed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// A message for the identity.
+    Message(Arc<Message>),
+    /// Messages are, or may be, missing here.
+    Gap {
+        /// How many are known to be missing.
+        dropped: u64,
+        /// Why.
+        reason: GapReason,
+    },
+}
+
+/// A live session of one identity. Ends when dropped.
+#[derive(Debug)]
+pub struct Session {
+    claim: Claim,
+    listener: Listener,
+    end: watch::Receiver<Option<Closed>>,
+    ended: bool,
+    entry: Entry,
+    /// The slot that feeds the listener stays open as long as somebody listens.
+    _messaging: Kept,
+}
+
+/// Kept, not used.
+struct Kept(#[allow(dead_code)] Arc<dyn DynMessaging>);
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kept")
+    }
+}
+
+impl Session {
+    /// The registration that it belongs to, and its number among the identity's sessions.
+    pub fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    /// The next event. After an error, which says why the session ended, `None`. Cancel safe.
+    pub async fn next(&mut self) -> Option<Result<SessionEvent, Closed>> {
+        if self.ended {
+            return None;
+        }
+        let closed = loop {
+            tokio::select! {
+                biased;
+                closed = self.end.wait_for(Option::is_some) => {
+                    break closed.ok().and_then(|closed| *closed).unwrap_or(Closed::SlotClosed);
+                }
+                received = self.listener.next() => match received {
+                    None => break Closed::SlotClosed,
+                    Some(Received::Gap { dropped, reason }) => {
+                        self.entry.sessions.metrics.dropped(dropped);
+                        return Some(Ok(SessionEvent::Gap { dropped, reason }));
+                    }
+                    Some(Received::Message(message)) => match message.kind {
+                        Kind::Payload => return Some(Ok(SessionEvent::Message(message))),
+                        Kind::Superseded { session_seq } if session_seq > self.claim.session_seq => {
+                            break Closed::Superseded;
+                        }
+                        Kind::Superseded { .. } => {}
+                    },
+                },
+            }
+        };
+        self.ended = true;
+        Some(Err(closed))
+    }
+}
+
+impl Coordinator {
+    /// Opens a session for a registered identity. When it returns, a multicast through any runner
+    /// reaches it. A session that the identity had before is closed.
+    ///
+    /// # Errors
+    /// `NotFound`, `StaleGeneration`; unavailability.
+    pub async fn subscribe(
+        &self,
+        identity: impl AsRef<str>,
+        generation: Option<Position>,
+        deadline: Instant,
+    ) -> Result<Session, Error> {
+        let identity = Identity::new(identity)?;
+        let call = self.call(deadline).await?;
+        // Listening comes first: what is accepted after the claim must find it. Entering comes before
+        // the claim as well, so that a removal right after the claim finds the entry.
+        let messaging = self.messaging();
+        let listener = messaging.listen(&identity, deadline).await?;
+        let (entry, end) = self.shared.sessions.enter(identity.clone());
+        let claim = self.registry().claim_session(call, identity.clone(), generation).await?;
+        self.shared.sessions.claimed(&entry, claim);
+        self.announce(&identity, claim, deadline).await;
+        if self.shared.closing.is_cancelled() {
+            return Err(Error::Draining);
+        }
+        tracing::debug!(%identity, session = claim.session_seq, "subscribed");
+        Ok(Session { claim, listener, end, ended: false, entry: entry, _messaging: Kept(messaging) })
+    }
+
+    /// Tells the identity's other sessions, wherever they are, that a newer one took over.
+    async fn announce(&self, identity: &Identity, claim: Claim, deadline: Instant) {
+        let notice = Message {
+            multicast: MulticastId::random(),
+            kind: Kind::Superseded { session_seq: claim.session_seq },
+            payload: bytes::Bytes::new(),
+            content_type: "".into(),
+            published_at: Timestamp::now(),
+            headers: Vec::new(),
+        };
+        let messaging = self.messaging();
+        let outcomes = messaging.publish_batch(std::slice::from_ref(identity), Arc::new(notice), deadline).await;
+        if !matches!(outcomes.as_slice(), [Outcome::Accepted]) {
+            // The session itself works. An older one elsewhere may stay for a while and hear the same.
+            tracing::warn!(%identity, ?outcomes, "could not tell older sessions that a newer one took over");
+        }
+    }
+}
+
+/// The sessions that are open here.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    namespace: String,
+    metrics: NamespaceMetrics,
+    next: AtomicU64,
+    open: Mutex<HashMap<Identity, Vec<Open>>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    /// Set once claimed.
+    claim: Option<Claim>,
+    /// A registration that was removed before the claim returned.
+    removed: Option<(Position, Closed)>,
+    end: watch::Sender<Option<Closed>>,
+}
+
+/// A session's place among the open ones, given up when dropped.
+#[derive(Debug)]
+struct Entry {
+    sessions: Arc<Sessions>,
+    identity: Identity,
+    number: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut open = self.sessions.open.lock();
+        if let Some(sessions) = open.get_mut(&self.identity) {
+            sessions.retain(|session| session.number != self.number);
+            if sessions.is_empty() {
+                open.remove(&self.identity);
+            }
+        }
+        self.sessions.metrics.sessions_changed(-1);
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(namespace: String, metrics: NamespaceMetrics) -> Self {
+        Self { namespace, metrics, next: AtomicU64::new(0), open: Mutex::default() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.lock().values().map(Vec::len).sum()
+    }
+
+    /// Whether an identity has a session here.
+    pub(super) fn has(&self, identity: &Identity) -> bool {
+        self.open.lock().contains_key(identity)
+    }
+
+    pub(super) fn close_all(&self, reason: Closed) {
+        for session in self.open.lock().values().flatten() {
+            session.end.send_replace(Some(reason));
+        }
+    }
+
+    fn enter(self: &Arc<Self>, identity: Identity) -> (Entry, watch::Receiver<Option<Closed>>) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (end, ended) = watch::channel(None);
+        let session = Open { number, claim: None, removed: None, end };
+        self.open.lock().entry(identity.clone()).or_default().push(session);
+        self.metrics.sessions_changed(1);
+        (Entry { sessions: self.clone(), identity, number }, ended)
+    }
+
+    fn claimed(&self, entry: &Entry, claim: Claim) {
+        let mut open = self.open.lock();
+        for session in open.get_mut(&entry.identity).into_iter().flatten() {
+            if session.number == entry.number {
+                session.claim = Some(claim);
+                if let Some((generation, reason)) = session.removed
+                    && generation == claim.generation
+                {
+                    session.end.send_replace(Some(reason));
+                }
+            } else if session.claim.is_some_and(|other| other.session_seq < claim.session_seq) {
+                session.end.send_replace(Some(Closed::Superseded));
+            }
+        }
+    }
+
+    /// A registration is gone; its sessions end.
+    fn gone(&self, identity: &Identity, is_gone: impl Fn(Position) -> bool, generation: Position, reason: Closed) {
+        let mut open = self.open.lock();
+        for session in open.get_mut(identity).into_iter().flatten() {
+            match session.claim {
+                Some(claim) if is_gone(claim.generation) => {
+                    session.end.send_replace(Some(reason));
+                }
+                Some(_) => {}
+                None => session.removed = Some((generation, reason)),
+            }
+        }
+    }
+}
+
+/// Closes sessions as the view learns what became of their registrations.
+pub(super) struct Following(pub(super) Arc<Sessions>);
+
+impl Observer for Following {
+    fn changed(&self, change: &Change) {
+        let (identity, generation) = (&change.record.identity, change.record.generation);
+        let sessions = &self.0;
+        match change.cause {
+            Cause::Registered | Cause::Updated => {}
+            Cause::Replaced => sessions.gone(identity, |other| other != generation, generation, Closed::Replaced),
+            Cause::Unregistered | Cause::Evicted => {
+                sessions.gone(identity, |other| other == generation, generation, Closed::Unregistered);
+            }
+            Cause::Expired => {
+                tracing::debug!(namespace = sessions.namespace, %identity, "expired");
+                sessions.metrics.expired();
+                sessions.gone(identity, |other| other == generation, generation, Closed::Expired);
+            }
+        }
+        sessions.metrics.registrations_changed(match change.cause {
+            Cause::Registered => 1,
+            Cause::Replaced | Cause::Updated => 0,
+            Cause::Unregistered | Cause::Evicted | Cause::Expired => -1,
+        });
+    }
+
+    fn rebuilt(&self, generation_of: &dyn Fn(&Identity) -> Option<Position>, count: usize) {
+        self.0.metrics.registrations(count);
+        for (identity, sessions) in self.0.open.lock().iter() {
+            let current = generation_of(identity);
+            for session in sessions {
+                if session.claim.is_some_and(|claim| Some(claim.generation) != current) {
+                    session.end.send_replace(Some(Closed::Unregistered));
+                }
+            }
+        }
+    }
+}

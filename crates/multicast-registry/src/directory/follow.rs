@@ -1,0 +1,419 @@
+//! Keeps a view in step with its slot.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Mutex, RwLock};
+use prism_core::backoff::{Backoff, Policy};
+use prism_filter::Document;
+use prism_slot::{
+    Call, Change, DynRegistryStore, Epoch, Error, Identity, Position, Record, Revision, Scan, Timestamp,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::view::{Horizon, View};
+
+/// How often the slot is asked even when nobody reads. The lease clock stops beyond two seconds.
+const TICK: Duration = Duration::from_millis(500);
+/// How many changes one call to the slot brings.
+const SYNC_LIMIT: usize = 1_024;
+/// How many records one page of a scan brings.
+const SCAN_LIMIT: usize = 1_000;
+/// For how long a scan asks the slot to keep the changes that it will need afterwards.
+const SCAN_HOLD: Duration = Duration::from_secs(30);
+/// How long one call to the slot may take in the background.
+const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How failed attempts to build the view are spaced.
+const REBUILD: Policy = Policy { base: Duration::from_millis(50), cap: Duration::from_secs(2) };
+
+/// Told of what happens to registrations, in order. Called with the view's lock held, so it must not
+/// wait and must not read the directory.
+pub trait Observer: Send + Sync + 'static {
+    /// A change was applied.
+    fn changed(&self, change: &Change);
+    /// The view was built anew and holds `count` registrations; whatever it does not hold is gone.
+    /// `generation_of` looks up the registration of an identity.
+    fn rebuilt(&self, generation_of: &dyn Fn(&Identity) -> Option<Position>, count: usize);
+}
+
+/// Why a view cannot answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// It is not built yet; with what went wrong last, if something did.
+    #[error("the view is being built{}", because(.0.as_ref()))]
+    NotReady(Option<Error>),
+    /// The slot failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+fn because(error: Option<&Error>) -> String {
+    error.map_or_else(String::new, |error| format!(", which failed last because {error}"))
+}
+
+/// The materialized view of one namespace. Clones share it.
+#[derive(Clone)]
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: RwLock<Arc<dyn DynRegistryStore>>,
+    observer: Box<dyn Observer>,
+    view: RwLock<View>,
+    secret: Mutex<[u8; 16]>,
+    state: watch::Sender<State>,
+    /// Held while the slot's history is being fetched and applied.
+    fetching: tokio::sync::Mutex<()>,
+    /// How many fetches have begun, and the number of the last one that completed.
+    begun: AtomicU64,
+    completed: AtomicU64,
+    /// When the last completed fetch began.
+    current_at: Mutex<Instant>,
+    wake: Notify,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Building(Option<Error>),
+    Ready,
+}
+
+impl Directory {
+    /// A directory that is not built yet; [`Self::run`] builds it.
+    pub fn new(store: Arc<dyn DynRegistryStore>, horizon: Horizon, observer: impl Observer) -> Self {
+        let shared = Shared {
+            store: RwLock::new(store),
+            observer: Box::new(observer),
+            view: RwLock::new(View::unbuilt(horizon)),
+            secret: Mutex::new([0; 16]),
+            state: watch::Sender::new(State::Building(None)),
+            fetching: tokio::sync::Mutex::new(()),
+            begun: AtomicU64::new(0),
+            completed: AtomicU64::new(0),
+            current_at: Mutex::new(Instant::now()),
+            wake: Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Keeps the view in step until cancelled. Exactly one task runs this.
+    pub async fn run(&self, cancelled: CancellationToken) {
+        let work = async {
+            loop {
+                self.build_until_ready().await;
+                let _ = tokio::time::timeout(TICK, self.shared.wake.notified()).await;
+                if self.fetch_in_background().await {
+                    self.shared.view.write().collect(std::time::Instant::now());
+                }
+            }
+        };
+        cancelled.run_until_cancelled(work).await;
+    }
+
+    /// Uses another slot over the same data from now on.
+    pub fn replace_store(&self, store: Arc<dyn DynRegistryStore>) {
+        *self.shared.store.write() = store;
+    }
+
+    /// Keeps past versions for longer or less long.
+    pub fn set_horizon(&self, horizon: Horizon) {
+        self.shared.view.write().set_horizon(horizon);
+    }
+
+    /// Whether the view has been built and follows.
+    pub fn is_ready(&self) -> bool {
+        *self.shared.state.borrow() == State::Ready
+    }
+
+    /// How long ago the view was known to be current.
+    pub fn age(&self) -> Duration {
+        self.shared.current_at.lock().elapsed()
+    }
+
+    /// Where the view stands.
+    pub fn head(&self) -> Position {
+        self.shared.view.read().head()
+    }
+
+    /// How many identities are registered, as far as the view has followed.
+    pub fn len(&self) -> usize {
+        self.shared.view.read().open().len()
+    }
+
+    /// Whether no identity is registered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What authenticates this epoch's cursors.
+    pub(crate) fn secret(&self) -> [u8; 16] {
+        *self.shared.secret.lock()
+    }
+
+    /// Asks the view something. Readers share the lock; whoever applies changes waits for them.
+    pub(crate) fn read<T>(&self, ask: impl FnOnce(&View) -> T) -> T {
+        ask(&self.shared.view.read())
+    }
+
+    /// Waits until the view has been built.
+    pub async fn ready(&self, deadline: Instant) -> Result<(), Unavailable> {
+        let mut state = self.shared.state.subscribe();
+        if *state.borrow() == State::Ready {
+            return Ok(());
+        }
+        let ready = timeout_at(deadline, state.wait_for(|state| *state == State::Ready)).await;
+        if matches!(ready, Ok(Ok(_))) {
+            return Ok(());
+        }
+        match &*self.shared.state.borrow() {
+            State::Building(last) => Err(Unavailable::NotReady(last.clone())),
+            State::Ready => Ok(()),
+        }
+    }
+
+    /// Makes the view reflect every write that was acknowledged before this call.
+    ///
+    /// Readers that wait at the same time share a fetch: one that began after they came.
+    pub async fn make_current(&self, deadline: Instant) -> Result<(), Unavailable> {
+        self.ready(deadline).await?;
+        let shared = &*self.shared;
+        let came = shared.begun.load(Ordering::Acquire);
+        let Ok(_fetching) = timeout_at(deadline, shared.fetching.lock()).await else {
+            return Err(Unavailable::Store(Error::Timeout {
+                backend: shared.store.read().capability().backend,
+                applied: prism_slot::Applied::No,
+            }));
+        };
+        if shared.completed.load(Ordering::Acquire) > came {
+            return Ok(());
+        }
+        match self.fetch(deadline).await {
+            Ok(()) => Ok(()),
+            Err(error) if self.must_rebuild(&error) => {
+                drop(_fetching);
+                // Building reads the slot's head after this call began.
+                self.ready(deadline).await
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has the background task look at the slot now.
+    pub fn nudge(&self) {
+        self.shared.wake.notify_one();
+    }
+
+    /// Notes that a slot call met another epoch.
+    pub(crate) fn epoch_changed(&self) {
+        self.rebuild(None);
+    }
+
+    fn store(&self) -> Arc<dyn DynRegistryStore> {
+        self.shared.store.read().clone()
+    }
+
+    fn rebuild(&self, because: Option<Error>) {
+        self.shared.state.send_if_modified(|state| {
+            let was_ready = *state == State::Ready;
+            if was_ready {
+                *state = State::Building(because);
+            }
+            was_ready
+        });
+        self.nudge();
+    }
+
+    /// Starts over if the history that the view followed is not there any more.
+    fn must_rebuild(&self, error: &Error) -> bool {
+        let lost = matches!(error, Error::EpochChanged { .. } | Error::Compacted { .. });
+        if lost {
+            tracing::info!(%error, "the view is built anew");
+            self.rebuild(Some(error.clone()));
+        }
+        lost
+    }
+
+    /// Follows the slot's history to its end. The caller holds `fetching`.
+    async fn fetch(&self, deadline: Instant) -> Result<(), Error> {
+        let shared = &*self.shared;
+        let number = shared.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let began = Instant::now();
+        let store = self.store();
+        loop {
+            let head = self.head();
+            let call = Call { epoch: Some(head.epoch), deadline };
+            let sync = store.sync(call, head.revision, SYNC_LIMIT).await?;
+            self.apply(sync.changes)?;
+            if !sync.more {
+                break;
+            }
+        }
+        shared.completed.store(number, Ordering::Release);
+        *shared.current_at.lock() = began;
+        Ok(())
+    }
+
+    fn apply(&self, changes: Vec<Change>) -> Result<(), Error> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let store = self.store();
+        let documents = changes.iter().map(|change| match View::needs_document(change.cause) {
+            true => document(&change.record, store.capability().backend),
+            false => Ok(Document::empty()),
+        });
+        let documents = documents.collect::<Result<Vec<_>, _>>()?;
+        let now = std::time::Instant::now();
+        let mut view = self.shared.view.write();
+        for (change, document) in changes.iter().zip(documents) {
+            view.apply(change, document, now);
+            self.shared.observer.changed(change);
+        }
+        Ok(())
+    }
+
+    /// Fetches without a reader's call; whether that worked.
+    async fn fetch_in_background(&self) -> bool {
+        let _fetching = self.shared.fetching.lock().await;
+        match self.fetch(Instant::now() + BACKGROUND_TIMEOUT).await {
+            Ok(()) => true,
+            Err(error) => {
+                if !self.must_rebuild(&error) {
+                    tracing::debug!(%error, "the view could not be brought up to date");
+                }
+                false
+            }
+        }
+    }
+
+    async fn build_until_ready(&self) {
+        let mut backoff = Backoff::new(REBUILD);
+        while !self.is_ready() {
+            let fetching = self.shared.fetching.lock().await;
+            match self.build().await {
+                Ok(()) => {
+                    backoff.reset();
+                    self.shared.state.send_replace(State::Ready);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the view could not be built, trying again");
+                    drop(fetching);
+                    self.shared.state.send_replace(State::Building(Some(error)));
+                    tokio::time::sleep(backoff.pause()).await;
+                }
+            }
+        }
+    }
+
+    /// Builds the view from a scan and the changes since its beginning. The caller holds `fetching`.
+    async fn build(&self) -> Result<(), Error> {
+        let began = Instant::now();
+        let number = self.shared.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let store = self.store();
+        let mut scanned = Scanned::begin(&*store).await?;
+        scanned.catch_up(&*store).await?;
+        let backend = store.capability().backend;
+        let records = scanned.records.values();
+        let documents = records.map(|record| Ok((&**record, document(record, backend)?)));
+        let documents = documents.collect::<Result<Vec<_>, Error>>()?;
+
+        let mut view = self.shared.view.write();
+        let horizon = view.horizon();
+        *view = View::new(scanned.head, horizon, documents);
+        let generation_of = |identity: &Identity| view.get(identity.as_str()).map(|row| row.generation);
+        self.shared.observer.rebuilt(&generation_of, scanned.records.len());
+        *self.shared.secret.lock() = scanned.secret;
+        drop(view);
+        self.shared.completed.store(number, Ordering::Release);
+        *self.shared.current_at.lock() = began;
+        Ok(())
+    }
+}
+
+/// A store's records, read page by page while it is being written to.
+struct Scanned {
+    head: Position,
+    secret: [u8; 16],
+    records: HashMap<Identity, Arc<Record>>,
+}
+
+fn background(epoch: Option<Epoch>) -> Call {
+    Call { epoch, deadline: Instant::now() + BACKGROUND_TIMEOUT }
+}
+
+impl Scanned {
+    async fn begin(store: &dyn DynRegistryStore) -> Result<Self, Error> {
+        let page = |epoch, cursor| {
+            let scan = Scan { cursor, limit: SCAN_LIMIT, hold: SCAN_HOLD };
+            store.scan(background(epoch), scan)
+        };
+        let first = page(None, None).await?;
+        let mut scanned = Self { head: first.head, secret: first.secret, records: HashMap::new() };
+        let (mut records, mut next) = (first.records, first.next);
+        loop {
+            scanned.records.extend(records.into_iter().map(|record| (record.identity.clone(), record)));
+            let Some(cursor) = next else { return Ok(scanned) };
+            let page = page(Some(scanned.head.epoch), Some(cursor)).await?;
+            (records, next) = (page.records, page.next);
+        }
+    }
+
+    /// Applies what was written since the scan began, where a page did not already show it.
+    async fn catch_up(&mut self, store: &dyn DynRegistryStore) -> Result<(), Error> {
+        loop {
+            let call = background(Some(self.head.epoch));
+            let sync = store.sync(call, self.head.revision, SYNC_LIMIT).await?;
+            for change in sync.changes {
+                self.head.revision = change.revision;
+                self.apply(&change);
+            }
+            if !sync.more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn apply(&mut self, change: &Change) {
+        let known = self.records.get(&change.record.identity).map_or(Revision::ZERO, |record| record.revision);
+        if change.revision < known {
+            return;
+        }
+        if change.cause.removes() {
+            self.records.remove(&change.record.identity);
+        } else {
+            self.records.insert(change.record.identity.clone(), change.record.clone());
+        }
+    }
+}
+
+fn document(record: &Record, backend: &'static str) -> Result<Document, Error> {
+    Document::from_json(&record.metadata).map_err(|error| {
+        let message = format!("the metadata of `{}` is damaged: {error}", record.identity);
+        Error::Unreadable { backend, message }
+    })
+}
+
+/// What `$expires_at` is compared with, and what an answer shows of leases.
+pub(crate) async fn leases_of(
+    store: &dyn DynRegistryStore,
+    call: Call,
+    identities: Vec<Identity>,
+) -> Result<HashMap<Identity, Option<Timestamp>>, Error> {
+    let mut leases = HashMap::with_capacity(identities.len());
+    for part in identities.chunks(SCAN_LIMIT) {
+        let ends = store.leases(call, part.to_vec()).await?;
+        leases.extend(part.iter().cloned().zip(ends));
+    }
+    Ok(leases)
+}

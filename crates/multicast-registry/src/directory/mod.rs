@@ -1,0 +1,24 @@
+//! The directory: reads without scanning the backend (DESIGN §4).
+//!
+//! A [`View`] is fed by the registry slot's history. It is built by a scan (hydration), then follows
+//! change by change; when history began anew or no longer reaches back, it is built again. One task
+//! per namespace does that and ticks the slot once a second at least, which also expires what is due.
+
+mod cursor;
+mod follow;
+mod order;
+mod query;
+mod rows;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use follow::{Directory, Observer, Unavailable};
+pub use query::SortKey;
+pub use rows::{Row, Selection};
+pub use view::Horizon;
+
+pub(crate) use cursor::{Cursor, digest};
+pub(crate) use follow::leases_of;
+pub(crate) use query::{Leases, Query, bookmark};

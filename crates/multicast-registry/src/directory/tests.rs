@@ -1,0 +1,214 @@
+//! The view against a model that keeps every state there ever was.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use prism_filter::{Document, Filter, Limits, Path};
+use prism_slot::{Cause, Change, Epoch, Identity, Owner, Position, Record, Revision, Timestamp};
+use proptest::prelude::*;
+
+use super::{
+    SortKey,
+    query::{Query, bookmark},
+    rows::Row,
+    view::{Horizon, View},
+};
+
+/// What one step does: which identity, and its new metadata, or `None` to remove it.
+type Step = (u8, Option<(u8, u8)>);
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec((0_u8..40, proptest::option::weighted(0.7, (0_u8..5, 0_u8..20))), 0..400)
+}
+
+fn identity(number: u8) -> Identity {
+    Identity::new(format!("id-{number}")).unwrap()
+}
+
+fn metadata((status, level): (u8, u8)) -> Document {
+    let value = match status {
+        0 => serde_json::json!({ "level": level }),
+        1 => serde_json::json!({ "status": null, "level": level }),
+        2 => serde_json::json!({ "status": status, "level": level.to_string() }),
+        other => serde_json::json!({ "status": format!("s{other}"), "level": level }),
+    };
+    Document::from_value(&value).unwrap()
+}
+
+fn record(name: u8, document: &Document, revision: Revision) -> Arc<Record> {
+    Arc::new(Record {
+        identity: identity(name),
+        metadata: document.to_json().into(),
+        registered_at: Timestamp(0),
+        updated_at: Timestamp(revision.0 as i64),
+        ttl: None,
+        expires_at: None,
+        generation: Position { epoch: Epoch(1), revision },
+        revision,
+        owner: Owner::default(),
+    })
+}
+
+type State = BTreeMap<Identity, Document>;
+
+/// Applies steps to a view and keeps every state of a model, indexed by revision.
+fn play(horizon: Horizon, steps: &[Step]) -> (View, Vec<State>) {
+    let origin = Position { epoch: Epoch(1), revision: Revision::ZERO };
+    let mut view = View::new(origin, horizon, Vec::new());
+    let (mut states, now) = (vec![State::new()], std::time::Instant::now());
+    for (name, written) in steps {
+        let mut state = states.last().unwrap().clone();
+        let revision = Revision(states.len() as u64);
+        let document = written.map(metadata);
+        let known = state.contains_key(&identity(*name));
+        let cause = match (&document, known) {
+            (None, false) => continue,
+            (None, true) => Cause::Expired,
+            (Some(_), true) => Cause::Replaced,
+            (Some(_), false) => Cause::Registered,
+        };
+        let document = document.unwrap_or_else(Document::empty);
+        let change = Change { revision, cause, record: record(*name, &document, revision) };
+        if cause.removes() {
+            state.remove(&identity(*name));
+        } else {
+            state.insert(identity(*name), document.clone());
+        }
+        view.apply(&change, document, now);
+        view.collect(now);
+        states.push(state);
+    }
+    (view, states)
+}
+
+/// The model's answer, in the order asked for.
+fn expected(state: &State, filter: &Filter, sort: &[SortKey]) -> Vec<String> {
+    let compiled = filter.compile(&Limits::default()).unwrap();
+    let rows = state.iter().map(|(identity, document)| {
+        let record = Record { identity: identity.clone(), ..(*record(0, document, Revision(1))).clone() };
+        Row::new(&record, document.clone())
+    });
+    let mut rows: Vec<Row> = rows.filter(|row| compiled.matches(row)).collect();
+    rows.sort_by(|one, other| {
+        let by = |key: &SortKey| {
+            let rank = |row: &Row| reference_key(row, &key.path);
+            let order = rank(one).partial_cmp(&rank(other)).unwrap();
+            if key.descending { order.reverse() } else { order }
+        };
+        sort.iter().map(by).find(|order| order.is_ne()).unwrap_or_else(|| one.identity().cmp(other.identity()))
+    });
+    rows.iter().map(|row| row.identity().to_string()).collect()
+}
+
+/// Kind first, then value, written apart from the code under test.
+fn reference_key(row: &Row, path: &Path) -> (u8, f64, String) {
+    let value = row.document().to_value();
+    match path.keys().first().and_then(|key| value.get(&**key)) {
+        None => (0, 0.0, String::new()),
+        Some(serde_json::Value::Null) => (1, 0.0, String::new()),
+        Some(serde_json::Value::Number(number)) => (3, number.as_f64().unwrap(), String::new()),
+        Some(serde_json::Value::String(text)) => (4, 0.0, text.clone()),
+        Some(other) => panic!("{other}"),
+    }
+}
+
+fn pages(view: &View, at: Revision, filter: &Filter, sort: &[SortKey], limit: usize) -> (Vec<String>, Vec<u64>) {
+    let compiled = filter.compile(&Limits::default()).unwrap();
+    let filter = (!filter.is_empty()).then_some(&compiled);
+    let (mut names, mut totals, mut after, mut total) = (Vec::new(), Vec::new(), None, None);
+    loop {
+        let query = Query { filter, sort, after: after.as_ref(), limit, total, ..Query::default() };
+        let found = view.select(at, &query);
+        names.extend(found.rows.iter().map(|row| row.identity().to_string()));
+        totals.push(found.total);
+        total = Some(found.total);
+        if !found.more {
+            return (names, totals);
+        }
+        assert_eq!(found.rows.len(), limit, "only the last page may be short");
+        after = found.rows.iter().last().map(|row| bookmark(row, sort));
+    }
+}
+
+fn filters() -> impl Strategy<Value = Filter> {
+    prop_oneof![
+        Just(Filter::new()),
+        Just(Filter::new().eq("status", "s3")),
+        Just(Filter::new().exists("status")),
+        (0_u8..20).prop_map(|level| Filter::new().lt("level", f64::from(level))),
+        Just(Filter::not(Filter::new().eq("status", "s4"))),
+    ]
+}
+
+fn sorts() -> impl Strategy<Value = Vec<SortKey>> {
+    let key = |path: &str, descending| SortKey { path: Path::parse(path).unwrap(), descending };
+    prop_oneof![
+        Just(vec![]),
+        any::<bool>().prop_map(move |descending| vec![key("level", descending)]),
+        any::<(bool, bool)>().prop_map(move |(one, two)| vec![key("status", one), key("level", two)]),
+    ]
+}
+
+proptest! {
+    /// Every revision that is kept answers as the model did at that revision, page by page.
+    #[test]
+    fn any_kept_revision_reads_as_it_was(
+        steps in steps(), filter in filters(), sort in sorts(), limit in 1_usize..12, seed in any::<u64>(),
+    ) {
+        let (view, states) = play(Horizon::default(), &steps);
+        let revision = seed as usize % states.len();
+        prop_assert_eq!(view.floor(), Revision::ZERO);
+        let (names, totals) = pages(&view, Revision(revision as u64), &filter, &sort, limit);
+        let expected = expected(&states[revision], &filter, &sort);
+        prop_assert!(totals.iter().all(|total| *total == expected.len() as u64));
+        prop_assert_eq!(names, expected);
+    }
+
+    /// A small horizon gives up the past, never the present, and says how far back it reaches.
+    #[test]
+    fn the_horizon_bounds_the_past(steps in steps(), filter in filters()) {
+        let horizon = Horizon { age: Duration::from_secs(60), bytes: 3_000 };
+        let (view, states) = play(horizon, &steps);
+        for at in view.floor().0..=view.head().revision.0 {
+            let (names, _) = pages(&view, Revision(at), &filter, &[], 7);
+            prop_assert_eq!(names, expected(&states[at as usize], &filter, &[]), "at {}", at);
+        }
+    }
+}
+
+#[test]
+fn point_reads_see_the_head() {
+    let (view, _) = play(Horizon::default(), &[(1, Some((3, 1))), (2, Some((3, 2))), (1, None), (2, Some((4, 3)))]);
+    assert!(view.get("id-1").is_none());
+    assert_eq!(view.get("id-2").unwrap().document().to_json(), br#"{"level":3,"status":"s4"}"#);
+}
+
+/// Enough churn that chunks empty, move and are used again.
+#[test]
+fn churn_neither_loses_rows_nor_grows_without_bound() {
+    let horizon = Horizon { age: Duration::ZERO, bytes: 0 };
+    let mut steps: Vec<Step> = Vec::new();
+    for round in 0..400_u32 {
+        steps.extend((0..40_u8).map(|name| (name, Some((3, (round % 20) as u8)))));
+        steps.push(((round % 40) as u8, None));
+    }
+    let (view, states) = play(horizon, &steps);
+    let (names, _) = pages(&view, view.head().revision, &Filter::new(), &[], 1_000);
+    assert_eq!(names, expected(states.last().unwrap(), &Filter::new(), &[]));
+    assert!(view.chunk_count() <= 4, "{} chunks for {} rows", view.chunk_count(), names.len());
+}
+
+#[test]
+fn an_answer_outlives_the_rows_it_selected() {
+    let horizon = Horizon { age: Duration::ZERO, bytes: 0 };
+    let (mut view, _) = play(horizon, &[(1, Some((3, 1)))]);
+    let found = view.select(view.head().revision, &Query { limit: 10, ..Query::default() });
+    for revision in 2..2_000 {
+        let document = metadata((3, 2));
+        let record = record(1, &document, Revision(revision));
+        let change = Change { revision: Revision(revision), cause: Cause::Replaced, record };
+        view.apply(&change, document, std::time::Instant::now());
+        view.collect(std::time::Instant::now());
+    }
+    let kept: Vec<_> = found.rows.iter().map(|row| row.document().to_json()).collect();
+    assert_eq!(kept, [br#"{"level":1,"status":"s3"}"#.to_vec()]);
+}

@@ -1,0 +1,202 @@
+//! The materialized state of a namespace: pure data, no input or output.
+
+use std::{
+    collections::VecDeque,
+    hash::BuildHasher,
+    time::{Duration, Instant},
+};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use prism_filter::Document;
+use prism_slot::{Cause, Change, Epoch, Identity, Position, Record, Revision};
+
+use super::{
+    order::Order,
+    rows::{Row, RowId, Rows},
+};
+
+/// How long closed rows stay readable, for the pages of an enumeration to agree with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Horizon {
+    /// At most this long.
+    pub age: Duration,
+    /// At most this many bytes of closed rows.
+    pub bytes: usize,
+}
+
+impl Default for Horizon {
+    fn default() -> Self {
+        Self { age: Duration::from_secs(60), bytes: 64 << 20 }
+    }
+}
+
+/// A namespace as of its head, with the versions that its horizon keeps.
+#[derive(Debug)]
+pub(crate) struct View {
+    head: Position,
+    /// The earliest revision that can be read.
+    floor: Revision,
+    rows: Rows,
+    /// Rows that are open, that is, the registrations at the head.
+    open: Order,
+    by_identity: HashTable<RowId>,
+    hasher: DefaultHashBuilder,
+    /// Rows that are closed and kept.
+    closed: Order,
+    /// The same, oldest first.
+    retired: VecDeque<Retired>,
+    retired_bytes: usize,
+    horizon: Horizon,
+}
+
+#[derive(Debug)]
+struct Retired {
+    id: RowId,
+    at: Instant,
+    size: usize,
+}
+
+impl View {
+    /// A view of exactly these records.
+    pub(crate) fn new(head: Position, horizon: Horizon, records: Vec<(&Record, Document)>) -> Self {
+        let mut view = Self {
+            head,
+            floor: head.revision,
+            rows: Rows::default(),
+            open: Order::default(),
+            by_identity: HashTable::with_capacity(records.len()),
+            hasher: DefaultHashBuilder::default(),
+            closed: Order::default(),
+            retired: VecDeque::new(),
+            retired_bytes: 0,
+            horizon,
+        };
+        let mut records = records;
+        records.sort_unstable_by(|(one, _), (other, _)| one.identity.cmp(&other.identity));
+        let mut ids = Vec::with_capacity(records.len());
+        for (record, document) in records {
+            let id = view.rows.push(Row::new(record, document));
+            view.index(id);
+            ids.push(id);
+        }
+        view.open = Order::from_sorted(&ids);
+        view
+    }
+
+    /// A view that follows no history yet.
+    pub(crate) fn unbuilt(horizon: Horizon) -> Self {
+        Self::new(Position { epoch: Epoch(0), revision: Revision::ZERO }, horizon, Vec::new())
+    }
+
+    pub(crate) fn head(&self) -> Position {
+        self.head
+    }
+
+    pub(crate) fn floor(&self) -> Revision {
+        self.floor
+    }
+
+    pub(crate) fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    pub(crate) fn open(&self) -> &Order {
+        &self.open
+    }
+
+    pub(crate) fn closed(&self) -> &Order {
+        &self.closed
+    }
+
+    pub(crate) fn horizon(&self) -> Horizon {
+        self.horizon
+    }
+
+    pub(crate) fn set_horizon(&mut self, horizon: Horizon) {
+        self.horizon = horizon;
+    }
+
+    /// The registration of an identity at the head.
+    pub(crate) fn get(&self, identity: &str) -> Option<&Row> {
+        self.find(identity).map(|id| self.rows.get(id))
+    }
+
+    /// Follows one change. Changes arrive densely and in order.
+    pub(crate) fn apply(&mut self, change: &Change, document: Document, now: Instant) {
+        debug_assert_eq!(change.revision, self.head.revision.next());
+        self.retire(&change.record.identity, change.revision, now);
+        self.head.revision = change.revision;
+        if !change.cause.removes() {
+            let id = self.rows.push(Row::new(&change.record, document));
+            self.open.insert(&self.rows, id);
+            self.index(id);
+        }
+    }
+
+    /// Whether a change carries a document that the view will keep.
+    pub(crate) fn needs_document(cause: Cause) -> bool {
+        !cause.removes()
+    }
+
+    /// Gives up closed rows that are past the horizon.
+    pub(crate) fn collect(&mut self, now: Instant) {
+        while let Some(oldest) = self.retired.front() {
+            let past = now.saturating_duration_since(oldest.at) > self.horizon.age;
+            if !past && self.retired_bytes <= self.horizon.bytes {
+                return;
+            }
+            let Some(Retired { id, size, .. }) = self.retired.pop_front() else { return };
+            self.retired_bytes -= size;
+            self.floor = self.floor.max(self.rows.get(id).to());
+            self.closed.remove(&self.rows, id);
+            self.release(id);
+        }
+    }
+
+    /// How many chunks of rows are held.
+    #[cfg(test)]
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.rows.chunk_count()
+    }
+
+    /// Closes the open row of an identity, if there is one.
+    fn retire(&mut self, identity: &Identity, at: Revision, now: Instant) {
+        let Some(id) = self.unindex(identity.as_str()) else { return };
+        let row = self.rows.get(id);
+        let size = row.size();
+        self.open.remove(&self.rows, id);
+        row.close(at);
+        self.closed.insert(&self.rows, id);
+        self.retired.push_back(Retired { id, at: now, size });
+        self.retired_bytes += size;
+    }
+
+    fn release(&mut self, id: RowId) {
+        let Self { rows, open, by_identity, hasher, .. } = self;
+        rows.release(id, |rows, before, after| {
+            let identity = rows.get(after).identity.as_str();
+            open.replace(rows, before, after);
+            if let Some(entry) = by_identity.find_mut(hasher.hash_one(identity), |&id| id == before) {
+                *entry = after;
+            }
+        });
+    }
+
+    fn index(&mut self, id: RowId) {
+        let Self { rows, by_identity, hasher, .. } = self;
+        let hash = |&id: &RowId| hasher.hash_one(rows.get(id).identity.as_str());
+        by_identity.insert_unique(hash(&id), id, hash);
+    }
+
+    fn find(&self, identity: &str) -> Option<RowId> {
+        let same = |&id: &RowId| self.rows.get(id).identity.as_str() == identity;
+        self.by_identity.find(self.hasher.hash_one(identity), same).copied()
+    }
+
+    fn unindex(&mut self, identity: &str) -> Option<RowId> {
+        let Self { rows, by_identity, hasher, .. } = self;
+        let same = |&id: &RowId| rows.get(id).identity.as_str() == identity;
+        let entry = by_identity.find_entry(hasher.hash_one(identity), same).ok()?;
+        Some(entry.remove().0)
+    }
+}

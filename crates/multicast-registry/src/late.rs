@@ -1,0 +1,180 @@
+//! Slots whose backend may not be there yet.
+//!
+//! A namespace whose backend does not answer is not misconfigured: it is served, every call says that
+//! the backend is unavailable, and the slot goes on trying to open it.
+
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use prism_core::backoff::{Backoff, Policy};
+use prism_slot::{
+    Applied, Call, Claim, DynMessaging, DynRegistryStore, Error, Identity, Listener, Message, Messaging,
+    MessagingCapability, Outcome, Position, Put, Read, Record, Register, Registered, RegistryCapability,
+    RegistryStore, Renew, Renewed, Result, Revision, Scan, ScanPage, Sync, Timestamp, Unregister, Unregistered,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+const RETRY: Policy = Policy { base: Duration::from_millis(200), cap: Duration::from_secs(2) };
+
+/// A slot that is still being opened. Clones share it.
+pub(crate) struct Late<C, S: ?Sized>(Arc<Shared<C, S>>);
+
+struct Shared<C, S: ?Sized> {
+    capability: C,
+    backend: &'static str,
+    opened: OnceLock<Arc<S>>,
+    last_error: Mutex<Error>,
+    closing: CancellationToken,
+}
+
+impl<C, S: ?Sized> Clone for Late<C, S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C, S: ?Sized> Late<C, S> {
+    /// A slot that could not be opened because of `error`; [`Self::run`] goes on trying.
+    pub(crate) fn new(capability: C, backend: &'static str, error: Error) -> Self {
+        let (opened, last_error) = (OnceLock::new(), Mutex::new(error));
+        Self(Arc::new(Shared { capability, backend, opened, last_error, closing: CancellationToken::new() }))
+    }
+
+    /// Tries to open the slot until that works or it is closed.
+    pub(crate) async fn run<F: Future<Output = Result<Arc<S>>>>(&self, open: impl Fn() -> F) {
+        let (shared, mut backoff) = (&*self.0, Backoff::new(RETRY));
+        let work = async {
+            loop {
+                tokio::time::sleep(backoff.pause()).await;
+                match open().await {
+                    Ok(slot) => {
+                        tracing::info!(backend = shared.backend, "the backend is there now");
+                        let _ = shared.opened.set(slot);
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(backend = shared.backend, %error, "the backend is not there yet");
+                        *shared.last_error.lock() = error;
+                    }
+                }
+            }
+        };
+        shared.closing.run_until_cancelled(work).await;
+    }
+
+    fn slot(&self) -> Result<&S> {
+        if let Some(slot) = self.0.opened.get() {
+            return Ok(slot);
+        }
+        let backend = self.0.backend;
+        Err(match &*self.0.last_error.lock() {
+            error @ Error::Misconfigured { .. } => error.clone(),
+            Error::Unavailable { message, .. } => {
+                Error::Unavailable { backend, message: message.clone(), applied: Applied::No }
+            }
+            error => Error::Unavailable { backend, message: error.to_string(), applied: Applied::No },
+        })
+    }
+}
+
+impl RegistryStore for Late<RegistryCapability, dyn DynRegistryStore> {
+    fn capability(&self) -> &RegistryCapability {
+        &self.0.capability
+    }
+
+    async fn register(&self, call: Call, batch: Vec<Register>) -> Vec<Result<Registered>> {
+        match self.slot() {
+            Ok(slot) => slot.register(call, batch).await,
+            Err(error) => vec![Err(error); batch.len()],
+        }
+    }
+
+    async fn put(&self, call: Call, put: Put) -> Result<Arc<Record>> {
+        self.slot()?.put(call, put).await
+    }
+
+    async fn renew(&self, call: Call, batch: Vec<Renew>) -> Vec<Result<Renewed>> {
+        match self.slot() {
+            Ok(slot) => slot.renew(call, batch).await,
+            Err(error) => vec![Err(error); batch.len()],
+        }
+    }
+
+    async fn unregister(&self, call: Call, request: Unregister) -> Result<Unregistered> {
+        self.slot()?.unregister(call, request).await
+    }
+
+    async fn get(&self, call: Call, identity: Identity) -> Result<Read> {
+        self.slot()?.get(call, identity).await
+    }
+
+    async fn leases(&self, call: Call, identities: Vec<Identity>) -> Result<Vec<Option<Timestamp>>> {
+        self.slot()?.leases(call, identities).await
+    }
+
+    async fn sync(&self, call: Call, from: Revision, limit: usize) -> Result<Sync> {
+        self.slot()?.sync(call, from, limit).await
+    }
+
+    async fn scan(&self, call: Call, scan: Scan) -> Result<ScanPage> {
+        self.slot()?.scan(call, scan).await
+    }
+
+    async fn claim_session(
+        &self,
+        call: Call,
+        identity: Identity,
+        generation: Option<Position>,
+    ) -> Result<Claim> {
+        self.slot()?.claim_session(call, identity, generation).await
+    }
+
+    async fn probe(&self, deadline: Instant) -> Result<()> {
+        self.slot()?.probe(deadline).await
+    }
+
+    async fn close(&self) {
+        self.0.closing.cancel();
+        if let Some(slot) = self.0.opened.get() {
+            slot.close().await;
+        }
+    }
+}
+
+impl Messaging for Late<MessagingCapability, dyn DynMessaging> {
+    fn capability(&self) -> &MessagingCapability {
+        &self.0.capability
+    }
+
+    async fn publish_batch(
+        &self,
+        targets: &[Identity],
+        message: Arc<Message>,
+        deadline: Instant,
+    ) -> Vec<Outcome> {
+        match self.slot() {
+            Ok(slot) => slot.publish_batch(targets, message, deadline).await,
+            Err(error) => vec![Outcome::NotSent(error.to_string()); targets.len()],
+        }
+    }
+
+    async fn listen(&self, identity: &Identity, deadline: Instant) -> Result<Listener> {
+        self.slot()?.listen(identity, deadline).await
+    }
+
+    async fn probe(&self, deadline: Instant) -> Result<()> {
+        self.slot()?.probe(deadline).await
+    }
+
+    async fn close(&self) {
+        self.0.closing.cancel();
+        if let Some(slot) = self.0.opened.get() {
+            slot.close().await;
+        }
+    }
+}

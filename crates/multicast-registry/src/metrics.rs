@@ -1,0 +1,222 @@
+//! Every metric of this crate. All carry the label `namespace`.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+/// The names, as they are exported.
+pub const NAMES: [&str; 7] = [
+    "multicast_registry_registered_identities",
+    "multicast_registry_sessions",
+    "multicast_registry_multicast_delivered_total",
+    "multicast_registry_delivery_failures_total",
+    "multicast_registry_enumerate_latency_seconds",
+    "multicast_registry_ttl_expiration_total",
+    "multicast_registry_session_dropped_total",
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Namespace {
+    namespace: String,
+}
+
+/// The metrics of all namespaces of this process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+}
+
+#[derive(Debug, Clone)]
+struct Families {
+    registered: Family<Namespace, Gauge>,
+    sessions: Family<Namespace, Gauge>,
+    delivered: Family<Namespace, Histogram>,
+    failures: Family<Namespace, Counter>,
+    enumerate: Family<Namespace, Histogram>,
+    expired: Family<Namespace, Counter>,
+    dropped: Family<Namespace, Counter>,
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        Self {
+            registered: Family::default(),
+            sessions: Family::default(),
+            delivered: Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 10.0, 7))),
+            failures: Family::default(),
+            enumerate: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_05, 2.5, 14))),
+            expired: Family::default(),
+            dropped: Family::default(),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let (mut registry, families) = (Registry::with_prefix("multicast_registry"), Families::default());
+        registry.register(
+            "registered_identities",
+            "Identities that are registered, as far as this process's view has followed",
+            families.registered.clone(),
+        );
+        registry.register("sessions", "Sessions that are open in this process", families.sessions.clone());
+        registry.register(
+            "multicast_delivered_total",
+            "Targets delivered by each multicast",
+            families.delivered.clone(),
+        );
+        registry.register(
+            "delivery_failures",
+            "Targets of multicasts that were not delivered, or not known to be",
+            families.failures.clone(),
+        );
+        registry.register(
+            "enumerate_latency_seconds",
+            "Time that enumerations took, without the network",
+            families.enumerate.clone(),
+        );
+        registry.register(
+            "ttl_expiration",
+            "Leases that ended, as far as this process's view has followed",
+            families.expired.clone(),
+        );
+        registry.register(
+            "session_dropped",
+            "Messages that sessions did not read in time and that were dropped",
+            families.dropped.clone(),
+        );
+        Self { registry, families }
+    }
+}
+
+impl Metrics {
+    /// The metrics of one namespace.
+    pub fn namespace(&self, name: &str) -> NamespaceMetrics {
+        NamespaceMetrics::new(&self.families, name)
+    }
+
+    /// Forgets a namespace that was taken away.
+    pub fn forget(&self, name: &str) {
+        let label = Namespace { namespace: name.to_owned() };
+        let families = &self.families;
+        families.registered.remove(&label);
+        families.sessions.remove(&label);
+        families.delivered.remove(&label);
+        families.failures.remove(&label);
+        families.enumerate.remove(&label);
+        families.expired.remove(&label);
+        families.dropped.remove(&label);
+    }
+
+    /// In the OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut exposition = String::new();
+        // Writing to a string cannot fail.
+        let _ = text::encode(&mut exposition, &self.registry);
+        exposition
+    }
+}
+
+/// The metrics of one namespace. Clones share them.
+#[derive(Debug, Clone)]
+pub struct NamespaceMetrics(Arc<Resolved>);
+
+#[derive(Debug)]
+struct Resolved {
+    registered: Gauge,
+    sessions: Gauge,
+    delivered: Histogram,
+    failures: Counter,
+    enumerate: Histogram,
+    expired: Counter,
+    dropped: Counter,
+}
+
+impl NamespaceMetrics {
+    /// Metrics that nobody exports.
+    pub fn unregistered() -> Self {
+        Self::new(&Families::default(), "")
+    }
+
+    fn new(families: &Families, name: &str) -> Self {
+        let label = Namespace { namespace: name.to_owned() };
+        Self(Arc::new(Resolved {
+            registered: families.registered.get_or_create_owned(&label),
+            sessions: families.sessions.get_or_create_owned(&label),
+            delivered: families.delivered.get_or_create_owned(&label),
+            failures: families.failures.get_or_create_owned(&label),
+            enumerate: families.enumerate.get_or_create_owned(&label),
+            expired: families.expired.get_or_create_owned(&label),
+            dropped: families.dropped.get_or_create_owned(&label),
+        }))
+    }
+
+    pub(crate) fn registrations(&self, count: usize) {
+        self.0.registered.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn registrations_changed(&self, by: i64) {
+        self.0.registered.inc_by(by);
+    }
+
+    pub(crate) fn sessions_changed(&self, by: i64) {
+        self.0.sessions.inc_by(by);
+    }
+
+    pub(crate) fn multicast(&self, delivered: usize, others: usize) {
+        self.0.delivered.observe(delivered as f64);
+        self.0.failures.inc_by(others as u64);
+    }
+
+    pub(crate) fn enumerated(&self, took: Duration) {
+        self.0.enumerate.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn expired(&self) {
+        self.0.expired.inc();
+    }
+
+    pub(crate) fn dropped(&self, messages: u64) {
+        self.0.dropped.inc_by(messages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_listed_and_every_listed_name_is_exported() {
+        let metrics = Metrics::default();
+        metrics.namespace("one");
+        let text = metrics.encode();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let mut exported: Vec<String> = types
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+            .collect();
+        let mut listed = NAMES.to_vec();
+        exported.sort();
+        listed.sort_unstable();
+        assert_eq!(exported, listed);
+    }
+
+    #[test]
+    fn a_forgotten_namespace_is_not_exported() {
+        let metrics = Metrics::default();
+        metrics.namespace("gone").registrations(3);
+        assert!(metrics.encode().contains("multicast_registry_registered_identities{namespace=\"gone\"} 3"));
+        metrics.forget("gone");
+        assert!(!metrics.encode().contains("gone"));
+    }
+}

@@ -1,0 +1,195 @@
+//! The pattern as a plugin: what the SDK calls as the proxy, or a configuration file, says.
+
+mod health;
+mod namespace;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use prism_core::{
+    config::{Error as ConfigError, Segment},
+    lifecycle::{Drained, Health, Scope as WireScope},
+    telemetry::TraceLayer,
+};
+use prism_plugin_sdk::{Description, Initialize, Initialized, Interface, Plugin, Refusal};
+use prism_proto::pattern::multicast_registry_pattern_server::MulticastRegistryPatternServer;
+use prism_slot::Scope;
+use serde_json::Value;
+use tokio::{sync::Mutex, time::Instant};
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use crate::{
+    config::{Namespace, PATTERN},
+    metrics::Metrics,
+    namespaces::Namespaces,
+    service::{MAX_REQUEST_BYTES, Service},
+};
+use namespace::Running;
+
+/// The service on the data endpoint.
+pub const INTERFACE: &str = "prism.pattern.MulticastRegistryPattern";
+/// Where it is declared, below the proto root.
+pub const PROTO_FILE: &str = "prism/pattern/multicast_registry.proto";
+/// The methods that may be sent a second time without harm.
+pub const IDEMPOTENT: [&str; 5] = ["Get", "Enumerate", "Renew", "Explain", "GetMulticast"];
+
+/// The multicast registry as a plugin.
+pub struct MulticastRegistry {
+    namespaces: Namespaces,
+    service: Service,
+    metrics: Arc<Metrics>,
+    /// By name. Held while one of them is changed.
+    running: Mutex<BTreeMap<String, Running>>,
+    tasks: TaskTracker,
+}
+
+impl Default for MulticastRegistry {
+    fn default() -> Self {
+        let namespaces = Namespaces::default();
+        Self {
+            service: Service::new(namespaces.clone()),
+            namespaces,
+            metrics: Arc::default(),
+            running: Mutex::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+}
+
+impl MulticastRegistry {
+    /// The namespaces that are served.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+}
+
+impl Plugin for MulticastRegistry {
+    fn description(&self) -> Description {
+        let interface = Interface {
+            name: INTERFACE.to_owned(),
+            proto_file: PROTO_FILE.to_owned(),
+            version: "v1".to_owned(),
+            hash: prism_proto::file_hash(PROTO_FILE).unwrap_or_default().to_owned(),
+            metadata: [("prism.idempotent".to_owned(), IDEMPOTENT.join(","))].into(),
+        };
+        Description {
+            name: PATTERN.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            interfaces: vec![interface],
+            extra: [("prism.namespaces".to_owned(), "many".to_owned())].into(),
+        }
+    }
+
+    async fn initialize(&self, request: Initialize) -> Result<Initialized, Refusal> {
+        let tree = Value::Object(request.config);
+        let namespace = Namespace::read(Some(&request.namespace), &tree).map_err(|error| refusal(&error))?;
+        if namespace.name != request.namespace {
+            let message = format!("the configuration is for `{}`, not `{}`", namespace.name, request.namespace);
+            return Err(Refusal::new(message).key("name"));
+        }
+        let scope = namespace.slots.scope();
+        let mut running = self.running.lock().await;
+        match running.get_mut(&namespace.name) {
+            None => {
+                let name = namespace.name.clone();
+                let started = Running::start(namespace, &self.metrics, &self.tasks).await?;
+                self.namespaces.insert(started.coordinator().clone());
+                running.insert(name, started);
+            }
+            Some(known) => {
+                known.change(namespace, &self.metrics, &self.tasks).await?;
+                self.namespaces.insert(known.coordinator().clone());
+            }
+        }
+        Ok(Initialized { scope: wire_scope(scope), extra: BTreeMap::new() })
+    }
+
+    async fn remove(&self, namespace: &str) -> Result<(), Refusal> {
+        let removed = self.running.lock().await.remove(namespace);
+        self.namespaces.remove(namespace);
+        if let Some(removed) = removed {
+            removed.coordinator().close().await;
+            self.metrics.forget(namespace);
+            tracing::info!(namespace, "the namespace was taken away");
+        }
+        Ok(())
+    }
+
+    fn routes(&self) -> Routes {
+        let server = MulticastRegistryPatternServer::new(self.service.clone())
+            .max_decoding_message_size(MAX_REQUEST_BYTES);
+        Routes::from(Routes::new(server).into_axum_router().layer(TraceLayer))
+    }
+
+    async fn start(&self) -> Result<(), Refusal> {
+        tracing::info!(namespaces = self.namespaces.all().len(), "coordinator ready for operations");
+        Ok(())
+    }
+
+    async fn health(&self) -> Health {
+        health::report(&self.namespaces.all()).await
+    }
+
+    async fn drain(&self, deadline: Instant) -> Drained {
+        let mut sessions = 0;
+        for coordinator in self.namespaces.all() {
+            sessions += coordinator.session_count();
+            coordinator.close_sessions();
+        }
+        let mutations = self.service.mutations();
+        let under_way = mutations.len();
+        mutations.close();
+        let _ = tokio::time::timeout_at(deadline, mutations.wait()).await;
+        let aborted = mutations.len();
+        Drained { drained: (sessions + under_way - aborted) as u64, aborted: aborted as u64 }
+    }
+
+    async fn stop(&self, deadline: Instant) -> Result<(), Refusal> {
+        let closing = async {
+            for coordinator in self.namespaces.all() {
+                coordinator.close().await;
+            }
+            self.tasks.close();
+            self.tasks.wait().await;
+        };
+        let late = |_| Refusal::new("the slots did not close in time");
+        tokio::time::timeout_at(deadline, closing).await.map_err(late)
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.encode()
+    }
+
+    fn descriptors(&self) -> &'static [u8] {
+        prism_proto::DESCRIPTORS
+    }
+}
+
+fn wire_scope(scope: Scope) -> WireScope {
+    match scope {
+        Scope::Process => WireScope::Process,
+        Scope::Host => WireScope::Host,
+        Scope::Shared => WireScope::Shared,
+    }
+}
+
+/// Splits the path of a configuration error into the slot and the key below it.
+fn refusal(error: &ConfigError) -> Refusal {
+    let refusal = Refusal::new(error.explanation());
+    let keys: Vec<String> = error.path.segments().iter().map(segment).collect();
+    match keys.as_slice() {
+        [slots, slot, rest @ ..] if slots == "slots" || slots == "backend_slots" => {
+            let refusal = refusal.slot(slot);
+            if rest.is_empty() { refusal } else { refusal.key(rest.join(".")) }
+        }
+        [] => refusal,
+        keys => refusal.key(keys.join(".")),
+    }
+}
+
+fn segment(segment: &Segment) -> String {
+    match segment {
+        Segment::Key(key) => key.clone(),
+        Segment::Index(index) => index.to_string(),
+    }
+}

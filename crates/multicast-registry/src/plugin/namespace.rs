@@ -1,0 +1,151 @@
+//! One namespace through its configurations (DESIGN §8, "Slot configs are pushed at runtime").
+
+use std::{sync::Arc, time::Duration};
+
+use prism_plugin_sdk::Refusal;
+use prism_slot::{DynMessaging, Error};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    config::{Namespace, OnMove},
+    coordinator::{Config, Coordinator},
+    metrics::Metrics,
+    slots::{
+        OpenMessaging, OpenRegistry, messaging_identity, open_messaging, open_registry, registry_identity,
+    },
+};
+
+/// How often a replaced slot is looked at, until its last session has ended.
+const RETIRED_CHECK: Duration = Duration::from_secs(1);
+
+/// A namespace that is served, and what it was configured with.
+pub(super) struct Running {
+    namespace: Namespace,
+    registry: OpenRegistry,
+    messaging: OpenMessaging,
+    coordinator: Coordinator,
+}
+
+impl Running {
+    /// Opens the slots and starts to serve.
+    pub(super) async fn start(
+        namespace: Namespace,
+        metrics: &Metrics,
+        tasks: &TaskTracker,
+    ) -> Result<Self, Refusal> {
+        let registry = open_registry(&namespace, tasks).await.map_err(|error| in_slot("registry", &error))?;
+        announce("registry", registry.slot.capability().backend);
+        let messaging = match open_messaging(&namespace, tasks).await {
+            Ok(messaging) => messaging,
+            Err(error) => {
+                registry.slot.close().await;
+                return Err(in_slot("messaging", &error));
+            }
+        };
+        announce("messaging", messaging.slot.capability().backend);
+        let slots = (registry.slot.clone(), messaging.slot.clone());
+        let metrics = metrics.namespace(&namespace.name);
+        let coordinator = Coordinator::with_metrics(config_of(&namespace), slots.0, slots.1, None, metrics);
+        tracing::info!(namespace = namespace.name, "coordinator initialized");
+        Ok(Self { namespace, registry, messaging, coordinator })
+    }
+
+    pub(super) fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
+    }
+
+    /// Changes to another configuration. Where that fails, the one before goes on.
+    pub(super) async fn change(
+        &mut self,
+        next: Namespace,
+        metrics: &Metrics,
+        tasks: &TaskTracker,
+    ) -> Result<(), Refusal> {
+        if let Some(slot) = self.moved_slot(&next) {
+            if next.on_move == OnMove::Refuse {
+                let message = "it would point at other data; to start over there, set `on_move: discard`";
+                return Err(Refusal::new(message).slot(slot));
+            }
+            let started = Self::start(next, metrics, tasks).await?;
+            tracing::info!(namespace = started.namespace.name, slot, "the namespace starts over on other data");
+            std::mem::replace(self, started).coordinator.close().await;
+            return Ok(());
+        }
+        // What may fail comes first.
+        let registry = self.changed_registry(&next, tasks).await?;
+        let messaging = self.changed_messaging(&next, tasks).await?;
+        if let Some(opened) = registry {
+            self.registry = opened;
+            self.coordinator.replace_registry(self.registry.slot.clone()).close().await;
+        }
+        if let Some(opened) = messaging {
+            self.messaging = opened;
+            let before = self.coordinator.replace_messaging(self.messaging.slot.clone());
+            tasks.spawn(close_when_unused(before));
+        }
+        self.coordinator.reconfigure(config_of(&next));
+        tracing::info!(namespace = next.name, "the namespace was reconfigured");
+        self.namespace = next;
+        Ok(())
+    }
+
+    /// The slot that the next configuration points at other data.
+    fn moved_slot(&self, next: &Namespace) -> Option<&'static str> {
+        let (now, then) = (&self.namespace, next);
+        if registry_identity(&now.slots.registry) != registry_identity(&then.slots.registry) {
+            return Some("registry");
+        }
+        let identity = |namespace: &Namespace| {
+            messaging_identity(&namespace.slots.messaging, &namespace.behavior.topic_prefix)
+        };
+        (identity(now) != identity(then)).then_some("messaging")
+    }
+
+    async fn changed_registry(
+        &self,
+        next: &Namespace,
+        tasks: &TaskTracker,
+    ) -> Result<Option<OpenRegistry>, Refusal> {
+        let (now, then) = (&self.namespace.slots.registry, &next.slots.registry);
+        if now.same_settings(then) || self.registry.retune(then) {
+            return Ok(None);
+        }
+        open_registry(next, tasks).await.map(Some).map_err(|error| in_slot("registry", &error))
+    }
+
+    async fn changed_messaging(
+        &self,
+        next: &Namespace,
+        tasks: &TaskTracker,
+    ) -> Result<Option<OpenMessaging>, Refusal> {
+        let (now, then) = (&self.namespace.slots.messaging, &next.slots.messaging);
+        if now.same_settings(then) || self.messaging.retune(then) {
+            return Ok(None);
+        }
+        open_messaging(next, tasks).await.map(Some).map_err(|error| in_slot("messaging", &error))
+    }
+}
+
+fn announce(slot: &'static str, backend: &'static str) {
+    tracing::info!(slot, backend, "backend initialized and started");
+}
+
+fn config_of(namespace: &Namespace) -> Config {
+    Config {
+        namespace: namespace.name.clone(),
+        behavior: namespace.behavior.clone(),
+        schema: namespace.schema.clone(),
+    }
+}
+
+fn in_slot(slot: &'static str, error: &Error) -> Refusal {
+    Refusal::new(error.to_string()).slot(slot)
+}
+
+/// Sessions stay on the slot on which they began.
+async fn close_when_unused(slot: Arc<dyn DynMessaging>) {
+    while Arc::strong_count(&slot) > 1 {
+        tokio::time::sleep(RETIRED_CHECK).await;
+    }
+    slot.close().await;
+}

@@ -1,0 +1,208 @@
+//! The data service: `prism.pattern.MulticastRegistryPattern` over the coordinators.
+
+mod call;
+mod failure;
+mod subscribe;
+mod wire;
+
+use prism_core::{
+    failure::{Failure, Reason},
+    telemetry::TraceContext,
+};
+use prism_proto::pattern::{
+    self as proto, multicast_registry_pattern_server::MulticastRegistryPattern,
+};
+use prism_slot::Error as SlotError;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{coordinator::Error, directory::Unavailable, namespaces::Namespaces};
+use call::Incoming;
+use subscribe::Subscription;
+
+/// The largest request, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 16 << 20;
+
+/// The data service. Clones share the namespaces.
+#[derive(Clone)]
+pub struct Service {
+    namespaces: Namespaces,
+    /// Mutations run here, so that they are done even when their caller goes away.
+    mutations: TaskTracker,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Service {
+    /// A service over these namespaces.
+    pub fn new(namespaces: Namespaces) -> Self {
+        Self { namespaces, mutations: TaskTracker::new() }
+    }
+
+    /// What is under way and must be waited for.
+    pub fn mutations(&self) -> &TaskTracker {
+        &self.mutations
+    }
+
+    fn incoming<T>(&self, request: Request<T>) -> Result<Incoming<T>, Failure> {
+        Incoming::new(&self.namespaces, request)
+    }
+}
+
+#[tonic::async_trait]
+impl MulticastRegistryPattern for Service {
+    async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
+        let call = self.incoming(request)?;
+        call.mutate(&self.mutations, async |coordinator, request, deadline| {
+            let held = coordinator.register(wire::register(request)?, deadline).await?;
+            Ok(wire::to_register_response(&held))
+        })
+        .await
+    }
+
+    async fn register_many(
+        &self,
+        _request: Request<Streaming<proto::RegisterRequest>>,
+    ) -> Answer<proto::RegisterManyResponse> {
+        not_implemented("RegisterMany")
+    }
+
+    async fn renew(&self, request: Request<proto::RenewRequest>) -> Answer<proto::RenewResponse> {
+        let call = self.incoming(request)?;
+        call.mutate(&self.mutations, async |coordinator, request, deadline| {
+            let batch = wire::renew(request)?;
+            let results = coordinator.renew(batch.clone(), deadline).await?;
+            let results = batch.iter().zip(results);
+            let results = results.map(|(lease, result)| wire::to_renew_result(&lease.identity, result));
+            Ok(proto::RenewResponse { results: results.collect() })
+        })
+        .await
+    }
+
+    async fn update(&self, request: Request<proto::UpdateRequest>) -> Answer<proto::UpdateResponse> {
+        let call = self.incoming(request)?;
+        call.mutate(&self.mutations, async |coordinator, request, deadline| {
+            let record = coordinator.update(wire::update(request)?, deadline).await?;
+            wire::to_update_response(&record, coordinator.directory().head().epoch)
+        })
+        .await
+    }
+
+    async fn get(&self, request: Request<proto::GetRequest>) -> Answer<proto::GetResponse> {
+        let call = self.incoming(request)?;
+        call.read(async |coordinator, request, deadline| {
+            let identity = wire::identity(&request.identity)?;
+            let read = coordinator.get(identity.clone(), deadline).await?;
+            let absent = || Error::Unavailable(Unavailable::Store(SlotError::NotFound(identity)));
+            wire::to_get_response(&*read.record.ok_or_else(absent)?, read.head)
+        })
+        .await
+    }
+
+    async fn enumerate(&self, request: Request<proto::EnumerateRequest>) -> Answer<proto::EnumerateResponse> {
+        let call = self.incoming(request)?;
+        call.read(async |coordinator, request, deadline| {
+            let include_metadata = request.include_metadata.unwrap_or(true);
+            let limits = coordinator.config().limits();
+            let page = coordinator.enumerate(wire::enumerate(&limits, request)?, deadline).await?;
+            Ok(wire::to_enumerate_response(&page, include_metadata))
+        })
+        .await
+    }
+
+    async fn multicast(&self, request: Request<proto::MulticastRequest>) -> Answer<proto::MulticastResponse> {
+        let call = self.incoming(request)?;
+        call.mutate(&self.mutations, async |coordinator, request, deadline| {
+            let mut multicast = wire::multicast(&coordinator.config().limits(), request)?;
+            multicast.headers.extend(TraceContext::current().map(|context| context.to_pair()));
+            let report = coordinator.multicast(multicast, deadline).await?;
+            Ok(wire::to_multicast_response(report))
+        })
+        .await
+    }
+
+    type MulticastStreamStream = tokio_stream::Empty<Result<proto::MulticastStreamResponse, Status>>;
+
+    async fn multicast_stream(
+        &self,
+        _request: Request<proto::MulticastRequest>,
+    ) -> Answer<Self::MulticastStreamStream> {
+        not_implemented("MulticastStream")
+    }
+
+    async fn get_multicast(
+        &self,
+        _request: Request<proto::GetMulticastRequest>,
+    ) -> Answer<proto::MulticastResponse> {
+        not_implemented("GetMulticast")
+    }
+
+    async fn cancel_multicast(
+        &self,
+        _request: Request<proto::CancelMulticastRequest>,
+    ) -> Answer<proto::MulticastResponse> {
+        not_implemented("CancelMulticast")
+    }
+
+    async fn unregister(
+        &self,
+        request: Request<proto::UnregisterRequest>,
+    ) -> Answer<proto::UnregisterResponse> {
+        let call = self.incoming(request)?;
+        call.mutate(&self.mutations, async |coordinator, request, deadline| {
+            let generation = wire::position(request.generation);
+            let removed = coordinator.unregister(&request.identity, generation, deadline).await?;
+            Ok(wire::to_unregister_response(removed))
+        })
+        .await
+    }
+
+    type SubscribeStream = Subscription;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<proto::SubscribeRequest>>,
+    ) -> Answer<Self::SubscribeStream> {
+        let call = self.incoming(request)?;
+        call.read(async |coordinator, requests, deadline| subscribe::open(coordinator, requests, deadline).await)
+            .await
+    }
+
+    type WatchStream = tokio_stream::Empty<Result<proto::WatchResponse, Status>>;
+
+    async fn watch(&self, _request: Request<proto::WatchRequest>) -> Answer<Self::WatchStream> {
+        not_implemented("Watch")
+    }
+
+    async fn explain(&self, _request: Request<proto::ExplainRequest>) -> Answer<proto::ExplainResponse> {
+        not_implemented("Explain")
+    }
+
+    type CheckSchemaStream = tokio_stream::Empty<Result<proto::CheckSchemaResponse, Status>>;
+
+    async fn check_schema(
+        &self,
+        _request: Request<proto::CheckSchemaRequest>,
+    ) -> Answer<Self::CheckSchemaStream> {
+        not_implemented("CheckSchema")
+    }
+
+    async fn list_dead_letters(
+        &self,
+        _request: Request<proto::ListDeadLettersRequest>,
+    ) -> Answer<proto::ListDeadLettersResponse> {
+        not_implemented("ListDeadLetters")
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        _request: Request<proto::RedriveDeadLettersRequest>,
+    ) -> Answer<proto::RedriveDeadLettersResponse> {
+        not_implemented("RedriveDeadLetters")
+    }
+}
+
+fn not_implemented<T>(method: &str) -> Answer<T> {
+    let message = format!("`{method}` is not available in this version");
+    Err(Failure::new(Reason::NotImplemented, message).with("method", method).not_applied().into())
+}

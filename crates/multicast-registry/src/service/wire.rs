@@ -1,0 +1,357 @@
+//! Between the messages of the wire and this crate's types. Fails closed, naming the field.
+
+use std::{collections::HashMap, time::Duration};
+
+use prism_core::failure::{Failure, Reason};
+use prism_filter::{Document, Filter, Path};
+use prism_proto::pattern as proto;
+use prism_slot::{
+    Epoch, Identity, Position, Record, Registered, Renew, Renewed, Revision, SessionId, Timestamp, Ttl, Written,
+};
+
+use crate::{
+    config::ReadConsistency,
+    coordinator::{
+        Delivery, Enumerate, Error, Held, Multicast, Page, Register, Report, Stage, Status, Target, Update,
+    },
+    directory::{Row, SortKey},
+};
+
+/// How many leases one renewal carries at most.
+const MAX_RENEWALS: usize = 10_000;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+fn invalid(reason: Reason, field: &str, message: impl Into<String>) -> Failure {
+    Failure::new(reason, message).field(field).not_applied()
+}
+
+pub(super) fn identity(text: &str) -> Result<Identity> {
+    Identity::new(text).map_err(|error| Error::from(error).into())
+}
+
+pub(super) fn position(position: Option<proto::Position>) -> Option<Position> {
+    let position = position?;
+    // An unset message and one of zeros are the same thing to most clients: no position.
+    (position.epoch != 0)
+        .then_some(Position { epoch: Epoch(position.epoch), revision: Revision(position.revision) })
+}
+
+fn to_position(position: Position) -> proto::Position {
+    proto::Position { epoch: position.epoch.0, revision: position.revision.0 }
+}
+
+fn to_timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let nanos = (at.0.rem_euclid(1_000) * 1_000_000) as i32;
+    prost_types::Timestamp { seconds: at.0.div_euclid(1_000), nanos }
+}
+
+fn document(fields: HashMap<String, prost_types::Value>) -> Result<Document> {
+    Document::from_proto(&fields).map_err(|error| Error::from(error).into())
+}
+
+fn filter(config: &prism_filter::Limits, filter: Option<proto::Filter>) -> Result<Option<Filter>> {
+    let Some(filter) = filter else { return Ok(None) };
+    let read = Filter::from_proto(&filter, config).map_err(Error::from)?;
+    Ok((!read.is_empty()).then_some(read))
+}
+
+/// The lease that was asked for: `None` for the default, zero for none.
+fn ttl(seconds: Option<i64>, millis: Option<i64>) -> Result<Option<Duration>> {
+    let (field, value, unit) = match (seconds, millis) {
+        (_, Some(millis)) => ("ttl_ms", millis, 1),
+        (Some(seconds), None) => ("ttl_seconds", seconds, 1_000),
+        (None, None) => return Ok(None),
+    };
+    let value = u64::try_from(value)
+        .map_err(|_| invalid(Reason::InvalidTtl, field, format!("a lease of {value} is negative, 0 means none")))?;
+    Ok(Some(Duration::from_millis(value.saturating_mul(unit))))
+}
+
+fn session(bytes: &[u8]) -> Result<Option<SessionId>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let session = <[u8; 16]>::try_from(bytes).map_err(|_| {
+        let message = format!("a session has 16 bytes, this one has {}", bytes.len());
+        invalid(Reason::InvalidRequest, "session", message)
+    })?;
+    Ok(Some(SessionId(session)))
+}
+
+pub(super) fn register(request: proto::RegisterRequest) -> Result<Register> {
+    Ok(Register {
+        identity: identity(&request.identity)?,
+        metadata: document(request.metadata)?,
+        ttl: ttl(request.ttl_seconds, request.ttl_ms)?,
+        replace: request.replace,
+        session: session(&request.session)?,
+    })
+}
+
+pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
+    let Registered { written, registered_at, expires_at, generation, position } = held.registered;
+    let outcome = match written {
+        Written::Registered => proto::register_response::Outcome::Registered,
+        Written::Replaced => proto::register_response::Outcome::Replaced,
+        Written::Updated => proto::register_response::Outcome::Updated,
+        Written::Renewed => proto::register_response::Outcome::Renewed,
+    };
+    proto::RegisterResponse {
+        success: true,
+        error: None,
+        registered_at: Some(to_timestamp(registered_at)),
+        expires_at: expires_at.map(to_timestamp),
+        outcome: outcome.into(),
+        generation: Some(to_position(generation)),
+        position: Some(to_position(position)),
+        renew_after_ms: held.ttl.map(renew_after),
+    }
+}
+
+/// A third of the lease, give or take a fifth, so that clients which came together spread out.
+fn renew_after(ttl: Ttl) -> i64 {
+    let third = ttl.as_millis() as f64 / 3.0;
+    (third * rand::random_range(0.8..=1.2)) as i64
+}
+
+pub(super) fn renew(request: proto::RenewRequest) -> Result<Vec<Renew>> {
+    if request.leases.len() > MAX_RENEWALS {
+        let message = format!("one call renews at most {MAX_RENEWALS} leases, not {}", request.leases.len());
+        return Err(invalid(Reason::InvalidRequest, "leases", message));
+    }
+    let lease = |lease: proto::renew_request::Lease| {
+        Ok(Renew { identity: identity(&lease.identity)?, generation: position(lease.generation) })
+    };
+    request.leases.into_iter().map(lease).collect()
+}
+
+pub(super) fn to_renew_result(
+    identity: &Identity,
+    outcome: std::result::Result<Renewed, Error>,
+) -> proto::renew_response::Result {
+    let identity = identity.as_str().to_owned();
+    match outcome {
+        Ok(renewed) => proto::renew_response::Result {
+            identity,
+            success: true,
+            error: None,
+            expires_at: renewed.expires_at.map(to_timestamp),
+            renew_after_ms: renewed.ttl.map(renew_after),
+        },
+        Err(error) => proto::renew_response::Result {
+            identity,
+            success: false,
+            error: Some(Failure::from(error).reason.as_str().to_owned()),
+            expires_at: None,
+            renew_after_ms: None,
+        },
+    }
+}
+
+pub(super) fn update(request: proto::UpdateRequest) -> Result<Update> {
+    Ok(Update {
+        identity: identity(&request.identity)?,
+        patch: document(request.patch)?,
+        generation: position(request.generation),
+        if_revision: (request.if_revision != 0).then_some(Revision(request.if_revision)),
+    })
+}
+
+pub(super) fn to_identity(record: &Record) -> Result<proto::Identity> {
+    let metadata = Document::from_json(&record.metadata).map_err(Error::from)?;
+    Ok(proto::Identity {
+        identity: record.identity.as_str().to_owned(),
+        metadata: metadata.to_proto(),
+        registered_at: Some(to_timestamp(record.registered_at)),
+        expires_at: record.expires_at.map(to_timestamp),
+        updated_at: Some(to_timestamp(record.updated_at)),
+        generation: Some(to_position(record.generation)),
+        revision: record.revision.0,
+    })
+}
+
+pub(super) fn to_update_response(record: &Record, epoch: Epoch) -> Result<proto::UpdateResponse> {
+    let position = to_position(Position { epoch, revision: record.revision });
+    Ok(proto::UpdateResponse { identity: Some(to_identity(record)?), position: Some(position) })
+}
+
+pub(super) fn to_get_response(record: &Record, head: Position) -> Result<proto::GetResponse> {
+    Ok(proto::GetResponse { identity: Some(to_identity(record)?), position: Some(to_position(head)) })
+}
+
+pub(super) fn to_unregister_response(removed: prism_slot::Unregistered) -> proto::UnregisterResponse {
+    proto::UnregisterResponse {
+        success: true,
+        error: None,
+        existed: removed.existed,
+        position: Some(to_position(removed.position)),
+    }
+}
+
+pub(super) fn enumerate(limits: &prism_filter::Limits, request: proto::EnumerateRequest) -> Result<Enumerate> {
+    let pagination = request.pagination.unwrap_or_default();
+    let natural = |field: &str, value: i64| {
+        usize::try_from(value)
+            .map_err(|_| invalid(Reason::InvalidRequest, field, format!("`{value}` is negative")))
+    };
+    Ok(Enumerate {
+        filter: filter(limits, request.filter)?,
+        sort: request.sort_by.iter().map(|text| sort_key(text)).collect::<Result<_>>()?,
+        limit: natural("pagination.limit", pagination.limit.into())?,
+        offset: natural("pagination.offset", pagination.offset)?,
+        cursor: Some(pagination.cursor),
+        consistency: consistency(request.consistency)?,
+        min_position: position(request.min_position),
+    })
+}
+
+/// `<path> [asc|desc]`.
+fn sort_key(text: &str) -> Result<SortKey> {
+    let refused = |message| invalid(Reason::InvalidRequest, "sort_by", message);
+    let (path, direction) = match text.trim().rsplit_once(' ') {
+        Some((path, direction)) if ["asc", "desc"].contains(&direction) => (path.trim_end(), direction),
+        _ => (text.trim(), "asc"),
+    };
+    if path.contains(' ') {
+        let message = format!("`{text}` is no sort key, write `<path>`, `<path> asc` or `<path> desc`");
+        return Err(refused(message));
+    }
+    let path = Path::parse(path).map_err(|error| refused(error.to_string()))?;
+    Ok(SortKey { path, descending: direction == "desc" })
+}
+
+fn consistency(number: i32) -> Result<Option<ReadConsistency>> {
+    match proto::Consistency::try_from(number) {
+        Ok(proto::Consistency::Unspecified) => Ok(None),
+        Ok(proto::Consistency::Consistent) => Ok(Some(ReadConsistency::Consistent)),
+        Ok(proto::Consistency::Stale) => Ok(Some(ReadConsistency::Stale)),
+        Err(_) => Err(invalid(Reason::InvalidRequest, "consistency", format!("there is no consistency {number}"))),
+    }
+}
+
+pub(super) fn to_enumerate_response(page: &Page, include_metadata: bool) -> proto::EnumerateResponse {
+    let identity = |row: &Row| proto::Identity {
+        identity: row.identity().as_str().to_owned(),
+        metadata: if include_metadata { row.document().to_proto() } else { HashMap::new() },
+        registered_at: Some(to_timestamp(row.registered_at())),
+        expires_at: page.expires_at(row).map(to_timestamp),
+        updated_at: Some(to_timestamp(row.updated_at())),
+        generation: Some(to_position(row.generation())),
+        revision: row.revision().0,
+    };
+    proto::EnumerateResponse {
+        identities: page.rows.iter().map(identity).collect(),
+        total_count: page.total as i64,
+        next_cursor: page.next.clone(),
+        position: Some(to_position(page.position)),
+        view_age_ms: page.age.map(|age| age.as_millis() as i64),
+    }
+}
+
+pub(super) fn multicast(limits: &prism_filter::Limits, request: proto::MulticastRequest) -> Result<Multicast> {
+    let timeout = request.timeout_ms.map(|millis| match u64::try_from(millis) {
+        Ok(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
+        _ => Err(invalid(Reason::InvalidRequest, "timeout_ms", format!("`{millis}` is no time to wait"))),
+    });
+    Ok(Multicast {
+        filter: filter(limits, request.filter)?,
+        payload: request.payload,
+        content_type: request.content_type.map(content_type).transpose()?.filter(|text| !text.is_empty()),
+        delivery: delivery(request.delivery.unwrap_or_default())?,
+        timeout: timeout.transpose()?,
+        consistency: consistency(request.consistency)?,
+        headers: Vec::new(),
+    })
+}
+
+/// A media type travels in broker headers, so it must be one line of visible text.
+fn content_type(text: String) -> Result<String> {
+    if text.len() > 256 || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        let message = "a content type has at most 256 visible ASCII characters";
+        return Err(invalid(Reason::InvalidRequest, "content_type", message));
+    }
+    Ok(text)
+}
+
+fn delivery(number: i32) -> Result<Delivery> {
+    use proto::DeliverySemantics as Semantics;
+    match Semantics::try_from(number) {
+        Ok(Semantics::Unspecified | Semantics::AtMostOnce) => Ok(Delivery::AtMostOnce),
+        Ok(Semantics::AtLeastOnce) => Ok(Delivery::AtLeastOnce),
+        Ok(Semantics::ExactlyOnce) => Ok(Delivery::ExactlyOnce),
+        Err(_) => Err(invalid(Reason::InvalidRequest, "delivery", format!("there is no semantics {number}"))),
+    }
+}
+
+pub(super) fn to_multicast_response(report: Report) -> proto::MulticastResponse {
+    let count = |status| report.count(status) as i64;
+    proto::MulticastResponse {
+        target_count: report.targets.len() as i64,
+        delivered_count: count(Status::Delivered),
+        failed_count: count(Status::Failed),
+        pending_count: 0,
+        timeout_count: count(Status::Timeout),
+        multicast_id: report.id.to_string(),
+        position: Some(to_position(report.position)),
+        statuses: report.targets.iter().map(to_delivery_status).collect(),
+    }
+}
+
+fn to_delivery_status(target: &Target) -> proto::DeliveryStatus {
+    let status = match target.status() {
+        Status::Delivered => proto::delivery_status::Status::Delivered,
+        Status::Failed => proto::delivery_status::Status::Failed,
+        Status::Timeout => proto::delivery_status::Status::Timeout,
+    };
+    let stage = match target.stage() {
+        Stage::Resolved => proto::Stage::Resolved,
+        Stage::Accepted => proto::Stage::Accepted,
+    };
+    proto::DeliveryStatus {
+        identity: target.identity.as_str().to_owned(),
+        status: status.into(),
+        error: target.error(),
+        stage: stage.into(),
+        reason: target.reason().to_owned(),
+    }
+}
+
+/// The first request of a subscription.
+pub(super) fn open(request: Option<proto::SubscribeRequest>) -> Result<(Identity, Option<Position>)> {
+    use proto::subscribe_request::Message;
+    let Some(Message::Open(open)) = request.and_then(|request| request.message) else {
+        let message = "the first message of a subscription opens it";
+        return Err(invalid(Reason::InvalidRequest, "open", message));
+    };
+    Ok((identity(&open.identity)?, position(open.generation)))
+}
+
+pub(super) fn to_opened(claim: prism_slot::Claim) -> proto::SubscribeResponse {
+    let opened = proto::subscribe_response::Opened {
+        generation: Some(to_position(claim.generation)),
+        session_seq: claim.session_seq,
+    };
+    proto::SubscribeResponse { message: Some(proto::subscribe_response::Message::Opened(opened)) }
+}
+
+pub(super) fn to_delivery(identity: &Identity, message: &prism_slot::Message) -> proto::SubscribeResponse {
+    let delivery = proto::subscribe_response::Delivery {
+        multicast_id: message.multicast.to_string(),
+        delivery_id: format!("{}/{identity}", message.multicast),
+        payload: message.payload.clone(),
+        content_type: message.content_type.to_string(),
+        published_at: Some(to_timestamp(message.published_at)),
+        headers: message.headers.iter().cloned().collect(),
+    };
+    proto::SubscribeResponse { message: Some(proto::subscribe_response::Message::Delivery(delivery)) }
+}
+
+pub(super) fn to_gap(dropped: u64, reason: prism_slot::GapReason) -> proto::SubscribeResponse {
+    let gap = proto::subscribe_response::Gap { dropped, reason: reason.as_str().to_owned() };
+    proto::SubscribeResponse { message: Some(proto::subscribe_response::Message::Gap(gap)) }
+}
+
+pub(super) fn unexpected_request() -> Failure {
+    invalid(Reason::InvalidRequest, "open", "a subscription is opened once, by its first message")
+}

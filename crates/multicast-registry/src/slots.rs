@@ -1,0 +1,150 @@
+//! Opens the backends that a namespace's configuration names.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use prism_slot::{Applied, DynMessaging, DynRegistryStore, Error, Result, memory};
+use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    config::{MessagingSlot, Namespace, RegistrySlot},
+    late::Late,
+};
+
+/// How long opening a backend may take before the namespace is served without it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// An open registry slot.
+#[derive(Clone)]
+pub struct OpenRegistry {
+    /// The slot.
+    pub slot: Arc<dyn DynRegistryStore>,
+    memory: Option<Arc<memory::MemoryRegistry>>,
+}
+
+/// An open messaging slot.
+#[derive(Clone)]
+pub struct OpenMessaging {
+    /// The slot.
+    pub slot: Arc<dyn DynMessaging>,
+    memory: Option<Arc<memory::MemoryMessaging>>,
+}
+
+/// Opens the registry slot of a namespace. Where its backend does not answer, the slot is opened
+/// later by a task on `tasks`, which ends when the slot is closed.
+///
+/// # Errors
+/// The backend answers and cannot be used as it is set up.
+pub async fn open_registry(namespace: &Namespace, tasks: &TaskTracker) -> Result<OpenRegistry> {
+    if let Some(config) = namespace.slots.registry.memory() {
+        let opened = Arc::new(memory::MemoryRegistry::new(config.clone()));
+        return Ok(OpenRegistry { slot: opened.clone(), memory: Some(opened) });
+    }
+    let capability = namespace.slots.registry.capability();
+    let error = match within(capability.backend, connect_registry(namespace)).await {
+        Ok(slot) => return Ok(OpenRegistry { slot, memory: None }),
+        Err(error @ Error::Misconfigured { .. }) => return Err(error),
+        Err(error) => error,
+    };
+    tracing::error!(namespace = namespace.name, %error, "the registry backend does not answer, going on without it");
+    let late = Late::new(capability.clone(), capability.backend, error);
+    let (opening, namespace) = (late.clone(), namespace.clone());
+    tasks.spawn(async move {
+        opening.run(|| within(capability.backend, connect_registry(&namespace))).await;
+    });
+    Ok(OpenRegistry { slot: Arc::new(late), memory: None })
+}
+
+/// Opens the messaging slot of a namespace, as [`open_registry`] does.
+///
+/// # Errors
+/// The broker answers and cannot be used as it is set up.
+pub async fn open_messaging(namespace: &Namespace, tasks: &TaskTracker) -> Result<OpenMessaging> {
+    if let Some(config) = namespace.slots.messaging.memory() {
+        let opened = Arc::new(memory::MemoryMessaging::new(config.clone()));
+        return Ok(OpenMessaging { slot: opened.clone(), memory: Some(opened) });
+    }
+    let capability = namespace.slots.messaging.capability();
+    let error = match within(capability.backend, connect_messaging(namespace)).await {
+        Ok(slot) => return Ok(OpenMessaging { slot, memory: None }),
+        Err(error @ Error::Misconfigured { .. }) => return Err(error),
+        Err(error) => error,
+    };
+    tracing::error!(namespace = namespace.name, %error, "the messaging backend does not answer, going on without it");
+    let late = Late::new(capability.clone(), capability.backend, error);
+    let (opening, namespace) = (late.clone(), namespace.clone());
+    tasks.spawn(async move {
+        opening.run(|| within(capability.backend, connect_messaging(&namespace))).await;
+    });
+    Ok(OpenMessaging { slot: Arc::new(late), memory: None })
+}
+
+impl OpenRegistry {
+    /// Applies changed settings in place, where the slot is one that must not be opened twice.
+    pub fn retune(&self, slot: &RegistrySlot) -> bool {
+        let (Some(memory), Some(config)) = (&self.memory, slot.memory()) else { return false };
+        memory.configure(config);
+        true
+    }
+}
+
+impl OpenMessaging {
+    /// As [`OpenRegistry::retune`].
+    pub fn retune(&self, slot: &MessagingSlot) -> bool {
+        let (Some(memory), Some(config)) = (&self.memory, slot.memory()) else { return false };
+        memory.configure(config);
+        true
+    }
+}
+
+async fn within<T>(backend: &'static str, open: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = Error::Timeout { backend, applied: Applied::No };
+    tokio::time::timeout(OPEN_TIMEOUT, open).await.unwrap_or(Err(late))
+}
+
+async fn connect_registry(namespace: &Namespace) -> Result<Arc<dyn DynRegistryStore>> {
+    match &namespace.slots.registry {
+        RegistrySlot::Memory(config) => Ok(Arc::new(memory::MemoryRegistry::new(config.clone()))),
+        #[cfg(feature = "redis")]
+        RegistrySlot::Redis(config) => {
+            let opened = prism_slot_redis::RedisRegistry::open(&namespace.name, (**config).clone()).await?;
+            Ok(Arc::new(opened))
+        }
+    }
+}
+
+async fn connect_messaging(namespace: &Namespace) -> Result<Arc<dyn DynMessaging>> {
+    match &namespace.slots.messaging {
+        MessagingSlot::Memory(config) => Ok(Arc::new(memory::MemoryMessaging::new(config.clone()))),
+        #[cfg(feature = "nats")]
+        MessagingSlot::Nats(config) => {
+            let prefix = &namespace.behavior.topic_prefix;
+            let opened = prism_slot_nats::NatsMessaging::open(&namespace.name, prefix, (**config).clone()).await?;
+            Ok(Arc::new(opened))
+        }
+    }
+}
+
+/// What identifies the data behind a registry slot: as long as it is equal, so is the data.
+pub fn registry_identity(slot: &RegistrySlot) -> Value {
+    identity(slot.capability().backend, &slot.settings(), &["address", "addresses", "cluster", "db", "prefix"])
+}
+
+/// What identifies the topics behind a messaging slot.
+pub fn messaging_identity(slot: &MessagingSlot, topic_prefix: &str) -> Value {
+    let mut identity = identity(slot.capability().backend, &slot.settings(), &["servers"]);
+    if slot.memory().is_none() {
+        identity["topic_prefix"] = json!(topic_prefix);
+    }
+    identity
+}
+
+fn identity(backend: &str, settings: &Value, keys: &[&str]) -> Value {
+    let mut identity = json!({ "backend": backend });
+    for key in keys {
+        if let Some(value) = settings.get(key) {
+            identity[*key] = value.clone();
+        }
+    }
+    identity
+}
