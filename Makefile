@@ -1,0 +1,61 @@
+# Everything a contributor or CI calls. `make demo` and `make test` work on a fresh clone.
+
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help deps build run demo demo-redis-nats test unit integration lint fmt docs generate bench coverage clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+deps: ## Install the servers and tools that tests, demos and benchmarks start
+	@scripts/deps.sh tools
+
+build: ## Build the three binaries, optimized
+	$(CARGO) build --release --bin prism-proxy --bin multicast-registry-runner --bin prism-probe
+
+run: ## Run the whole system in one process, on memory slots, namespace `default`
+	$(CARGO) run --release --bin prism-proxy -- --embedded
+
+demo: ## Register, enumerate, multicast and receive, through the proxy, on memory slots
+	@scripts/demo.sh memory
+
+demo-redis-nats: ## The same on a real Redis and a real NATS
+	@scripts/deps.sh
+	@scripts/demo.sh redis-nats
+
+test: deps lint unit integration docs ## Everything that CI checks
+
+unit: ## Unit, property, conformance and protocol tests of every crate
+	$(CARGO) test --workspace --exclude integration --all-features
+
+integration: ## Whole-system tests: real binaries, real servers
+	$(CARGO) build --workspace --bins --examples
+	$(CARGO) test -p integration
+
+lint: ## Formatting, clippy, dependency policy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	@scripts/deps.sh lint
+	$(CARGO) deny --offline --log-level error check bans licenses sources
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+docs: ## Build the API documentation; warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --all-features --quiet
+
+generate: ## Write what is made from the code: plugin-manifest.yaml, docs/configuration.md
+	$(CARGO) run -p integration --bin generate
+
+bench: ## Measure, beside the raw floors, into target/bench/report.json
+	@scripts/deps.sh
+	$(CARGO) build --release --bins --examples
+	$(CARGO) run --release -p integration --bin bench
+
+coverage: ## Line coverage into target/coverage; fails below the bounds
+	@scripts/deps.sh coverage
+	@scripts/coverage.sh
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
