@@ -14,12 +14,16 @@ use prism_core::backoff::{Backoff, Policy};
 use prism_slot::{
     Applied, Call, Claim, DynMessaging, DynRegistryStore, Error, Identity, Listener, Message, Messaging,
     MessagingCapability, Outcome, Position, Put, Read, Record, Register, Registered, RegistryCapability,
-    RegistryStore, Renew, Renewed, Result, Revision, Scan, ScanPage, Sync, Timestamp, Unregister, Unregistered,
+    RegistryStore, Renew, Renewed, Result, Revision, Scan, ScanPage, Sync, Timestamp, Unregister,
+    Unregistered,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-const RETRY: Policy = Policy { base: Duration::from_millis(200), cap: Duration::from_secs(2) };
+const RETRY: Policy = Policy {
+    base: Duration::from_millis(200),
+    cap: Duration::from_secs(2),
+};
 
 /// A slot that is still being opened. Clones share it.
 pub(crate) struct Late<C, S: ?Sized>(Arc<Shared<C, S>>);
@@ -42,7 +46,13 @@ impl<C, S: ?Sized> Late<C, S> {
     /// A slot that could not be opened because of `error`; [`Self::run`] goes on trying.
     pub(crate) fn new(capability: C, backend: &'static str, error: Error) -> Self {
         let (opened, last_error) = (OnceLock::new(), Mutex::new(error));
-        Self(Arc::new(Shared { capability, backend, opened, last_error, closing: CancellationToken::new() }))
+        Self(Arc::new(Shared {
+            capability,
+            backend,
+            opened,
+            last_error,
+            closing: CancellationToken::new(),
+        }))
     }
 
     /// Tries to open the slot until that works or it is closed.
@@ -74,10 +84,16 @@ impl<C, S: ?Sized> Late<C, S> {
         let backend = self.0.backend;
         Err(match &*self.0.last_error.lock() {
             error @ Error::Misconfigured { .. } => error.clone(),
-            Error::Unavailable { message, .. } => {
-                Error::Unavailable { backend, message: message.clone(), applied: Applied::No }
-            }
-            error => Error::Unavailable { backend, message: error.to_string(), applied: Applied::No },
+            Error::Unavailable { message, .. } => Error::Unavailable {
+                backend,
+                message: message.clone(),
+                applied: Applied::No,
+            },
+            error => Error::Unavailable {
+                backend,
+                message: error.to_string(),
+                applied: Applied::No,
+            },
         })
     }
 }

@@ -54,7 +54,9 @@ impl Default for Families {
             sessions: Family::default(),
             delivered: Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 10.0, 7))),
             failures: Family::default(),
-            enumerate: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_05, 2.5, 14))),
+            enumerate: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.000_05, 2.5, 14))
+            }),
             expired: Family::default(),
             dropped: Family::default(),
         }
@@ -69,7 +71,11 @@ impl Default for Metrics {
             "Identities that are registered, as far as this process's view has followed",
             families.registered.clone(),
         );
-        registry.register("sessions", "Sessions that are open in this process", families.sessions.clone());
+        registry.register(
+            "sessions",
+            "Sessions that are open in this process",
+            families.sessions.clone(),
+        );
         registry.register(
             "multicast_delivered_total",
             "Targets delivered by each multicast",
@@ -107,7 +113,9 @@ impl Metrics {
 
     /// Forgets a namespace that was taken away.
     pub fn forget(&self, name: &str) {
-        let label = Namespace { namespace: name.to_owned() };
+        let label = Namespace {
+            namespace: name.to_owned(),
+        };
         let families = &self.families;
         families.registered.remove(&label);
         families.sessions.remove(&label);
@@ -149,7 +157,9 @@ impl NamespaceMetrics {
     }
 
     fn new(families: &Families, name: &str) -> Self {
-        let label = Namespace { namespace: name.to_owned() };
+        let label = Namespace {
+            namespace: name.to_owned(),
+        };
         Self(Arc::new(Resolved {
             registered: families.registered.get_or_create_owned(&label),
             sessions: families.sessions.get_or_create_owned(&label),
@@ -203,7 +213,13 @@ mod tests {
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         let mut exported: Vec<String> = types
             .filter_map(|line| line.split_once(' '))
-            .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+            .map(|(name, kind)| {
+                if kind == "counter" {
+                    format!("{name}_total")
+                } else {
+                    name.to_owned()
+                }
+            })
             .collect();
         let mut listed = NAMES.to_vec();
         exported.sort();
@@ -215,7 +231,11 @@ mod tests {
     fn a_forgotten_namespace_is_not_exported() {
         let metrics = Metrics::default();
         metrics.namespace("gone").registrations(3);
-        assert!(metrics.encode().contains("multicast_registry_registered_identities{namespace=\"gone\"} 3"));
+        assert!(
+            metrics
+                .encode()
+                .contains("multicast_registry_registered_identities{namespace=\"gone\"} 3")
+        );
         metrics.forget("gone");
         assert!(!metrics.encode().contains("gone"));
     }

@@ -45,8 +45,11 @@ impl Namespaces {
             Some(name) => serving.get(name).cloned().ok_or_else(|| unknown(name)),
             None if serving.len() == 1 => serving.values().next().cloned().ok_or_else(|| unknown("")),
             None => {
-                let message = "several namespaces are served here, name one in the metadata `x-prism-namespace`";
-                Err(Failure::new(Reason::InvalidRequest, message).field("x-prism-namespace").not_applied())
+                let message =
+                    "several namespaces are served here, name one in the metadata `x-prism-namespace`";
+                Err(Failure::new(Reason::InvalidRequest, message)
+                    .field("x-prism-namespace")
+                    .not_applied())
             }
         }
     }
@@ -54,5 +57,7 @@ impl Namespaces {
 
 fn unknown(name: &str) -> Failure {
     let message = format!("the namespace `{name}` is not served here");
-    Failure::new(Reason::UnknownNamespace, message).with("namespace", name).not_applied()
+    Failure::new(Reason::UnknownNamespace, message)
+        .with("namespace", name)
+        .not_applied()
 }

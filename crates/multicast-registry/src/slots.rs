@@ -3,7 +3,6 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use prism_slot::{Applied, DynMessaging, DynRegistryStore, Error, Result, memory};
-use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -38,7 +37,10 @@ pub struct OpenMessaging {
 pub async fn open_registry(namespace: &Namespace, tasks: &TaskTracker) -> Result<OpenRegistry> {
     if let Some(config) = namespace.slots.registry.memory() {
         let opened = Arc::new(memory::MemoryRegistry::new(config.clone()));
-        return Ok(OpenRegistry { slot: opened.clone(), memory: Some(opened) });
+        return Ok(OpenRegistry {
+            slot: opened.clone(),
+            memory: Some(opened),
+        });
     }
     let capability = namespace.slots.registry.capability();
     let error = match within(capability.backend, connect_registry(namespace)).await {
@@ -50,9 +52,14 @@ pub async fn open_registry(namespace: &Namespace, tasks: &TaskTracker) -> Result
     let late = Late::new(capability.clone(), capability.backend, error);
     let (opening, namespace) = (late.clone(), namespace.clone());
     tasks.spawn(async move {
-        opening.run(|| within(capability.backend, connect_registry(&namespace))).await;
+        opening
+            .run(|| within(capability.backend, connect_registry(&namespace)))
+            .await;
     });
-    Ok(OpenRegistry { slot: Arc::new(late), memory: None })
+    Ok(OpenRegistry {
+        slot: Arc::new(late),
+        memory: None,
+    })
 }
 
 /// Opens the messaging slot of a namespace, as [`open_registry`] does.
@@ -62,7 +69,10 @@ pub async fn open_registry(namespace: &Namespace, tasks: &TaskTracker) -> Result
 pub async fn open_messaging(namespace: &Namespace, tasks: &TaskTracker) -> Result<OpenMessaging> {
     if let Some(config) = namespace.slots.messaging.memory() {
         let opened = Arc::new(memory::MemoryMessaging::new(config.clone()));
-        return Ok(OpenMessaging { slot: opened.clone(), memory: Some(opened) });
+        return Ok(OpenMessaging {
+            slot: opened.clone(),
+            memory: Some(opened),
+        });
     }
     let capability = namespace.slots.messaging.capability();
     let error = match within(capability.backend, connect_messaging(namespace)).await {
@@ -74,15 +84,22 @@ pub async fn open_messaging(namespace: &Namespace, tasks: &TaskTracker) -> Resul
     let late = Late::new(capability.clone(), capability.backend, error);
     let (opening, namespace) = (late.clone(), namespace.clone());
     tasks.spawn(async move {
-        opening.run(|| within(capability.backend, connect_messaging(&namespace))).await;
+        opening
+            .run(|| within(capability.backend, connect_messaging(&namespace)))
+            .await;
     });
-    Ok(OpenMessaging { slot: Arc::new(late), memory: None })
+    Ok(OpenMessaging {
+        slot: Arc::new(late),
+        memory: None,
+    })
 }
 
 impl OpenRegistry {
     /// Applies changed settings in place, where the slot is one that must not be opened twice.
     pub fn retune(&self, slot: &RegistrySlot) -> bool {
-        let (Some(memory), Some(config)) = (&self.memory, slot.memory()) else { return false };
+        let (Some(memory), Some(config)) = (&self.memory, slot.memory()) else {
+            return false;
+        };
         memory.configure(config);
         true
     }
@@ -91,15 +108,22 @@ impl OpenRegistry {
 impl OpenMessaging {
     /// As [`OpenRegistry::retune`].
     pub fn retune(&self, slot: &MessagingSlot) -> bool {
-        let (Some(memory), Some(config)) = (&self.memory, slot.memory()) else { return false };
+        let (Some(memory), Some(config)) = (&self.memory, slot.memory()) else {
+            return false;
+        };
         memory.configure(config);
         true
     }
 }
 
 async fn within<T>(backend: &'static str, open: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = Error::Timeout { backend, applied: Applied::No };
-    tokio::time::timeout(OPEN_TIMEOUT, open).await.unwrap_or(Err(late))
+    let late = Error::Timeout {
+        backend,
+        applied: Applied::No,
+    };
+    tokio::time::timeout(OPEN_TIMEOUT, open)
+        .await
+        .unwrap_or(Err(late))
 }
 
 async fn connect_registry(namespace: &Namespace) -> Result<Arc<dyn DynRegistryStore>> {
@@ -119,32 +143,31 @@ async fn connect_messaging(namespace: &Namespace) -> Result<Arc<dyn DynMessaging
         #[cfg(feature = "nats")]
         MessagingSlot::Nats(config) => {
             let prefix = &namespace.behavior.topic_prefix;
-            let opened = prism_slot_nats::NatsMessaging::open(&namespace.name, prefix, (**config).clone()).await?;
+            let opened =
+                prism_slot_nats::NatsMessaging::open(&namespace.name, prefix, (**config).clone()).await?;
             Ok(Arc::new(opened))
         }
     }
 }
 
 /// What identifies the data behind a registry slot: as long as it is equal, so is the data.
-pub fn registry_identity(slot: &RegistrySlot) -> Value {
-    identity(slot.capability().backend, &slot.settings(), &["address", "addresses", "cluster", "db", "prefix"])
+pub fn registry_identity(slot: &RegistrySlot) -> String {
+    match slot {
+        RegistrySlot::Memory(_) => "memory".to_owned(),
+        #[cfg(feature = "redis")]
+        RegistrySlot::Redis(config) => match config.identity() {
+            Ok(identity) => format!("redis {identity}"),
+            // It could not be opened either.
+            Err(error) => format!("redis {error}"),
+        },
+    }
 }
 
 /// What identifies the topics behind a messaging slot.
-pub fn messaging_identity(slot: &MessagingSlot, topic_prefix: &str) -> Value {
-    let mut identity = identity(slot.capability().backend, &slot.settings(), &["servers"]);
-    if slot.memory().is_none() {
-        identity["topic_prefix"] = json!(topic_prefix);
+pub fn messaging_identity(slot: &MessagingSlot, topic_prefix: &str) -> String {
+    match slot {
+        MessagingSlot::Memory(_) => "memory".to_owned(),
+        #[cfg(feature = "nats")]
+        MessagingSlot::Nats(config) => format!("nats {:?} {topic_prefix}", config.servers),
     }
-    identity
-}
-
-fn identity(backend: &str, settings: &Value, keys: &[&str]) -> Value {
-    let mut identity = json!({ "backend": backend });
-    for key in keys {
-        if let Some(value) = settings.get(key) {
-            identity[*key] = value.clone();
-        }
-    }
-    identity
 }

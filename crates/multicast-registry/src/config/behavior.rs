@@ -45,7 +45,10 @@ pub struct Behavior {
     pub on_store_loss: StoreLoss,
     /// How long past versions stay readable, so that the pages of one enumeration agree; in seconds or
     /// as `60s`.
-    #[serde(deserialize_with = "prism_core::config::duration_seconds", serialize_with = "as_text_always")]
+    #[serde(
+        deserialize_with = "prism_core::config::duration_seconds",
+        serialize_with = "as_text_always"
+    )]
     #[schemars(with = "DurationText")]
     pub history_age: Duration,
     /// How many bytes of past versions are kept at most.
@@ -53,7 +56,10 @@ pub struct Behavior {
     #[schemars(with = "SizeText")]
     pub history_bytes: usize,
     /// How long a call may take that states no deadline, in seconds or as `5s`.
-    #[serde(deserialize_with = "prism_core::config::duration_seconds", serialize_with = "as_text_always")]
+    #[serde(
+        deserialize_with = "prism_core::config::duration_seconds",
+        serialize_with = "as_text_always"
+    )]
     #[schemars(with = "DurationText")]
     pub call_timeout: Duration,
 }
@@ -131,7 +137,10 @@ impl Behavior {
         if let (Some(default), Some(max)) = (self.ttl_default, self.ttl_max)
             && default > max
         {
-            return fault("ttl_default", format!("{default:?} is longer than `ttl_max`, which is {max:?}"));
+            return fault(
+                "ttl_default",
+                format!("{default:?} is longer than `ttl_max`, which is {max:?}"),
+            );
         }
         let zero = [("ttl_default", self.ttl_default), ("ttl_max", self.ttl_max)];
         if let Some((key, _)) = zero.iter().find(|(_, ttl)| ttl.is_some_and(|ttl| ttl.is_zero())) {
@@ -148,7 +157,10 @@ impl Behavior {
         ];
         for (key, value, least, most) in bounds {
             if !(least..=most).contains(&value) {
-                return fault(key, format!("`{value}` is out of range, from `{least}` to `{most}` is possible"));
+                return fault(
+                    key,
+                    format!("`{value}` is out of range, from `{least}` to `{most}` is possible"),
+                );
             }
         }
         Ok(())
@@ -158,7 +170,10 @@ impl Behavior {
 fn check_prefix(prefix: &str) -> Result<(), String> {
     let bare = prefix.trim_end_matches('.');
     let fine = |token: &str| {
-        !token.is_empty() && token.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+        !token.is_empty()
+            && token
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
     };
     if bare.len() > 128 || !bare.split('.').all(fine) {
         return Err(format!(

@@ -28,21 +28,73 @@ pub fn manifest_schema() -> Value {
 }
 
 fn slots_schema() -> Value {
-    let any_slot = json!({ "type": ["string", "object", "null"] });
     json!({
         "type": "object",
         "additionalProperties": false,
         "properties": {
-            "registry": any_slot,
-            "messaging": any_slot,
-            "durability": any_slot,
-            "composition": { "type": "object" },
+            "registry": slot_schema("registry"),
+            "messaging": slot_schema("messaging"),
+            "durability": {},
+            "composition": {},
         },
     })
 }
 
-/// The settings of each backend of this build, by slot.
-pub(super) fn backend_schemas() -> Vec<(&'static str, &'static str, Value)> {
+/// One slot in all its spellings: a backend's name, or a mapping with the settings in `config` or beside
+/// the name.
+fn slot_schema(slot: &str) -> Value {
+    let of_slot: Vec<Backend> = backend_schemas()
+        .into_iter()
+        .filter(|backend| backend.slot == slot)
+        .collect();
+    let names: Vec<&str> = of_slot
+        .iter()
+        .flat_map(|backend| backend.names.iter().copied())
+        .collect();
+    let mut forms = vec![json!({ "type": "string", "enum": names })];
+    forms.extend(of_slot.iter().map(|backend| {
+        let mut properties = backend.settings["properties"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        for spelling in ["backend", "driver", "type"] {
+            properties.insert(spelling.to_owned(), json!({ "enum": backend.names }));
+        }
+        properties.insert(
+            "interfaces".to_owned(),
+            json!({ "type": "array", "items": { "type": "string" } }),
+        );
+        properties.insert("config".to_owned(), backend.settings.clone());
+        for key in ["delivery", "ttl_default", "topic_prefix"] {
+            properties.insert(key.to_owned(), json!({}));
+        }
+        json!({ "type": "object", "properties": properties, "additionalProperties": false })
+    }));
+    json!({ "anyOf": forms })
+}
+
+/// A backend of this build, described.
+pub struct Backend {
+    /// The slot that it can fill.
+    pub slot: &'static str,
+    /// Its name, and the other ones that are understood.
+    pub backend: &'static str,
+    pub(super) names: &'static [&'static str],
+    /// What it can do.
+    pub(super) capability: Value,
+    /// The JSON Schema of its settings.
+    pub(super) settings: Value,
+}
+
+impl Backend {
+    /// As in the plugin's manifest.
+    pub fn to_value(&self) -> Value {
+        json!({ "capability": self.capability, "config_schema": self.settings })
+    }
+}
+
+/// The backends of this build.
+pub fn backend_schemas() -> Vec<Backend> {
     slot::backend_schemas()
 }
 
@@ -63,31 +115,49 @@ pub fn reference() -> String {
     let mut page = String::new();
     section(&mut page, "`behavior`", &schema_of::<Behavior>());
     section(&mut page, "`needs`", &schema_of::<Needs>());
-    for (slot, backend, schema) in backend_schemas() {
-        section(&mut page, &format!("The {slot} slot on `{backend}`"), &schema);
+    for backend in backend_schemas() {
+        let title = format!("The {} slot on `{}`", backend.slot, backend.backend);
+        section(&mut page, &title, &backend.settings);
     }
     page
 }
 
 fn section(page: &mut String, title: &str, schema: &Value) {
-    page.push_str(&format!("## {title}\n\n| key | type | default | meaning |\n|---|---|---|---|\n"));
+    page.push_str(&format!(
+        "## {title}\n\n| key | type | default | meaning |\n|---|---|---|---|\n"
+    ));
     let none = Map::new();
     let properties = schema["properties"].as_object().unwrap_or(&none);
     for (key, property) in properties {
-        let meaning = property["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+        let meaning = property["description"]
+            .as_str()
+            .unwrap_or_default()
+            .replace('\n', " ")
+            .replace('|', "\\|");
         let default = match &property["default"] {
             Value::Null => String::new(),
             default => format!("`{default}`"),
         };
-        page.push_str(&format!("| `{key}` | {} | {default} | {meaning} |\n", kind(property)));
+        page.push_str(&format!(
+            "| `{key}` | {} | {default} | {meaning} |\n",
+            kind(property)
+        ));
     }
     page.push('\n');
 }
 
 /// The type of a property, for people.
 fn kind(property: &Value) -> String {
-    if let Some(values) = property["enum"].as_array().or_else(|| property["oneOf"].as_array()) {
-        let name = |value: &Value| value.as_str().or(value["const"].as_str()).map(|text| format!("`{text}`"));
+    if let Some(values) = property["enum"]
+        .as_array()
+        .or_else(|| property["oneOf"].as_array())
+    {
+        let name = |value: &Value| {
+            value
+                .as_str()
+                .or(value["const"].as_str())
+                .map(|text| format!("`{text}`"))
+        };
         let names: Vec<String> = values.iter().filter_map(name).collect();
         if !names.is_empty() {
             return names.join(" or ");
@@ -101,7 +171,11 @@ fn kind(property: &Value) -> String {
     match &property["type"] {
         Value::String(kind) => kind.clone(),
         Value::Array(kinds) => {
-            let kinds: Vec<&str> = kinds.iter().filter_map(Value::as_str).filter(|kind| *kind != "null").collect();
+            let kinds: Vec<&str> = kinds
+                .iter()
+                .filter_map(Value::as_str)
+                .filter(|kind| *kind != "null")
+                .collect();
             kinds.join(" or ")
         }
         _ => "any".to_owned(),

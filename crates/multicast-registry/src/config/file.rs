@@ -27,9 +27,15 @@ fn read(source: &Source, fallback_name: Option<&str>) -> Result<File, Error> {
     let namespaces = Path::root().key("namespaces");
     let Some(listed) = source.at(&namespaces) else {
         let one = Namespace::read(fallback_name, source.value()).map_err(|error| source.place(error))?;
-        return Ok(File { namespaces: vec![(one, source.value().clone())] });
+        return Ok(File {
+            namespaces: vec![(one, source.value().clone())],
+        });
     };
-    if let Some(stray) = source.value().as_object().and_then(|map| map.keys().find(|key| *key != "namespaces")) {
+    if let Some(stray) = source
+        .value()
+        .as_object()
+        .and_then(|map| map.keys().find(|key| *key != "namespaces"))
+    {
         let message = format!("unknown key `{stray}`, a runner's configuration has only `namespaces`");
         return Err(source.place(Error::new(Path::root().key(stray.clone()), message)));
     }
@@ -37,12 +43,18 @@ fn read(source: &Source, fallback_name: Option<&str>) -> Result<File, Error> {
         let error = Error::new(namespaces, "expected a list with at least one namespace");
         return Err(source.place(error));
     };
-    let mut file = File { namespaces: Vec::new() };
+    let mut file = File {
+        namespaces: Vec::new(),
+    };
     for (index, tree) in listed.iter().enumerate() {
         let at = namespaces.clone().index(index);
         let fallback = fallback_name.filter(|_| listed.len() == 1);
         let namespace = Namespace::read(fallback, tree).map_err(|error| source.place(error.within(&at)))?;
-        if file.namespaces.iter().any(|(other, _)| other.name == namespace.name) {
+        if file
+            .namespaces
+            .iter()
+            .any(|(other, _)| other.name == namespace.name)
+        {
             let message = format!("the namespace `{}` is configured twice", namespace.name);
             return Err(source.place(Error::new(at.key("name"), message)));
         }

@@ -18,7 +18,7 @@ mod slot;
 mod tests;
 
 pub use behavior::{Behavior, ReadConsistency, StoreLoss};
-pub use document::{manifest_schema, reference};
+pub use document::{Backend, backend_schemas, manifest_schema, reference};
 pub use environment::from_environment;
 pub use file::{File, load};
 pub use needs::Needs;
@@ -106,7 +106,8 @@ impl Namespace {
                 return Err(Error::new(at("backend_slots"), message));
             }
             (None, None) => {
-                let message = "missing key `slots`: name a backend for `slots.registry` and `slots.messaging`";
+                let message =
+                    "missing key `slots`: name a backend for `slots.registry` and `slots.messaging`";
                 return Err(Error::new(Path::root(), message));
             }
         };
@@ -123,8 +124,14 @@ impl Namespace {
             needs: written.needs,
             on_move: written.on_move,
         };
-        namespace.behavior.take(from_slots).map_err(|error| error.within(&at(key)))?;
-        namespace.behavior.check().map_err(|error| error.within(&at("behavior")))?;
+        namespace
+            .behavior
+            .take(from_slots)
+            .map_err(|error| error.within(&at(key)))?;
+        namespace
+            .behavior
+            .check()
+            .map_err(|error| error.within(&at("behavior")))?;
         needs::apply(&mut namespace).map_err(|error| error.within(&at("needs")))?;
         Ok(namespace)
     }
@@ -135,12 +142,19 @@ impl Namespace {
         tree.insert("name".into(), json!(self.name));
         tree.insert("pattern".into(), json!(PATTERN));
         let optional = [
-            ("pattern_version", self.pattern_version.as_ref().map(|text| json!(text))),
+            (
+                "pattern_version",
+                self.pattern_version.as_ref().map(|text| json!(text)),
+            ),
             ("description", self.description.as_ref().map(|text| json!(text))),
             ("operations", self.operations.clone()),
             ("identity_schema", self.schema.as_ref().map(Schema::to_value)),
         ];
-        tree.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+        tree.extend(
+            optional
+                .into_iter()
+                .filter_map(|(key, value)| Some((key.to_owned(), value?))),
+        );
         tree.insert("slots".into(), self.slots.to_value());
         tree.insert("behavior".into(), json!(self.behavior));
         tree.insert("needs".into(), json!(self.needs));
@@ -152,7 +166,9 @@ impl Namespace {
 fn check_pattern(pattern: Option<&str>) -> Result<(), String> {
     match pattern {
         None | Some(PATTERN | "multicast_registry") => Ok(()),
-        Some(other) => Err(format!("this runner serves the pattern `{PATTERN}`, not `{other}`")),
+        Some(other) => Err(format!(
+            "this runner serves the pattern `{PATTERN}`, not `{other}`"
+        )),
     }
 }
 

@@ -48,33 +48,52 @@ const TYPICAL_MS: [(&str, u64); 3] = [("memory", 1), ("redis", 5), ("nats", 5)];
 /// Checks every need and applies those that set a default.
 pub(super) fn apply(namespace: &mut Namespace) -> Result<(), Error> {
     let needs = namespace.needs.clone();
-    check("latency", needs.latency.as_deref(), |text| latency(namespace, text))?;
-    check("durability", needs.durability.as_deref(), |text| durability(namespace, text))?;
-    check("consistency", needs.consistency.as_deref(), |text| consistency(&mut namespace.behavior, text))?;
-    check("audit", needs.audit.as_ref(), |asked| no_slot_gives(*asked, "an audit log"))?;
+    check("latency", needs.latency.as_deref(), |text| {
+        latency(namespace, text)
+    })?;
+    check("durability", needs.durability.as_deref(), |text| {
+        durability(namespace, text)
+    })?;
+    check("consistency", needs.consistency.as_deref(), |text| {
+        consistency(&mut namespace.behavior, text)
+    })?;
+    check("audit", needs.audit.as_ref(), |asked| {
+        no_slot_gives(*asked, "an audit log")
+    })?;
     check("exactly_once", needs.exactly_once.as_ref(), |asked| {
         no_slot_gives(*asked, "exactly-once delivery, which needs a durability slot")
     })?;
-    check("scale", needs.scale.as_deref(), |text| scale(&mut namespace.behavior, text))?;
+    check("scale", needs.scale.as_deref(), |text| {
+        scale(&mut namespace.behavior, text)
+    })?;
     check("region", needs.region.as_deref(), region)?;
     check("cloud", needs.cloud.as_deref(), cloud)
 }
 
 fn check<T>(key: &str, need: Option<T>, verdict: impl FnOnce(T) -> Result<(), String>) -> Result<(), Error> {
-    need.map_or(Ok(()), verdict).map_err(|message| Error::new(Path::root().key(key), message))
+    need.map_or(Ok(()), verdict)
+        .map_err(|message| Error::new(Path::root().key(key), message))
 }
 
 fn no_slot_gives(asked: bool, what: &str) -> Result<(), String> {
-    if asked { Err(format!("no slot gives {what} in this version")) } else { Ok(()) }
+    if asked {
+        Err(format!("no slot gives {what} in this version"))
+    } else {
+        Ok(())
+    }
 }
 
 fn latency(namespace: &Namespace, text: &str) -> Result<(), String> {
     let limit = parse_duration(text.trim().trim_start_matches('<').trim_start_matches('='))?.as_millis();
     let slots = &namespace.slots;
-    for (role, backend) in
-        [("registry", slots.registry.capability().backend), ("messaging", slots.messaging.capability().backend)]
-    {
-        let typical = TYPICAL_MS.iter().find(|(name, _)| *name == backend).map_or(0, |(_, typical)| *typical);
+    for (role, backend) in [
+        ("registry", slots.registry.capability().backend),
+        ("messaging", slots.messaging.capability().backend),
+    ] {
+        let typical = TYPICAL_MS
+            .iter()
+            .find(|(name, _)| *name == backend)
+            .map_or(0, |(_, typical)| *typical);
         if u128::from(typical) >= limit {
             return Err(format!(
                 "the {role} slot on `{backend}` typically takes about {typical} ms, the memory slots take less"
@@ -98,7 +117,9 @@ fn durability(namespace: &Namespace, text: &str) -> Result<(), String> {
                 capability.backend
             ))
         }
-        other => Err(format!("unknown value `{other}`, expected `ephemeral` or `persistent`")),
+        other => Err(format!(
+            "unknown value `{other}`, expected `ephemeral` or `persistent`"
+        )),
     }
 }
 
@@ -106,21 +127,33 @@ fn consistency(behavior: &mut Behavior, text: &str) -> Result<(), String> {
     behavior.consistency = match text {
         "eventual" => ReadConsistency::Stale,
         "strong" => ReadConsistency::Consistent,
-        other => return Err(format!("unknown value `{other}`, expected `eventual` or `strong`")),
+        other => {
+            return Err(format!(
+                "unknown value `{other}`, expected `eventual` or `strong`"
+            ));
+        }
     };
     Ok(())
 }
 
 fn scale(behavior: &mut Behavior, text: &str) -> Result<(), String> {
-    let digits: String = text.chars().filter(|c| *c != '_').take_while(char::is_ascii_digit).collect();
-    let wanted: u64 = digits.parse().map_err(|_| format!("`{text}` does not begin with a number of identities"))?;
+    let digits: String = text
+        .chars()
+        .filter(|c| *c != '_')
+        .take_while(char::is_ascii_digit)
+        .collect();
+    let wanted: u64 = digits
+        .parse()
+        .map_err(|_| format!("`{text}` does not begin with a number of identities"))?;
     let default = Behavior::default().max_identities;
     if behavior.max_identities == default {
         behavior.max_identities = wanted.max(default);
     }
     if behavior.max_identities < wanted {
         let limit = behavior.max_identities;
-        return Err(format!("`behavior.max_identities` is `{limit}`, raise it to at least `{wanted}`"));
+        return Err(format!(
+            "`behavior.max_identities` is `{limit}`, raise it to at least `{wanted}`"
+        ));
     }
     Ok(())
 }
@@ -129,7 +162,9 @@ fn region(text: &str) -> Result<(), String> {
     match text {
         "single-region" => Ok(()),
         "multi-region" => no_slot_gives(true, "replication across regions"),
-        other => Err(format!("unknown value `{other}`, expected `single-region` or `multi-region`")),
+        other => Err(format!(
+            "unknown value `{other}`, expected `single-region` or `multi-region`"
+        )),
     }
 }
 
@@ -137,5 +172,7 @@ fn cloud(text: &str) -> Result<(), String> {
     if text == "any" {
         return Ok(());
     }
-    Err(format!("the backends of the cloud `{text}` are not available in this version, `any` asks for none"))
+    Err(format!(
+        "the backends of the cloud `{text}` are not available in this version, `any` asks for none"
+    ))
 }

@@ -119,7 +119,10 @@ impl MessagingSlot {
 impl Slots {
     /// How far the weakest slot reaches.
     pub fn scope(&self) -> Scope {
-        self.registry.capability().scope.min(self.messaging.capability().scope)
+        self.registry
+            .capability()
+            .scope
+            .min(self.messaging.capability().scope)
     }
 
     pub(super) fn read(tree: &Value) -> Result<(Self, FromSlots), Error> {
@@ -131,7 +134,10 @@ impl Slots {
         let mut behavior = FromSlots::default();
         let registry = Declared::read("registry", written.registry.as_ref(), &mut behavior)?;
         let messaging = Declared::read("messaging", written.messaging.as_ref(), &mut behavior)?;
-        let slots = Self { registry: registry_slot(&registry)?, messaging: messaging_slot(&messaging)? };
+        let slots = Self {
+            registry: registry_slot(&registry)?,
+            messaging: messaging_slot(&messaging)?,
+        };
         registry.check_interfaces(slots.registry.capability().interfaces)?;
         messaging.check_interfaces(slots.messaging.capability().interfaces)?;
         if written.durability.is_some() {
@@ -174,7 +180,10 @@ struct Declared {
 /// The backends that the seeds and the field name and that are still to come, by role.
 const PLANNED: [(&str, &[&str]); 2] = [
     ("registry", &["postgres", "sqlite", "etcd", "dynamodb", "mongodb"]),
-    ("messaging", &["kafka", "rabbitmq", "redis-pubsub", "sns", "redis", "postgres"]),
+    (
+        "messaging",
+        &["kafka", "rabbitmq", "redis-pubsub", "sns", "redis", "postgres"],
+    ),
 ];
 
 impl Declared {
@@ -189,16 +198,29 @@ impl Declared {
                 let (backend_path, settings_path) = (at.clone(), at);
                 let (interfaces, settings) = (Vec::new(), Map::new());
                 let backend = backend.clone();
-                return Ok(Self { role, backend, backend_path, interfaces, settings, settings_path });
+                return Ok(Self {
+                    role,
+                    backend,
+                    backend_path,
+                    interfaces,
+                    settings,
+                    settings_path,
+                });
             }
             Some(Value::Object(keys)) => keys.clone(),
             Some(other) => {
-                return Err(Error::new(at, format!("expected a backend's name or a mapping, found `{other}`")));
+                return Err(Error::new(
+                    at,
+                    format!("expected a backend's name or a mapping, found `{other}`"),
+                ));
             }
         };
         let (backend_path, backend) = take_backend(&mut keys, &at)?;
         let mut take = |key: &str| keys.remove(key).map(|value| (at.clone().key(key), value));
-        let interfaces = take("interfaces").map(decode::<Vec<String>>).transpose()?.unwrap_or_default();
+        let interfaces = take("interfaces")
+            .map(decode::<Vec<String>>)
+            .transpose()?
+            .unwrap_or_default();
         if let Some(ttl) = take("ttl_default") {
             let path = ttl.0.clone();
             behavior.ttl_default = Some((path, decode::<Seconds>(ttl)?.0));
@@ -220,11 +242,22 @@ impl Declared {
             }
             None => (keys, at),
         };
-        Ok(Self { role, backend, backend_path, interfaces, settings, settings_path })
+        Ok(Self {
+            role,
+            backend,
+            backend_path,
+            interfaces,
+            settings,
+            settings_path,
+        })
     }
 
     fn check_interfaces(&self, offered: &[&str]) -> Result<(), Error> {
-        let Some(missing) = self.interfaces.iter().find(|name| !offered.contains(&name.as_str())) else {
+        let Some(missing) = self
+            .interfaces
+            .iter()
+            .find(|name| !offered.contains(&name.as_str()))
+        else {
             return Ok(());
         };
         let path = Path::root().key(self.role).key("interfaces");
@@ -243,7 +276,10 @@ impl Declared {
 
     /// The error for a backend that no arm of the caller's match knows.
     fn unknown(&self, available: &[&str]) -> Error {
-        let planned = PLANNED.iter().find(|(role, _)| *role == self.role).map_or(&[][..], |(_, names)| names);
+        let planned = PLANNED
+            .iter()
+            .find(|(role, _)| *role == self.role)
+            .map_or(&[][..], |(_, names)| names);
         let (backend, role, names) = (&self.backend, self.role, available.join("`, `"));
         let error = |message| Error::new(self.backend_path.clone(), message);
         if planned.contains(&backend.as_str()) {
@@ -251,8 +287,10 @@ impl Declared {
                 "the backend `{backend}` cannot fill the {role} slot in this version, `{names}` can"
             ));
         }
-        error(format!("unknown backend `{backend}` for the {role} slot, `{names}` are known"))
-            .suggest(nearest(backend, available.iter().copied()))
+        error(format!(
+            "unknown backend `{backend}` for the {role} slot, `{names}` are known"
+        ))
+        .suggest(nearest(backend, available.iter().copied()))
     }
 }
 
@@ -260,7 +298,9 @@ impl Declared {
 fn take_backend(keys: &mut Map<String, Value>, at: &Path) -> Result<(Path, String), Error> {
     let mut found: Option<(Path, String)> = None;
     for spelling in ["backend", "driver", "type"] {
-        let Some(value) = keys.remove(spelling) else { continue };
+        let Some(value) = keys.remove(spelling) else {
+            continue;
+        };
         let path = at.clone().key(spelling);
         if let Some((_, first)) = &found {
             let message = format!("the backend is already named, it is `{first}`");
@@ -285,7 +325,8 @@ fn check_delivery(delivery: (Path, Value)) -> Result<(), Error> {
     match decode::<String>(delivery)?.as_str() {
         "at-most-once" => Ok(()),
         known @ ("at-least-once" | "exactly-once") => {
-            let message = format!("`{known}` needs a durability slot, and no backend fills one in this version");
+            let message =
+                format!("`{known}` needs a durability slot, and no backend fills one in this version");
             Err(Error::new(path, message))
         }
         other => {
@@ -314,7 +355,9 @@ fn registry_slot(declared: &Declared) -> Result<RegistrySlot, Error> {
     match declared.backend.as_str() {
         "memory" | "memstore" => declared.settings().map(RegistrySlot::Memory),
         #[cfg(feature = "redis")]
-        "redis" => declared.settings().map(|config| RegistrySlot::Redis(Box::new(config))),
+        "redis" => declared
+            .settings()
+            .map(|config| RegistrySlot::Redis(Box::new(config))),
         _ => Err(declared.unknown(REGISTRY_BACKENDS)),
     }
 }
@@ -323,20 +366,65 @@ fn messaging_slot(declared: &Declared) -> Result<MessagingSlot, Error> {
     match declared.backend.as_str() {
         "memory" | "memstore" => declared.settings().map(MessagingSlot::Memory),
         #[cfg(feature = "nats")]
-        "nats" => declared.settings().map(|config| MessagingSlot::Nats(Box::new(config))),
+        "nats" => nats(declared),
         _ => Err(declared.unknown(MESSAGING_BACKENDS)),
     }
 }
 
-/// The settings of each backend of this build, by slot.
-pub(super) fn backend_schemas() -> Vec<(&'static str, &'static str, Value)> {
-    use super::document::schema_of;
+/// The backends of this build, described.
+pub(super) fn backend_schemas() -> Vec<super::document::Backend> {
+    use super::document::{Backend, schema_of};
     vec![
-        ("registry", "memory", schema_of::<memory::RegistryConfig>()),
+        Backend {
+            slot: "registry",
+            backend: "memory",
+            names: &["memory", "memstore"],
+            capability: json!(memory::MemoryRegistry::CAPABILITY),
+            settings: schema_of::<memory::RegistryConfig>(),
+        },
         #[cfg(feature = "redis")]
-        ("registry", "redis", schema_of::<prism_slot_redis::Config>()),
-        ("messaging", "memory", schema_of::<memory::MessagingConfig>()),
+        Backend {
+            slot: "registry",
+            backend: "redis",
+            names: &["redis"],
+            capability: json!(prism_slot_redis::RedisRegistry::CAPABILITY),
+            settings: with_alias(schema_of::<prism_slot_redis::Config>(), "address", "addr"),
+        },
+        Backend {
+            slot: "messaging",
+            backend: "memory",
+            names: &["memory", "memstore"],
+            capability: json!(memory::MemoryMessaging::CAPABILITY),
+            settings: schema_of::<memory::MessagingConfig>(),
+        },
         #[cfg(feature = "nats")]
-        ("messaging", "nats", schema_of::<prism_slot_nats::Config>()),
+        Backend {
+            slot: "messaging",
+            backend: "nats",
+            names: &["nats"],
+            capability: json!(prism_slot_nats::CAPABILITY),
+            settings: schema_of::<prism_slot_nats::Config>(),
+        },
     ]
+}
+
+/// Another name for a key, which a derived schema does not know.
+#[cfg(feature = "redis")]
+fn with_alias(mut schema: Value, key: &str, alias: &str) -> Value {
+    if let Some(properties) = schema["properties"].as_object_mut()
+        && let Some(property) = properties.get(key).cloned()
+    {
+        properties.insert(alias.to_owned(), property);
+    }
+    schema
+}
+
+/// A broker that is only named is the local one, as a store that is only named is.
+#[cfg(feature = "nats")]
+fn nats(declared: &Declared) -> Result<MessagingSlot, Error> {
+    let mut config: prism_slot_nats::Config = declared.settings()?;
+    if config.servers.is_empty() {
+        config.servers = vec!["nats://localhost:4222".to_owned()];
+    }
+    Ok(MessagingSlot::Nats(Box::new(config)))
 }

@@ -83,9 +83,20 @@ impl Coordinator {
         let cursor = self.open_cursor(request.cursor.as_deref(), digest)?;
 
         let consistency = request.consistency.unwrap_or(config.behavior.consistency);
-        let stale = self.freshen(&config, consistency, request.min_position, cursor.as_ref(), deadline).await?;
+        let stale = self
+            .freshen(
+                &config,
+                consistency,
+                request.min_position,
+                cursor.as_ref(),
+                deadline,
+            )
+            .await?;
         let age = stale.then(|| self.shared.directory.age());
-        let call = Call { epoch: Some(self.epoch()), deadline };
+        let call = Call {
+            epoch: Some(self.epoch()),
+            deadline,
+        };
         let leases = self.filter_leases(filter.as_deref(), call).await?;
         let query = Query {
             filter: filter.as_deref(),
@@ -106,9 +117,20 @@ impl Coordinator {
             let after = bookmark(row, &request.sort);
             Cursor::new(position, digest, found.total, after).seal(&self.shared.directory.secret())
         });
-        let leases = if stale { None } else { self.page_leases(&found.rows, call).await? };
+        let leases = if stale {
+            None
+        } else {
+            self.page_leases(&found.rows, call).await?
+        };
         self.shared.metrics.enumerated(started.elapsed());
-        Ok(Page { rows: found.rows, leases, total: found.total, next, position, age })
+        Ok(Page {
+            rows: found.rows,
+            leases,
+            total: found.total,
+            next,
+            position,
+            age,
+        })
     }
 
     /// Brings the view to where the call wants it; whether the answer may be stale.
@@ -127,12 +149,15 @@ impl Coordinator {
             wanted.is_none_or(|wanted| wanted.epoch == head.epoch && wanted.revision <= head.revision)
         };
         // A cursor names its revision, and nothing newer would change the answer.
-        let satisfied = reached(directory.head()) && (consistency == ReadConsistency::Stale || cursor.is_some());
+        let satisfied =
+            reached(directory.head()) && (consistency == ReadConsistency::Stale || cursor.is_some());
         let mut stale = consistency == ReadConsistency::Stale && cursor.is_none();
         if !satisfied {
             match directory.make_current(deadline).await {
                 Ok(()) => {}
-                Err(Unavailable::Store(_)) if config.behavior.on_store_loss == StoreLoss::Stale => stale = true,
+                Err(Unavailable::Store(_)) if config.behavior.on_store_loss == StoreLoss::Stale => {
+                    stale = true
+                }
                 Err(unavailable) => return Err(unavailable.into()),
             }
         }
@@ -142,17 +167,24 @@ impl Coordinator {
             // The slot itself has not come so far: it cannot by waiting a little.
             Some(wanted) if wanted.revision > head.revision => Err(Error::InvalidArgument {
                 field: "min_position",
-                message: format!("revision {} has not been written yet, the head is {head}", wanted.revision.0),
+                message: format!(
+                    "revision {} has not been written yet, the head is {head}",
+                    wanted.revision.0
+                ),
             }),
             _ => Ok(stale),
         }
     }
 
     fn open_cursor(&self, text: Option<&str>, digest: [u8; 16]) -> Result<Option<Cursor>, Error> {
-        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let Some(text) = text.filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
         let secret = self.shared.directory.secret();
         let opened = Cursor::open(text, &secret, digest);
-        opened.map(Some).map_err(|error| Error::InvalidCursor(error.to_string()))
+        opened
+            .map(Some)
+            .map_err(|error| Error::InvalidCursor(error.to_string()))
     }
 
     /// The leases that a filter on `$expires_at` compares with. Renewals do not pass through the
@@ -167,14 +199,20 @@ impl Coordinator {
         }
         let leased: Vec<Identity> = self.shared.directory.read(|view| {
             let rows = view.matching(view.head().revision, None, None);
-            rows.into_iter().filter(|row| row.ttl.is_some()).map(|row| row.identity.clone()).collect()
+            rows.into_iter()
+                .filter(|row| row.ttl.is_some())
+                .map(|row| row.identity.clone())
+                .collect()
         });
         Ok(Some(leases_of(&*self.registry(), call, leased).await?))
     }
 
     /// The leases that a page shows.
     async fn page_leases(&self, rows: &Selection, call: Call) -> Result<Option<Leases>, Error> {
-        let leased = rows.iter().filter(|row| row.ttl.is_some()).map(|row| row.identity.clone());
+        let leased = rows
+            .iter()
+            .filter(|row| row.ttl.is_some())
+            .map(|row| row.identity.clone());
         let leased: Vec<Identity> = leased.collect();
         if leased.is_empty() {
             return Ok(None);
@@ -192,20 +230,37 @@ pub(super) fn compile(config: &Config, filter: Option<&Filter>) -> Result<Option
 fn check(request: &Enumerate) -> Result<usize, Error> {
     let invalid = |field, message: String| Err(Error::InvalidArgument { field, message });
     if request.limit > MAX_LIMIT {
-        return invalid("pagination.limit", format!("a page holds at most {MAX_LIMIT}, not {}", request.limit));
+        return invalid(
+            "pagination.limit",
+            format!("a page holds at most {MAX_LIMIT}, not {}", request.limit),
+        );
     }
     if request.offset > MAX_OFFSET {
-        let message = format!("at most {MAX_OFFSET} matches are skipped, not {}; use the cursor", request.offset);
+        let message = format!(
+            "at most {MAX_OFFSET} matches are skipped, not {}; use the cursor",
+            request.offset
+        );
         return invalid("pagination.offset", message);
     }
     if request.sort.len() > MAX_SORT_KEYS {
-        return invalid("sort_by", format!("at most {MAX_SORT_KEYS} keys sort, not {}", request.sort.len()));
+        return invalid(
+            "sort_by",
+            format!("at most {MAX_SORT_KEYS} keys sort, not {}", request.sort.len()),
+        );
     }
-    if request.sort.iter().any(|key| key.path.system() == Some(SystemField::ExpiresAt)) {
+    if request
+        .sort
+        .iter()
+        .any(|key| key.path.system() == Some(SystemField::ExpiresAt))
+    {
         let message = "`$expires_at` moves without a write and cannot be sorted by".to_owned();
         return invalid("sort_by", message);
     }
-    Ok(if request.limit == 0 { DEFAULT_LIMIT } else { request.limit })
+    Ok(if request.limit == 0 {
+        DEFAULT_LIMIT
+    } else {
+        request.limit
+    })
 }
 
 fn query_digest(filter: Option<&Filter>, sort: &[SortKey]) -> [u8; 16] {
@@ -219,7 +274,10 @@ fn check_position(at: Position, head: Position, floor: prism_slot::Revision) -> 
         return Err(Error::OtherEpoch { current: head.epoch });
     }
     if at.revision < floor {
-        return Err(Error::Compacted { asked: at.revision, floor });
+        return Err(Error::Compacted {
+            asked: at.revision,
+            floor,
+        });
     }
     Ok(())
 }

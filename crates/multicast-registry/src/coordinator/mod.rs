@@ -52,7 +52,7 @@ pub use sessions::{Closed, Session, SessionEvent};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use prism_slot::{Call, DynMessaging, DynRegistryStore, Durability, Epoch, Ttl};
+use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Epoch, Ttl};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -78,7 +78,11 @@ pub struct Config {
 impl Config {
     /// A namespace with default behaviour and no schema.
     pub fn named(namespace: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), behavior: Behavior::default(), schema: None }
+        Self {
+            namespace: namespace.into(),
+            behavior: Behavior::default(),
+            schema: None,
+        }
     }
 
     pub(crate) fn limits(&self) -> prism_filter::Limits {
@@ -90,11 +94,16 @@ impl Config {
     }
 
     fn horizon(&self) -> Horizon {
-        Horizon { age: self.behavior.history_age, bytes: self.behavior.history_bytes }
+        Horizon {
+            age: self.behavior.history_age,
+            bytes: self.behavior.history_bytes,
+        }
     }
 
     fn default_ttl(&self) -> Option<Ttl> {
-        self.behavior.ttl_default.and_then(|ttl| Ttl::from_millis(ttl.as_millis() as u64))
+        self.behavior
+            .ttl_default
+            .and_then(|ttl| Ttl::from_millis(ttl.as_millis() as u64))
     }
 }
 
@@ -124,7 +133,13 @@ impl Coordinator {
         messaging: Arc<dyn DynMessaging>,
         durability: Option<Durability>,
     ) -> Self {
-        Self::with_metrics(config, registry, messaging, durability, NamespaceMetrics::unregistered())
+        Self::with_metrics(
+            config,
+            registry,
+            messaging,
+            durability,
+            NamespaceMetrics::unregistered(),
+        )
     }
 
     /// As [`Self::new`], reporting to metrics that are exported.
@@ -137,7 +152,11 @@ impl Coordinator {
         metrics: NamespaceMetrics,
     ) -> Self {
         let sessions = Arc::new(Sessions::new(config.namespace.clone(), metrics.clone()));
-        let directory = Directory::new(registry.clone(), config.horizon(), sessions::Following(sessions.clone()));
+        let directory = Directory::new(
+            registry.clone(),
+            config.horizon(),
+            sessions::Following(sessions.clone()),
+        );
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let follow = (directory.clone(), closing.clone());
         tasks.spawn(async move { follow.0.run(follow.1).await });
@@ -152,7 +171,9 @@ impl Coordinator {
             tasks,
             closing,
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// The configuration now.
@@ -214,14 +235,21 @@ impl Coordinator {
     }
 
     fn open_for_calls(&self) -> Result<(), Error> {
-        if self.shared.closing.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
+        if self.shared.closing.is_cancelled() {
+            Err(Error::Draining)
+        } else {
+            Ok(())
+        }
     }
 
     /// What a call to the registry slot carries, once the view knows the epoch.
     async fn call(&self, deadline: Instant) -> Result<Call, Error> {
         self.open_for_calls()?;
         self.shared.directory.ready(deadline).await?;
-        Ok(Call { epoch: Some(self.epoch()), deadline })
+        Ok(Call {
+            epoch: Some(self.epoch()),
+            deadline,
+        })
     }
 
     fn epoch(&self) -> Epoch {

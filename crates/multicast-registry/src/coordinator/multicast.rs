@@ -90,7 +90,11 @@ impl Target {
 
     /// How far it is known to have come.
     pub fn stage(&self) -> Stage {
-        if self.outcome == Outcome::Accepted { Stage::Accepted } else { Stage::Resolved }
+        if self.outcome == Outcome::Accepted {
+            Stage::Accepted
+        } else {
+            Stage::Resolved
+        }
     }
 
     /// The machine-readable cause where it was not delivered.
@@ -133,7 +137,10 @@ impl Report {
 
     /// How many targets have this status.
     pub fn count(&self, status: Status) -> usize {
-        self.targets.iter().filter(|target| target.status() == status).count()
+        self.targets
+            .iter()
+            .filter(|target| target.status() == status)
+            .count()
     }
 }
 
@@ -157,25 +164,41 @@ impl Coordinator {
             multicast: id,
             kind: Kind::Payload,
             payload: request.payload,
-            content_type: request.content_type.as_deref().unwrap_or(DEFAULT_CONTENT_TYPE).into(),
+            content_type: request
+                .content_type
+                .as_deref()
+                .unwrap_or(DEFAULT_CONTENT_TYPE)
+                .into(),
             published_at: Timestamp::now(),
             headers: request.headers,
         });
         let outcomes = self.fan_out(&config, &identities, &message, until).await;
         let targets = identities.into_iter().zip(outcomes);
-        let targets = targets.map(|(identity, outcome)| Target { identity, outcome }).collect();
-        let report = Report { id, position, targets };
-        self.shared.metrics.multicast(report.delivered(), report.targets.len() - report.delivered());
+        let targets = targets
+            .map(|(identity, outcome)| Target { identity, outcome })
+            .collect();
+        let report = Report {
+            id,
+            position,
+            targets,
+        };
+        let (targets, delivered) = (report.targets.len(), report.delivered());
+        self.shared.metrics.multicast(delivered, targets - delivered);
+        tracing::info!(namespace = config.namespace, multicast = %id, targets, delivered, "multicast");
         Ok(report)
     }
 
     fn check_multicast(&self, config: &Config, request: &Multicast) -> Result<(), Error> {
         if request.delivery != Delivery::AtMostOnce {
-            let message = "delivery beyond at-most-once needs a durability slot, which this namespace has not";
+            let message =
+                "delivery beyond at-most-once needs a durability slot, which this namespace has not";
             return Err(Error::Unsupported(message.to_owned()));
         }
         let most = self.messaging().capability().max_payload;
-        let limit = config.behavior.max_payload_bytes.map_or(most, |limit| limit.min(most));
+        let limit = config
+            .behavior
+            .max_payload_bytes
+            .map_or(most, |limit| limit.min(most));
         let size = request.payload.len();
         if size > limit {
             return Err(Error::PayloadTooLarge { size, limit });
@@ -193,7 +216,10 @@ impl Coordinator {
         let filter = compile(config, request.filter.as_ref())?;
         let consistency = request.consistency.unwrap_or(ReadConsistency::Consistent);
         self.freshen(config, consistency, None, None, deadline).await?;
-        let call = Call { epoch: Some(self.epoch()), deadline };
+        let call = Call {
+            epoch: Some(self.epoch()),
+            deadline,
+        };
         let leases = self.filter_leases(filter.as_deref(), call).await?;
         Ok(self.shared.directory.read(|view| {
             let head = view.head();
@@ -225,7 +251,9 @@ impl Coordinator {
             if unsent.is_empty() {
                 break;
             }
-            let pause = backoff.get_or_insert_with(|| Backoff::new(retry_policy(config))).pause();
+            let pause = backoff
+                .get_or_insert_with(|| Backoff::new(retry_policy(config)))
+                .pause();
             if timeout_at(deadline, sleep(pause)).await.is_err() {
                 break;
             }

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use prism_core::backoff::{Backoff, Policy};
 use prism_filter::{Document, merge_patch};
 use prism_slot::{
-    Applied, Call, DynRegistryStore, Error as SlotError, Identity, InvalidIdentity, Mode, Owner, Position, Put, Read, Record,
-    Registered, Renew, Renewed, RequestId, Revision, SessionId, Timestamp, Ttl, Unregister, Unregistered,
+    Applied, Call, DynRegistryStore, Error as SlotError, Identity, InvalidIdentity, Mode, Owner, Position,
+    Put, Read, Record, Registered, Renew, Renewed, RequestId, Revision, SessionId, Timestamp, Ttl,
+    Unregister, Unregistered,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -38,7 +39,13 @@ impl Register {
     /// A registration with the namespace's default lease that takes nothing over.
     pub fn new(identity: impl AsRef<str>, metadata: Document) -> Result<Self, InvalidIdentity> {
         let identity = Identity::new(identity)?;
-        Ok(Self { identity, metadata, ttl: None, replace: false, session: None })
+        Ok(Self {
+            identity,
+            metadata,
+            ttl: None,
+            replace: false,
+            session: None,
+        })
     }
 }
 
@@ -86,8 +93,15 @@ impl Coordinator {
             identity: request.identity,
             metadata,
             ttl,
-            mode: if request.replace { Mode::Replace } else { Mode::Create },
-            owner: Owner { session: request.session, ..Owner::default() },
+            mode: if request.replace {
+                Mode::Replace
+            } else {
+                Mode::Create
+            },
+            owner: Owner {
+                session: request.session,
+                ..Owner::default()
+            },
             max_identities: config.behavior.max_identities,
             request: RequestId::random(),
         };
@@ -115,13 +129,22 @@ impl Coordinator {
     ) -> Result<Vec<Result<Renewed, Error>>, Error> {
         let call = self.call(deadline).await?;
         let results = self.registry().renew(call, batch.clone()).await;
-        if results.iter().any(|result| matches!(result, Err(SlotError::EpochChanged { .. }))) {
+        if results
+            .iter()
+            .any(|result| matches!(result, Err(SlotError::EpochChanged { .. })))
+        {
             // A renewal is harmless to repeat.
             let call = self.call_in_new_epoch(deadline).await?;
             let results = self.registry().renew(call, batch).await;
-            return Ok(results.into_iter().map(|result| result.map_err(Error::from)).collect());
+            return Ok(results
+                .into_iter()
+                .map(|result| result.map_err(Error::from))
+                .collect());
         }
-        Ok(results.into_iter().map(|result| result.map_err(Error::from)).collect())
+        Ok(results
+            .into_iter()
+            .map(|result| result.map_err(Error::from))
+            .collect())
     }
 
     /// Changes metadata by merge patch; returns the record after it.
@@ -132,7 +155,9 @@ impl Coordinator {
         let config = self.config();
         loop {
             let read = self.get(request.identity.clone(), deadline).await?;
-            let record = read.record.ok_or_else(|| SlotError::NotFound(request.identity.clone()))?;
+            let record = read
+                .record
+                .ok_or_else(|| SlotError::NotFound(request.identity.clone()))?;
             check_fence(&request, &record)?;
             let before = Document::from_json(&record.metadata)?;
             let patched = merge_patch(&before, &request.patch)?;
@@ -250,7 +275,9 @@ impl Coordinator {
                 SlotError::EpochChanged { .. } if attempt < ATTEMPTS => {
                     call = self.call_in_new_epoch(deadline).await?;
                 }
-                SlotError::Unavailable { applied: Applied::No, .. } if attempt < ATTEMPTS => {
+                SlotError::Unavailable {
+                    applied: Applied::No, ..
+                } if attempt < ATTEMPTS => {
                     tracing::warn!(%error, attempt, "the registry slot did not take a call, trying again");
                     let pause = backoff.get_or_insert_with(|| Backoff::new(RETRY)).pause();
                     if timeout_at(deadline, sleep(pause)).await.is_err() {
@@ -269,10 +296,16 @@ impl Coordinator {
     }
 }
 
-const RETRY: Policy = Policy { base: Duration::from_millis(20), cap: Duration::from_millis(500) };
+const RETRY: Policy = Policy {
+    base: Duration::from_millis(20),
+    cap: Duration::from_millis(500),
+};
 
 fn missing_result() -> SlotError {
-    SlotError::Unreadable { backend: "slot", message: "a batch came back without a result".to_owned() }
+    SlotError::Unreadable {
+        backend: "slot",
+        message: "a batch came back without a result".to_owned(),
+    }
 }
 
 /// The lease to grant, by what was asked for and what the namespace allows.
@@ -289,13 +322,19 @@ fn granted_ttl(config: &Config, asked: Option<Duration>) -> Result<Option<Ttl>, 
     };
     match max {
         Some(max) if asked.is_zero() => {
-            return invalid(format!("the namespace requires a lease, ask for one of at most {max:?}"));
+            return invalid(format!(
+                "the namespace requires a lease, ask for one of at most {max:?}"
+            ));
         }
         Some(max) if asked > max => {
-            return invalid(format!("a lease of {asked:?} is longer than the namespace's maximum of {max:?}"));
+            return invalid(format!(
+                "a lease of {asked:?} is longer than the namespace's maximum of {max:?}"
+            ));
         }
         _ if asked > MAX_TTL => {
-            return invalid(format!("a lease of {asked:?} is out of range, at most {MAX_TTL:?} is possible"));
+            return invalid(format!(
+                "a lease of {asked:?} is out of range, at most {MAX_TTL:?} is possible"
+            ));
         }
         _ => {}
     }
@@ -304,11 +343,23 @@ fn granted_ttl(config: &Config, asked: Option<Duration>) -> Result<Option<Ttl>, 
 
 fn check_fence(request: &Update, record: &Record) -> Result<(), SlotError> {
     let identity = || request.identity.clone();
-    if request.generation.is_some_and(|generation| generation != record.generation) {
-        return Err(SlotError::StaleGeneration { identity: identity(), current: record.generation });
+    if request
+        .generation
+        .is_some_and(|generation| generation != record.generation)
+    {
+        return Err(SlotError::StaleGeneration {
+            identity: identity(),
+            current: record.generation,
+        });
     }
-    if request.if_revision.is_some_and(|revision| revision != record.revision) {
-        return Err(SlotError::Conflict { identity: identity(), current: record.revision });
+    if request
+        .if_revision
+        .is_some_and(|revision| revision != record.revision)
+    {
+        return Err(SlotError::Conflict {
+            identity: identity(),
+            current: record.revision,
+        });
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 use prism_slot::{
-    Cause, Change, Claim, DynMessaging, GapReason, Identity, Kind, Listener, Message, MulticastId, Outcome, Position,
-    Received, Timestamp,
+    Cause, Change, Claim, DynMessaging, GapReason, Identity, Kind, Listener, Message, MulticastId, Outcome,
+    Position, Received, Timestamp,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -133,28 +133,42 @@ impl Coordinator {
         let messaging = self.messaging();
         let listener = messaging.listen(&identity, deadline).await?;
         let (entry, end) = self.shared.sessions.enter(identity.clone());
-        let claim = self.registry().claim_session(call, identity.clone(), generation).await?;
+        let claim = self
+            .registry()
+            .claim_session(call, identity.clone(), generation)
+            .await?;
         self.shared.sessions.claimed(&entry, claim);
         self.announce(&identity, claim, deadline).await;
         if self.shared.closing.is_cancelled() {
             return Err(Error::Draining);
         }
         tracing::debug!(%identity, session = claim.session_seq, "subscribed");
-        Ok(Session { claim, listener, end, ended: false, entry: entry, _messaging: Kept(messaging) })
+        Ok(Session {
+            claim,
+            listener,
+            end,
+            ended: false,
+            entry: entry,
+            _messaging: Kept(messaging),
+        })
     }
 
     /// Tells the identity's other sessions, wherever they are, that a newer one took over.
     async fn announce(&self, identity: &Identity, claim: Claim, deadline: Instant) {
         let notice = Message {
             multicast: MulticastId::random(),
-            kind: Kind::Superseded { session_seq: claim.session_seq },
+            kind: Kind::Superseded {
+                session_seq: claim.session_seq,
+            },
             payload: bytes::Bytes::new(),
             content_type: "".into(),
             published_at: Timestamp::now(),
             headers: Vec::new(),
         };
         let messaging = self.messaging();
-        let outcomes = messaging.publish_batch(std::slice::from_ref(identity), Arc::new(notice), deadline).await;
+        let outcomes = messaging
+            .publish_batch(std::slice::from_ref(identity), Arc::new(notice), deadline)
+            .await;
         if !matches!(outcomes.as_slice(), [Outcome::Accepted]) {
             // The session itself works. An older one elsewhere may stay for a while and hear the same.
             tracing::warn!(%identity, ?outcomes, "could not tell older sessions that a newer one took over");
@@ -204,7 +218,12 @@ impl Drop for Entry {
 
 impl Sessions {
     pub(super) fn new(namespace: String, metrics: NamespaceMetrics) -> Self {
-        Self { namespace, metrics, next: AtomicU64::new(0), open: Mutex::default() }
+        Self {
+            namespace,
+            metrics,
+            next: AtomicU64::new(0),
+            open: Mutex::default(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -225,10 +244,26 @@ impl Sessions {
     fn enter(self: &Arc<Self>, identity: Identity) -> (Entry, watch::Receiver<Option<Closed>>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (end, ended) = watch::channel(None);
-        let session = Open { number, claim: None, removed: None, end };
-        self.open.lock().entry(identity.clone()).or_default().push(session);
+        let session = Open {
+            number,
+            claim: None,
+            removed: None,
+            end,
+        };
+        self.open
+            .lock()
+            .entry(identity.clone())
+            .or_default()
+            .push(session);
         self.metrics.sessions_changed(1);
-        (Entry { sessions: self.clone(), identity, number }, ended)
+        (
+            Entry {
+                sessions: self.clone(),
+                identity,
+                number,
+            },
+            ended,
+        )
     }
 
     fn claimed(&self, entry: &Entry, claim: Claim) {
@@ -241,14 +276,23 @@ impl Sessions {
                 {
                     session.end.send_replace(Some(reason));
                 }
-            } else if session.claim.is_some_and(|other| other.session_seq < claim.session_seq) {
+            } else if session
+                .claim
+                .is_some_and(|other| other.session_seq < claim.session_seq)
+            {
                 session.end.send_replace(Some(Closed::Superseded));
             }
         }
     }
 
     /// A registration is gone; its sessions end.
-    fn gone(&self, identity: &Identity, is_gone: impl Fn(Position) -> bool, generation: Position, reason: Closed) {
+    fn gone(
+        &self,
+        identity: &Identity,
+        is_gone: impl Fn(Position) -> bool,
+        generation: Position,
+        reason: Closed,
+    ) {
         let mut open = self.open.lock();
         for session in open.get_mut(identity).into_iter().flatten() {
             match session.claim {
@@ -271,9 +315,19 @@ impl Observer for Following {
         let sessions = &self.0;
         match change.cause {
             Cause::Registered | Cause::Updated => {}
-            Cause::Replaced => sessions.gone(identity, |other| other != generation, generation, Closed::Replaced),
+            Cause::Replaced => sessions.gone(
+                identity,
+                |other| other != generation,
+                generation,
+                Closed::Replaced,
+            ),
             Cause::Unregistered | Cause::Evicted => {
-                sessions.gone(identity, |other| other == generation, generation, Closed::Unregistered);
+                sessions.gone(
+                    identity,
+                    |other| other == generation,
+                    generation,
+                    Closed::Unregistered,
+                );
             }
             Cause::Expired => {
                 tracing::debug!(namespace = sessions.namespace, %identity, "expired");
@@ -293,7 +347,10 @@ impl Observer for Following {
         for (identity, sessions) in self.0.open.lock().iter() {
             let current = generation_of(identity);
             for session in sessions {
-                if session.claim.is_some_and(|claim| Some(claim.generation) != current) {
+                if session
+                    .claim
+                    .is_some_and(|claim| Some(claim.generation) != current)
+                {
                     session.end.send_replace(Some(Closed::Unregistered));
                 }
             }

@@ -35,11 +35,20 @@ pub(crate) enum InvalidCursor {
 
 impl Cursor {
     pub(crate) fn new(at: Position, digest: [u8; 16], total: u64, after: Bookmark) -> Self {
-        Self { epoch: at.epoch.0, revision: at.revision.0, digest, total, after }
+        Self {
+            epoch: at.epoch.0,
+            revision: at.revision.0,
+            digest,
+            total,
+            after,
+        }
     }
 
     pub(crate) fn position(&self) -> Position {
-        Position { epoch: Epoch(self.epoch), revision: Revision(self.revision) }
+        Position {
+            epoch: Epoch(self.epoch),
+            revision: Revision(self.revision),
+        }
     }
 
     /// The text that a client holds.
@@ -59,7 +68,9 @@ impl Cursor {
             return Err(InvalidCursor::Newer);
         }
         let (given, body) = rest.split_at_checked(TAG_BYTES).ok_or(InvalidCursor::Forged)?;
-        keyed(secret, body).verify_truncated_left(given).map_err(|_| InvalidCursor::Forged)?;
+        keyed(secret, body)
+            .verify_truncated_left(given)
+            .map_err(|_| InvalidCursor::Forged)?;
         let cursor: Self = serde_json::from_slice(body).map_err(|_| InvalidCursor::Forged)?;
         if cursor.digest != digest {
             return Err(InvalidCursor::OtherQuery);
@@ -102,8 +113,19 @@ mod tests {
     use super::*;
 
     fn cursor() -> Cursor {
-        let at = Position { epoch: Epoch(u64::MAX), revision: Revision(7) };
-        Cursor::new(at, digest(&["filter"]), 12, Bookmark { values: Vec::new(), identity: "a".into() })
+        let at = Position {
+            epoch: Epoch(u64::MAX),
+            revision: Revision(7),
+        };
+        Cursor::new(
+            at,
+            digest(&["filter"]),
+            12,
+            Bookmark {
+                values: Vec::new(),
+                identity: "a".into(),
+            },
+        )
     }
 
     #[test]
@@ -120,18 +142,30 @@ mod tests {
             forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
             let forged = String::from_utf8(forged).unwrap();
             let opened = Cursor::open(&forged, &[1; 16], digest(&["filter"]));
-            assert!(matches!(opened, Err(InvalidCursor::Forged | InvalidCursor::Newer)), "at {at}: {opened:?}");
+            assert!(
+                matches!(opened, Err(InvalidCursor::Forged | InvalidCursor::Newer)),
+                "at {at}: {opened:?}"
+            );
         }
         for nonsense in ["", "x", "AQ", "ü"] {
-            assert_eq!(Cursor::open(nonsense, &[1; 16], [0; 16]), Err(InvalidCursor::Forged));
+            assert_eq!(
+                Cursor::open(nonsense, &[1; 16], [0; 16]),
+                Err(InvalidCursor::Forged)
+            );
         }
     }
 
     #[test]
     fn a_cursor_belongs_to_its_namespace_and_its_query() {
         let text = cursor().seal(&[1; 16]);
-        assert_eq!(Cursor::open(&text, &[2; 16], digest(&["filter"])), Err(InvalidCursor::Forged));
-        assert_eq!(Cursor::open(&text, &[1; 16], digest(&["other"])), Err(InvalidCursor::OtherQuery));
+        assert_eq!(
+            Cursor::open(&text, &[2; 16], digest(&["filter"])),
+            Err(InvalidCursor::Forged)
+        );
+        assert_eq!(
+            Cursor::open(&text, &[1; 16], digest(&["other"])),
+            Err(InvalidCursor::OtherQuery)
+        );
         assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
     }
 }

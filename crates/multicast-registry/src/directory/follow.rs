@@ -34,7 +34,10 @@ const SCAN_HOLD: Duration = Duration::from_secs(30);
 /// How long one call to the slot may take in the background.
 const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How failed attempts to build the view are spaced.
-const REBUILD: Policy = Policy { base: Duration::from_millis(50), cap: Duration::from_secs(2) };
+const REBUILD: Policy = Policy {
+    base: Duration::from_millis(50),
+    cap: Duration::from_secs(2),
+};
 
 /// Told of what happens to registrations, in order. Called with the view's lock held, so it must not
 /// wait and must not read the directory.
@@ -58,7 +61,9 @@ pub enum Unavailable {
 }
 
 fn because(error: Option<&Error>) -> String {
-    error.map_or_else(String::new, |error| format!(", which failed last because {error}"))
+    error.map_or_else(String::new, |error| {
+        format!(", which failed last because {error}")
+    })
 }
 
 /// The materialized view of one namespace. Clones share it.
@@ -104,7 +109,9 @@ impl Directory {
             current_at: Mutex::new(Instant::now()),
             wake: Notify::new(),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Keeps the view in step until cancelled. Exactly one task runs this.
@@ -252,7 +259,10 @@ impl Directory {
         let store = self.store();
         loop {
             let head = self.head();
-            let call = Call { epoch: Some(head.epoch), deadline };
+            let call = Call {
+                epoch: Some(head.epoch),
+                deadline,
+            };
             let sync = store.sync(call, head.revision, SYNC_LIMIT).await?;
             self.apply(sync.changes)?;
             if !sync.more {
@@ -269,10 +279,12 @@ impl Directory {
             return Ok(());
         }
         let store = self.store();
-        let documents = changes.iter().map(|change| match View::needs_document(change.cause) {
-            true => document(&change.record, store.capability().backend),
-            false => Ok(Document::empty()),
-        });
+        let documents = changes
+            .iter()
+            .map(|change| match View::needs_document(change.cause) {
+                true => document(&change.record, store.capability().backend),
+                false => Ok(Document::empty()),
+            });
         let documents = documents.collect::<Result<Vec<_>, _>>()?;
         let now = std::time::Instant::now();
         let mut view = self.shared.view.write();
@@ -332,7 +344,9 @@ impl Directory {
         let horizon = view.horizon();
         *view = View::new(scanned.head, horizon, documents);
         let generation_of = |identity: &Identity| view.get(identity.as_str()).map(|row| row.generation);
-        self.shared.observer.rebuilt(&generation_of, scanned.records.len());
+        self.shared
+            .observer
+            .rebuilt(&generation_of, scanned.records.len());
         *self.shared.secret.lock() = scanned.secret;
         drop(view);
         self.shared.completed.store(number, Ordering::Release);
@@ -349,20 +363,35 @@ struct Scanned {
 }
 
 fn background(epoch: Option<Epoch>) -> Call {
-    Call { epoch, deadline: Instant::now() + BACKGROUND_TIMEOUT }
+    Call {
+        epoch,
+        deadline: Instant::now() + BACKGROUND_TIMEOUT,
+    }
 }
 
 impl Scanned {
     async fn begin(store: &dyn DynRegistryStore) -> Result<Self, Error> {
         let page = |epoch, cursor| {
-            let scan = Scan { cursor, limit: SCAN_LIMIT, hold: SCAN_HOLD };
+            let scan = Scan {
+                cursor,
+                limit: SCAN_LIMIT,
+                hold: SCAN_HOLD,
+            };
             store.scan(background(epoch), scan)
         };
         let first = page(None, None).await?;
-        let mut scanned = Self { head: first.head, secret: first.secret, records: HashMap::new() };
+        let mut scanned = Self {
+            head: first.head,
+            secret: first.secret,
+            records: HashMap::new(),
+        };
         let (mut records, mut next) = (first.records, first.next);
         loop {
-            scanned.records.extend(records.into_iter().map(|record| (record.identity.clone(), record)));
+            scanned.records.extend(
+                records
+                    .into_iter()
+                    .map(|record| (record.identity.clone(), record)),
+            );
             let Some(cursor) = next else { return Ok(scanned) };
             let page = page(Some(scanned.head.epoch), Some(cursor)).await?;
             (records, next) = (page.records, page.next);
@@ -385,14 +414,18 @@ impl Scanned {
     }
 
     fn apply(&mut self, change: &Change) {
-        let known = self.records.get(&change.record.identity).map_or(Revision::ZERO, |record| record.revision);
+        let known = self
+            .records
+            .get(&change.record.identity)
+            .map_or(Revision::ZERO, |record| record.revision);
         if change.revision < known {
             return;
         }
         if change.cause.removes() {
             self.records.remove(&change.record.identity);
         } else {
-            self.records.insert(change.record.identity.clone(), change.record.clone());
+            self.records
+                .insert(change.record.identity.clone(), change.record.clone());
         }
     }
 }

@@ -22,7 +22,10 @@ impl Order {
     /// From rows that are sorted already.
     pub(crate) fn from_sorted(ids: &[RowId]) -> Self {
         // Not quite full, so that the first insertions do not split every leaf.
-        Self { leaves: ids.chunks(LEAF_MAX * 3 / 4).map(<[RowId]>::to_vec).collect(), len: ids.len() }
+        Self {
+            leaves: ids.chunks(LEAF_MAX * 3 / 4).map(<[RowId]>::to_vec).collect(),
+            len: ids.len(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -92,7 +95,9 @@ impl Order {
 
     /// The leaf in which a key is or would be.
     fn leaf_of(&self, rows: &Rows, key: (&str, u64)) -> usize {
-        self.leaves.partition_point(|leaf| sort_key(rows.get(leaf[0])) <= key).saturating_sub(1)
+        self.leaves
+            .partition_point(|leaf| sort_key(rows.get(leaf[0])) <= key)
+            .saturating_sub(1)
     }
 
     fn find(&self, rows: &Rows, id: RowId) -> Option<(usize, usize)> {

@@ -75,16 +75,32 @@ impl View {
             (_, []) => self.select_by_identity(at, query),
             (_, sort) => self.select_sorted(at, query, sort),
         };
-        Found { rows: Selection::new(self.rows(), ids), total, more }
+        Found {
+            rows: Selection::new(self.rows(), ids),
+            total,
+            more,
+        }
     }
 
     /// Everything that matches, in the order of identities.
-    pub(crate) fn matching(&self, at: Revision, filter: Option<&Compiled>, leases: Option<&Leases>) -> Vec<&Row> {
-        let query = Query { filter, leases, ..Query::default() };
+    pub(crate) fn matching(
+        &self,
+        at: Revision,
+        filter: Option<&Compiled>,
+        leases: Option<&Leases>,
+    ) -> Vec<&Row> {
+        let query = Query {
+            filter,
+            leases,
+            ..Query::default()
+        };
         if filter.is_none() && at == self.head().revision {
             return self.open().iter().map(|id| self.rows().get(id)).collect();
         }
-        self.visible(at, None).map(|id| self.rows().get(id)).filter(|row| query.matches(row)).collect()
+        self.visible(at, None)
+            .map(|id| self.rows().get(id))
+            .filter(|row| query.matches(row))
+            .collect()
     }
 
     /// Registrations at the head, of which nothing is asked but their order.
@@ -94,7 +110,11 @@ impl View {
         let mut ids = match query.after {
             None if query.offset == 0 => self.open().first(wanted),
             None => self.open().iter().skip(query.offset).take(wanted).collect(),
-            Some(after) => self.open().iter_after(self.rows(), &after.identity).take(wanted).collect(),
+            Some(after) => self
+                .open()
+                .iter_after(self.rows(), &after.identity)
+                .take(wanted)
+                .collect(),
         };
         let more = ids.len() > query.limit;
         ids.truncate(query.limit);
@@ -103,7 +123,9 @@ impl View {
 
     fn select_by_identity(&self, at: Revision, query: &Query<'_>) -> (Vec<RowId>, u64, bool) {
         let after = query.after.map(|after| after.identity.as_str());
-        let matching = self.visible(at, after).filter(|&id| query.matches(self.rows().get(id)));
+        let matching = self
+            .visible(at, after)
+            .filter(|&id| query.matches(self.rows().get(id)));
         let (mut ids, mut count) = (Vec::new(), 0_usize);
         let end = query.offset.saturating_add(query.limit);
         for id in matching {
@@ -121,7 +143,10 @@ impl View {
 
     fn select_sorted(&self, at: Revision, query: &Query<'_>, sort: &[SortKey]) -> (Vec<RowId>, u64, bool) {
         let row = |id: RowId| self.rows().get(id);
-        let mut ids: Vec<RowId> = self.visible(at, None).filter(|&id| query.matches(row(id))).collect();
+        let mut ids: Vec<RowId> = self
+            .visible(at, None)
+            .filter(|&id| query.matches(row(id)))
+            .collect();
         let total = query.total.unwrap_or(ids.len() as u64);
         if let Some(after) = query.after {
             ids.retain(|&id| compare_to_bookmark(row(id), after, sort).is_gt());
@@ -155,8 +180,12 @@ impl View {
             None => self.closed().iter().collect(),
         };
         let open = open.filter(move |&id| rows.get(id).is_visible_at(at));
-        let closed = closed.into_iter().filter(move |&id| rows.get(id).is_visible_at(at));
-        Box::new(merge(open, closed, move |&one, &other| rows.get(one).identity < rows.get(other).identity))
+        let closed = closed
+            .into_iter()
+            .filter(move |&id| rows.get(id).is_visible_at(at));
+        Box::new(merge(open, closed, move |&one, &other| {
+            rows.get(one).identity < rows.get(other).identity
+        }))
     }
 }
 
@@ -164,7 +193,10 @@ impl Query<'_> {
     fn matches(&self, row: &Row) -> bool {
         let Some(filter) = self.filter else { return true };
         match self.leases.and_then(|leases| leases.get(&row.identity)) {
-            Some(expires_at) => filter.matches(&Leased { row, expires_at: *expires_at }),
+            Some(expires_at) => filter.matches(&Leased {
+                row,
+                expires_at: *expires_at,
+            }),
             None => filter.matches(row),
         }
     }
@@ -255,7 +287,10 @@ pub(crate) fn bookmark(row: &Row, sort: &[SortKey]) -> Bookmark {
         Some(ValueRef::String(value)) => SortValue::String(value.to_owned()),
         Some(_) => SortValue::Other,
     };
-    Bookmark { values: sort.iter().map(value).collect(), identity: row.identity.as_str().to_owned() }
+    Bookmark {
+        values: sort.iter().map(value).collect(),
+        identity: row.identity.as_str().to_owned(),
+    }
 }
 
 fn compare(one: &Row, other: &Row, sort: &[SortKey]) -> Ordering {
@@ -272,7 +307,11 @@ fn compare_to_bookmark(row: &Row, bookmark: &Bookmark, sort: &[SortKey]) -> Orde
         let order = value.compare(value_at(row, &key.path)).reverse();
         if key.descending { order.reverse() } else { order }
     };
-    let first = sort.iter().zip(&bookmark.values).map(by_key).find(|order| order.is_ne());
+    let first = sort
+        .iter()
+        .zip(&bookmark.values)
+        .map(by_key)
+        .find(|order| order.is_ne());
     first.unwrap_or_else(|| row.identity.as_str().cmp(&bookmark.identity))
 }
 

@@ -122,7 +122,9 @@ pub(crate) struct Chunk(Box<[OnceLock<Row>]>);
 
 impl Chunk {
     fn new() -> Arc<Self> {
-        Arc::new(Self(std::iter::repeat_with(OnceLock::new).take(CHUNK_ROWS).collect()))
+        Arc::new(Self(
+            std::iter::repeat_with(OnceLock::new).take(CHUNK_ROWS).collect(),
+        ))
     }
 
     fn row(&self, id: RowId) -> &Row {
@@ -172,7 +174,10 @@ impl Rows {
     }
 
     fn open_chunk(&mut self) -> usize {
-        let slot = Slot { chunk: Chunk::new(), live: 0 };
+        let slot = Slot {
+            chunk: Chunk::new(),
+            live: 0,
+        };
         if let Some(number) = self.free.pop() {
             self.chunks[number] = slot;
             return number;
@@ -201,7 +206,9 @@ impl Rows {
     pub(crate) fn release(&mut self, id: RowId, mut moved: impl FnMut(&Self, RowId, RowId)) {
         let number = chunk_number(id);
         self.chunks[number].live -= 1;
-        let filling = self.tail.is_some_and(|(tail, index)| tail == number && index < CHUNK_ROWS);
+        let filling = self
+            .tail
+            .is_some_and(|(tail, index)| tail == number && index < CHUNK_ROWS);
         if filling {
             return;
         }
@@ -217,7 +224,9 @@ impl Rows {
     fn evacuate(&mut self, number: usize, moved: &mut impl FnMut(&Self, RowId, RowId)) {
         let chunk = self.chunks[number].chunk.clone();
         for (index, row) in chunk.0.iter().enumerate() {
-            let Some(row) = row.get().filter(|row| row.is_open()) else { continue };
+            let Some(row) = row.get().filter(|row| row.is_open()) else {
+                continue;
+            };
             let (from, to) = (((number << CHUNK_BITS) | index) as RowId, self.push(row.moved()));
             moved(self, from, to);
             // Never open again: a row moves once.
@@ -266,7 +275,9 @@ impl Selection {
     /// The rows in the order of the answer.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Row> {
         self.ids.iter().map(|&id| {
-            let at = self.chunks.partition_point(|(number, _)| *number < chunk_number(id));
+            let at = self
+                .chunks
+                .partition_point(|(number, _)| *number < chunk_number(id));
             self.chunks[at].1.row(id)
         })
     }

@@ -17,7 +17,10 @@ use super::{
 type Step = (u8, Option<(u8, u8)>);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    proptest::collection::vec((0_u8..40, proptest::option::weighted(0.7, (0_u8..5, 0_u8..20))), 0..400)
+    proptest::collection::vec(
+        (0_u8..40, proptest::option::weighted(0.7, (0_u8..5, 0_u8..20))),
+        0..400,
+    )
 }
 
 fn identity(number: u8) -> Identity {
@@ -42,7 +45,10 @@ fn record(name: u8, document: &Document, revision: Revision) -> Arc<Record> {
         updated_at: Timestamp(revision.0 as i64),
         ttl: None,
         expires_at: None,
-        generation: Position { epoch: Epoch(1), revision },
+        generation: Position {
+            epoch: Epoch(1),
+            revision,
+        },
         revision,
         owner: Owner::default(),
     })
@@ -52,7 +58,10 @@ type State = BTreeMap<Identity, Document>;
 
 /// Applies steps to a view and keeps every state of a model, indexed by revision.
 fn play(horizon: Horizon, steps: &[Step]) -> (View, Vec<State>) {
-    let origin = Position { epoch: Epoch(1), revision: Revision::ZERO };
+    let origin = Position {
+        epoch: Epoch(1),
+        revision: Revision::ZERO,
+    };
     let mut view = View::new(origin, horizon, Vec::new());
     let (mut states, now) = (vec![State::new()], std::time::Instant::now());
     for (name, written) in steps {
@@ -67,7 +76,11 @@ fn play(horizon: Horizon, steps: &[Step]) -> (View, Vec<State>) {
             (Some(_), false) => Cause::Registered,
         };
         let document = document.unwrap_or_else(Document::empty);
-        let change = Change { revision, cause, record: record(*name, &document, revision) };
+        let change = Change {
+            revision,
+            cause,
+            record: record(*name, &document, revision),
+        };
         if cause.removes() {
             state.remove(&identity(*name));
         } else {
@@ -84,7 +97,10 @@ fn play(horizon: Horizon, steps: &[Step]) -> (View, Vec<State>) {
 fn expected(state: &State, filter: &Filter, sort: &[SortKey]) -> Vec<String> {
     let compiled = filter.compile(&Limits::default()).unwrap();
     let rows = state.iter().map(|(identity, document)| {
-        let record = Record { identity: identity.clone(), ..(*record(0, document, Revision(1))).clone() };
+        let record = Record {
+            identity: identity.clone(),
+            ..(*record(0, document, Revision(1))).clone()
+        };
         Row::new(&record, document.clone())
     });
     let mut rows: Vec<Row> = rows.filter(|row| compiled.matches(row)).collect();
@@ -94,7 +110,10 @@ fn expected(state: &State, filter: &Filter, sort: &[SortKey]) -> Vec<String> {
             let order = rank(one).partial_cmp(&rank(other)).unwrap();
             if key.descending { order.reverse() } else { order }
         };
-        sort.iter().map(by).find(|order| order.is_ne()).unwrap_or_else(|| one.identity().cmp(other.identity()))
+        sort.iter()
+            .map(by)
+            .find(|order| order.is_ne())
+            .unwrap_or_else(|| one.identity().cmp(other.identity()))
     });
     rows.iter().map(|row| row.identity().to_string()).collect()
 }
@@ -111,12 +130,25 @@ fn reference_key(row: &Row, path: &Path) -> (u8, f64, String) {
     }
 }
 
-fn pages(view: &View, at: Revision, filter: &Filter, sort: &[SortKey], limit: usize) -> (Vec<String>, Vec<u64>) {
+fn pages(
+    view: &View,
+    at: Revision,
+    filter: &Filter,
+    sort: &[SortKey],
+    limit: usize,
+) -> (Vec<String>, Vec<u64>) {
     let compiled = filter.compile(&Limits::default()).unwrap();
     let filter = (!filter.is_empty()).then_some(&compiled);
     let (mut names, mut totals, mut after, mut total) = (Vec::new(), Vec::new(), None, None);
     loop {
-        let query = Query { filter, sort, after: after.as_ref(), limit, total, ..Query::default() };
+        let query = Query {
+            filter,
+            sort,
+            after: after.as_ref(),
+            limit,
+            total,
+            ..Query::default()
+        };
         let found = view.select(at, &query);
         names.extend(found.rows.iter().map(|row| row.identity().to_string()));
         totals.push(found.total);
@@ -140,7 +172,10 @@ fn filters() -> impl Strategy<Value = Filter> {
 }
 
 fn sorts() -> impl Strategy<Value = Vec<SortKey>> {
-    let key = |path: &str, descending| SortKey { path: Path::parse(path).unwrap(), descending };
+    let key = |path: &str, descending| SortKey {
+        path: Path::parse(path).unwrap(),
+        descending,
+    };
     prop_oneof![
         Just(vec![]),
         any::<bool>().prop_map(move |descending| vec![key("level", descending)]),
@@ -177,15 +212,24 @@ proptest! {
 
 #[test]
 fn point_reads_see_the_head() {
-    let (view, _) = play(Horizon::default(), &[(1, Some((3, 1))), (2, Some((3, 2))), (1, None), (2, Some((4, 3)))]);
+    let (view, _) = play(
+        Horizon::default(),
+        &[(1, Some((3, 1))), (2, Some((3, 2))), (1, None), (2, Some((4, 3)))],
+    );
     assert!(view.get("id-1").is_none());
-    assert_eq!(view.get("id-2").unwrap().document().to_json(), br#"{"level":3,"status":"s4"}"#);
+    assert_eq!(
+        view.get("id-2").unwrap().document().to_json(),
+        br#"{"level":3,"status":"s4"}"#
+    );
 }
 
 /// Enough churn that chunks empty, move and are used again.
 #[test]
 fn churn_neither_loses_rows_nor_grows_without_bound() {
-    let horizon = Horizon { age: Duration::ZERO, bytes: 0 };
+    let horizon = Horizon {
+        age: Duration::ZERO,
+        bytes: 0,
+    };
     let mut steps: Vec<Step> = Vec::new();
     for round in 0..400_u32 {
         steps.extend((0..40_u8).map(|name| (name, Some((3, (round % 20) as u8)))));
@@ -194,18 +238,36 @@ fn churn_neither_loses_rows_nor_grows_without_bound() {
     let (view, states) = play(horizon, &steps);
     let (names, _) = pages(&view, view.head().revision, &Filter::new(), &[], 1_000);
     assert_eq!(names, expected(states.last().unwrap(), &Filter::new(), &[]));
-    assert!(view.chunk_count() <= 4, "{} chunks for {} rows", view.chunk_count(), names.len());
+    assert!(
+        view.chunk_count() <= 4,
+        "{} chunks for {} rows",
+        view.chunk_count(),
+        names.len()
+    );
 }
 
 #[test]
 fn an_answer_outlives_the_rows_it_selected() {
-    let horizon = Horizon { age: Duration::ZERO, bytes: 0 };
+    let horizon = Horizon {
+        age: Duration::ZERO,
+        bytes: 0,
+    };
     let (mut view, _) = play(horizon, &[(1, Some((3, 1)))]);
-    let found = view.select(view.head().revision, &Query { limit: 10, ..Query::default() });
+    let found = view.select(
+        view.head().revision,
+        &Query {
+            limit: 10,
+            ..Query::default()
+        },
+    );
     for revision in 2..2_000 {
         let document = metadata((3, 2));
         let record = record(1, &document, Revision(revision));
-        let change = Change { revision: Revision(revision), cause: Cause::Replaced, record };
+        let change = Change {
+            revision: Revision(revision),
+            cause: Cause::Replaced,
+            record,
+        };
         view.apply(&change, document, std::time::Instant::now());
         view.collect(std::time::Instant::now());
     }

@@ -26,7 +26,10 @@ pub struct Horizon {
 
 impl Default for Horizon {
     fn default() -> Self {
-        Self { age: Duration::from_secs(60), bytes: 64 << 20 }
+        Self {
+            age: Duration::from_secs(60),
+            bytes: 64 << 20,
+        }
     }
 }
 
@@ -85,7 +88,14 @@ impl View {
 
     /// A view that follows no history yet.
     pub(crate) fn unbuilt(horizon: Horizon) -> Self {
-        Self::new(Position { epoch: Epoch(0), revision: Revision::ZERO }, horizon, Vec::new())
+        Self::new(
+            Position {
+                epoch: Epoch(0),
+                revision: Revision::ZERO,
+            },
+            horizon,
+            Vec::new(),
+        )
     }
 
     pub(crate) fn head(&self) -> Position {
@@ -145,7 +155,9 @@ impl View {
             if !past && self.retired_bytes <= self.horizon.bytes {
                 return;
             }
-            let Some(Retired { id, size, .. }) = self.retired.pop_front() else { return };
+            let Some(Retired { id, size, .. }) = self.retired.pop_front() else {
+                return;
+            };
             self.retired_bytes -= size;
             self.floor = self.floor.max(self.rows.get(id).to());
             self.closed.remove(&self.rows, id);
@@ -161,7 +173,9 @@ impl View {
 
     /// Closes the open row of an identity, if there is one.
     fn retire(&mut self, identity: &Identity, at: Revision, now: Instant) {
-        let Some(id) = self.unindex(identity.as_str()) else { return };
+        let Some(id) = self.unindex(identity.as_str()) else {
+            return;
+        };
         let row = self.rows.get(id);
         let size = row.size();
         self.open.remove(&self.rows, id);
@@ -172,7 +186,13 @@ impl View {
     }
 
     fn release(&mut self, id: RowId) {
-        let Self { rows, open, by_identity, hasher, .. } = self;
+        let Self {
+            rows,
+            open,
+            by_identity,
+            hasher,
+            ..
+        } = self;
         rows.release(id, |rows, before, after| {
             let identity = rows.get(after).identity.as_str();
             open.replace(rows, before, after);
@@ -183,18 +203,30 @@ impl View {
     }
 
     fn index(&mut self, id: RowId) {
-        let Self { rows, by_identity, hasher, .. } = self;
+        let Self {
+            rows,
+            by_identity,
+            hasher,
+            ..
+        } = self;
         let hash = |&id: &RowId| hasher.hash_one(rows.get(id).identity.as_str());
         by_identity.insert_unique(hash(&id), id, hash);
     }
 
     fn find(&self, identity: &str) -> Option<RowId> {
         let same = |&id: &RowId| self.rows.get(id).identity.as_str() == identity;
-        self.by_identity.find(self.hasher.hash_one(identity), same).copied()
+        self.by_identity
+            .find(self.hasher.hash_one(identity), same)
+            .copied()
     }
 
     fn unindex(&mut self, identity: &str) -> Option<RowId> {
-        let Self { rows, by_identity, hasher, .. } = self;
+        let Self {
+            rows,
+            by_identity,
+            hasher,
+            ..
+        } = self;
         let same = |&id: &RowId| rows.get(id).identity.as_str() == identity;
         let entry = by_identity.find_entry(hasher.hash_one(identity), same).ok()?;
         Some(entry.remove().0)

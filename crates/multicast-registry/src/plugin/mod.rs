@@ -1,7 +1,10 @@
 //! The pattern as a plugin: what the SDK calls as the proxy, or a configuration file, says.
 
 mod health;
+mod manifest;
 mod namespace;
+
+pub use manifest::manifest;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -84,7 +87,10 @@ impl Plugin for MulticastRegistry {
         let tree = Value::Object(request.config);
         let namespace = Namespace::read(Some(&request.namespace), &tree).map_err(|error| refusal(&error))?;
         if namespace.name != request.namespace {
-            let message = format!("the configuration is for `{}`, not `{}`", namespace.name, request.namespace);
+            let message = format!(
+                "the configuration is for `{}`, not `{}`",
+                namespace.name, request.namespace
+            );
             return Err(Refusal::new(message).key("name"));
         }
         let scope = namespace.slots.scope();
@@ -101,7 +107,10 @@ impl Plugin for MulticastRegistry {
                 self.namespaces.insert(known.coordinator().clone());
             }
         }
-        Ok(Initialized { scope: wire_scope(scope), extra: BTreeMap::new() })
+        Ok(Initialized {
+            scope: wire_scope(scope),
+            extra: BTreeMap::new(),
+        })
     }
 
     async fn remove(&self, namespace: &str) -> Result<(), Refusal> {
@@ -122,7 +131,10 @@ impl Plugin for MulticastRegistry {
     }
 
     async fn start(&self) -> Result<(), Refusal> {
-        tracing::info!(namespaces = self.namespaces.all().len(), "coordinator ready for operations");
+        tracing::info!(
+            namespaces = self.namespaces.all().len(),
+            "coordinator ready for operations"
+        );
         Ok(())
     }
 
@@ -141,7 +153,10 @@ impl Plugin for MulticastRegistry {
         mutations.close();
         let _ = tokio::time::timeout_at(deadline, mutations.wait()).await;
         let aborted = mutations.len();
-        Drained { drained: (sessions + under_way - aborted) as u64, aborted: aborted as u64 }
+        Drained {
+            drained: (sessions + under_way - aborted) as u64,
+            aborted: aborted as u64,
+        }
     }
 
     async fn stop(&self, deadline: Instant) -> Result<(), Refusal> {
@@ -180,7 +195,11 @@ fn refusal(error: &ConfigError) -> Refusal {
     match keys.as_slice() {
         [slots, slot, rest @ ..] if slots == "slots" || slots == "backend_slots" => {
             let refusal = refusal.slot(slot);
-            if rest.is_empty() { refusal } else { refusal.key(rest.join(".")) }
+            if rest.is_empty() {
+                refusal
+            } else {
+                refusal.key(rest.join("."))
+            }
         }
         [] => refusal,
         keys => refusal.key(keys.join(".")),

@@ -33,7 +33,9 @@ impl Running {
         metrics: &Metrics,
         tasks: &TaskTracker,
     ) -> Result<Self, Refusal> {
-        let registry = open_registry(&namespace, tasks).await.map_err(|error| in_slot("registry", &error))?;
+        let registry = open_registry(&namespace, tasks)
+            .await
+            .map_err(|error| in_slot("registry", &error))?;
         announce("registry", registry.slot.capability().backend);
         let messaging = match open_messaging(&namespace, tasks).await {
             Ok(messaging) => messaging,
@@ -47,7 +49,12 @@ impl Running {
         let metrics = metrics.namespace(&namespace.name);
         let coordinator = Coordinator::with_metrics(config_of(&namespace), slots.0, slots.1, None, metrics);
         tracing::info!(namespace = namespace.name, "coordinator initialized");
-        Ok(Self { namespace, registry, messaging, coordinator })
+        Ok(Self {
+            namespace,
+            registry,
+            messaging,
+            coordinator,
+        })
     }
 
     pub(super) fn coordinator(&self) -> &Coordinator {
@@ -67,7 +74,11 @@ impl Running {
                 return Err(Refusal::new(message).slot(slot));
             }
             let started = Self::start(next, metrics, tasks).await?;
-            tracing::info!(namespace = started.namespace.name, slot, "the namespace starts over on other data");
+            tracing::info!(
+                namespace = started.namespace.name,
+                slot,
+                "the namespace starts over on other data"
+            );
             std::mem::replace(self, started).coordinator.close().await;
             return Ok(());
         }
@@ -76,7 +87,10 @@ impl Running {
         let messaging = self.changed_messaging(&next, tasks).await?;
         if let Some(opened) = registry {
             self.registry = opened;
-            self.coordinator.replace_registry(self.registry.slot.clone()).close().await;
+            self.coordinator
+                .replace_registry(self.registry.slot.clone())
+                .close()
+                .await;
         }
         if let Some(opened) = messaging {
             self.messaging = opened;
@@ -110,7 +124,10 @@ impl Running {
         if now.same_settings(then) || self.registry.retune(then) {
             return Ok(None);
         }
-        open_registry(next, tasks).await.map(Some).map_err(|error| in_slot("registry", &error))
+        open_registry(next, tasks)
+            .await
+            .map(Some)
+            .map_err(|error| in_slot("registry", &error))
     }
 
     async fn changed_messaging(
@@ -122,7 +139,10 @@ impl Running {
         if now.same_settings(then) || self.messaging.retune(then) {
             return Ok(None);
         }
-        open_messaging(next, tasks).await.map(Some).map_err(|error| in_slot("messaging", &error))
+        open_messaging(next, tasks)
+            .await
+            .map(Some)
+            .map_err(|error| in_slot("messaging", &error))
     }
 }
 

@@ -33,19 +33,27 @@ pub(super) fn fill(
     if missing.is_empty() {
         return Ok(document);
     }
-    let Value::Object(mut tree) = document.to_value() else { return Ok(document) };
+    let Value::Object(mut tree) = document.to_value() else {
+        return Ok(document);
+    };
     for (path, value) in missing {
         insert(&mut tree, path, value)?;
     }
-    Document::from_value(&Value::Object(tree))
-        .map_err(|error| Violation { field: error.path().unwrap_or_default().to_owned(), problem: error.to_string() })
+    Document::from_value(&Value::Object(tree)).map_err(|error| Violation {
+        field: error.path().unwrap_or_default().to_owned(),
+        problem: error.to_string(),
+    })
 }
 
 fn insert(tree: &mut Map<String, Value>, path: &Path, value: Value) -> Result<(), Violation> {
-    let Some((last, parents)) = path.keys().split_last() else { return Ok(()) };
+    let Some((last, parents)) = path.keys().split_last() else {
+        return Ok(());
+    };
     let mut at = tree;
     for parent in parents {
-        let below = at.entry(parent.to_string()).or_insert_with(|| Value::Object(Map::new()));
+        let below = at
+            .entry(parent.to_string())
+            .or_insert_with(|| Value::Object(Map::new()));
         let Value::Object(below) = below else {
             return Err(violation(path, "cannot be filled in, what holds it is no object"));
         };
@@ -68,7 +76,10 @@ pub(super) fn all(schema: &Schema, document: &Document) -> Result<(), Violation>
         for (key, _) in document.root().iter() {
             let known = |field: &Field| field.path.keys().first().is_some_and(|first| **first == *key);
             if !schema.fields.iter().any(known) {
-                return Err(Violation { field: key.to_owned(), problem: "is not in the schema".to_owned() });
+                return Err(Violation {
+                    field: key.to_owned(),
+                    problem: "is not in the schema".to_owned(),
+                });
             }
         }
     }
@@ -86,7 +97,9 @@ pub(super) fn value(field: &Field, value: &Value) -> Result<(), String> {
 
 fn one(field: &Field, found: ValueRef<'_>) -> Result<(), String> {
     conforms(&field.kind, found)?;
-    let Some(most) = field.max_length else { return Ok(()) };
+    let Some(most) = field.max_length else {
+        return Ok(());
+    };
     let length = match found {
         ValueRef::String(text) => text.chars().count(),
         ValueRef::Array(items) => items.len(),
@@ -109,9 +122,7 @@ fn conforms(kind: &Type, found: ValueRef<'_>) -> Result<(), String> {
         (Type::Timestamp, ValueRef::String(text)) => text.parse::<jiff::Timestamp>().is_ok(),
         (Type::Enum(values), ValueRef::String(text)) => values.iter().any(|value| value == text),
         (Type::GeoPoint, ValueRef::Object(point)) => {
-            let within = |key: &str, most: f64| {
-                matches!(point.get(key), Some(ValueRef::Number(degrees)) if degrees.abs() <= most)
-            };
+            let within = |key: &str, most: f64| matches!(point.get(key), Some(ValueRef::Number(degrees)) if degrees.abs() <= most);
             within("lat", 90.0) && within("lon", 180.0)
         }
         (Type::Array(Some(items)), ValueRef::Array(found)) => {
@@ -121,7 +132,11 @@ fn conforms(kind: &Type, found: ValueRef<'_>) -> Result<(), String> {
         }
         _ => false,
     };
-    if fits { Ok(()) } else { Err(format!("is no {kind}: {}", shown(found))) }
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("is no {kind}: {}", shown(found)))
+    }
 }
 
 /// The value as an error shows it, cut short.
@@ -134,5 +149,8 @@ fn shown(value: ValueRef<'_>) -> String {
 }
 
 fn violation(path: &Path, problem: impl Into<String>) -> Violation {
-    Violation { field: path.to_string(), problem: problem.into() }
+    Violation {
+        field: path.to_string(),
+        problem: problem.into(),
+    }
 }

@@ -7,8 +7,18 @@ use serde_json::{Map, Value};
 
 use super::{Field, Schema, Type, check};
 
-const TYPES: [&str; 10] =
-    ["string", "int", "float", "number", "boolean", "enum", "timestamp", "geo_point", "array", "object"];
+const TYPES: [&str; 10] = [
+    "string",
+    "int",
+    "float",
+    "number",
+    "boolean",
+    "enum",
+    "timestamp",
+    "geo_point",
+    "array",
+    "object",
+];
 
 /// The long form.
 #[derive(Deserialize)]
@@ -51,11 +61,19 @@ impl Schema {
         let long = if is_long {
             decode_value(tree)?
         } else {
-            Long { primary_key: None, fields: Some(decode_value(tree)?), additional: true }
+            Long {
+                primary_key: None,
+                fields: Some(decode_value(tree)?),
+                additional: true,
+            }
         };
         let at = |name: &str| {
             let root = At::root();
-            if is_long { root.key("fields").key(name) } else { root.key(name) }
+            if is_long {
+                root.key("fields").key(name)
+            } else {
+                root.key(name)
+            }
         };
         let written = long.fields.unwrap_or_default();
         let mut fields = Vec::with_capacity(written.len());
@@ -63,8 +81,16 @@ impl Schema {
             fields.push(read_field(name, value).map_err(|error| error.within(&at(name)))?);
         }
         fields.sort_by(|one: &Field, other| one.path.cmp(&other.path));
-        let primary_key = long.primary_key.map(|key| read_primary_key(&key, &fields)).transpose()?.flatten();
-        Ok(Self { primary_key, fields, additional: long.additional })
+        let primary_key = long
+            .primary_key
+            .map(|key| read_primary_key(&key, &fields))
+            .transpose()?
+            .flatten();
+        Ok(Self {
+            primary_key,
+            fields,
+            additional: long.additional,
+        })
     }
 }
 
@@ -74,7 +100,10 @@ fn read_primary_key(key: &str, fields: &[Field]) -> Result<Option<Path>, Error> 
     let path = Path::parse(key).map_err(|error| Error::new(at(), error.to_string()))?;
     match fields.iter().find(|field| field.path == path) {
         Some(field) if field.kind == Type::String => Ok(Some(path)),
-        Some(_) => Err(Error::new(at(), format!("the field `{key}` must have the type `string`"))),
+        Some(_) => Err(Error::new(
+            at(),
+            format!("the field `{key}` must have the type `string`"),
+        )),
         None if key == "string" => Ok(None),
         None => {
             let names: Vec<String> = fields.iter().map(|field| field.path.to_string()).collect();
@@ -87,7 +116,10 @@ fn read_primary_key(key: &str, fields: &[Field]) -> Result<Option<Path>, Error> 
 fn read_field(name: &str, written: &Value) -> Result<Field, Error> {
     let path = Path::parse(name).map_err(|error| Error::new(At::root(), error.to_string()))?;
     if path.system().is_some() {
-        return Err(Error::new(At::root(), format!("`{name}` is a system field, a schema has no say in it")));
+        return Err(Error::new(
+            At::root(),
+            format!("`{name}` is a system field, a schema has no say in it"),
+        ));
     }
     let long = match written {
         Value::String(kind) => LongField {
@@ -102,10 +134,17 @@ fn read_field(name: &str, written: &Value) -> Result<Field, Error> {
         },
         other => decode_value(other)?,
     };
-    let at = if written.is_string() { At::root() } else { At::root().key("type") };
+    let at = if written.is_string() {
+        At::root()
+    } else {
+        At::root().key("type")
+    };
     let kind = read_kind(&long, &at)?;
     if let Some(other) = long.auto.as_deref().filter(|auto| *auto != "now") {
-        return Err(Error::new(At::root().key("auto"), format!("unknown value `{other}`, expected `now`")));
+        return Err(Error::new(
+            At::root().key("auto"),
+            format!("unknown value `{other}`, expected `now`"),
+        ));
     }
     let field = Field {
         path,
@@ -123,13 +162,25 @@ fn read_field(name: &str, written: &Value) -> Result<Field, Error> {
 fn check_field(field: &Field) -> Result<(), Error> {
     let fault = |key: &str, message: String| Err(Error::new(At::root().key(key), message));
     if field.auto_now && field.kind != Type::Timestamp {
-        return fault("auto", format!("only a `timestamp` can be automatic, this is `{}`", field.kind));
+        return fault(
+            "auto",
+            format!("only a `timestamp` can be automatic, this is `{}`", field.kind),
+        );
     }
     if field.auto_now && field.default.is_some() {
-        return fault("default", "an automatic field is always written and needs no default".to_owned());
+        return fault(
+            "default",
+            "an automatic field is always written and needs no default".to_owned(),
+        );
     }
     if field.max_length.is_some() && !matches!(field.kind, Type::String | Type::Array(_)) {
-        return fault("max_length", format!("only a `string` or `array` has a length, this is `{}`", field.kind));
+        return fault(
+            "max_length",
+            format!(
+                "only a `string` or `array` has a length, this is `{}`",
+                field.kind
+            ),
+        );
     }
     if let Some(default) = &field.default
         && let Err(problem) = check::value(field, default)
@@ -146,20 +197,23 @@ fn read_kind(field: &LongField, at: &At) -> Result<Type, Error> {
         (Type::Enum(inline), Some(values), None) if inline.is_empty() && !values.is_empty() => {
             Ok(Type::Enum(values.clone()))
         }
-        (Type::Enum(inline), None, None) if inline.is_empty() => {
-            Err(Error::new(At::root(), "missing key `values`: name what the enum may be"))
-        }
+        (Type::Enum(inline), None, None) if inline.is_empty() => Err(Error::new(
+            At::root(),
+            "missing key `values`: name what the enum may be",
+        )),
         (Type::Array(None), None, Some(items)) => {
             let items = parse_type(items).map_err(|error| error.within(&At::root().key("items")))?;
             Ok(Type::Array(Some(Box::new(items))))
         }
         (kind, None, None) => Ok(kind),
-        (kind, Some(_), _) => {
-            Err(Error::new(At::root().key("values"), format!("`values` does not go with the type `{kind}`")))
-        }
-        (kind, None, Some(_)) => {
-            Err(Error::new(At::root().key("items"), format!("`items` does not go with the type `{kind}`")))
-        }
+        (kind, Some(_), _) => Err(Error::new(
+            At::root().key("values"),
+            format!("`values` does not go with the type `{kind}`"),
+        )),
+        (kind, None, Some(_)) => Err(Error::new(
+            At::root().key("items"),
+            format!("`items` does not go with the type `{kind}`"),
+        )),
     }
 }
 

@@ -9,7 +9,8 @@ fn complete(schema: &Value, metadata: &Value) -> Result<Value, String> {
     let schema = Schema::read(schema).map_err(|error| error.to_string())?;
     let document = Document::from_value(metadata).unwrap();
     let done = schema.complete("id-1", document, 1_700_000_000_000);
-    done.map(|document| document.to_value()).map_err(|violation| violation.to_string())
+    done.map(|document| document.to_value())
+        .map_err(|violation| violation.to_string())
 }
 
 #[test]
@@ -22,17 +23,29 @@ fn every_type_takes_its_values_and_no_others() {
         ("enum[on, off]", json!("off"), json!("of")),
         ("timestamp", json!("2026-01-02T03:04:05Z"), json!("yesterday")),
         ("timestamp", json!(1_700_000_000_000_i64), json!(true)),
-        ("geo_point", json!({ "lat": 37.7, "lon": -122.4, "building": "HQ" }), json!({ "lat": 91, "lon": 0 })),
+        (
+            "geo_point",
+            json!({ "lat": 37.7, "lon": -122.4, "building": "HQ" }),
+            json!({ "lat": 91, "lon": 0 }),
+        ),
         ("array", json!([1, "a"]), json!({})),
         ("array[string]", json!(["a"]), json!(["a", 1])),
         ("object", json!({ "a": 1 }), json!([])),
     ];
     for (kind, good, bad) in cases {
         let schema = json!({ "field": kind });
-        assert_eq!(complete(&schema, &json!({ "field": good })), Ok(json!({ "field": good })), "{kind}");
+        assert_eq!(
+            complete(&schema, &json!({ "field": good })),
+            Ok(json!({ "field": good })),
+            "{kind}"
+        );
         let refused = complete(&schema, &json!({ "field": bad })).expect_err(kind);
         assert!(refused.starts_with("the field `field` "), "{refused}");
-        assert_eq!(complete(&schema, &json!({})), Ok(json!({})), "short-form fields are optional");
+        assert_eq!(
+            complete(&schema, &json!({})),
+            Ok(json!({})),
+            "short-form fields are optional"
+        );
         let null = complete(&schema, &json!({ "field": null }));
         assert!(null.is_err(), "null is a value, and no {kind}");
     }
@@ -46,12 +59,19 @@ fn defaults_and_times_are_written_where_they_are_missing() {
         "place.floor": { "type": "int", "default": 0 },
     } });
     let filled = complete(&schema, &json!({ "seen": 1, "other": [] })).unwrap();
-    let expected = json!({ "status": "offline", "seen": 1_700_000_000_000_i64, "place": { "floor": 0 }, "other": [] });
+    let expected =
+        json!({ "status": "offline", "seen": 1_700_000_000_000_i64, "place": { "floor": 0 }, "other": [] });
     assert_eq!(filled, expected);
     let kept = complete(&schema, &json!({ "status": "online", "place": { "floor": 7 } })).unwrap();
-    assert_eq!((&kept["status"], &kept["place"]["floor"]), (&json!("online"), &json!(7)));
+    assert_eq!(
+        (&kept["status"], &kept["place"]["floor"]),
+        (&json!("online"), &json!(7))
+    );
     let blocked = complete(&schema, &json!({ "place": "roof" })).unwrap_err();
-    assert_eq!(blocked, "the field `place.floor` cannot be filled in, what holds it is no object");
+    assert_eq!(
+        blocked,
+        "the field `place.floor` cannot be filled in, what holds it is no object"
+    );
 }
 
 #[test]
@@ -60,7 +80,10 @@ fn required_long_and_foreign_fields_are_refused() {
         "name": { "type": "string", "required": true, "max_length": 3 },
         "tags": { "type": "array", "items": "string", "max_length": 2 },
     } });
-    assert_eq!(complete(&schema, &json!({})), Err("the field `name` is required and missing".into()));
+    assert_eq!(
+        complete(&schema, &json!({})),
+        Err("the field `name` is required and missing".into())
+    );
     let long = complete(&schema, &json!({ "name": "éééé" })).unwrap_err();
     assert_eq!(long, "the field `name` has a length of 4, the schema allows 3");
     assert!(complete(&schema, &json!({ "name": "ééé", "tags": ["a", "b", "c"] })).is_err());
@@ -72,7 +95,10 @@ fn required_long_and_foreign_fields_are_refused() {
 fn the_primary_key_repeats_the_identity() {
     let schema = json!({ "primary_key": "device_id", "fields": { "device_id": { "type": "string" } } });
     assert_eq!(complete(&schema, &json!({})), Ok(json!({ "device_id": "id-1" })));
-    assert_eq!(complete(&schema, &json!({ "device_id": "id-1" })), Ok(json!({ "device_id": "id-1" })));
+    assert_eq!(
+        complete(&schema, &json!({ "device_id": "id-1" })),
+        Ok(json!({ "device_id": "id-1" }))
+    );
     assert!(complete(&schema, &json!({ "device_id": "id-2" })).is_err());
 }
 
@@ -82,18 +108,48 @@ fn a_schema_that_makes_no_sense_is_refused() {
         (json!({ "a": "enum[]" }), "a: `enum[]` has an empty value"),
         (json!({ "a": "enum" }), "a: missing key `values`"),
         (json!({ "a": "array[strings]" }), "a: unknown type `strings`"),
-        (json!({ "a": "array[string" }), "a: `array[string` has no closing `]`"),
-        (json!({ "a": { "type": "int", "values": ["x"] } }), "a.values: `values` does not go with the type `int`"),
-        (json!({ "a": { "type": "int", "items": "int" } }), "a.items: `items` does not go with the type `int`"),
-        (json!({ "a": { "type": "int", "auto": "now" } }), "a.auto: only a `timestamp` can be automatic"),
-        (json!({ "a": { "type": "timestamp", "auto": "later" } }), "a.auto: unknown value `later`"),
-        (json!({ "a": { "type": "int", "max_length": 3 } }), "a.max_length: only a `string` or `array`"),
-        (json!({ "a": { "type": "int", "requird": true } }), "a.requird: unknown key `requird`, did you mean `required`?"),
-        (json!({ "$identity": "string" }), "$identity: `$identity` is a system field"),
-        (json!({ "primary_key": "b", "fields": { "a": "string" } }), "primary_key: there is no field `b`"),
+        (
+            json!({ "a": "array[string" }),
+            "a: `array[string` has no closing `]`",
+        ),
+        (
+            json!({ "a": { "type": "int", "values": ["x"] } }),
+            "a.values: `values` does not go with the type `int`",
+        ),
+        (
+            json!({ "a": { "type": "int", "items": "int" } }),
+            "a.items: `items` does not go with the type `int`",
+        ),
+        (
+            json!({ "a": { "type": "int", "auto": "now" } }),
+            "a.auto: only a `timestamp` can be automatic",
+        ),
+        (
+            json!({ "a": { "type": "timestamp", "auto": "later" } }),
+            "a.auto: unknown value `later`",
+        ),
+        (
+            json!({ "a": { "type": "int", "max_length": 3 } }),
+            "a.max_length: only a `string` or `array`",
+        ),
+        (
+            json!({ "a": { "type": "int", "requird": true } }),
+            "a.requird: unknown key `requird`, did you mean `required`?",
+        ),
+        (
+            json!({ "$identity": "string" }),
+            "$identity: `$identity` is a system field",
+        ),
+        (
+            json!({ "primary_key": "b", "fields": { "a": "string" } }),
+            "primary_key: there is no field `b`",
+        ),
     ];
     for (schema, expected) in cases {
         let message = Schema::read(&schema).unwrap_err().to_string();
-        assert!(message.contains(expected), "\n     got {message}\nexpected {expected}");
+        assert!(
+            message.contains(expected),
+            "\n     got {message}\nexpected {expected}"
+        );
     }
 }

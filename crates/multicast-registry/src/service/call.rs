@@ -26,13 +26,21 @@ impl<T> Incoming<T> {
     pub(super) fn new(namespaces: &Namespaces, request: Request<T>) -> Result<Self, Failure> {
         let named = NAMESPACE.iter().find_map(|key| request.metadata().get(*key));
         let name = named.map(|value| value.to_str()).transpose().map_err(|_| {
-            Failure::new(Reason::InvalidRequest, "the namespace is not text").field(NAMESPACE[0]).not_applied()
+            Failure::new(Reason::InvalidRequest, "the namespace is not text")
+                .field(NAMESPACE[0])
+                .not_applied()
         })?;
         let coordinator = namespaces.of_call(name)?;
         let timeout = grpc_timeout(request.metadata());
-        let timeout = timeout.unwrap_or(coordinator.config().behavior.call_timeout).min(MAX_TIMEOUT);
+        let timeout = timeout
+            .unwrap_or(coordinator.config().behavior.call_timeout)
+            .min(MAX_TIMEOUT);
         let deadline = Instant::now() + timeout;
-        Ok(Self { coordinator, message: request.into_inner(), deadline })
+        Ok(Self {
+            coordinator,
+            message: request.into_inner(),
+            deadline,
+        })
     }
 
     /// Answers a call that changes nothing; it ends when its caller goes away.
@@ -64,21 +72,28 @@ impl<T> Incoming<T> {
         let task = tasks.spawn(work.instrument(tracing::Span::current()));
         match timeout_at(deadline, task).await {
             Ok(Ok(outcome)) => answer(outcome),
-            Ok(Err(panic)) => answer(Err(Failure::new(Reason::Internal, panic.to_string()).maybe_applied())),
+            Ok(Err(panic)) => answer(Err(
+                Failure::new(Reason::Internal, panic.to_string()).maybe_applied()
+            )),
             Err(_) => answer(Err(deadline_exceeded().maybe_applied())),
         }
     }
 }
 
 fn deadline_exceeded() -> Failure {
-    Failure::new(Reason::DeadlineExceeded, "the deadline passed before the call was done")
+    Failure::new(
+        Reason::DeadlineExceeded,
+        "the deadline passed before the call was done",
+    )
 }
 
 fn answer<R>(outcome: Result<R, Failure>) -> Result<Response<R>, Status> {
     outcome.map(Response::new).map_err(|failure| {
         match failure.reason.code() {
             Code::Internal | Code::DataLoss => tracing::error!(%failure, "a call failed"),
-            Code::Unavailable | Code::DeadlineExceeded => tracing::error!(%failure, "a call could not be served"),
+            Code::Unavailable | Code::DeadlineExceeded => {
+                tracing::error!(%failure, "a call could not be served")
+            }
             _ => tracing::debug!(%failure, "a call was refused"),
         }
         failure.into()

@@ -9,9 +9,7 @@ use prism_core::{
     failure::{Failure, Reason},
     telemetry::TraceContext,
 };
-use prism_proto::pattern::{
-    self as proto, multicast_registry_pattern_server::MulticastRegistryPattern,
-};
+use prism_proto::pattern::{self as proto, multicast_registry_pattern_server::MulticastRegistryPattern};
 use prism_slot::Error as SlotError;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
@@ -36,7 +34,10 @@ type Answer<T> = Result<Response<T>, Status>;
 impl Service {
     /// A service over these namespaces.
     pub fn new(namespaces: Namespaces) -> Self {
-        Self { namespaces, mutations: TaskTracker::new() }
+        Self {
+            namespaces,
+            mutations: TaskTracker::new(),
+        }
     }
 
     /// What is under way and must be waited for.
@@ -74,7 +75,9 @@ impl MulticastRegistryPattern for Service {
             let results = coordinator.renew(batch.clone(), deadline).await?;
             let results = batch.iter().zip(results);
             let results = results.map(|(lease, result)| wire::to_renew_result(&lease.identity, result));
-            Ok(proto::RenewResponse { results: results.collect() })
+            Ok(proto::RenewResponse {
+                results: results.collect(),
+            })
         })
         .await
     }
@@ -104,7 +107,9 @@ impl MulticastRegistryPattern for Service {
         call.read(async |coordinator, request, deadline| {
             let include_metadata = request.include_metadata.unwrap_or(true);
             let limits = coordinator.config().limits();
-            let page = coordinator.enumerate(wire::enumerate(&limits, request)?, deadline).await?;
+            let page = coordinator
+                .enumerate(wire::enumerate(&limits, request)?, deadline)
+                .await?;
             Ok(wire::to_enumerate_response(&page, include_metadata))
         })
         .await
@@ -114,7 +119,9 @@ impl MulticastRegistryPattern for Service {
         let call = self.incoming(request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let mut multicast = wire::multicast(&coordinator.config().limits(), request)?;
-            multicast.headers.extend(TraceContext::current().map(|context| context.to_pair()));
+            multicast
+                .headers
+                .extend(TraceContext::current().map(|context| context.to_pair()));
             let report = coordinator.multicast(multicast, deadline).await?;
             Ok(wire::to_multicast_response(report))
         })
@@ -151,7 +158,9 @@ impl MulticastRegistryPattern for Service {
         let call = self.incoming(request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let generation = wire::position(request.generation);
-            let removed = coordinator.unregister(&request.identity, generation, deadline).await?;
+            let removed = coordinator
+                .unregister(&request.identity, generation, deadline)
+                .await?;
             Ok(wire::to_unregister_response(removed))
         })
         .await
@@ -164,8 +173,10 @@ impl MulticastRegistryPattern for Service {
         request: Request<Streaming<proto::SubscribeRequest>>,
     ) -> Answer<Self::SubscribeStream> {
         let call = self.incoming(request)?;
-        call.read(async |coordinator, requests, deadline| subscribe::open(coordinator, requests, deadline).await)
-            .await
+        call.read(async |coordinator, requests, deadline| {
+            subscribe::open(coordinator, requests, deadline).await
+        })
+        .await
     }
 
     type WatchStream = tokio_stream::Empty<Result<proto::WatchResponse, Status>>;
@@ -204,5 +215,8 @@ impl MulticastRegistryPattern for Service {
 
 fn not_implemented<T>(method: &str) -> Answer<T> {
     let message = format!("`{method}` is not available in this version");
-    Err(Failure::new(Reason::NotImplemented, message).with("method", method).not_applied().into())
+    Err(Failure::new(Reason::NotImplemented, message)
+        .with("method", method)
+        .not_applied()
+        .into())
 }

@@ -33,9 +33,15 @@ pub(super) async fn open(
 ) -> Result<Subscription, Failure> {
     let first = requests.message().await.ok().flatten();
     let (identity, generation) = wire::open(first)?;
-    let session = coordinator.subscribe(identity.as_str(), generation, deadline).await?;
+    let session = coordinator
+        .subscribe(identity.as_str(), generation, deadline)
+        .await?;
     let opened = futures::stream::once(std::future::ready(Ok(wire::to_opened(session.claim()))));
-    let state = Live { session, requests: Some(requests), identity };
+    let state = Live {
+        session,
+        requests: Some(requests),
+        identity,
+    };
     let events = futures::stream::unfold(state, |mut live| async move {
         let event = live.next().await?;
         Some((event, live))

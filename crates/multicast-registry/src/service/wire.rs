@@ -6,7 +6,8 @@ use prism_core::failure::{Failure, Reason};
 use prism_filter::{Document, Filter, Path};
 use prism_proto::pattern as proto;
 use prism_slot::{
-    Epoch, Identity, Position, Record, Registered, Renew, Renewed, Revision, SessionId, Timestamp, Ttl, Written,
+    Epoch, Identity, Position, Record, Registered, Renew, Renewed, Revision, SessionId, Timestamp, Ttl,
+    Written,
 };
 
 use crate::{
@@ -33,17 +34,25 @@ pub(super) fn identity(text: &str) -> Result<Identity> {
 pub(super) fn position(position: Option<proto::Position>) -> Option<Position> {
     let position = position?;
     // An unset message and one of zeros are the same thing to most clients: no position.
-    (position.epoch != 0)
-        .then_some(Position { epoch: Epoch(position.epoch), revision: Revision(position.revision) })
+    (position.epoch != 0).then_some(Position {
+        epoch: Epoch(position.epoch),
+        revision: Revision(position.revision),
+    })
 }
 
 fn to_position(position: Position) -> proto::Position {
-    proto::Position { epoch: position.epoch.0, revision: position.revision.0 }
+    proto::Position {
+        epoch: position.epoch.0,
+        revision: position.revision.0,
+    }
 }
 
 fn to_timestamp(at: Timestamp) -> prost_types::Timestamp {
     let nanos = (at.0.rem_euclid(1_000) * 1_000_000) as i32;
-    prost_types::Timestamp { seconds: at.0.div_euclid(1_000), nanos }
+    prost_types::Timestamp {
+        seconds: at.0.div_euclid(1_000),
+        nanos,
+    }
 }
 
 fn document(fields: HashMap<String, prost_types::Value>) -> Result<Document> {
@@ -63,8 +72,13 @@ fn ttl(seconds: Option<i64>, millis: Option<i64>) -> Result<Option<Duration>> {
         (Some(seconds), None) => ("ttl_seconds", seconds, 1_000),
         (None, None) => return Ok(None),
     };
-    let value = u64::try_from(value)
-        .map_err(|_| invalid(Reason::InvalidTtl, field, format!("a lease of {value} is negative, 0 means none")))?;
+    let value = u64::try_from(value).map_err(|_| {
+        invalid(
+            Reason::InvalidTtl,
+            field,
+            format!("a lease of {value} is negative, 0 means none"),
+        )
+    })?;
     Ok(Some(Duration::from_millis(value.saturating_mul(unit))))
 }
 
@@ -90,7 +104,13 @@ pub(super) fn register(request: proto::RegisterRequest) -> Result<Register> {
 }
 
 pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
-    let Registered { written, registered_at, expires_at, generation, position } = held.registered;
+    let Registered {
+        written,
+        registered_at,
+        expires_at,
+        generation,
+        position,
+    } = held.registered;
     let outcome = match written {
         Written::Registered => proto::register_response::Outcome::Registered,
         Written::Replaced => proto::register_response::Outcome::Replaced,
@@ -117,11 +137,17 @@ fn renew_after(ttl: Ttl) -> i64 {
 
 pub(super) fn renew(request: proto::RenewRequest) -> Result<Vec<Renew>> {
     if request.leases.len() > MAX_RENEWALS {
-        let message = format!("one call renews at most {MAX_RENEWALS} leases, not {}", request.leases.len());
+        let message = format!(
+            "one call renews at most {MAX_RENEWALS} leases, not {}",
+            request.leases.len()
+        );
         return Err(invalid(Reason::InvalidRequest, "leases", message));
     }
     let lease = |lease: proto::renew_request::Lease| {
-        Ok(Renew { identity: identity(&lease.identity)?, generation: position(lease.generation) })
+        Ok(Renew {
+            identity: identity(&lease.identity)?,
+            generation: position(lease.generation),
+        })
     };
     request.leases.into_iter().map(lease).collect()
 }
@@ -172,12 +198,21 @@ pub(super) fn to_identity(record: &Record) -> Result<proto::Identity> {
 }
 
 pub(super) fn to_update_response(record: &Record, epoch: Epoch) -> Result<proto::UpdateResponse> {
-    let position = to_position(Position { epoch, revision: record.revision });
-    Ok(proto::UpdateResponse { identity: Some(to_identity(record)?), position: Some(position) })
+    let position = to_position(Position {
+        epoch,
+        revision: record.revision,
+    });
+    Ok(proto::UpdateResponse {
+        identity: Some(to_identity(record)?),
+        position: Some(position),
+    })
 }
 
 pub(super) fn to_get_response(record: &Record, head: Position) -> Result<proto::GetResponse> {
-    Ok(proto::GetResponse { identity: Some(to_identity(record)?), position: Some(to_position(head)) })
+    Ok(proto::GetResponse {
+        identity: Some(to_identity(record)?),
+        position: Some(to_position(head)),
+    })
 }
 
 pub(super) fn to_unregister_response(removed: prism_slot::Unregistered) -> proto::UnregisterResponse {
@@ -189,7 +224,10 @@ pub(super) fn to_unregister_response(removed: prism_slot::Unregistered) -> proto
     }
 }
 
-pub(super) fn enumerate(limits: &prism_filter::Limits, request: proto::EnumerateRequest) -> Result<Enumerate> {
+pub(super) fn enumerate(
+    limits: &prism_filter::Limits,
+    request: proto::EnumerateRequest,
+) -> Result<Enumerate> {
     let pagination = request.pagination.unwrap_or_default();
     let natural = |field: &str, value: i64| {
         usize::try_from(value)
@@ -197,7 +235,11 @@ pub(super) fn enumerate(limits: &prism_filter::Limits, request: proto::Enumerate
     };
     Ok(Enumerate {
         filter: filter(limits, request.filter)?,
-        sort: request.sort_by.iter().map(|text| sort_key(text)).collect::<Result<_>>()?,
+        sort: request
+            .sort_by
+            .iter()
+            .map(|text| sort_key(text))
+            .collect::<Result<_>>()?,
         limit: natural("pagination.limit", pagination.limit.into())?,
         offset: natural("pagination.offset", pagination.offset)?,
         cursor: Some(pagination.cursor),
@@ -218,7 +260,10 @@ fn sort_key(text: &str) -> Result<SortKey> {
         return Err(refused(message));
     }
     let path = Path::parse(path).map_err(|error| refused(error.to_string()))?;
-    Ok(SortKey { path, descending: direction == "desc" })
+    Ok(SortKey {
+        path,
+        descending: direction == "desc",
+    })
 }
 
 fn consistency(number: i32) -> Result<Option<ReadConsistency>> {
@@ -226,14 +271,22 @@ fn consistency(number: i32) -> Result<Option<ReadConsistency>> {
         Ok(proto::Consistency::Unspecified) => Ok(None),
         Ok(proto::Consistency::Consistent) => Ok(Some(ReadConsistency::Consistent)),
         Ok(proto::Consistency::Stale) => Ok(Some(ReadConsistency::Stale)),
-        Err(_) => Err(invalid(Reason::InvalidRequest, "consistency", format!("there is no consistency {number}"))),
+        Err(_) => Err(invalid(
+            Reason::InvalidRequest,
+            "consistency",
+            format!("there is no consistency {number}"),
+        )),
     }
 }
 
 pub(super) fn to_enumerate_response(page: &Page, include_metadata: bool) -> proto::EnumerateResponse {
     let identity = |row: &Row| proto::Identity {
         identity: row.identity().as_str().to_owned(),
-        metadata: if include_metadata { row.document().to_proto() } else { HashMap::new() },
+        metadata: if include_metadata {
+            row.document().to_proto()
+        } else {
+            HashMap::new()
+        },
         registered_at: Some(to_timestamp(row.registered_at())),
         expires_at: page.expires_at(row).map(to_timestamp),
         updated_at: Some(to_timestamp(row.updated_at())),
@@ -249,15 +302,26 @@ pub(super) fn to_enumerate_response(page: &Page, include_metadata: bool) -> prot
     }
 }
 
-pub(super) fn multicast(limits: &prism_filter::Limits, request: proto::MulticastRequest) -> Result<Multicast> {
+pub(super) fn multicast(
+    limits: &prism_filter::Limits,
+    request: proto::MulticastRequest,
+) -> Result<Multicast> {
     let timeout = request.timeout_ms.map(|millis| match u64::try_from(millis) {
         Ok(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
-        _ => Err(invalid(Reason::InvalidRequest, "timeout_ms", format!("`{millis}` is no time to wait"))),
+        _ => Err(invalid(
+            Reason::InvalidRequest,
+            "timeout_ms",
+            format!("`{millis}` is no time to wait"),
+        )),
     });
     Ok(Multicast {
         filter: filter(limits, request.filter)?,
         payload: request.payload,
-        content_type: request.content_type.map(content_type).transpose()?.filter(|text| !text.is_empty()),
+        content_type: request
+            .content_type
+            .map(content_type)
+            .transpose()?
+            .filter(|text| !text.is_empty()),
         delivery: delivery(request.delivery.unwrap_or_default())?,
         timeout: timeout.transpose()?,
         consistency: consistency(request.consistency)?,
@@ -280,7 +344,11 @@ fn delivery(number: i32) -> Result<Delivery> {
         Ok(Semantics::Unspecified | Semantics::AtMostOnce) => Ok(Delivery::AtMostOnce),
         Ok(Semantics::AtLeastOnce) => Ok(Delivery::AtLeastOnce),
         Ok(Semantics::ExactlyOnce) => Ok(Delivery::ExactlyOnce),
-        Err(_) => Err(invalid(Reason::InvalidRequest, "delivery", format!("there is no semantics {number}"))),
+        Err(_) => Err(invalid(
+            Reason::InvalidRequest,
+            "delivery",
+            format!("there is no semantics {number}"),
+        )),
     }
 }
 
@@ -332,7 +400,9 @@ pub(super) fn to_opened(claim: prism_slot::Claim) -> proto::SubscribeResponse {
         generation: Some(to_position(claim.generation)),
         session_seq: claim.session_seq,
     };
-    proto::SubscribeResponse { message: Some(proto::subscribe_response::Message::Opened(opened)) }
+    proto::SubscribeResponse {
+        message: Some(proto::subscribe_response::Message::Opened(opened)),
+    }
 }
 
 pub(super) fn to_delivery(identity: &Identity, message: &prism_slot::Message) -> proto::SubscribeResponse {
@@ -344,14 +414,25 @@ pub(super) fn to_delivery(identity: &Identity, message: &prism_slot::Message) ->
         published_at: Some(to_timestamp(message.published_at)),
         headers: message.headers.iter().cloned().collect(),
     };
-    proto::SubscribeResponse { message: Some(proto::subscribe_response::Message::Delivery(delivery)) }
+    proto::SubscribeResponse {
+        message: Some(proto::subscribe_response::Message::Delivery(delivery)),
+    }
 }
 
 pub(super) fn to_gap(dropped: u64, reason: prism_slot::GapReason) -> proto::SubscribeResponse {
-    let gap = proto::subscribe_response::Gap { dropped, reason: reason.as_str().to_owned() };
-    proto::SubscribeResponse { message: Some(proto::subscribe_response::Message::Gap(gap)) }
+    let gap = proto::subscribe_response::Gap {
+        dropped,
+        reason: reason.as_str().to_owned(),
+    };
+    proto::SubscribeResponse {
+        message: Some(proto::subscribe_response::Message::Gap(gap)),
+    }
 }
 
 pub(super) fn unexpected_request() -> Failure {
-    invalid(Reason::InvalidRequest, "open", "a subscription is opened once, by its first message")
+    invalid(
+        Reason::InvalidRequest,
+        "open",
+        "a subscription is opened once, by its first message",
+    )
 }

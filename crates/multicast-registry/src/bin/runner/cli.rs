@@ -23,11 +23,21 @@ pub(crate) struct Options {
     pub(crate) config: Option<PathBuf>,
 
     /// Control addresses of the proxies to register with, separated by commas.
-    #[arg(long, value_name = "HOST:PORT", env = "PRISM_PROXY_ADDR", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "PRISM_PROXY_ADDR",
+        value_delimiter = ','
+    )]
     proxy_addr: Vec<String>,
 
     /// Where to serve the pattern [default: any free port of all addresses].
-    #[arg(long, value_name = "HOST:PORT", env = "PRISM_DATA_ADDR", conflicts_with = "grpc_port")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "PRISM_DATA_ADDR",
+        conflicts_with = "grpc_port"
+    )]
     data_addr: Option<String>,
 
     /// The port to serve the pattern on, on all addresses.
@@ -92,7 +102,11 @@ impl Options {
     }
 
     pub(crate) fn proxies(&self) -> Vec<String> {
-        self.proxy_addr.iter().filter(|address| !address.is_empty()).cloned().collect()
+        self.proxy_addr
+            .iter()
+            .filter(|address| !address.is_empty())
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn data_addr(&self) -> String {
@@ -109,7 +123,11 @@ impl Options {
 
 /// `:9000` means port 9000 of all addresses.
 fn on_all_addresses(address: &str) -> String {
-    if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() }
+    if address.starts_with(':') {
+        format!("0.0.0.0{address}")
+    } else {
+        address.to_owned()
+    }
 }
 
 /// Says on standard output where something is served: `data 127.0.0.1:50051`.
@@ -133,9 +151,17 @@ mod tests {
 
     #[test]
     fn both_dash_styles_are_understood() {
-        for line in ["-proxy-addr localhost:9090 -v", "--proxy-addr=localhost:9090 -v", "-proxy-addr=localhost:9090 -v"] {
+        for line in [
+            "-proxy-addr localhost:9090 -v",
+            "--proxy-addr=localhost:9090 -v",
+            "-proxy-addr=localhost:9090 -v",
+        ] {
             let options = parse(line);
-            assert_eq!((options.proxies(), options.verbosity), (vec!["localhost:9090".to_owned()], 1), "{line}");
+            assert_eq!(
+                (options.proxies(), options.verbosity),
+                (vec!["localhost:9090".to_owned()], 1),
+                "{line}"
+            );
         }
         assert_eq!(parse("-proxy-addr a:1,b:2").proxies(), ["a:1", "b:2"]);
         assert_eq!(parse("-config file.yaml -vv").config, Some("file.yaml".into()));
@@ -146,7 +172,10 @@ mod tests {
         assert_eq!(parse("-grpc-port 50051").data_addr(), "0.0.0.0:50051");
         assert_eq!(parse("-data-addr :50051").data_addr(), "0.0.0.0:50051");
         assert_eq!(parse("-data-addr 127.0.0.1:0").data_addr(), "127.0.0.1:0");
-        assert_eq!(parse("-health-port 8080").health_addr().as_deref(), Some("0.0.0.0:8080"));
+        assert_eq!(
+            parse("-health-port 8080").health_addr().as_deref(),
+            Some("0.0.0.0:8080")
+        );
         assert_eq!(parse("-v").health_addr(), None);
     }
 

@@ -25,7 +25,11 @@ pub(crate) fn initial(options: &Options) -> anyhow::Result<Vec<Initialize>> {
         }
         return Ok(Vec::new());
     };
-    Ok(file.namespaces.into_iter().map(|(namespace, tree)| initialize(namespace, tree)).collect())
+    Ok(file
+        .namespaces
+        .into_iter()
+        .map(|(namespace, tree)| initialize(namespace, tree))
+        .collect())
 }
 
 fn initialize(namespace: Namespace, tree: Value) -> Initialize {
@@ -55,9 +59,8 @@ fn chosen(options: &Options, named: Option<&PathBuf>) -> anyhow::Result<Option<F
         tracing::info!(file = %path.display(), "loading configuration");
         return Ok(Some(load(path, fallback)?));
     }
-    if let Some(namespace) = from_environment(|name| std::env::var(name).ok())? {
-        let tree = namespace.to_value();
-        return Ok(Some(File { namespaces: vec![(namespace, tree)] }));
+    if let Some(made) = from_environment(|name| std::env::var(name).ok())? {
+        return Ok(Some(File { namespaces: vec![made] }));
     }
     let default = Path::new(DEFAULT_FILE);
     if options.proxies().is_empty() && default.exists() {
@@ -85,7 +88,11 @@ pub(crate) fn show(command: &ConfigCommand, options: &Options) -> ExitCode {
     let printed = match command {
         ConfigCommand::Print { .. } => print(&loaded),
         ConfigCommand::Validate { .. } => {
-            let names: Vec<&str> = loaded.namespaces.iter().map(|(namespace, _)| namespace.name.as_str()).collect();
+            let names: Vec<&str> = loaded
+                .namespaces
+                .iter()
+                .map(|(namespace, _)| namespace.name.as_str())
+                .collect();
             writeln!(io::stdout(), "valid: {}", names.join(", ")).map_err(Into::into)
         }
     };
@@ -99,7 +106,11 @@ pub(crate) fn show(command: &ConfigCommand, options: &Options) -> ExitCode {
 }
 
 fn print(file: &File) -> anyhow::Result<()> {
-    let namespaces: Vec<Value> = file.namespaces.iter().map(|(namespace, _)| namespace.to_value()).collect();
+    let namespaces: Vec<Value> = file
+        .namespaces
+        .iter()
+        .map(|(namespace, _)| namespace.to_value())
+        .collect();
     let text = serde_saphyr::to_string(&json!({ "namespaces": namespaces }))?;
     io::stdout().write_all(text.as_bytes())?;
     Ok(())

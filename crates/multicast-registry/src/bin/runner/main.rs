@@ -36,7 +36,10 @@ const FLUSH: Duration = Duration::from_secs(2);
 
 async fn run(options: Options) -> anyhow::Result<ExitStatus> {
     let signal = shutdown::signals().context("signal handlers cannot be installed")?;
-    let telemetry = Telemetry { service: "multicast-registry-runner", verbosity: options.verbosity };
+    let telemetry = Telemetry {
+        service: "multicast-registry-runner",
+        verbosity: options.verbosity,
+    };
     let telemetry = telemetry::init(&telemetry)?;
     let initial = configuration::initial(&options)?;
     let data = listen(&options.data_addr()).await?;
@@ -72,7 +75,9 @@ async fn run(options: Options) -> anyhow::Result<ExitStatus> {
 }
 
 async fn listen(address: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on `{address}`"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on `{address}`"))
 }
 
 #[allow(clippy::print_stderr)] // telemetry may not be set up

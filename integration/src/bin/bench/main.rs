@@ -1,0 +1,19 @@
+//! `make bench`: measures beside the raw floors and writes `target/bench/report.json`.
+//!
+//! `make bench` runs everything; arguments select rows by the beginning of their names.
+
+mod backends;
+mod memory;
+mod proxied;
+mod report;
+
+use report::Report;
+
+fn main() -> anyhow::Result<()> {
+    let mut report = Report::from_arguments(std::env::args().skip(1).collect());
+    memory::run(&mut report)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(backends::run(&mut report))?;
+    runtime.block_on(proxied::run(&mut report))?;
+    report.write()
+}

@@ -1,0 +1,220 @@
+//! In one process, on memory slots: what the pattern itself costs.
+//!
+//! Floors are the prototype's figures. Where it was measured on this kind of machine that figure is
+//! used, otherwise the one that it published, which stems from a faster machine.
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use multicast_registry::{Config, Coordinator, Enumerate, Multicast, Register};
+use prism_filter::{Document, Filter, Limits, Record};
+use prism_slot::memory::{MemoryMessaging, MemoryRegistry};
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use crate::report::{Better, Report, median};
+
+/// The prototype on this kind of machine, in nanoseconds.
+const MEASURED: [(&str, f64); 7] = [
+    ("filter_eq", 71.0),
+    ("register_memory", 1_700.0),
+    ("enumerate_1000_filtered_memory", 110_000.0),
+    ("multicast_10_memory", 9_600.0),
+    ("multicast_100_memory", 85_000.0),
+    ("multicast_1000_memory", 829_000.0),
+    // The same operation with a lease; published as 1.09 times the one without.
+    ("register_ttl_memory", 1_700.0),
+];
+
+/// The prototype as published, in nanoseconds.
+const PUBLISHED: [(&str, f64); 2] = [("enumerate_1000_memory", 9_700.0), ("unregister_memory", 245.0)];
+
+fn floor(name: &str) -> f64 {
+    let all = MEASURED.iter().chain(&PUBLISHED);
+    all.clone().find(|(known, _)| *known == name).map_or(f64::NAN, |(_, nanos)| *nanos)
+}
+
+pub(crate) fn run(report: &mut Report) -> Result<()> {
+    filter(report)?;
+    // One thread: what is counted is the work, not its distribution.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    registrations(report, &runtime)?;
+    enumerations(report, &runtime)?;
+    multicasts(report, &runtime)
+}
+
+fn coordinator(runtime: &Runtime) -> Coordinator {
+    let _entered = runtime.enter();
+    let mut config = Config::named("bench");
+    config.behavior.max_identities = 10_000_000;
+    let registry = Arc::new(MemoryRegistry::new(Default::default()));
+    let messaging = Arc::new(MemoryMessaging::new(Default::default()));
+    let coordinator = Coordinator::new(config, registry, messaging, None);
+    runtime.block_on(async {
+        let _ = coordinator.enumerate(Enumerate::default(), soon()).await;
+    });
+    coordinator
+}
+
+fn soon() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(60)
+}
+
+fn metadata(number: usize) -> Document {
+    let status = if number % 4 == 0 { "online" } else { "offline" };
+    let fields = json!({ "status": status, "firmware_version": "1.2.3", "location": "warehouse-a" });
+    Document::from_value(&fields).unwrap_or_else(|_| Document::empty())
+}
+
+/// Adds a row for an operation that was done `count` times by `work`, several times over.
+fn measure(report: &mut Report, name: &str, count: usize, mut work: impl FnMut(usize)) {
+    if !report.wants(name) {
+        return;
+    }
+    work(0);
+    let mut nanos = Vec::new();
+    for round in 1..=9 {
+        let began = Instant::now();
+        work(round);
+        nanos.push(began.elapsed().as_secs_f64() * 1e9 / count as f64);
+    }
+    let counted = allocation_counter::measure(|| work(10));
+    let each = |total: u64| (total as f64 / count as f64 * 100.0).round() / 100.0;
+    let more = json!({ "allocations": each(counted.count_total), "bytes": each(counted.bytes_total) });
+    report.row(name, median(&mut nanos), "ns", floor(name), Better::Lower, more);
+}
+
+struct Device(Document);
+
+impl Record for Device {
+    fn identity(&self) -> &str {
+        "device-sensor-42"
+    }
+    fn registered_at(&self) -> i64 {
+        0
+    }
+    fn updated_at(&self) -> i64 {
+        0
+    }
+    fn expires_at(&self) -> Option<i64> {
+        None
+    }
+    fn document(&self) -> &Document {
+        &self.0
+    }
+}
+
+fn filter(report: &mut Report) -> Result<()> {
+    let filter = Filter::new().eq("status", "online").compile(&Limits::default())?;
+    let fields = json!({
+        "status": "online", "firmware_version": "1.2.3", "location": "warehouse-a",
+        "battery": 0.7, "model": "t-1000", "floor": 2,
+    });
+    let device = Device(Document::from_value(&fields)?);
+    measure(report, "filter_eq", 1_000_000, |_| {
+        for _ in 0..1_000_000 {
+            black_box(filter.matches(black_box(&device)));
+        }
+    });
+    Ok(())
+}
+
+fn registrations(report: &mut Report, runtime: &Runtime) -> Result<()> {
+    const COUNT: usize = 20_000;
+    for (name, ttl) in [("register_memory", None), ("register_ttl_memory", Some(Duration::from_secs(300)))] {
+        let coordinator = coordinator(runtime);
+        let mut requests: Vec<Vec<Register>> = Vec::new();
+        for round in 0..=10 {
+            let request = |number| {
+                let request = Register::new(format!("device-{round}-{number}"), metadata(number))?;
+                anyhow::Ok(Register { ttl, ..request })
+            };
+            requests.push((0..COUNT).map(request).collect::<Result<_>>()?);
+        }
+        measure(report, name, COUNT, |round| {
+            let batch = std::mem::take(&mut requests[round]);
+            runtime.block_on(async {
+                for request in batch {
+                    let _ = black_box(coordinator.register(request, soon()).await);
+                }
+            });
+        });
+    }
+    let coordinator = coordinator(runtime);
+    for number in 0..COUNT * 11 {
+        let request = Register::new(format!("device-{number}"), metadata(number))?;
+        let _ = runtime.block_on(coordinator.register(request, soon()));
+    }
+    let names: Vec<Vec<String>> =
+        (0..11).map(|round| (0..COUNT).map(|n| format!("device-{}", round * COUNT + n)).collect()).collect();
+    measure(report, "unregister_memory", COUNT, |round| {
+        runtime.block_on(async {
+            for name in &names[round] {
+                let _ = black_box(coordinator.unregister(name, None, soon()).await);
+            }
+        });
+    });
+    Ok(())
+}
+
+fn filled(runtime: &Runtime, count: usize) -> Result<Coordinator> {
+    let coordinator = coordinator(runtime);
+    for number in 0..count {
+        let request = Register::new(format!("device-{number:04}"), metadata(number))?;
+        runtime.block_on(coordinator.register(request, soon()))?;
+    }
+    Ok(coordinator)
+}
+
+fn enumerations(report: &mut Report, runtime: &Runtime) -> Result<()> {
+    const COUNT: usize = 500;
+    let coordinator = filled(runtime, 1_000)?;
+    let all = Enumerate { limit: 1_000, ..Default::default() };
+    let some = Enumerate { filter: Some(Filter::new().eq("status", "online")), ..all.clone() };
+    for (name, request) in [("enumerate_1000_memory", all), ("enumerate_1000_filtered_memory", some)] {
+        measure(report, name, COUNT, |_| {
+            runtime.block_on(async {
+                for _ in 0..COUNT {
+                    let _ = black_box(coordinator.enumerate(request.clone(), soon()).await);
+                }
+            });
+        });
+    }
+    Ok(())
+}
+
+/// To sessions that read: what they have not read when a round ends is read before the next one.
+fn multicasts(report: &mut Report, runtime: &Runtime) -> Result<()> {
+    for targets in [10, 100, 1_000] {
+        let name = format!("multicast_{targets}_memory");
+        let coordinator = filled(runtime, targets)?;
+        let mut sessions = Vec::new();
+        for number in 0..targets {
+            let subscribed = coordinator.subscribe(format!("device-{number:04}"), None, soon());
+            sessions.push(runtime.block_on(subscribed)?);
+        }
+        // Within the queue of a session, so that none is full.
+        let count = 100;
+        measure(report, &name, count, |_| {
+            runtime.block_on(async {
+                for _ in 0..count {
+                    let request = Multicast { payload: "command".into(), ..Default::default() };
+                    let report = coordinator.multicast(request, soon()).await;
+                    debug_assert!(report.is_ok_and(|report| report.delivered() == targets));
+                }
+            });
+            runtime.block_on(async {
+                for session in &mut sessions {
+                    for _ in 0..count {
+                        let _ = session.next().await;
+                    }
+                }
+            });
+        });
+    }
+    Ok(())
+}
