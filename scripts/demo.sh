@@ -27,7 +27,15 @@ if [ -z "${PRISM_BINARIES:-}" ]; then
 fi
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-say() { printf '  $ %s\n' "$*"; }
+# Shows a command as it would be typed.
+say() {
+    local word line=
+    for word in "$@"; do
+        case $word in *[!A-Za-z0-9./_:=-]*) word="'$word'" ;; esac
+        line+=" $word"
+    done
+    printf '  $%s\n' "$line"
+}
 
 # run NAME COMMAND...: starts a process whose output goes to NAME.log and NAME.out
 start() {
@@ -77,7 +85,7 @@ esac
 PRISM_ENDPOINT=$(address proxy data)
 export PRISM_ENDPOINT PRISM_NAMESPACE=$namespace
 probe() {
-    say "prism-probe $*"
+    say prism-probe "$@"
     "$PRISM_BINARIES/prism-probe" "$@"
 }
 
@@ -93,7 +101,7 @@ probe multicast register user-bob --ttl 60 \
     --metadata '{"user_id": "bob", "display_name": "Bob", "status": "online", "current_room": "engineering"}'
 
 step "Alice listens"
-say "prism-probe multicast subscribe user-alice --count 1 &"
+printf '  $ prism-probe multicast subscribe user-alice --count 1 &\n'
 "$PRISM_BINARIES/prism-probe" multicast subscribe user-alice --count 1 -o json >"$work/alice.out" 2>"$work/alice.log" &
 alice=$!
 pids+=("$alice")

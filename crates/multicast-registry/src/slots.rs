@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use prism_slot::{Applied, DynMessaging, DynRegistryStore, Error, Result, memory};
 use tokio_util::task::TaskTracker;
 
@@ -126,28 +127,33 @@ async fn within<T>(backend: &'static str, open: impl Future<Output = Result<T>>)
         .unwrap_or(Err(late))
 }
 
-async fn connect_registry(namespace: &Namespace) -> Result<Arc<dyn DynRegistryStore>> {
-    match &namespace.slots.registry {
-        RegistrySlot::Memory(config) => Ok(Arc::new(memory::MemoryRegistry::new(config.clone()))),
-        #[cfg(feature = "redis")]
-        RegistrySlot::Redis(config) => {
-            let opened = prism_slot_redis::RedisRegistry::open(&namespace.name, (**config).clone()).await?;
-            Ok(Arc::new(opened))
-        }
-    }
+/// Boxed: a backend's way of connecting is deep, and is walked once.
+fn connect_registry(namespace: &Namespace) -> BoxFuture<'_, Result<Arc<dyn DynRegistryStore>>> {
+    Box::pin(async move {
+        let slot: Arc<dyn DynRegistryStore> = match &namespace.slots.registry {
+            RegistrySlot::Memory(config) => Arc::new(memory::MemoryRegistry::new(config.clone())),
+            #[cfg(feature = "redis")]
+            RegistrySlot::Redis(config) => {
+                let config = (**config).clone();
+                Arc::new(prism_slot_redis::RedisRegistry::open(&namespace.name, config).await?)
+            }
+        };
+        Ok(slot)
+    })
 }
 
-async fn connect_messaging(namespace: &Namespace) -> Result<Arc<dyn DynMessaging>> {
-    match &namespace.slots.messaging {
-        MessagingSlot::Memory(config) => Ok(Arc::new(memory::MemoryMessaging::new(config.clone()))),
-        #[cfg(feature = "nats")]
-        MessagingSlot::Nats(config) => {
-            let prefix = &namespace.behavior.topic_prefix;
-            let opened =
-                prism_slot_nats::NatsMessaging::open(&namespace.name, prefix, (**config).clone()).await?;
-            Ok(Arc::new(opened))
-        }
-    }
+fn connect_messaging(namespace: &Namespace) -> BoxFuture<'_, Result<Arc<dyn DynMessaging>>> {
+    Box::pin(async move {
+        let slot: Arc<dyn DynMessaging> = match &namespace.slots.messaging {
+            MessagingSlot::Memory(config) => Arc::new(memory::MemoryMessaging::new(config.clone())),
+            #[cfg(feature = "nats")]
+            MessagingSlot::Nats(config) => {
+                let (prefix, config) = (&namespace.behavior.topic_prefix, (**config).clone());
+                Arc::new(prism_slot_nats::NatsMessaging::open(&namespace.name, prefix, config).await?)
+            }
+        };
+        Ok(slot)
+    })
 }
 
 /// What identifies the data behind a registry slot: as long as it is equal, so is the data.

@@ -1,1 +1,116 @@
 //! The Rust client.
+//!
+//! ```no_run
+//! use prism_client::{Client, EnumerateRequest, Filter, MulticastRequest, RegisterRequest};
+//! use serde_json::json;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new("microservices").await?;
+//!
+//! // Register
+//! client.registry.register(RegisterRequest {
+//!     identity: "payment-service-1".into(),
+//!     metadata: json!({
+//!         "service_name": "payment-service",
+//!         "version": "2.3.1",
+//!         "health_status": "healthy",
+//!     }),
+//!     ttl: Some(30),
+//!     ..Default::default()
+//! }).await?;
+//!
+//! // Enumerate
+//! let services = client.registry.enumerate(EnumerateRequest {
+//!     filter: Some(Filter::new()
+//!         .eq("service_name", "payment-service")
+//!         .eq("health_status", "healthy")),
+//!     ..Default::default()
+//! }).await?;
+//!
+//! // Multicast
+//! let result = client.registry.multicast(MulticastRequest {
+//!     filter: Some(Filter::new().eq("service_name", "*")),
+//!     payload: serde_json::to_vec(&json!({"type": "config_update"}))?,
+//!     ..Default::default()
+//! }).await?;
+//! println!("{} of {} services, {} told", services.total_count, result.target_count, result.delivered_count);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Staying registered, and listening
+//!
+//! ```no_run
+//! use prism_client::{Client, Event, RegisterRequest};
+//!
+//! #[derive(serde::Serialize)]
+//! struct Presence<'a> {
+//!     display_name: &'a str,
+//!     current_room: &'a str,
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder().endpoint("proxy.example:8980").namespace("presence").connect().await?;
+//!
+//! let request = RegisterRequest { ttl: Some(30), ..RegisterRequest::new("user-alice-session-1") }
+//!     .with_metadata(&Presence { display_name: "Alice", current_room: "engineering" })?;
+//! let alice = client.registry.register_handle(request).await?;
+//!
+//! let mut messages = alice.subscribe().await?;
+//! while let Some(event) = messages.next().await {
+//!     match event? {
+//!         Event::Opened(_) => println!("listening"),
+//!         Event::Message(message) => println!("{} bytes", message.payload.len()),
+//!         Event::Gap(gap) => println!("{} or more messages are missing", gap.dropped),
+//!     }
+//! }
+//! alice.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Deadlines, retries, errors
+//!
+//! Every call ends within its timeout ([`ClientBuilder::timeout`], [`Registry::with_timeout`]); the
+//! service is told, and stops working for a caller that is gone. Calls are retried only where that is
+//! safe, see [`Registry`]. An [`Error`] says why ([`Error::reason`]), whether the call may have been
+//! carried out nevertheless ([`Error::applied`]), and when to try again ([`Error::retry_after`]).
+//!
+//! # Tasks
+//!
+//! The client spawns one task for each namespace in which it keeps registrations; it ends with the last
+//! [`RegistrationHandle`] there. The transport runs one for each connection.
+
+mod call;
+mod client;
+mod config;
+mod error;
+mod headers;
+mod model;
+pub mod raw;
+mod registry;
+mod renewal;
+mod request;
+mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod transport;
+mod wire;
+
+pub use client::Client;
+pub use config::{ClientBuilder, DEFAULT_ENDPOINT, DEFAULT_NAMESPACE};
+pub use error::{Applied, Error, Refusal, Result};
+pub use model::{
+    DeliveryStatus, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened, Outcome, Page,
+    Position, Registration, Renewal, Renewed, Stage, Status, Unregistered,
+};
+pub use prism_core::failure::Reason;
+pub use prism_filter::Filter;
+pub use registry::Registry;
+pub use renewal::{RegistrationHandle, State};
+pub use request::{
+    Consistency, DeliverySemantics, EnumerateRequest, Lease, MulticastRequest, RegisterRequest, SessionId,
+    SubscribeRequest, UnregisterRequest, UpdateRequest,
+};
+pub use subscription::Subscription;
+pub use tonic::Code;

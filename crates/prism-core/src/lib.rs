@@ -1,3 +1,13 @@
 //! What both ends of the control stream share.
 
+pub mod args;
+pub mod backoff;
+pub mod config;
 pub mod failure;
+pub mod id;
+pub mod incoming;
+pub mod lifecycle;
+pub mod shutdown;
+pub mod socket;
+pub mod structure;
+pub mod telemetry;

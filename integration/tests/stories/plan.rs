@@ -294,8 +294,8 @@ async fn delivered_means_somebody_was_listening() -> Result<()> {
     );
     for status in &unheard.statuses {
         assert_eq!(
-            (status.status, status.reason.as_str()),
-            (Status::Failed, "NO_SUBSCRIBER")
+            (status.status, status.reason.as_deref()),
+            (Status::Failed, Some("NO_SUBSCRIBER"))
         );
     }
 

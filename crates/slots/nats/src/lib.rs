@@ -1,1 +1,28 @@
 //! The messaging slot on NATS.
+//!
+//! "Accepted" here means that the broker has processed the message and knew of a subscriber. Neither a
+//! publish that returns nor a flush says that: both are local to the client library. Instead each message
+//! carries a reply subject, to which the broker answers at once when nobody is subscribed, and after each
+//! group of messages goes one to ourselves, whose return proves that the broker is through with the group.
+//!
+//! To other clients of the broker a message is the payload as its body, `Content-Type` unless it is
+//! `application/octet-stream`, the message's own headers such as `traceparent`, and
+//! `Prism-Multicast: v=1;id=<multicast id>;at=<milliseconds since 1970>`. Answering to its reply subject is
+//! welcome and means nothing yet. What others publish to an identity's subject is dropped and counted.
+
+mod address;
+mod codec;
+mod config;
+mod connect;
+mod error;
+mod inbox;
+mod link;
+mod listen;
+mod messaging;
+mod publish;
+mod statistics;
+
+pub use address::{escape, unescape};
+pub use config::{Config, InvalidConfig};
+pub use messaging::{CAPABILITY, NatsMessaging};
+pub use statistics::Statistics;

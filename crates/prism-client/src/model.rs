@@ -1,0 +1,293 @@
+//! What the service answers.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::Error;
+
+/// A point in a namespace's history. Comparable only within one epoch, and so not ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// Which history. A new one says that history may have been lost.
+    pub epoch: u64,
+    /// The number of the last write that is included.
+    pub revision: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}/{}", self.epoch, self.revision)
+    }
+}
+
+/// What a registration did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was none.
+    Registered,
+    /// It took the place of another one.
+    Replaced,
+    /// The same session had registered it with other metadata.
+    Updated,
+    /// The same session had registered it so before: only the lease moved.
+    Renewed,
+}
+
+/// A registered identity, as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Its name.
+    pub identity: String,
+    /// What the call did.
+    pub outcome: Outcome,
+    /// When it was registered.
+    pub registered_at: SystemTime,
+    /// When the lease ends unless it is renewed; `None` without a lease.
+    pub expires_at: Option<SystemTime>,
+    /// Names this registration and no other one.
+    pub generation: Position,
+    /// Of this write; for a renewal, of the write before it.
+    pub position: Position,
+    /// When to renew; `None` without a lease.
+    pub renew_after: Option<Duration>,
+}
+
+/// The lease of one registration after an attempt to renew it.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// The identity.
+    pub identity: String,
+    /// Its lease, or why it was not renewed.
+    pub result: Result<Renewed, Error>,
+}
+
+/// A renewed lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewed {
+    /// When it ends now; `None` for a registration without a lease.
+    pub expires_at: Option<SystemTime>,
+    /// When to renew again.
+    pub renew_after: Option<Duration>,
+}
+
+/// A registered identity, as everybody sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    /// Its name.
+    pub identity: String,
+    /// Its metadata; empty when the request did not ask for any.
+    pub metadata: Map<String, Value>,
+    /// When it was registered.
+    pub registered_at: SystemTime,
+    /// When its metadata was last written.
+    pub updated_at: SystemTime,
+    /// When its lease ends, as far as is known; `None` without a lease.
+    pub expires_at: Option<SystemTime>,
+    /// Names this registration and no other one.
+    pub generation: Position,
+    /// The revision of the last write.
+    pub revision: u64,
+}
+
+impl Identity {
+    /// The metadata as a type of the caller's.
+    ///
+    /// # Errors
+    /// As `serde_json` says, when the metadata does not have that shape.
+    pub fn metadata_as<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        T::deserialize(Value::Object(self.metadata.clone()))
+    }
+}
+
+/// An identity as it was at a position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The identity.
+    pub identity: Identity,
+    /// When it was so.
+    pub position: Position,
+}
+
+/// A page of identities.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// Those on this page.
+    pub identities: Vec<Identity>,
+    /// How many match, on all pages.
+    pub total_count: u64,
+    /// Where the next page begins; `None` on the last.
+    pub next_cursor: Option<String>,
+    /// The set is as it was here.
+    pub position: Position,
+    /// With [`Consistency::Stale`](crate::Consistency::Stale): the time since the view was known to be
+    /// current.
+    pub view_age: Option<Duration>,
+}
+
+impl IntoIterator for Page {
+    type Item = Identity;
+    type IntoIter = std::vec::IntoIter<Identity>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.identities.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Page {
+    type Item = &'a Identity;
+    type IntoIter = std::slice::Iter<'a, Identity>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.identities.iter()
+    }
+}
+
+/// What is known of a multicast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Multicast {
+    /// How many identities matched.
+    pub target_count: u64,
+    /// How many of them got the message.
+    pub delivered_count: u64,
+    /// How many are known not to have got it.
+    pub failed_count: u64,
+    /// For how many it is stored and not yet acknowledged.
+    pub pending_count: u64,
+    /// Of how many nothing is known.
+    pub timeout_count: u64,
+    /// One a target, in the order of identities.
+    pub statuses: Vec<DeliveryStatus>,
+    /// Names the multicast.
+    pub multicast_id: String,
+    /// Where the target set was taken.
+    pub position: Position,
+}
+
+/// What is known of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryStatus {
+    /// The target.
+    pub identity: String,
+    /// The verdict.
+    pub status: Status,
+    /// How far the message is known to have come.
+    pub stage: Stage,
+    /// Machine-readable cause of a failure, for example `NO_SUBSCRIBER`.
+    pub reason: Option<String>,
+    /// The same for people.
+    pub error: Option<String>,
+}
+
+/// The verdict on one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Stored, and not yet acknowledged.
+    Pending,
+    /// Known not to have been delivered.
+    Failed,
+    /// Not known either way.
+    Timeout,
+    /// Delivered.
+    Delivered,
+}
+
+/// How far a message is known to have come, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// The identity was in the target set.
+    Resolved,
+    /// The broker has processed it for this identity and somebody was listening.
+    Accepted,
+    /// It is persisted for this identity.
+    Stored,
+    /// It was written to a live session of the identity.
+    Handed,
+    /// The identity acknowledged it.
+    Acked,
+}
+
+/// What a removal did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unregistered {
+    /// Whether there was a registration to remove.
+    pub existed: bool,
+    /// Of the removal, or the last write when there was nothing to remove.
+    pub position: Position,
+}
+
+/// What a subscription yields.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A session is open: from here on, a multicast to the identity reaches it.
+    Opened(Opened),
+    /// A message for the identity.
+    Message(Message),
+    /// Messages are, or may be, missing at this point.
+    Gap(Gap),
+}
+
+/// An open session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The registration that it belongs to.
+    pub generation: Position,
+    /// Orders the sessions of an identity: the newest is the live one.
+    pub session_seq: u64,
+}
+
+/// A message to an identity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// The multicast that it is part of.
+    pub multicast_id: String,
+    /// Of this message to this identity; the same on every redelivery.
+    pub delivery_id: String,
+    /// Its content.
+    pub payload: Bytes,
+    /// The type of its content.
+    pub content_type: String,
+    /// When it was published.
+    pub published_at: SystemTime,
+    /// Its headers, among them the W3C `traceparent`.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Message {
+    /// The content as JSON.
+    ///
+    /// # Errors
+    /// As `serde_json` says, when it is something else.
+    pub fn json<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_slice(&self.payload)
+    }
+}
+
+/// Messages that are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// How many, as far as is known; 0 when it is not.
+    pub dropped: u64,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Why messages are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GapReason {
+    /// The session did not read fast enough.
+    SlowConsumer,
+    /// The service lost its broker for a while.
+    Reconnected,
+    /// This client lost the service for a while.
+    ConnectionLost,
+    /// What a newer service says.
+    Other(String),
+}

@@ -1,0 +1,247 @@
+//! The wire as it is, for tools that show or forward it: the same connections, deadlines, retries and
+//! errors as the typed interface, over the generated messages.
+
+mod session;
+mod subscription;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use prism_core::{backoff::Policy, telemetry::TraceContext};
+use prism_proto::pattern::{
+    EnumerateRequest, EnumerateResponse, GetRequest, GetResponse, MulticastRequest, MulticastResponse,
+    RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, UnregisterRequest, UnregisterResponse,
+    UpdateRequest, UpdateResponse, multicast_registry_pattern_client::MulticastRegistryPatternClient,
+    subscribe_request,
+};
+use tokio::time::{Instant, timeout};
+use tonic::{Request, Response, Status, transport::Channel};
+
+pub(crate) use subscription::Claim;
+pub use subscription::Subscription;
+
+use crate::{
+    Applied, Error, Result,
+    call::{self, Plan, Repeat},
+    headers::Headers,
+    transport::Connections,
+};
+
+/// What a multicast's own timeout leaves for the way there and back.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
+type Stub = MulticastRegistryPatternClient<Channel>;
+
+/// The service's calls over the generated messages, in one namespace. Cheap to clone.
+#[derive(Clone)]
+pub struct Raw {
+    shared: Arc<Shared>,
+    headers: Headers,
+    timeout: Duration,
+}
+
+/// What the clients of all namespaces share.
+pub(crate) struct Shared {
+    pub(crate) connections: Connections,
+    pub(crate) attempts: u32,
+    pub(crate) backoff: Policy,
+}
+
+impl Raw {
+    pub(crate) fn new(shared: Arc<Shared>, headers: Headers, timeout: Duration) -> Self {
+        Self {
+            shared,
+            headers,
+            timeout,
+        }
+    }
+
+    /// The namespace of the calls.
+    pub fn namespace(&self) -> &str {
+        self.headers.namespace()
+    }
+
+    /// The endpoints, as `http://host:port`.
+    pub fn endpoints(&self) -> &[String] {
+        self.shared.connections.endpoints()
+    }
+
+    /// How long a call may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Result<Self> {
+        Ok(Self {
+            headers: self.headers.in_namespace(namespace)?,
+            ..self.clone()
+        })
+    }
+
+    pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
+        Self {
+            timeout,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn backoff(&self) -> Policy {
+        self.shared.backoff
+    }
+
+    /// Adds or renews an identity. Retried when it carries a session, by which the service recognises
+    /// it.
+    pub async fn register(&self, request: RegisterRequest) -> Result<RegisterResponse> {
+        let repeat = if request.session.is_empty() {
+            Repeat::Harmful
+        } else {
+            Repeat::Harmless
+        };
+        let plan = self.plan("Register", repeat);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.register(request).await
+        })
+        .await
+    }
+
+    /// Extends leases. Retried: a second renewal does what the first did.
+    pub async fn renew(&self, request: RenewRequest) -> Result<RenewResponse> {
+        let plan = self.plan("Renew", Repeat::Harmless);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.renew(request).await
+        })
+        .await
+    }
+
+    /// Changes metadata.
+    pub async fn update(&self, request: UpdateRequest) -> Result<UpdateResponse> {
+        let plan = self.plan("Update", Repeat::Harmful);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.update(request).await
+        })
+        .await
+    }
+
+    /// Reads one identity.
+    pub async fn get(&self, request: GetRequest) -> Result<GetResponse> {
+        let plan = self.plan("Get", Repeat::Harmless);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.get(request).await
+        })
+        .await
+    }
+
+    /// Lists identities.
+    pub async fn enumerate(&self, request: EnumerateRequest) -> Result<EnumerateResponse> {
+        let plan = self.plan("Enumerate", Repeat::Harmless);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.enumerate(request).await
+        })
+        .await
+    }
+
+    /// Sends a message. The deadline is at least a second after the request's own `timeout_ms`, so that
+    /// outcomes which are still open then come back as such.
+    pub async fn multicast(&self, request: MulticastRequest) -> Result<MulticastResponse> {
+        let asked = request
+            .timeout_ms
+            .and_then(|millis| u64::try_from(millis).ok())
+            .map(Duration::from_millis);
+        let least = asked.unwrap_or_default().saturating_add(ROUND_TRIP);
+        let plan = Plan {
+            timeout: if asked.is_some() {
+                self.timeout.max(least)
+            } else {
+                self.timeout
+            },
+            ..self.plan("Multicast", Repeat::Harmful)
+        };
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.multicast(request).await
+        })
+        .await
+    }
+
+    /// Removes an identity.
+    pub async fn unregister(&self, request: UnregisterRequest) -> Result<UnregisterResponse> {
+        let plan = self.plan("Unregister", Repeat::Harmful);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.unregister(request).await
+        })
+        .await
+    }
+
+    /// Opens a session; returns once it is open, with the message that says so as the first of the
+    /// stream. See [`Subscription`].
+    pub async fn subscribe(&self, open: subscribe_request::Open) -> Result<Subscription> {
+        Subscription::open(self.clone(), open, None).await
+    }
+
+    /// As [`subscribe`](Self::subscribe), for a registration that somebody keeps alive.
+    pub(crate) async fn subscribe_kept(
+        &self,
+        open: subscribe_request::Open,
+        claim: Box<dyn Claim>,
+    ) -> Result<Subscription> {
+        Subscription::open(self.clone(), open, Some(claim)).await
+    }
+
+    /// Calls another service of the same server, such as `grpc.health.v1`: with the same connection,
+    /// metadata, deadline and errors. Never retried.
+    pub async fn call_other<Req, Res, F, Fut>(&self, message: Req, send: F) -> Result<Res>
+    where
+        F: FnOnce(Channel, Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let request = self
+            .headers
+            .request(message, TraceContext::current_or_new(), Some(self.timeout));
+        let answer = timeout(self.timeout, send(self.shared.connections.channel(), request)).await;
+        let answer = answer.map_err(|_| Error::DeadlineExceeded {
+            timeout: self.timeout,
+            applied: Applied::Unknown,
+        })?;
+        answer
+            .map(Response::into_inner)
+            .map_err(|status| Error::from_status(&status, self.timeout))
+    }
+
+    fn plan(&self, method: &'static str, repeat: Repeat) -> Plan {
+        Plan {
+            method,
+            timeout: self.timeout,
+            repeat,
+            attempts: self.shared.attempts,
+            backoff: self.shared.backoff,
+        }
+    }
+
+    async fn unary<Req, Res, F, Fut>(&self, plan: Plan, message: Req, send: F) -> Result<Res>
+    where
+        Req: Clone,
+        F: Fn(Stub, Request<Req>) -> Fut,
+        Fut: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let trace = TraceContext::current_or_new();
+        call::run(plan, |deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let request = self.headers.request(message.clone(), trace, Some(left));
+            let answer = send(self.shared.connections.for_calls(), request);
+            async move {
+                let answer = answer.await;
+                answer
+                    .map(Response::into_inner)
+                    .map_err(|status| Error::from_status(&status, plan.timeout))
+            }
+        })
+        .await
+    }
+}
+
+impl std::fmt::Debug for Raw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Raw")
+            .field("headers", &self.headers)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}

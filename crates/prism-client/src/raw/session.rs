@@ -1,0 +1,81 @@
+//! One session, from its opening to its end.
+
+use std::{future::ready, sync::Arc};
+
+use futures::{StreamExt, stream};
+use prism_core::telemetry::TraceContext;
+use prism_proto::pattern::{
+    SubscribeRequest, SubscribeResponse, subscribe_request, subscribe_response::Message,
+};
+use tokio::sync::oneshot;
+use tonic::Streaming;
+
+use super::Raw;
+use crate::{
+    Applied, Error, Result,
+    call::{self, Repeat},
+    transport::Lane,
+};
+
+/// An open session.
+pub(super) struct Session {
+    answers: Streaming<SubscribeResponse>,
+    raw: Raw,
+    /// Keeps the request side open until this is dropped. Its end is the end of the session for the
+    /// service; and while it is open the transport does not tell that nobody reads any more.
+    _hold: oneshot::Sender<()>,
+    /// Keeps the connection open.
+    _lane: Arc<Lane>,
+}
+
+impl Session {
+    /// Opens a session within the call's deadline, and returns it with the answer that says so.
+    ///
+    /// A second attempt does no harm: of two sessions that one client opens the newer one wins.
+    pub(super) async fn open(raw: &Raw, open: &subscribe_request::Open) -> Result<(Self, SubscribeResponse)> {
+        let plan = raw.plan("Subscribe", Repeat::Harmless);
+        let trace = TraceContext::current_or_new();
+        call::run(plan, |_| Self::attempt(raw, open.clone(), trace)).await
+    }
+
+    async fn attempt(
+        raw: &Raw,
+        open: subscribe_request::Open,
+        trace: TraceContext,
+    ) -> Result<(Self, SubscribeResponse)> {
+        let (mut stub, lane) = raw.shared.connections.for_session();
+        let open = SubscribeRequest {
+            message: Some(subscribe_request::Message::Open(open)),
+        };
+        let (hold, held) = oneshot::channel::<()>();
+        let end = stream::once(held).filter_map(|_| ready(None));
+        // No deadline travels with it, as it would end the session and not just its opening.
+        let request = raw.headers.request(stream::iter([open]).chain(end), trace, None);
+        let answers = stub.subscribe(request).await;
+        let mut session = Self {
+            answers: answers
+                .map_err(|status| Error::from_status(&status, raw.timeout))?
+                .into_inner(),
+            raw: raw.clone(),
+            _hold: hold,
+            _lane: lane,
+        };
+        let first = session.next().await?;
+        match first.message {
+            Some(Message::Opened(_)) => Ok((session, first)),
+            _ => Err(Error::malformed("message", "does not begin with `opened`")),
+        }
+    }
+
+    /// The next answer. An end without an error is one too: nobody asked for it. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<SubscribeResponse> {
+        match self.answers.message().await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(Error::ConnectionLost {
+                message: "the service ended the session without saying why".to_owned(),
+                applied: Applied::No,
+            }),
+            Err(status) => Err(Error::from_status(&status, self.raw.timeout)),
+        }
+    }
+}

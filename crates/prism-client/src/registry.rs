@@ -1,0 +1,183 @@
+//! The calls, with types of ours.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures::{Stream, TryStreamExt, stream};
+use prism_proto::pattern;
+
+use crate::{
+    EnumerateRequest, Error, Found, Identity, Lease, Multicast, MulticastRequest, Page, RegisterRequest,
+    Registration, RegistrationHandle, Renewal, Result, SessionId, SubscribeRequest, Subscription,
+    UnregisterRequest, Unregistered, UpdateRequest, raw::Raw, renewal::Keepers, wire,
+};
+
+/// The multicast registry of one namespace.
+///
+/// Every call ends within its timeout. A call that failed because the service was away, busy ending or
+/// not there yet is tried again within it where that is safe: a read, a registration, a renewal; any
+/// other call only when it is known to have changed nothing. Every call may be dropped at any time; a
+/// mutation may then be carried out or not.
+#[derive(Clone)]
+pub struct Registry {
+    raw: Raw,
+    session: SessionId,
+    keepers: Arc<Keepers>,
+}
+
+impl Registry {
+    pub(crate) fn new(raw: Raw) -> Self {
+        Self {
+            raw,
+            session: SessionId::random(),
+            keepers: Arc::default(),
+        }
+    }
+
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Result<Self> {
+        Ok(Self {
+            raw: self.raw.in_namespace(namespace)?,
+            ..self.clone()
+        })
+    }
+
+    /// The same with another timeout for each call.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self {
+            raw: self.raw.with_timeout(timeout),
+            ..self.clone()
+        }
+    }
+
+    /// The calls over the generated messages.
+    pub fn raw(&self) -> &Raw {
+        &self.raw
+    }
+
+    pub(crate) fn keepers(&self) -> &Keepers {
+        &self.keepers
+    }
+
+    /// Registers an identity, once. With a lease it expires unless it is renewed; see
+    /// [`register_handle`](Self::register_handle) for a registration that renews itself.
+    ///
+    /// Registering again through the same client renews the registration, and writes the metadata if it
+    /// differs.
+    ///
+    /// # Errors
+    /// `ALREADY_EXISTS` when somebody else holds the identity and `replace` is not set.
+    pub async fn register(&self, request: RegisterRequest) -> Result<Registration> {
+        let identity = request.identity.clone();
+        let request = wire::register(request, self.session)?;
+        wire::registration(identity, self.raw.register(request).await?)
+    }
+
+    /// Registers an identity and keeps it registered for as long as the handle lives.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    pub async fn register_handle(&self, request: RegisterRequest) -> Result<RegistrationHandle> {
+        RegistrationHandle::register(self.clone(), request).await
+    }
+
+    /// Renews leases, in one call; results in the order of `leases`. Never creates a registration.
+    pub async fn renew<L: Into<Lease>>(&self, leases: impl IntoIterator<Item = L>) -> Result<Vec<Renewal>> {
+        let leases: Vec<_> = leases
+            .into_iter()
+            .map(|lease| wire::lease(lease.into()))
+            .collect();
+        let identities = leases.iter().map(|lease| lease.identity.clone()).collect();
+        let answer = self.raw.renew(pattern::RenewRequest { leases }).await?;
+        wire::renewals(identities, answer)
+    }
+
+    /// Changes metadata by a merge patch; returns the identity as it is then.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`; `STALE_GENERATION` or `CONFLICT` when a condition of the request does not hold.
+    pub async fn update(&self, request: UpdateRequest) -> Result<Found> {
+        wire::updated(self.raw.update(wire::update(request)?).await?)
+    }
+
+    /// Reads one identity from the registry itself.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`.
+    pub async fn get(&self, identity: impl Into<String>) -> Result<Found> {
+        let identity = identity.into();
+        wire::found(self.raw.get(pattern::GetRequest { identity }).await?)
+    }
+
+    /// Lists the identities that match, one page.
+    ///
+    /// # Errors
+    /// `INVALID_FILTER` naming the clause; `INVALID_CURSOR`; `COMPACTED` for a cursor that is too old.
+    pub async fn enumerate(&self, request: EnumerateRequest) -> Result<Page> {
+        wire::page(self.raw.enumerate(wire::enumerate(request)?).await?)
+    }
+
+    /// Lists the identities that match, all pages as one stream. The next page is asked for when the one
+    /// before has been read. After an error the stream ends.
+    pub fn enumerate_all(
+        &self,
+        request: EnumerateRequest,
+    ) -> impl Stream<Item = Result<Identity>> + Send + use<> {
+        let registry = self.clone();
+        let pages = stream::try_unfold(Some(request), move |next| {
+            let registry = registry.clone();
+            async move {
+                let Some(mut request) = next else {
+                    return Ok::<_, Error>(None);
+                };
+                let page = registry.enumerate(request.clone()).await?;
+                // An offset counts from the beginning, and the cursor is past it.
+                request.offset = 0;
+                request.cursor = page.next_cursor;
+                let next = request.cursor.is_some().then_some(request);
+                Ok(Some((stream::iter(page.identities.into_iter().map(Ok)), next)))
+            }
+        });
+        pages.try_flatten()
+    }
+
+    /// Sends a payload to every identity that matches, and says what is known of each.
+    ///
+    /// That some targets did not get it is an answer and not an error.
+    pub async fn multicast(&self, request: MulticastRequest) -> Result<Multicast> {
+        wire::multicast(self.raw.multicast(wire::multicast_request(request)?).await?)
+    }
+
+    /// Removes an identity. Succeeds when it is absent.
+    ///
+    /// # Errors
+    /// `STALE_GENERATION` when the request names another registration than the one that is there.
+    pub async fn unregister(&self, request: impl Into<UnregisterRequest>) -> Result<Unregistered> {
+        let request = request.into();
+        let request = pattern::UnregisterRequest {
+            identity: request.identity,
+            generation: request.generation.map(wire::position),
+        };
+        wire::unregistered(self.raw.unregister(request).await?)
+    }
+
+    /// Listens for the messages of an identity; returns once a multicast to it reaches this session.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when it is not registered.
+    pub async fn subscribe(&self, request: impl Into<SubscribeRequest>) -> Result<Subscription> {
+        let request = request.into();
+        let open = pattern::subscribe_request::Open {
+            identity: request.identity,
+            generation: request.generation.map(wire::position),
+        };
+        Ok(Subscription::new(self.raw.subscribe(open).await?))
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("raw", &self.raw)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,191 @@
+//! Plausible answers, to be changed where a test cares. Times count from the Unix epoch, so that what is
+//! shown of them is the same every time.
+
+use std::collections::HashMap;
+
+use prism_core::failure::Reason;
+use prism_proto::pattern::{
+    DeliveryStatus, EnumerateResponse, GetResponse, Identity, MulticastResponse, Position, RegisterResponse,
+    Stage, SubscribeResponse, UnregisterResponse, UpdateResponse, delivery_status::Status,
+    register_response::Outcome, renew_response, subscribe_response,
+};
+use prost_types::{Timestamp, Value, value::Kind};
+
+/// The epoch of every answer.
+pub const EPOCH: u64 = 0x5eed;
+
+/// A position in it.
+pub fn position(revision: u64) -> Position {
+    Position {
+        epoch: EPOCH,
+        revision,
+    }
+}
+
+/// A number of seconds after the Unix epoch.
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp { seconds, nanos: 0 }
+}
+
+/// A new registration with a lease of 30 s.
+pub fn registered(revision: u64) -> RegisterResponse {
+    RegisterResponse {
+        success: true,
+        error: None,
+        registered_at: Some(at(60)),
+        expires_at: Some(at(90)),
+        outcome: Outcome::Registered.into(),
+        generation: Some(position(revision)),
+        position: Some(position(revision)),
+        renew_after_ms: Some(10_000),
+    }
+}
+
+/// A lease of 30 s that was renewed.
+pub fn renewed(identity: &str) -> renew_response::Result {
+    renew_response::Result {
+        identity: identity.to_owned(),
+        success: true,
+        error: None,
+        expires_at: Some(at(90)),
+        renew_after_ms: Some(10_000),
+    }
+}
+
+/// A lease that was not.
+pub fn not_renewed(identity: &str, reason: Reason) -> renew_response::Result {
+    renew_response::Result {
+        identity: identity.to_owned(),
+        success: false,
+        error: Some(reason.as_str().to_owned()),
+        ..Default::default()
+    }
+}
+
+/// An identity with `{"status": "online"}` as metadata.
+pub fn identity(identity: &str) -> Identity {
+    let online = Value {
+        kind: Some(Kind::StringValue("online".to_owned())),
+    };
+    Identity {
+        identity: identity.to_owned(),
+        metadata: HashMap::from([("status".to_owned(), online)]),
+        registered_at: Some(at(60)),
+        expires_at: Some(at(90)),
+        updated_at: Some(at(60)),
+        generation: Some(position(1)),
+        revision: 1,
+    }
+}
+
+/// An identity that was read.
+pub fn found(name: &str) -> GetResponse {
+    GetResponse {
+        identity: Some(identity(name)),
+        position: Some(position(1)),
+    }
+}
+
+/// An identity that was updated.
+pub fn updated(name: &str) -> UpdateResponse {
+    UpdateResponse {
+        identity: Some(Identity {
+            revision: 2,
+            ..identity(name)
+        }),
+        position: Some(position(2)),
+    }
+}
+
+/// The last page, with these on it.
+pub fn page(names: &[&str]) -> EnumerateResponse {
+    EnumerateResponse {
+        identities: names.iter().copied().map(identity).collect(),
+        total_count: names.len() as i64,
+        next_cursor: None,
+        position: Some(position(1)),
+        view_age_ms: None,
+    }
+}
+
+/// A multicast that all of these got.
+pub fn delivered(names: &[&str]) -> MulticastResponse {
+    MulticastResponse {
+        target_count: names.len() as i64,
+        delivered_count: names.len() as i64,
+        statuses: names.iter().map(|name| delivery(name)).collect(),
+        multicast_id: "m-1".to_owned(),
+        position: Some(position(1)),
+        ..Default::default()
+    }
+}
+
+/// The same, of which the last one had no subscriber.
+pub fn delivered_but_one(names: &[&str]) -> MulticastResponse {
+    let mut answer = delivered(names);
+    if let Some(last) = answer.statuses.last_mut() {
+        last.status = Status::Failed.into();
+        last.stage = Stage::Resolved.into();
+        last.reason = "NO_SUBSCRIBER".to_owned();
+        last.error = Some("nobody listens".to_owned());
+        answer.delivered_count -= 1;
+        answer.failed_count += 1;
+    }
+    answer
+}
+
+fn delivery(name: &str) -> DeliveryStatus {
+    DeliveryStatus {
+        identity: name.to_owned(),
+        status: Status::Delivered.into(),
+        error: None,
+        stage: Stage::Accepted.into(),
+        reason: String::new(),
+    }
+}
+
+/// A removal.
+pub fn unregistered(existed: bool) -> UnregisterResponse {
+    UnregisterResponse {
+        success: true,
+        error: None,
+        existed,
+        position: Some(position(2)),
+    }
+}
+
+/// A session that is open.
+pub fn opened(session_seq: u64) -> SubscribeResponse {
+    event(subscribe_response::Message::Opened(subscribe_response::Opened {
+        generation: Some(position(1)),
+        session_seq,
+    }))
+}
+
+/// A message with this text.
+pub fn message(text: &str) -> SubscribeResponse {
+    event(subscribe_response::Message::Delivery(
+        subscribe_response::Delivery {
+            multicast_id: "m-1".to_owned(),
+            delivery_id: format!("m-1/{text}"),
+            payload: text.to_owned().into(),
+            content_type: "text/plain".to_owned(),
+            published_at: Some(at(61)),
+            headers: HashMap::new(),
+        },
+    ))
+}
+
+/// Messages that are missing.
+pub fn gap(dropped: u64, reason: &str) -> SubscribeResponse {
+    event(subscribe_response::Message::Gap(subscribe_response::Gap {
+        dropped,
+        reason: reason.to_owned(),
+    }))
+}
+
+fn event(message: subscribe_response::Message) -> SubscribeResponse {
+    SubscribeResponse {
+        message: Some(message),
+    }
+}

@@ -1,0 +1,384 @@
+//! Answers.
+
+use std::time::{Duration, SystemTime};
+
+use prism_proto::pattern;
+use prost_types::Timestamp;
+
+use super::value::object_from_wire;
+use crate::{
+    DeliveryStatus, Error, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened, Outcome, Page,
+    Position, Registration, Renewal, Renewed, Result, Stage, Status, Unregistered, error::Refusal,
+};
+
+pub(crate) fn registration(identity: String, answer: pattern::RegisterResponse) -> Result<Registration> {
+    succeeded(answer.success, answer.error.as_deref())?;
+    use pattern::register_response::Outcome as Wire;
+    let outcome = match Wire::try_from(answer.outcome) {
+        Ok(Wire::Registered) => Outcome::Registered,
+        Ok(Wire::Replaced) => Outcome::Replaced,
+        Ok(Wire::Updated) => Outcome::Updated,
+        Ok(Wire::Renewed) => Outcome::Renewed,
+        Ok(Wire::Unspecified) | Err(_) => return Err(unknown("outcome", answer.outcome)),
+    };
+    Ok(Registration {
+        identity,
+        outcome,
+        registered_at: time("registered_at", answer.registered_at)?,
+        expires_at: optional_time("expires_at", answer.expires_at)?,
+        generation: position("generation", answer.generation)?,
+        position: position("position", answer.position)?,
+        renew_after: optional_millis("renew_after_ms", answer.renew_after_ms)?,
+    })
+}
+
+/// `asked` are the identities of the request, in its order.
+pub(crate) fn renewals(asked: Vec<String>, answer: pattern::RenewResponse) -> Result<Vec<Renewal>> {
+    if answer.results.len() != asked.len() {
+        let problem = format!("has {} entries for {} leases", answer.results.len(), asked.len());
+        return Err(Error::malformed("results", problem));
+    }
+    let results = asked.into_iter().zip(answer.results).enumerate();
+    results
+        .map(|(index, (identity, result))| renewal(index, identity, result))
+        .collect()
+}
+
+fn renewal(index: usize, identity: String, result: pattern::renew_response::Result) -> Result<Renewal> {
+    let field = |name: &str| format!("results[{index}].{name}");
+    if result.identity != identity {
+        let problem = format!("is `{}` where `{identity}` was asked", result.identity);
+        return Err(Error::malformed(field("identity"), problem));
+    }
+    let result = match (result.success, result.error) {
+        (true, _) => Ok(Renewed {
+            expires_at: optional_time(&field("expires_at"), result.expires_at)?,
+            renew_after: optional_millis(&field("renew_after_ms"), result.renew_after_ms)?,
+        }),
+        (false, Some(reason)) => {
+            let message = format!("the lease of `{identity}` was not renewed: {reason}");
+            Err(Error::Refused(Box::new(Refusal::of_item(&reason, message))))
+        }
+        (false, None) => return Err(missing(field("error"))),
+    };
+    Ok(Renewal { identity, result })
+}
+
+pub(crate) fn updated(answer: pattern::UpdateResponse) -> Result<Found> {
+    found_at(answer.identity, answer.position)
+}
+
+pub(crate) fn found(answer: pattern::GetResponse) -> Result<Found> {
+    found_at(answer.identity, answer.position)
+}
+
+fn found_at(found: Option<pattern::Identity>, at: Option<pattern::Position>) -> Result<Found> {
+    Ok(Found {
+        identity: identity("identity", found.ok_or_else(|| missing("identity"))?)?,
+        position: position("position", at)?,
+    })
+}
+
+pub(crate) fn page(answer: pattern::EnumerateResponse) -> Result<Page> {
+    let identities = answer.identities.into_iter().enumerate();
+    let identities = identities.map(|(index, found)| identity(&format!("identities[{index}]"), found));
+    Ok(Page {
+        identities: identities.collect::<Result<_>>()?,
+        total_count: count("total_count", answer.total_count)?,
+        next_cursor: answer.next_cursor.filter(|cursor| !cursor.is_empty()),
+        position: position("position", answer.position)?,
+        view_age: optional_millis("view_age_ms", answer.view_age_ms)?,
+    })
+}
+
+fn identity(field: &str, found: pattern::Identity) -> Result<Identity> {
+    let within = |name: &str| format!("{field}.{name}");
+    if found.identity.is_empty() {
+        return Err(missing(within("identity")));
+    }
+    Ok(Identity {
+        identity: found.identity,
+        metadata: object_from_wire(&within("metadata"), found.metadata)?,
+        registered_at: time(&within("registered_at"), found.registered_at)?,
+        updated_at: time(&within("updated_at"), found.updated_at)?,
+        expires_at: optional_time(&within("expires_at"), found.expires_at)?,
+        generation: position(&within("generation"), found.generation)?,
+        revision: found.revision,
+    })
+}
+
+pub(crate) fn multicast(answer: pattern::MulticastResponse) -> Result<Multicast> {
+    let statuses = answer.statuses.into_iter().enumerate();
+    let result = Multicast {
+        target_count: count("target_count", answer.target_count)?,
+        delivered_count: count("delivered_count", answer.delivered_count)?,
+        failed_count: count("failed_count", answer.failed_count)?,
+        pending_count: count("pending_count", answer.pending_count)?,
+        timeout_count: count("timeout_count", answer.timeout_count)?,
+        statuses: statuses
+            .map(|(index, status)| delivery_status(index, status))
+            .collect::<Result<_>>()?,
+        multicast_id: answer.multicast_id,
+        position: position("position", answer.position)?,
+    };
+    let verdicts = [
+        result.delivered_count,
+        result.failed_count,
+        result.pending_count,
+        result.timeout_count,
+    ];
+    // Saturating: a sum that overflows is wrong anyway.
+    let total = verdicts.into_iter().fold(0, u64::saturating_add);
+    if total != result.target_count {
+        let problem = format!("is {} while the verdicts add up to {total}", result.target_count);
+        return Err(Error::malformed("target_count", problem));
+    }
+    Ok(result)
+}
+
+fn delivery_status(index: usize, status: pattern::DeliveryStatus) -> Result<DeliveryStatus> {
+    use pattern::delivery_status::Status as Wire;
+    let field = |name: &str| format!("statuses[{index}].{name}");
+    let verdict = match Wire::try_from(status.status) {
+        Ok(Wire::Pending) => Status::Pending,
+        Ok(Wire::Failed) => Status::Failed,
+        Ok(Wire::Timeout) => Status::Timeout,
+        Ok(Wire::Delivered) => Status::Delivered,
+        Ok(Wire::Unspecified) | Err(_) => return Err(unknown(field("status"), status.status)),
+    };
+    let stage = match pattern::Stage::try_from(status.stage) {
+        Ok(pattern::Stage::Resolved) => Stage::Resolved,
+        Ok(pattern::Stage::Accepted) => Stage::Accepted,
+        Ok(pattern::Stage::Stored) => Stage::Stored,
+        Ok(pattern::Stage::Handed) => Stage::Handed,
+        Ok(pattern::Stage::Acked) => Stage::Acked,
+        Ok(pattern::Stage::Unspecified) | Err(_) => return Err(unknown(field("stage"), status.stage)),
+    };
+    Ok(DeliveryStatus {
+        identity: status.identity,
+        status: verdict,
+        stage,
+        reason: Some(status.reason).filter(|reason| !reason.is_empty()),
+        error: status.error,
+    })
+}
+
+pub(crate) fn unregistered(answer: pattern::UnregisterResponse) -> Result<Unregistered> {
+    succeeded(answer.success, answer.error.as_deref())?;
+    Ok(Unregistered {
+        existed: answer.existed,
+        position: position("position", answer.position)?,
+    })
+}
+
+pub(crate) fn event(answer: pattern::SubscribeResponse) -> Result<Event> {
+    use pattern::subscribe_response::Message as Wire;
+    Ok(match answer.message.ok_or_else(|| missing("message"))? {
+        Wire::Opened(opened) => Event::Opened(Opened {
+            generation: position("opened.generation", opened.generation)?,
+            session_seq: opened.session_seq,
+        }),
+        Wire::Delivery(delivery) => Event::Message(Message {
+            multicast_id: delivery.multicast_id,
+            delivery_id: delivery.delivery_id,
+            payload: delivery.payload,
+            content_type: delivery.content_type,
+            published_at: time("delivery.published_at", delivery.published_at)?,
+            headers: delivery.headers.into_iter().collect(),
+        }),
+        Wire::Gap(gap) => Event::Gap(Gap {
+            dropped: gap.dropped,
+            reason: gap_reason(gap.reason),
+        }),
+    })
+}
+
+/// What a gap that this client noticed itself says.
+pub(crate) const CONNECTION_LOST: &str = "CONNECTION_LOST";
+
+fn gap_reason(reason: String) -> GapReason {
+    match reason.as_str() {
+        "SLOW_CONSUMER" => GapReason::SlowConsumer,
+        "RECONNECTED" => GapReason::Reconnected,
+        CONNECTION_LOST => GapReason::ConnectionLost,
+        _ => GapReason::Other(reason),
+    }
+}
+
+/// Bodies repeat what the status says; one that contradicts an OK status is believed.
+fn succeeded(success: bool, error: Option<&str>) -> Result<()> {
+    if success {
+        return Ok(());
+    }
+    let message = error
+        .unwrap_or("the service says that the call failed, and not why")
+        .to_owned();
+    Err(Error::Refused(Box::new(Refusal::of_item("", message))).maybe_applied())
+}
+
+fn position(field: &str, position: Option<pattern::Position>) -> Result<Position> {
+    let position = position.ok_or_else(|| missing(field))?;
+    Ok(Position {
+        epoch: position.epoch,
+        revision: position.revision,
+    })
+}
+
+fn time(field: &str, time: Option<Timestamp>) -> Result<SystemTime> {
+    optional_time(field, time)?.ok_or_else(|| missing(field))
+}
+
+fn optional_time(field: &str, time: Option<Timestamp>) -> Result<Option<SystemTime>> {
+    time.map(|time| {
+        SystemTime::try_from(time).map_err(|error| Error::malformed(field, format!("is no time: {error}")))
+    })
+    .transpose()
+}
+
+fn optional_millis(field: &str, millis: Option<i64>) -> Result<Option<Duration>> {
+    millis
+        .map(|millis| count(field, millis).map(Duration::from_millis))
+        .transpose()
+}
+
+fn count(field: &str, number: i64) -> Result<u64> {
+    u64::try_from(number).map_err(|_| Error::malformed(field, format!("is negative: {number}")))
+}
+
+fn missing(field: impl Into<String>) -> Error {
+    Error::malformed(field, "is missing")
+}
+
+fn unknown(field: impl Into<String>, number: i32) -> Error {
+    Error::malformed(
+        field,
+        format!("has a value that this version does not know: {number}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use prism_core::failure::Reason;
+
+    use super::*;
+    use crate::testing::answers;
+
+    fn malformed<T: std::fmt::Debug>(result: Result<T>) -> String {
+        match result.unwrap_err() {
+            Error::Malformed { field, .. } => field,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_registration_is_read_whole_or_not_at_all() {
+        let whole = answers::registered(3);
+        let read = registration("a".into(), whole.clone()).unwrap();
+        assert_eq!(read.outcome, Outcome::Registered);
+        assert_eq!(read.generation.revision, 3);
+        assert_eq!(read.renew_after, Some(Duration::from_secs(10)));
+
+        type Change = fn(&mut pattern::RegisterResponse);
+        let changes: [(&str, Change); 6] = [
+            ("outcome", |answer| answer.outcome = 0),
+            ("outcome", |answer| answer.outcome = 99),
+            ("registered_at", |answer| answer.registered_at = None),
+            ("generation", |answer| answer.generation = None),
+            ("position", |answer| answer.position = None),
+            ("renew_after_ms", |answer| answer.renew_after_ms = Some(-1)),
+        ];
+        for (field, change) in changes {
+            let mut broken = whole.clone();
+            change(&mut broken);
+            assert_eq!(malformed(registration("a".into(), broken)), field);
+        }
+    }
+
+    #[test]
+    fn a_body_that_says_no_is_believed() {
+        let answer = pattern::RegisterResponse {
+            success: false,
+            error: Some("quota".to_owned()),
+            ..answers::registered(1)
+        };
+        let error = registration("a".into(), answer).unwrap_err();
+        assert_eq!(error.to_string(), "quota");
+        assert_eq!(error.applied(), crate::Applied::Unknown);
+    }
+
+    #[test]
+    fn renewals_answer_what_was_asked_one_by_one() {
+        let asked = || vec!["a".to_owned(), "b".to_owned()];
+        let answer = pattern::RenewResponse {
+            results: vec![
+                answers::renewed("a"),
+                answers::not_renewed("b", Reason::StaleGeneration),
+            ],
+        };
+        let read = renewals(asked(), answer.clone()).unwrap();
+        assert!(read[0].result.is_ok());
+        assert_eq!(
+            read[1].result.as_ref().unwrap_err().reason(),
+            Some(Reason::StaleGeneration)
+        );
+
+        let mut short = answer.clone();
+        short.results.pop();
+        assert_eq!(malformed(renewals(asked(), short)), "results");
+        let mut crossed = answer.clone();
+        crossed.results.reverse();
+        assert_eq!(malformed(renewals(asked(), crossed)), "results[0].identity");
+        let mut silent = answer;
+        silent.results[1].error = None;
+        assert_eq!(malformed(renewals(asked(), silent)), "results[1].error");
+    }
+
+    #[test]
+    fn a_broken_identity_is_named_with_its_place() {
+        type Change = fn(&mut pattern::Identity);
+        let changes: [(&str, Change); 4] = [
+            ("identities[1].identity", |found| found.identity.clear()),
+            ("identities[1].generation", |found| found.generation = None),
+            ("identities[1].updated_at", |found| found.updated_at = None),
+            ("identities[1].metadata.x", |found| {
+                found
+                    .metadata
+                    .insert("x".to_owned(), prost_types::Value { kind: None });
+            }),
+        ];
+        for (field, change) in changes {
+            let mut answer = answers::page(&["a", "b"]);
+            change(&mut answer.identities[1]);
+            assert_eq!(malformed(page(answer)), field);
+        }
+    }
+
+    #[test]
+    fn an_empty_cursor_is_none() {
+        let mut answer = answers::page(&["a"]);
+        answer.next_cursor = Some(String::new());
+        assert_eq!(page(answer).unwrap().next_cursor, None);
+    }
+
+    #[test]
+    fn totals_that_do_not_add_up_are_refused() {
+        let answer = answers::delivered(&["a", "b"]);
+        assert_eq!(multicast(answer.clone()).unwrap().delivered_count, 2);
+        let short = pattern::MulticastResponse {
+            target_count: 3,
+            ..answer.clone()
+        };
+        assert_eq!(malformed(multicast(short)), "target_count");
+        let mut odd = answer;
+        odd.statuses[1].stage = 77;
+        assert_eq!(malformed(multicast(odd)), "statuses[1].stage");
+    }
+
+    #[test]
+    fn an_event_of_a_kind_that_is_not_known_is_refused() {
+        assert_eq!(malformed(event(pattern::SubscribeResponse::default())), "message");
+        let gap = answers::gap(4, "SOMETHING_NEW");
+        let expected = GapReason::Other("SOMETHING_NEW".to_owned());
+        assert!(matches!(event(gap).unwrap(), Event::Gap(gap) if gap.reason == expected && gap.dropped == 4));
+    }
+}

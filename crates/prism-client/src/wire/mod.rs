@@ -1,0 +1,15 @@
+//! Requests and answers to and from what goes over the wire.
+//!
+//! The one place that knows both. An answer that lacks what it must have, or has what it must not,
+//! fails as [`crate::Error::Malformed`] with the field's name.
+
+mod answer;
+mod ask;
+mod value;
+
+pub(crate) use answer::CONNECTION_LOST;
+
+pub(crate) use value::to_object;
+
+pub(crate) use answer::{event, found, multicast, page, registration, renewals, unregistered, updated};
+pub(crate) use ask::{enumerate, lease, multicast as multicast_request, position, register, update};

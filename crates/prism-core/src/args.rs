@@ -1,0 +1,199 @@
+//! Command lines in both dash styles: `-proxy-addr localhost:9090` means `--proxy-addr localhost:9090`.
+
+use std::ffi::OsString;
+
+use clap::{Arg, Command};
+
+/// Rewrites each `-name` and `-name=value` to two dashes when `name` is a long option that `command`,
+/// or the subcommand reached so far, declares. Everything else stays: short options and clusters of
+/// them (`-v`, `-vv`), values, and whatever follows a bare `--`.
+///
+/// `args` is the whole command line, program name first, as [`std::env::args_os`] gives it.
+pub fn normalize(command: &Command, args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut walk = Walk {
+        longs: longs(command),
+        command,
+        raw_value_next: false,
+    };
+    let mut args = args.into_iter();
+    let program = args.next();
+    let mut rewritten: Vec<OsString> = program.into_iter().collect();
+    for arg in args.by_ref() {
+        if arg == "--" {
+            rewritten.push(arg);
+            break;
+        }
+        rewritten.push(walk.step(arg));
+    }
+    rewritten.extend(args);
+    rewritten
+}
+
+/// Where the reading of a command line has got to.
+struct Walk<'a> {
+    command: &'a Command,
+    /// Of this command and all above it.
+    longs: Vec<Long<'a>>,
+    /// The option before takes any value, even one that looks like an option.
+    raw_value_next: bool,
+}
+
+struct Long<'a> {
+    name: &'a str,
+    arg: &'a Arg,
+}
+
+impl<'a> Walk<'a> {
+    fn step(&mut self, arg: OsString) -> OsString {
+        if std::mem::take(&mut self.raw_value_next) {
+            return arg;
+        }
+        let Some(text) = arg.to_str() else { return arg };
+        if let Some(option) = text.strip_prefix("--") {
+            self.expect_value(option);
+            return arg;
+        }
+        match text.strip_prefix('-') {
+            // One letter is a short option, whatever longs there are.
+            Some(option) if option.chars().count() > 1 && self.declared(option).is_some() => {
+                self.expect_value(option);
+                format!("--{option}").into()
+            }
+            Some(_) => arg,
+            None => {
+                self.descend(text);
+                arg
+            }
+        }
+    }
+
+    fn declared(&self, option: &str) -> Option<&Long<'a>> {
+        let name = option.split('=').next()?;
+        self.longs.iter().find(|long| long.name == name)
+    }
+
+    fn expect_value(&mut self, option: &str) {
+        let raw =
+            |long: &Long<'_>| long.arg.get_action().takes_values() && long.arg.is_allow_hyphen_values_set();
+        self.raw_value_next = !option.contains('=') && self.declared(option).is_some_and(raw);
+    }
+
+    fn descend(&mut self, word: &str) {
+        if let Some(subcommand) = self.command.find_subcommand(word) {
+            self.command = subcommand;
+            self.longs.extend(longs(subcommand));
+        }
+    }
+}
+
+fn longs(command: &Command) -> Vec<Long<'_>> {
+    let declared = command.get_arguments().flat_map(|arg| {
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        arg.get_long()
+            .into_iter()
+            .chain(aliases)
+            .map(move |name| Long { name, arg })
+    });
+    declared.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ArgAction;
+
+    use super::*;
+
+    fn command() -> Command {
+        Command::new("tool")
+            .arg(Arg::new("proxy-addr").long("proxy-addr").alias("proxy"))
+            .arg(Arg::new("config").long("config"))
+            .arg(Arg::new("verbose").short('v').action(ArgAction::Count))
+            .subcommand(
+                Command::new("publish")
+                    .arg(Arg::new("payload").long("payload").allow_hyphen_values(true))
+                    .arg(Arg::new("output").short('o').long("output")),
+            )
+    }
+
+    fn normalized(line: &str) -> String {
+        let args = line.split(' ').map(OsString::from);
+        let rewritten = normalize(&command(), args);
+        rewritten
+            .iter()
+            .map(|arg| arg.to_str().unwrap())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn single_dash_longs_gain_a_dash() {
+        assert_eq!(
+            normalized("tool -proxy-addr localhost:9090 -v"),
+            "tool --proxy-addr localhost:9090 -v"
+        );
+        assert_eq!(
+            normalized("tool -proxy-addr=localhost:9090"),
+            "tool --proxy-addr=localhost:9090"
+        );
+        assert_eq!(
+            normalized("tool -proxy x:1 -config f"),
+            "tool --proxy x:1 --config f"
+        );
+    }
+
+    #[test]
+    fn everything_else_stays_as_it_is() {
+        for line in [
+            "tool -vv",
+            "tool --config f",
+            "tool -unknown",
+            "tool -",
+            "tool -v --config=-v",
+            "tool -- -config f",
+        ] {
+            assert_eq!(normalized(line), line);
+        }
+    }
+
+    #[test]
+    fn a_subcommand_brings_its_own_options() {
+        assert_eq!(normalized("tool -output x"), "tool -output x");
+        assert_eq!(
+            normalized("tool publish -output json -config f"),
+            "tool publish --output json --config f"
+        );
+        assert_eq!(normalized("tool publish -o json"), "tool publish -o json");
+    }
+
+    #[test]
+    fn a_value_that_may_look_like_an_option_is_left_alone() {
+        assert_eq!(
+            normalized("tool publish --payload -config"),
+            "tool publish --payload -config"
+        );
+        assert_eq!(
+            normalized("tool publish -payload -config"),
+            "tool publish --payload -config"
+        );
+    }
+
+    #[test]
+    fn the_rewritten_line_parses() {
+        let args = [
+            "tool",
+            "-proxy-addr",
+            "localhost:9090",
+            "-v",
+            "-v",
+            "publish",
+            "-payload",
+            "-x",
+        ];
+        let args = normalize(&command(), args.map(OsString::from));
+        let matches = command().try_get_matches_from(args).unwrap();
+        assert_eq!(matches.get_one::<String>("proxy-addr").unwrap(), "localhost:9090");
+        assert_eq!(matches.get_count("verbose"), 2);
+        let (_, publish) = matches.subcommand().unwrap();
+        assert_eq!(publish.get_one::<String>("payload").unwrap(), "-x");
+    }
+}

@@ -1,0 +1,336 @@
+//! One trace from end to end, and log lines that say which.
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, Mutex},
+};
+
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer as _, ServiceExt};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::*;
+
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+fn headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(TRACEPARENT, PARENT.parse().unwrap());
+    headers
+}
+
+#[test]
+fn a_context_survives_headers_and_pairs() {
+    let context = TraceContext::parse(PARENT).unwrap();
+    assert_eq!(context.to_string(), PARENT);
+    assert_eq!(context.trace_id().to_string(), TRACE);
+    let mut headers = HeaderMap::new();
+    context.inject(&mut headers);
+    assert_eq!(TraceContext::extract(&headers), Some(context));
+    let (name, value) = context.to_pair();
+    assert_eq!(
+        TraceContext::extract_pairs([("a", "b"), (&name, &value)]),
+        Some(context)
+    );
+    let root = TraceContext::new_root();
+    assert_eq!(TraceContext::parse(&root.to_string()), Some(root));
+}
+
+#[test]
+fn a_malformed_context_is_ignored() {
+    let zero_trace = format!("00-{}-b7ad6b7169203331-01", "0".repeat(32));
+    let zero_span = format!("00-{TRACE}-{}-01", "0".repeat(16));
+    let upper = PARENT.to_uppercase();
+    let long = format!("{PARENT}-00");
+    let forbidden = PARENT.replacen("00", "ff", 1);
+    for text in [
+        "",
+        "00",
+        &PARENT[1..],
+        &zero_trace,
+        &zero_span,
+        &upper,
+        &long,
+        &forbidden,
+        "ü".repeat(40).as_str(),
+    ] {
+        assert_eq!(TraceContext::parse(text), None, "{text}");
+    }
+    let future = format!("{}-more", PARENT.replacen("00", "cc", 1));
+    assert_eq!(
+        TraceContext::parse(&future).unwrap().trace_id().to_string(),
+        TRACE
+    );
+}
+
+#[test]
+fn outside_of_a_call_there_is_no_context_but_a_new_one_can_be_had() {
+    assert_eq!(TraceContext::current(), None);
+    assert_ne!(TraceContext::current_or_new(), TraceContext::current_or_new());
+}
+
+#[tokio::test]
+async fn a_request_and_its_body_run_in_the_callers_trace() {
+    let subscriber = Registry::default();
+    let _default = tracing::subscriber::set_default(subscriber);
+    let service = tower::service_fn(|_: Request<()>| async {
+        let seen = TraceContext::current().unwrap().to_string();
+        Ok::<_, Infallible>(Response::new(Full::new(axum::body::Bytes::from(seen))))
+    });
+    let mut request = Request::new(());
+    *request.headers_mut() = headers();
+    let response = TraceLayer.layer(service).oneshot(request).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    // Nothing is exported here, so the caller's span stays the parent of what follows.
+    assert_eq!(body, PARENT.as_bytes());
+}
+
+#[test]
+fn nested_spans_find_the_context_of_their_call() {
+    let _default = tracing::subscriber::set_default(Registry::default());
+    let (call, context) = request_span("/a.B/C", &headers());
+    call.in_scope(|| {
+        tracing::info_span!("inner").in_scope(|| assert_eq!(TraceContext::current(), Some(context)));
+    });
+    let (fresh, context) = request_span("/a.B/C", &HeaderMap::new());
+    fresh.in_scope(|| assert_eq!(TraceContext::current(), Some(context)));
+}
+
+#[test]
+fn each_json_line_inside_a_call_carries_its_trace() {
+    let lines = Lines::default();
+    let layer = tracing_subscriber::fmt::layer()
+        .event_format(format::Json)
+        .with_writer(lines.clone());
+    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    tracing::info!(answer = 42, level = "mine", "before");
+    let (call, _) = request_span("/a.B/C", &headers());
+    call.in_scope(|| tracing::info_span!("inner").in_scope(|| tracing::warn!(ok = true, "inside `x`")));
+
+    let text = lines.text();
+    let parsed: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(parsed[0]["message"], "before");
+    assert_eq!(parsed[0]["answer"], 42);
+    assert_eq!(
+        (&parsed[0]["level"], &parsed[0]["field.level"]),
+        (&"INFO".into(), &"mine".into())
+    );
+    assert!(parsed[0].get("trace_id").is_none());
+    assert_eq!(parsed[1]["trace_id"], TRACE);
+    assert_eq!(parsed[1]["span"], "inner");
+    assert_eq!(parsed[1]["message"], "inside `x`");
+}
+
+#[test]
+fn each_readable_line_inside_a_call_carries_its_trace() {
+    let lines = Lines::default();
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(lines.clone());
+    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    let (call, _) = request_span("/a.B/C", &headers());
+    call.in_scope(|| tracing::warn!("inside"));
+    assert!(
+        lines.text().contains(&format!("trace_id={TRACE}")),
+        "{}",
+        lines.text()
+    );
+}
+
+#[test]
+fn the_context_outlives_any_log_filter() {
+    let filter = calls_too(EnvFilter::new("off")).unwrap();
+    let layer = tracing_subscriber::fmt::layer().with_filter(filter);
+    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    let (call, context) = request_span("/a.B/C", &headers());
+    call.in_scope(|| assert_eq!(TraceContext::current(), Some(context)));
+}
+
+#[test]
+fn verbosity_raises_us_before_the_libraries() {
+    assert!(default_directives(0).starts_with("info,h2=warn,"));
+    assert!(default_directives(1).starts_with("debug,h2=info,"));
+    assert!(default_directives(9).starts_with("trace,h2=debug,"));
+    for verbosity in 0..3 {
+        EnvFilter::try_new(default_directives(verbosity)).unwrap();
+    }
+}
+
+fn export(vars: &[(&str, &str)]) -> Result<Option<Export>, ExportError> {
+    Export::from_env(|name| {
+        vars.iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| (*value).to_owned())
+    })
+}
+
+#[test]
+fn nothing_is_exported_unless_the_environment_asks() {
+    assert_eq!(export(&[]).unwrap(), None);
+    assert_eq!(export(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]).unwrap(), None);
+    assert_eq!(
+        export(&[
+            ("OTEL_TRACES_EXPORTER", "none"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "x")
+        ])
+        .unwrap(),
+        None
+    );
+    assert_eq!(
+        export(&[("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_TRACES_EXPORTER", "otlp")]).unwrap(),
+        None
+    );
+    let asked = export(&[("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_SERVICE_NAME", "mine")])
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (asked.endpoint.as_str(), asked.service.as_deref()),
+        ("http://localhost:4317", Some("mine"))
+    );
+    let asked = export(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:1")])
+        .unwrap()
+        .unwrap();
+    assert_eq!(asked.endpoint, "http://c:1");
+}
+
+#[test]
+fn what_cannot_be_exported_is_refused() {
+    let error = export(&[("OTEL_TRACES_EXPORTER", "zipkin")]).unwrap_err();
+    assert!(error.to_string().contains("`zipkin`"));
+    let error = export(&[
+        ("OTEL_TRACES_EXPORTER", "otlp"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+    ])
+    .unwrap_err();
+    assert!(error.to_string().contains("`http/json`"));
+}
+
+/// A collector that remembers what it was sent.
+async fn collector() -> (
+    String,
+    tokio::sync::mpsc::Receiver<Vec<u8>>,
+    tokio::task::AbortHandle,
+) {
+    let (sent, received) = tokio::sync::mpsc::channel(8);
+    let app = axum::Router::new().route(
+        "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        axum::routing::post(move |body: axum::body::Bytes| {
+            let sent = sent.clone();
+            async move {
+                sent.send(body.to_vec()).await.unwrap();
+                let trailers: HeaderMap =
+                    [(http::HeaderName::from_static("grpc-status"), "0".parse().unwrap())]
+                        .into_iter()
+                        .collect();
+                let message = Full::new(axum::body::Bytes::from_static(&[0; 5]));
+                let body = message.with_trailers(async move { Some(Ok(trailers)) });
+                (
+                    [("content-type", "application/grpc")],
+                    axum::body::Body::new(body),
+                )
+            }
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    (endpoint, received, server.abort_handle())
+}
+
+fn holds(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exporting_process_puts_its_own_span_into_the_trace() {
+    let (endpoint, mut received, server) = collector().await;
+    let provider = Export {
+        endpoint,
+        service: Some("mine".to_owned()),
+    }
+    .provider("default")
+    .unwrap();
+    let context = {
+        let subscriber = Registry::default().with(span_layer(&provider, "mine"));
+        let _default = tracing::subscriber::set_default(subscriber);
+        let (call, context) = request_span("/a.B/Exported", &headers());
+        assert_eq!(context.trace_id().to_string(), TRACE);
+        assert_ne!(
+            context.to_string(),
+            PARENT,
+            "the parent of what follows is the exported span"
+        );
+        call.in_scope(|| assert_eq!(TraceContext::current(), Some(context)));
+        context
+    };
+    Guard {
+        provider: Some(provider),
+    }
+    .shutdown(Duration::from_secs(5))
+    .await;
+
+    let sent = received.recv().await.unwrap();
+    server.abort();
+    let span = u64::from_str_radix(&context.to_string()[36..52], 16)
+        .unwrap()
+        .to_be_bytes();
+    assert!(holds(&sent, b"a.B/Exported") && holds(&sent, b"mine") && holds(&sent, &span));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mute_collector_does_not_hold_up_the_end() {
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", mute.local_addr().unwrap());
+    let provider = Export {
+        endpoint,
+        service: None,
+    }
+    .provider("mine")
+    .unwrap();
+    {
+        let subscriber = Registry::default().with(span_layer(&provider, "mine"));
+        let _default = tracing::subscriber::set_default(subscriber);
+        drop(request_span("/a.B/C", &HeaderMap::new()));
+    }
+    let began = std::time::Instant::now();
+    Guard {
+        provider: Some(provider),
+    }
+    .shutdown(Duration::from_millis(300))
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(5));
+}

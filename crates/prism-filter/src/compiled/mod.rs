@@ -1,0 +1,201 @@
+//! Filters ready for use.
+
+mod predicate;
+
+use std::fmt;
+
+use crate::{
+    Clause, Document, Error, Filter, Limits, Node, Operator, SystemField, ValueRef,
+    location::Location,
+    time::{from_millis, nanoseconds},
+};
+
+use predicate::{Order, Predicate, Regexes};
+
+/// What a filter is asked about.
+pub trait Record {
+    /// Its name, unique in its namespace.
+    fn identity(&self) -> &str;
+    /// When the registration was made, in milliseconds since 1970.
+    fn registered_at(&self) -> i64;
+    /// When the metadata was last written, in milliseconds since 1970.
+    fn updated_at(&self) -> i64;
+    /// When the lease ends, in milliseconds since 1970; `None` without a lease.
+    fn expires_at(&self) -> Option<i64>;
+    /// The metadata.
+    fn document(&self) -> &Document;
+}
+
+/// A filter ready to be asked about records. May be shared between threads.
+#[derive(Clone)]
+pub struct Compiled {
+    filter: Filter,
+    test: Test,
+    uses_expires_at: bool,
+}
+
+impl Compiled {
+    pub(crate) fn new(filter: Filter, limits: &Limits) -> Result<Self, Error> {
+        let mut compiler = Compiler {
+            regexes: Regexes::new(limits),
+            uses_expires_at: false,
+        };
+        let test = compiler.node(filter.node(), &Location::Root)?;
+        Ok(Self {
+            filter,
+            test,
+            uses_expires_at: compiler.uses_expires_at,
+        })
+    }
+
+    /// Whether the record is one that the filter describes.
+    ///
+    /// Allocates nothing, except that the engine of a regular expression fills its bounded caches while
+    /// it meets a thread or a kind of text for the first times. Takes time linear in the values that the
+    /// filter looks at.
+    #[inline]
+    pub fn matches(&self, record: &(impl Record + ?Sized)) -> bool {
+        self.test.holds(record)
+    }
+
+    /// What was compiled.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Whether the answer depends on when leases end, which changes without a write to the record.
+    pub fn uses_expires_at(&self) -> bool {
+        self.uses_expires_at
+    }
+}
+
+impl fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Compiled({})", self.filter)
+    }
+}
+
+/// A node of the tree in the form that answers fastest.
+#[derive(Clone)]
+enum Test {
+    All(Box<[Test]>),
+    Any(Box<[Test]>),
+    Not(Box<Test>),
+    Metadata {
+        keys: Box<[Box<str>]>,
+        predicate: Predicate,
+    },
+    Identity(Predicate),
+    Time {
+        field: SystemField,
+        test: TimeTest,
+    },
+}
+
+/// What is asked of a point in time. Operands are in nanoseconds since 1970.
+#[derive(Clone)]
+enum TimeTest {
+    Exists,
+    Ordered(Order, i128),
+    AnyOf(Box<[i128]>),
+}
+
+impl Test {
+    #[inline]
+    fn holds(&self, record: &(impl Record + ?Sized)) -> bool {
+        match self {
+            Self::Metadata { keys, predicate } => record
+                .document()
+                .find(keys)
+                .is_some_and(|value| predicate.holds(value)),
+            Self::All(tests) => tests.iter().all(|test| test.holds(record)),
+            Self::Any(tests) => tests.iter().any(|test| test.holds(record)),
+            Self::Not(test) => !test.holds(record),
+            Self::Identity(predicate) => predicate.holds_for_text(record.identity().as_bytes()),
+            Self::Time { field, test } => test.holds(*field, record),
+        }
+    }
+}
+
+impl TimeTest {
+    fn holds(&self, field: SystemField, record: &(impl Record + ?Sized)) -> bool {
+        let millis = match field {
+            SystemField::Identity => None,
+            SystemField::RegisteredAt => Some(record.registered_at()),
+            SystemField::UpdatedAt => Some(record.updated_at()),
+            SystemField::ExpiresAt => record.expires_at(),
+        };
+        let Some(time) = millis.map(from_millis) else {
+            return false;
+        };
+        match self {
+            Self::Exists => true,
+            Self::Ordered(order, bound) => order.admits(time.cmp(bound)),
+            Self::AnyOf(times) => times.contains(&time),
+        }
+    }
+}
+
+struct Compiler<'l> {
+    regexes: Regexes<'l>,
+    uses_expires_at: bool,
+}
+
+impl Compiler<'_> {
+    fn node(&mut self, node: &Node, at: &Location<'_>) -> Result<Test, Error> {
+        Ok(match node {
+            Node::And(nodes) => Test::All(self.nodes(nodes, "$and", at)?),
+            Node::Or(nodes) => Test::Any(self.nodes(nodes, "$or", at)?),
+            Node::Not(node) => Test::Not(Box::new(self.node(node, &at.inside("$not"))?)),
+            Node::Clause(clause) => self.clause(clause, at)?,
+        })
+    }
+
+    fn nodes(&mut self, nodes: &[Node], list: &'static str, at: &Location<'_>) -> Result<Box<[Test]>, Error> {
+        let node = |(index, node)| self.node(node, &at.member(list, index));
+        nodes.iter().enumerate().map(node).collect()
+    }
+
+    fn clause(&mut self, clause: &Clause, at: &Location<'_>) -> Result<Test, Error> {
+        let test = match clause.path().system() {
+            None => Test::Metadata {
+                keys: clause.path().keys().into(),
+                predicate: Predicate::new(clause, &mut self.regexes, at)?,
+            },
+            Some(SystemField::Identity) => Test::Identity(Predicate::new(clause, &mut self.regexes, at)?),
+            Some(field) => {
+                self.uses_expires_at |= field == SystemField::ExpiresAt;
+                Test::Time {
+                    field,
+                    test: TimeTest::new(clause),
+                }
+            }
+        };
+        Ok(if is_negation(clause) {
+            Test::Not(Box::new(test))
+        } else {
+            test
+        })
+    }
+}
+
+impl TimeTest {
+    fn new(clause: &Clause) -> Self {
+        let operand = clause.operand().view();
+        match (clause.operator(), operand) {
+            (Operator::Exists, _) => Self::Exists,
+            (_, ValueRef::Array(times)) => Self::AnyOf(times.iter().filter_map(nanoseconds).collect()),
+            // A clause's operand is one that its operator takes.
+            (operator, time) => Self::Ordered(Order::of(operator), nanoseconds(time).unwrap_or_default()),
+        }
+    }
+}
+
+/// Whether the clause says that something does not hold.
+fn is_negation(clause: &Clause) -> bool {
+    match clause.operator() {
+        Operator::Ne | Operator::Nin => true,
+        Operator::Exists => clause.operand().view() == ValueRef::Bool(false),
+        _ => false,
+    }
+}

@@ -1,0 +1,193 @@
+//! The command line.
+
+pub(crate) mod multicast;
+mod value;
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::{
+    CommandFactory, Parser, Subcommand, ValueEnum,
+    builder::styling::{AnsiColor, Styles},
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+use prism_core::{args, telemetry};
+
+use crate::{
+    exit::Exit,
+    fault::Fault,
+    output::{Format, Style, error_object},
+};
+
+const AFTER_HELP: &str = "\
+Every option may be written with one dash or two. Data goes to stdout, everything else to stderr. NO_COLOR \
+turns colours off; where the output is no terminal there are none.
+
+Exit codes: 0 done, 1 the call failed, 2 wrong usage (nothing was sent), 3 identity or namespace not found, \
+4 some target did not get a message, 5 unavailable or no answer in time, 6 denied, 130 interrupted before it \
+was done.";
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::White.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default());
+
+/// Talks to the Prism multicast registry.
+#[derive(Debug, Parser)]
+#[command(name = "prism-probe", version, max_term_width = 110, after_help = AFTER_HELP, styles = STYLES, args_override_self = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// Where the proxy listens: HOST:PORT or http://HOST:PORT; several separated by commas are tried in turn
+    #[arg(
+        long,
+        global = true,
+        value_name = "H:P",
+        env = "PRISM_ENDPOINT",
+        default_value = "localhost:8980"
+    )]
+    pub(crate) endpoint: String,
+    /// The namespace to work in
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "N",
+        env = "PRISM_NAMESPACE",
+        default_value = "default"
+    )]
+    pub(crate) namespace: String,
+    /// How to show the answer
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "table"
+    )]
+    pub(crate) output: Format,
+    /// How long a call may take, all attempts together: 10s, 500ms
+    #[arg(long, global = true, value_name = "TIME", value_parser = value::duration, default_value = "10s")]
+    pub(crate) deadline: Duration,
+    /// Say on stderr what is going on; twice for more
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Register, find and reach identities
+    #[command(subcommand)]
+    Multicast(multicast::Command),
+    /// Is everything reachable, and what serves what?
+    Check(Check),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    /// Where the proxy's admin API listens; without it, port 8981 on the endpoint's host is looked at if it
+    /// is there
+    #[arg(long, value_name = "H:P")]
+    pub(crate) admin: Option<String>,
+}
+
+impl Cli {
+    /// Logs to stderr where they are asked for. Retries and the like are no news for somebody who sees the
+    /// outcome.
+    pub(crate) fn telemetry(&self) -> Result<Option<telemetry::Guard>, Box<Fault>> {
+        let asked = self.global.verbose > 0 || std::env::var_os("RUST_LOG").is_some();
+        let settings = telemetry::Settings {
+            service: "prism-probe",
+            verbosity: self.global.verbose.saturating_sub(1),
+        };
+        let guard = asked.then(|| telemetry::init(&settings)).transpose();
+        guard.map_err(|error| Box::new(Fault::usage("RUST_LOG", error.to_string())))
+    }
+}
+
+/// Reads a command line, program name first.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Usage> {
+    let args = args::normalize(&Cli::command(), args);
+    Cli::try_parse_from(&args).map_err(|error| Usage {
+        json: wants_json(&args),
+        error: Box::new(error),
+    })
+}
+
+/// The completion script of a shell.
+pub(crate) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "prism-probe", &mut script);
+    script
+}
+
+/// A command line that is no command: wrong, or a request for help.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    error: Box<clap::Error>,
+    json: bool,
+}
+
+impl Usage {
+    /// Says what is wrong, or helps.
+    pub(crate) fn report(self) -> Exit {
+        let help = matches!(
+            self.error.kind(),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+        );
+        if self.json && !help {
+            Style::talk(&error_object(&self.fault()));
+        } else {
+            // Fails when nobody reads, who then needs no help either.
+            let _ = self.error.print();
+        }
+        if help { Exit::Ok } else { Exit::Usage }
+    }
+
+    /// The same as a fault: what is wrong, without the advice that follows it.
+    fn fault(&self) -> Fault {
+        let text = self.error.render().to_string();
+        let message = text
+            .split("\n\n")
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("error: ");
+        let option = match self.error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(option)) => option.split(' ').next().unwrap_or_default(),
+            _ => "",
+        };
+        Fault::usage(option.trim_start_matches('-'), message.trim_end())
+    }
+}
+
+/// Whether somebody who cannot be understood asked for JSON.
+fn wants_json(args: &[OsString]) -> bool {
+    let json = Format::Json.to_possible_value();
+    let json = json.as_ref().map(|value| value.get_name()).unwrap_or_default();
+    let texts: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    let split = texts
+        .windows(2)
+        .any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == json);
+    split
+        || texts.iter().any(|arg| {
+            ["-o", "-o=", "--output="]
+                .iter()
+                .any(|option| **arg == format!("{option}{json}"))
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! `prism-probe multicast …`
+
+use std::collections::HashMap;
+
+use prism_proto::pattern::Filter;
+use prost_types::Value;
+
+use super::value;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Register an identity
+    Register(Register),
+    /// Extend leases
+    Renew {
+        /// The identities
+        #[arg(required = true, value_name = "ID")]
+        identities: Vec<String>,
+    },
+    /// Change metadata
+    Update {
+        /// The identity
+        #[arg(value_name = "ID")]
+        identity: String,
+        /// What to change, a JSON merge patch: null removes a field
+        #[arg(long, value_name = "JSON", value_parser = value::object, allow_hyphen_values = true)]
+        patch: Object,
+    },
+    /// Show one identity
+    Get {
+        /// The identity
+        #[arg(value_name = "ID")]
+        identity: String,
+    },
+    /// List the identities that match
+    Enumerate(Enumerate),
+    /// Send a message to every identity that matches
+    Publish(Publish),
+    /// Remove an identity; one that is absent is no error
+    Unregister {
+        /// The identity
+        #[arg(value_name = "ID")]
+        identity: String,
+    },
+    /// Show the messages to an identity, which must be registered, as they arrive
+    Subscribe(Subscribe),
+}
+
+/// Fields of a JSON object.
+pub(crate) type Object = HashMap<String, Value>;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Register {
+    /// The identity: 1 to 256 bytes without control characters
+    #[arg(value_name = "ID")]
+    pub(crate) identity: String,
+    /// What is to be known of it, a JSON object
+    #[arg(long, value_name = "JSON", value_parser = value::object, default_value = "{}", allow_hyphen_values = true)]
+    pub(crate) metadata: Object,
+    /// The lease in seconds, 0 for none; without it, as the namespace is configured
+    #[arg(long, value_name = "S", value_parser = value::seconds, allow_negative_numbers = true)]
+    pub(crate) ttl: Option<i64>,
+    /// Take the identity over from whoever holds it
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Enumerate {
+    /// Which, for example {"status": "online", "battery.lt": 0.2}; without it, all
+    #[arg(long, value_name = "JSON", value_parser = value::filter, allow_hyphen_values = true)]
+    pub(crate) filter: Option<Filter>,
+    /// Sort by a field: PATH or "PATH desc"; may be given several times
+    #[arg(long, value_name = "F")]
+    pub(crate) sort: Vec<String>,
+    /// How many to show, at most 1000; without it, 100
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    pub(crate) limit: Option<i32>,
+    /// Continue where the page before ended
+    #[arg(long, value_name = "C")]
+    pub(crate) cursor: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Publish {
+    /// To whom, as for `enumerate`; without it, to all
+    #[arg(long, value_name = "JSON", value_parser = value::filter, allow_hyphen_values = true)]
+    pub(crate) filter: Option<Filter>,
+    /// What: the text itself, @FILE for the content of a file, - for that of stdin
+    #[arg(long, value_name = "TEXT|@FILE|-", allow_hyphen_values = true)]
+    pub(crate) payload: String,
+    /// The type of the payload; without it, application/octet-stream
+    #[arg(long, value_name = "T")]
+    pub(crate) content_type: Option<String>,
+    /// How long the service waits for outcomes, in milliseconds
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(i64).range(1..), allow_negative_numbers = true)]
+    pub(crate) timeout: Option<i64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Subscribe {
+    /// The identity
+    #[arg(value_name = "ID")]
+    pub(crate) identity: String,
+    /// End after this many messages; without it, at an interrupt (then with exit code 0)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
+    pub(crate) count: Option<u64>,
+}

@@ -1,0 +1,190 @@
+use super::*;
+
+fn read(line: &[&str]) -> Result<Cli, Usage> {
+    parse(
+        std::iter::once("prism-probe")
+            .chain(line.iter().copied())
+            .map(OsString::from),
+    )
+}
+
+/// What it became, as text; the rest of the line is the same for all.
+fn shown(line: &[&str]) -> String {
+    format!(
+        "{:?}",
+        read(line)
+            .unwrap_or_else(|usage| panic!("{line:?}: {}", usage.error))
+            .command
+    )
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_is_read() {
+    for (line, parts) in [
+        (
+            &[
+                "multicast",
+                "register",
+                "alice",
+                "--metadata",
+                r#"{"a": 1}"#,
+                "--ttl",
+                "30",
+                "--replace",
+            ][..],
+            &[
+                "Register",
+                r#""alice""#,
+                "NumberValue(1.0)",
+                "ttl: Some(30)",
+                "replace: true",
+            ][..],
+        ),
+        (
+            &["multicast", "register", "alice"],
+            &["metadata: {}", "ttl: None", "replace: false"],
+        ),
+        (&["multicast", "renew", "a", "b"], &["Renew", r#"["a", "b"]"#]),
+        (
+            &["multicast", "update", "a", "--patch", r#"{"x": null}"#],
+            &["Update", "NullValue"],
+        ),
+        (&["multicast", "get", "a"], &["Get", r#""a""#]),
+        (
+            &[
+                "multicast",
+                "enumerate",
+                "--filter",
+                r#"{"a.lt": 1}"#,
+                "--sort",
+                "a desc",
+                "--sort",
+                "b",
+                "--limit",
+                "7",
+                "--cursor",
+                "c",
+            ],
+            &[
+                "operator: Lt",
+                r#"sort: ["a desc", "b"]"#,
+                "limit: Some(7)",
+                r#"cursor: Some("c")"#,
+            ],
+        ),
+        (
+            &[
+                "multicast",
+                "publish",
+                "--payload",
+                "-x",
+                "--content-type",
+                "text/plain",
+                "--timeout",
+                "250",
+            ],
+            &[
+                r#"payload: "-x""#,
+                r#"content_type: Some("text/plain")"#,
+                "timeout: Some(250)",
+                "filter: None",
+            ],
+        ),
+        (&["multicast", "publish", "--payload", "-"], &[r#"payload: "-""#]),
+        (&["multicast", "unregister", "a"], &["Unregister", r#""a""#]),
+        (
+            &["multicast", "subscribe", "a", "--count", "3"],
+            &["Subscribe", "count: Some(3)"],
+        ),
+        (&["check", "--admin", "h:1"], &["Check", r#"admin: Some("h:1")"#]),
+        (&["completions", "bash"], &["Completions", "Bash"]),
+    ] {
+        let shown = shown(line);
+        for part in parts {
+            assert!(shown.contains(part), "{line:?}: `{part}` is not in {shown}");
+        }
+    }
+}
+
+#[test]
+fn one_dash_is_as_good_as_two() {
+    for line in [
+        "-endpoint h:1 -namespace n -output json multicast enumerate -limit 3 -sort a",
+        "multicast enumerate -limit=3 -sort=a -endpoint=h:1 -n n -o json",
+        "--endpoint h:1 --namespace n --output json multicast enumerate --limit 3 --sort a",
+    ] {
+        let line: Vec<_> = line.split(' ').collect();
+        let cli = read(&line).unwrap();
+        assert_eq!(
+            (cli.global.endpoint.as_str(), cli.global.namespace.as_str()),
+            ("h:1", "n"),
+            "{line:?}"
+        );
+        assert_eq!(cli.global.output, Format::Json);
+        assert!(shown(&line).contains("limit: Some(3)"));
+    }
+}
+
+#[test]
+fn what_is_wrong_is_refused_by_name() {
+    for (line, part) in [
+        (&["multicast", "register"][..], "<ID>"),
+        (&["multicast", "register", "a", "--metadata", "{"], "--metadata"),
+        (&["multicast", "register", "a", "--ttl", "-1"], "--ttl"),
+        (&["multicast", "register", "a", "--ttl", "soon"], "--ttl"),
+        (&["multicast", "renew"], "<ID>"),
+        (&["multicast", "update", "a"], "--patch"),
+        (
+            &["multicast", "enumerate", "--filter", r#"{"a": {"$x": 1}}"#],
+            "--filter",
+        ),
+        (&["multicast", "enumerate", "--limit", "0"], "--limit"),
+        (&["multicast", "publish"], "--payload"),
+        (
+            &["multicast", "publish", "--payload", "x", "--timeout", "0"],
+            "--timeout",
+        ),
+        (&["multicast", "subscribe", "a", "--count", "0"], "--count"),
+        (&["multicast", "fly"], "fly"),
+        (&["--deadline", "0s", "check"], "--deadline"),
+        (&["-o", "xml", "check"], "--output"),
+        (&["completions", "cmd"], "cmd"),
+    ] {
+        let usage = read(line).unwrap_err();
+        let text = usage.error.to_string();
+        assert!(text.contains(part), "{line:?}: `{part}` is not in {text}");
+    }
+}
+
+#[test]
+fn a_wrong_value_names_its_option_and_nothing_else() {
+    let usage = read(&["multicast", "enumerate", "--filter", "{"]).unwrap_err();
+    let fault = usage.fault();
+    assert_eq!(fault.field.as_deref(), Some("filter"));
+    assert!(
+        fault.message.contains("not valid JSON") && !fault.message.contains("--help"),
+        "{}",
+        fault.message
+    );
+    assert_eq!(read(&["fly"]).unwrap_err().fault().field, None);
+}
+
+#[test]
+fn a_wish_for_json_is_heard_in_a_line_that_is_wrong() {
+    for line in [
+        "-o json fly",
+        "fly --output=json",
+        "-ojson fly",
+        "fly --output json",
+        "-output json fly",
+    ] {
+        let line: Vec<_> = line.split(' ').collect();
+        assert!(read(&line).unwrap_err().json, "{line:?}");
+    }
+    assert!(!read(&["fly", "json"]).unwrap_err().json);
+}

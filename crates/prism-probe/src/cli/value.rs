@@ -1,0 +1,120 @@
+//! Values on the command line. Whatever can be wrong with one is found here, before anybody is called.
+
+use std::{collections::HashMap, time::Duration};
+
+use prism_filter::{Document, Limits};
+use prism_proto::pattern::Filter;
+use prost_types::Value;
+
+/// A JSON object, as the service will read it.
+pub(super) fn object(text: &str) -> Result<HashMap<String, Value>, String> {
+    let document = Document::from_json(text.as_bytes()).map_err(|error| error.to_string())?;
+    Ok(document.to_proto())
+}
+
+/// A filter in its JSON form. How large it may be is for the service to say, which is configured; the
+/// limits here only keep a mistake from costing much.
+pub(super) fn filter(text: &str) -> Result<Filter, String> {
+    let limits = Limits {
+        max_depth: 32,
+        max_clauses: 10_000,
+        max_in_values: 100_000,
+        max_bytes: 4 << 20,
+        ..Limits::default()
+    };
+    let filter = prism_filter::Filter::parse_str(text, &limits).and_then(|filter| filter.to_proto());
+    filter.map_err(|error| error.to_string())
+}
+
+/// A whole number of seconds.
+pub(super) fn seconds(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds >= 0 => Ok(seconds),
+        _ => Err("expected a number of seconds, 0 for no lease".to_owned()),
+    }
+}
+
+/// `500ms`, `10s`, `2m`; a bare number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "ms" => 1,
+        "s" | "" => 1_000,
+        "m" => 60_000,
+        _ => return Err("expected a time such as `500ms`, `10s` or `2m`".to_owned()),
+    };
+    let millis = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(scale));
+    match millis {
+        Some(0) => Err("a call needs some time".to_owned()),
+        // More than grpc-timeout can carry, and than anybody waits.
+        Some(millis) if millis > 24 * 3_600_000 => Err("at most 24 hours".to_owned()),
+        Some(millis) => Ok(Duration::from_millis(millis)),
+        None => Err("expected a time such as `500ms`, `10s` or `2m`".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_mistakes_say_where_and_why() {
+        for (text, part) in [
+            (r#"{"a": "#, "JSON"),
+            (r#"{"a": 1,}"#, "column"),
+            ("[1]", "expected a JSON object"),
+            (r#"{"a": {"b": 9007199254740993}}"#, "`a.b`"),
+            (r#"{"a": 1, "a": 2}"#, "given twice"),
+        ] {
+            let error = object(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        assert!(object(r#"{"a": null, "b": [1, {"c": 0.5}]}"#).is_ok());
+    }
+
+    #[test]
+    fn filter_mistakes_name_the_clause() {
+        for (text, part) in [
+            (r#"{"battery": {"$less": 1}}"#, "battery"),
+            (r#"{"$or": [{"a.lt": [1]}]}"#, "$or[0]"),
+            ("nonsense", "JSON"),
+        ] {
+            let error = filter(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        assert!(filter(r#"{"status": "online", "battery.lt": 0.2}"#).is_ok());
+    }
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("10s"), duration("10"));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in [
+            "",
+            "s",
+            "0s",
+            "1h",
+            "-1s",
+            "1.5s",
+            "25000m",
+            "99999999999999999999s",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn leases_are_whole_seconds() {
+        assert_eq!(seconds("0"), Ok(0));
+        for wrong in ["-1", "1.5", "", "30s", "9223372036854775808"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The way to one runner: its connections, and how many calls are on them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prism_core::{
+    backoff::{Backoff, Policy},
+    id::InstanceId,
+};
+use tokio::{net::TcpStream, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::route::Target;
+
+/// After a failed dial, callers are refused for a pause instead of dialling again one after another.
+const REDIAL: Policy = Policy {
+    base: Duration::from_millis(20),
+    cap: Duration::from_secs(1),
+};
+
+/// How connections to runners are made.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a dial may take.
+    pub connect_timeout: Duration,
+    /// How many connections to keep to each runner.
+    pub connections: usize,
+    /// How many bytes of a response the runner may send ahead, for each call.
+    pub stream_window: u32,
+    /// The same for all calls of a connection together.
+    pub connection_window: u32,
+    /// When bytes stay unacknowledged for this long, the connection counts as dead.
+    pub unacknowledged: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(2),
+            connections: 1,
+            stream_window: 1 << 20,
+            connection_window: 8 << 20,
+            unacknowledged: Duration::from_secs(15),
+        }
+    }
+}
+
+/// All lanes of a proxy, one for each runner, and the owner of their connections.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    settings: Settings,
+    known: Mutex<HashMap<(InstanceId, String), Weak<Lane>>>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Lanes {
+    /// No lane yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+
+    /// The lane to a target: the one that is there, unless what the target declares has changed.
+    pub fn get(&self, target: Target) -> Arc<Lane> {
+        let mut known = self.known.lock();
+        let key = (target.instance_id.clone(), target.endpoint.clone());
+        if let Some(lane) = known
+            .get(&key)
+            .and_then(Weak::upgrade)
+            .filter(|lane| lane.target == target)
+        {
+            return lane;
+        }
+        let lane = Arc::new(Lane::new(target, self));
+        known.insert(key, Arc::downgrade(&lane));
+        lane
+    }
+
+    /// Forgets lanes that nobody uses any more.
+    pub(crate) fn sweep(&self) {
+        self.known.lock().retain(|_, lane| lane.strong_count() > 0);
+    }
+
+    /// Breaks all connections to a runner.
+    pub(crate) fn disconnect(&self, instance: &InstanceId) {
+        for (_, lane) in self.known.lock().iter().filter(|((id, _), _)| id == instance) {
+            if let Some(lane) = lane.upgrade() {
+                lane.broken.lock().cancel();
+            }
+        }
+    }
+
+    /// Closes all connections and waits for the tasks that drive them. Calls under way are lost.
+    pub async fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// The way to one runner.
+#[derive(Debug)]
+pub struct Lane {
+    target: Target,
+    settings: Settings,
+    in_flight: AtomicUsize,
+    slots: Box<[Slot]>,
+    turn: AtomicUsize,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+    /// Cancelled to break the connections that are there now, then replaced.
+    broken: Mutex<CancellationToken>,
+}
+
+/// Nothing was sent: the runner cannot be reached.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("`{endpoint}` cannot be reached: {message}")]
+pub struct Unreachable {
+    /// The runner's data endpoint.
+    pub endpoint: String,
+    /// What happened.
+    pub message: String,
+}
+
+/// A connection, for one call.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) send: h2::client::SendRequest<Bytes>,
+    ended: CancellationToken,
+}
+
+impl Connection {
+    /// The runner does not take new calls on it: the next one dials.
+    pub(crate) fn retire(&self) {
+        self.ended.cancel();
+    }
+}
+
+#[derive(Default)]
+struct Slot {
+    current: ArcSwapOption<Connection>,
+    dial: tokio::sync::Mutex<Redial>,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot")
+            .field("connected", &self.usable().is_some())
+            .finish()
+    }
+}
+
+impl Slot {
+    fn usable(&self) -> Option<Connection> {
+        let current = self.current.load();
+        current
+            .as_deref()
+            .filter(|connection| !connection.ended.is_cancelled())
+            .cloned()
+    }
+}
+
+/// What is known from earlier dials.
+#[derive(Default)]
+struct Redial {
+    backoff: Option<Backoff>,
+    refused: Option<(Instant, String)>,
+}
+
+impl Lane {
+    fn new(target: Target, lanes: &Lanes) -> Self {
+        Self {
+            target,
+            settings: lanes.settings.clone(),
+            in_flight: AtomicUsize::new(0),
+            slots: (0..lanes.settings.connections.max(1))
+                .map(|_| Slot::default())
+                .collect(),
+            turn: AtomicUsize::new(0),
+            tasks: lanes.tasks.clone(),
+            closing: lanes.closing.clone(),
+            broken: Mutex::new(lanes.closing.child_token()),
+        }
+    }
+
+    /// Where it leads.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// How many calls are on it.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call for as long as the value lives.
+    pub(crate) fn enter(self: &Arc<Self>) -> OnLane {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        OnLane(self.clone())
+    }
+
+    /// A usable connection, dialled if there is none. Cancellation safe: a dial that is given up is
+    /// begun anew by the next caller.
+    pub(crate) async fn connection(&self) -> Result<Connection, Unreachable> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let slot = &self.slots[turn % self.slots.len()];
+        if let Some(connection) = slot.usable() {
+            return Ok(connection);
+        }
+        // One caller dials, the others wait for what comes of it.
+        let mut redial = slot.dial.lock().await;
+        if let Some(connection) = slot.usable() {
+            return Ok(connection);
+        }
+        if let Some((until, message)) = &redial.refused
+            && Instant::now() < *until
+        {
+            return Err(self.unreachable(message.clone()));
+        }
+        match self.dial().await {
+            Ok(connection) => {
+                *redial = Redial::default();
+                slot.current.store(Some(Arc::new(connection.clone())));
+                Ok(connection)
+            }
+            Err(message) => {
+                let pause = redial.backoff.get_or_insert_with(|| Backoff::new(REDIAL)).pause();
+                redial.refused = Some((Instant::now() + pause, message.clone()));
+                Err(self.unreachable(message))
+            }
+        }
+    }
+
+    fn unreachable(&self, message: String) -> Unreachable {
+        Unreachable {
+            endpoint: self.target.endpoint.clone(),
+            message,
+        }
+    }
+
+    async fn dial(&self) -> Result<Connection, String> {
+        if self.closing.is_cancelled() {
+            return Err("the proxy is about to end".to_owned());
+        }
+        match tokio::time::timeout(self.settings.connect_timeout, self.handshake()).await {
+            Ok(connected) => connected.map_err(|error| error.to_string()),
+            Err(_) => Err(format!(
+                "no connection within {:?}",
+                self.settings.connect_timeout
+            )),
+        }
+    }
+
+    async fn handshake(&self) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(&self.target.endpoint).await?;
+        stream.set_nodelay(true)?;
+        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(self.settings.unacknowledged))?;
+        let (send, driver) = h2::client::Builder::new()
+            .initial_window_size(self.settings.stream_window)
+            .initial_connection_window_size(self.settings.connection_window)
+            .enable_push(false)
+            .handshake::<_, Bytes>(stream)
+            .await?;
+        let ended = CancellationToken::new();
+        let broken = self.replace_if_cancelled();
+        let over = ended.clone().drop_guard();
+        self.tasks.spawn(async move {
+            // Ends by itself when the last call and the last handle are gone.
+            tokio::select! {
+                outcome = driver => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "a connection to a runner broke");
+                    }
+                }
+                () = broken.cancelled() => {}
+            }
+            drop(over);
+        });
+        Ok(Connection { send, ended })
+    }
+
+    fn replace_if_cancelled(&self) -> CancellationToken {
+        let mut broken = self.broken.lock();
+        if broken.is_cancelled() {
+            *broken = self.closing.child_token();
+        }
+        broken.clone()
+    }
+}
+
+/// A call that is on a lane.
+#[derive(Debug)]
+pub(crate) struct OnLane(Arc<Lane>);
+
+impl Drop for OnLane {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,211 @@
+//! Subjects: an identity is one token behind the topic prefix.
+//!
+//! A token keeps ASCII letters and digits and `-`, `_`, `:`, `@` as they are, so that ordinary identities
+//! read the same in the broker's tools. Every other byte of the UTF-8 text becomes `%` and two upper case
+//! hexadecimal digits. So a token is never empty, holds no separator or wildcard, begins with neither `$`
+//! nor a reserved word of the broker, has at most three times the identity's length, and belongs to one
+//! identity only.
+
+use std::fmt;
+
+use bytes::{BufMut, BytesMut};
+use prism_slot::Identity;
+
+const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+
+/// The longest prefix in bytes: with the longest identity and a reply subject behind it, a subject stays
+/// well below the 4 KiB that a server takes for a line of the protocol.
+const MAX_PREFIX: usize = 1_024;
+
+/// The token that stands for `text` in a subject.
+pub fn escape(text: &str) -> String {
+    let mut token = BytesMut::with_capacity(text.len());
+    write_escaped(text, &mut token);
+    // Only ASCII has been written.
+    String::from_utf8_lossy(&token).into_owned()
+}
+
+/// The text for which [`escape`] returns `token`; `None` for a token that it never returns.
+pub fn unescape(token: &str) -> Option<String> {
+    let mut text = Vec::with_capacity(token.len());
+    let mut rest = token.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let decoded = digit(rest.next()?)? << 4 | digit(rest.next()?)?;
+            if is_plain(decoded) {
+                return None;
+            }
+            text.push(decoded);
+        } else if is_plain(byte) {
+            text.push(byte);
+        } else {
+            return None;
+        }
+    }
+    String::from_utf8(text).ok()
+}
+
+fn write_escaped(text: &str, token: &mut BytesMut) {
+    let mut rest = text.as_bytes();
+    // Runs of plain bytes, which most identities consist of, are copied at once.
+    while let Some(odd) = rest.iter().position(|byte| !is_plain(*byte)) {
+        let byte = rest[odd];
+        let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+        token.put_slice(&rest[..odd]);
+        token.put_slice(&[b'%', DIGITS[high], DIGITS[low]]);
+        rest = &rest[odd + 1..];
+    }
+    token.put_slice(rest);
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':' | b'@')
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    let value = DIGITS.iter().position(|digit| *digit == byte)?;
+    u8::try_from(value).ok()
+}
+
+/// What the subjects of one namespace begin with.
+#[derive(Debug, Clone)]
+pub(crate) struct Prefix(String);
+
+impl Prefix {
+    /// Checks a topic prefix; one trailing dot is ignored.
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidPrefix> {
+        let text = text.strip_suffix('.').unwrap_or(text);
+        let invalid = |why| {
+            Err(InvalidPrefix {
+                prefix: text.to_owned(),
+                why,
+            })
+        };
+        if text.is_empty() {
+            return invalid("it must not be empty");
+        }
+        if text.len() > MAX_PREFIX {
+            return invalid("it has more than 1024 bytes");
+        }
+        if text.split('.').any(str::is_empty) {
+            return invalid("there must be something between two dots");
+        }
+        if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>') {
+            return invalid("it must have no spaces, control characters, `*` or `>`");
+        }
+        if text.starts_with('$') || text == "_INBOX" || text.starts_with("_INBOX.") {
+            return invalid("`$…` and `_INBOX` belong to the broker");
+        }
+        Ok(Self(format!("{text}.")))
+    }
+
+    /// Where messages for `identity` go.
+    pub(crate) fn subject(&self, identity: &Identity) -> String {
+        format!("{}{}", self.0, escape(identity.as_str()))
+    }
+
+    /// Appends the same to a buffer.
+    pub(crate) fn write_subject(&self, identity: &Identity, buffer: &mut BytesMut) {
+        buffer.put_slice(self.0.as_bytes());
+        write_escaped(identity.as_str(), buffer);
+    }
+
+    /// A subject in this prefix that stands for no identity, and that nobody else uses.
+    pub(crate) fn unused_subject(&self) -> String {
+        format!("{}%-{:032x}", self.0, rand::random::<u128>())
+    }
+}
+
+/// With the trailing dot.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a text cannot begin a subject.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the topic prefix `{prefix}` is no beginning of a subject: {why}")]
+pub(crate) struct InvalidPrefix {
+    prefix: String,
+    why: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ordinary_identities_stay_readable() {
+        for plain in ["user-alice-session-1", "device_7", "urn:x:1", "a@b", "_", "0"] {
+            assert_eq!(escape(plain), plain);
+        }
+        assert_eq!(escape("a.b *>%$é"), "a%2Eb%20%2A%3E%25%24%C3%A9");
+    }
+
+    #[test]
+    fn only_what_was_escaped_is_unescaped() {
+        for foreign in ["%", "%2", "%2e", "%41", "a.b", "a b", "%C3", "%-", "é", "%zz"] {
+            assert_eq!(unescape(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_may_end_in_a_dot() {
+        let identity = Identity::new("a").unwrap();
+        for text in ["prism.multicast", "prism.multicast."] {
+            let prefix = Prefix::parse(text).unwrap();
+            assert_eq!(prefix.subject(&identity), "prism.multicast.a");
+            let mut buffer = BytesMut::new();
+            prefix.write_subject(&identity, &mut buffer);
+            assert_eq!(&buffer[..], b"prism.multicast.a");
+        }
+    }
+
+    #[test]
+    fn a_prefix_that_is_no_subject_is_refused() {
+        for text in [
+            "", ".", "a..b", ".a", "a..", "a b", "a.*", "a.>", "$SYS.x", "_INBOX", "_INBOX.a", "a\n",
+        ] {
+            assert!(Prefix::parse(text).is_err(), "{text:?}");
+        }
+        assert!(Prefix::parse(&"p".repeat(MAX_PREFIX + 1)).is_err());
+        assert!(Prefix::parse("_INBOXES.a").is_ok());
+    }
+
+    #[test]
+    fn the_unused_subject_stands_for_no_identity() {
+        let subject = Prefix::parse("p").unwrap().unused_subject();
+        assert_eq!(unescape(subject.strip_prefix("p.").unwrap()), None);
+    }
+
+    fn identities() -> impl Strategy<Value = Identity> {
+        let hostile = "[.*>%$_ a\u{e9}\u{1F600}0-]{1,20}";
+        prop_oneof![hostile, "\\PC{1,60}"].prop_filter_map("an identity", |text| Identity::new(text).ok())
+    }
+
+    proptest! {
+        #[test]
+        fn escaping_is_reversible_and_one_token(identity in identities()) {
+            let token = escape(identity.as_str());
+            prop_assert_eq!(unescape(&token), Some(identity.as_str().to_owned()));
+            prop_assert!(!token.is_empty() && token.len() <= 3 * identity.as_str().len());
+            prop_assert!(token.bytes().all(|byte| byte.is_ascii_graphic()));
+            prop_assert!(!token.contains(['.', '*', '>', '$']));
+        }
+
+        #[test]
+        fn different_identities_have_different_tokens(one in identities(), other in identities()) {
+            prop_assert_eq!(one == other, escape(one.as_str()) == escape(other.as_str()));
+        }
+
+        #[test]
+        fn unescaping_accepts_nothing_else(token in "[%0-9A-Fa-f.zé]{0,12}") {
+            if let Some(text) = unescape(&token) {
+                prop_assert_eq!(escape(&text), token);
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The slot itself.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use futures::future::{join_all, try_join_all};
+use prism_slot::{
+    Identity, Listener, Message, Messaging, MessagingCapability, Outcome, Result, Scope,
+    capability::AcceptedBy,
+};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Config, Statistics,
+    address::Prefix,
+    connect::{check_permissions, connect, refused},
+    error::{BACKEND, timeout, unavailable},
+    link::{Health, Link},
+    listen::Lounge,
+    publish::{Parcel, publish},
+    statistics::Counters,
+};
+
+/// What a server takes unless it is configured otherwise, headers included.
+const USUAL_MAX_PAYLOAD: usize = 1 << 20;
+/// What is kept free for headers.
+const HEADER_ROOM: usize = 4 << 10;
+
+/// What the slot can do, as known before it is opened: the payload is bounded by a server as it comes.
+/// An open slot knows what its own server takes.
+pub const CAPABILITY: MessagingCapability = MessagingCapability {
+    backend: BACKEND,
+    interfaces: &["PubSubInterface"],
+    scope: Scope::Shared,
+    accepted_by: AcceptedBy::Broker,
+    max_payload: USUAL_MAX_PAYLOAD - HEADER_ROOM,
+};
+
+/// The messaging slot on NATS.
+///
+/// Identity `i` listens at subject `<topic_prefix>.<escape(i)>`, so two namespaces on one broker need two
+/// prefixes. What any subscriber of the broker sees there is the payload, with `Prism-Multicast` and
+/// further headers beside it; see the crate's documentation.
+///
+/// A subscription with a wildcard over the prefix, or a stream that captures it, counts as somebody
+/// listening: with it, no identity is ever without a subscriber.
+#[derive(Debug)]
+pub struct NatsMessaging {
+    capability: MessagingCapability,
+    prefix: Prefix,
+    window: usize,
+    pub(crate) links: Vec<Link>,
+    pub(crate) lounge: Lounge,
+}
+
+impl NatsMessaging {
+    /// Connects and makes sure that publishing and subscribing under `topic_prefix` is allowed. Takes no
+    /// longer than the configured `timeout`.
+    ///
+    /// # Errors
+    /// `Misconfigured` for settings, a prefix, a login or permissions that cannot work; `Unavailable` or
+    /// `Timeout` for a broker that cannot be reached.
+    pub async fn open(namespace: &str, topic_prefix: &str, config: Config) -> Result<Self> {
+        config.validate().map_err(refused)?;
+        let prefix = Prefix::parse(topic_prefix)?;
+        let deadline = Instant::now() + config.timeout;
+        let opening = Self::connect(namespace, prefix, &config);
+        let slot = timeout_at(deadline, opening).await.map_err(|_| timeout())??;
+        if let Some(link) = slot.links.first() {
+            check_permissions(link, &slot.prefix, deadline).await?;
+        }
+        Ok(slot)
+    }
+
+    /// What happened since the slot was opened.
+    pub fn statistics(&self) -> Statistics {
+        self.lounge.counters.read()
+    }
+
+    async fn connect(namespace: &str, prefix: Prefix, config: &Config) -> Result<Self> {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        // Ends the tasks of connections that were made when another one fails.
+        let guard = stop.clone().drop_guard();
+        let counters = Arc::new(Counters::default());
+        let links = (0..config.connections).map(|_| async {
+            let health = Arc::new(Health::new(namespace, counters.clone()));
+            let client = connect(namespace, config, &health).await?;
+            Link::start(client, health, &tasks, &stop).await
+        });
+        let links = try_join_all(links).await?;
+        let most = links.iter().map(|link| link.client.max_payload()).min();
+        let max_payload = most.unwrap_or(USUAL_MAX_PAYLOAD).saturating_sub(HEADER_ROOM);
+        guard.disarm();
+        Ok(Self {
+            capability: MessagingCapability {
+                max_payload,
+                ..CAPABILITY
+            },
+            prefix,
+            window: config.publish_window,
+            links,
+            lounge: Lounge {
+                queue: config.listener_queue,
+                tasks,
+                stop,
+                counters,
+            },
+        })
+    }
+
+    /// Ends the tasks and the listeners, and accepts no more calls.
+    fn end(&self) {
+        self.lounge.stop.cancel();
+        for link in &self.links {
+            link.health.end();
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lounge.stop.is_cancelled()
+    }
+
+    /// Always the same for an identity, so that its messages keep their order.
+    fn link_number(&self, identity: &Identity) -> usize {
+        let mut hasher = DefaultHasher::new();
+        identity.hash(&mut hasher);
+        let links = self.links.len() as u64;
+        usize::try_from(hasher.finish() % links.max(1)).unwrap_or_default()
+    }
+
+    async fn publish_over(
+        &self,
+        link: &Link,
+        targets: &[&Identity],
+        parcel: &Parcel,
+        deadline: Instant,
+    ) -> Vec<Outcome> {
+        publish(link, &self.prefix, targets, parcel, self.window, deadline).await
+    }
+
+    /// Each connection publishes its share; the outcomes come back in the order of the targets.
+    async fn publish_over_all(
+        &self,
+        targets: &[Identity],
+        parcel: &Parcel,
+        deadline: Instant,
+    ) -> Vec<Outcome> {
+        let mut shares = vec![(Vec::new(), Vec::new()); self.links.len()];
+        for (place, target) in targets.iter().enumerate() {
+            let (places, share) = &mut shares[self.link_number(target)];
+            places.push(place);
+            share.push(target);
+        }
+        let publishing = self
+            .links
+            .iter()
+            .zip(&shares)
+            .map(|(link, (_, share))| self.publish_over(link, share, parcel, deadline));
+        let published = join_all(publishing).await;
+        let mut outcomes = vec![Outcome::Accepted; targets.len()];
+        for ((places, _), share) in shares.iter().zip(published) {
+            for (place, outcome) in places.iter().zip(share) {
+                outcomes[*place] = outcome;
+            }
+        }
+        outcomes
+    }
+}
+
+impl Drop for NatsMessaging {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Messaging for NatsMessaging {
+    fn capability(&self) -> &MessagingCapability {
+        &self.capability
+    }
+
+    async fn publish_batch(
+        &self,
+        targets: &[Identity],
+        message: Arc<Message>,
+        deadline: Instant,
+    ) -> Vec<Outcome> {
+        let parcel = match Parcel::new(&message) {
+            Ok(_) if self.is_closed() => Err("the slot is closed".to_owned()),
+            parcel => parcel,
+        };
+        match (parcel, &*self.links) {
+            (Err(why), _) => vec![Outcome::NotSent(why); targets.len()],
+            (Ok(parcel), [only]) => {
+                let targets: Vec<&Identity> = targets.iter().collect();
+                self.publish_over(only, &targets, &parcel, deadline).await
+            }
+            (Ok(parcel), _) => self.publish_over_all(targets, &parcel, deadline).await,
+        }
+    }
+
+    async fn listen(&self, identity: &Identity, deadline: Instant) -> Result<Listener> {
+        if self.is_closed() {
+            return Err(unavailable("the slot is closed"));
+        }
+        let link = &self.links[self.link_number(identity)];
+        self.lounge.listen(link, &self.prefix, identity, deadline).await
+    }
+
+    async fn probe(&self, deadline: Instant) -> Result<()> {
+        if self.is_closed() {
+            return Err(unavailable("the slot is closed"));
+        }
+        try_join_all(self.links.iter().map(|link| link.barrier(deadline)))
+            .await
+            .map(drop)
+    }
+
+    async fn close(&self) {
+        self.end();
+        join_all(self.links.iter().map(Link::close)).await;
+        self.lounge.tasks.close();
+        // They were told to stop above and wait for nothing else.
+        self.lounge.tasks.wait().await;
+    }
+}

@@ -1,0 +1,293 @@
+//! Publishing one message to many identities over one connection.
+
+use std::collections::VecDeque;
+
+use async_nats::{HeaderMap, PublishError, Subject};
+use bytes::{Bytes, BytesMut};
+use prism_slot::{Identity, Message, Outcome};
+use tokio::{
+    sync::{SemaphorePermit, watch},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    address::Prefix,
+    codec,
+    inbox::Expectation,
+    link::{Link, Mark},
+};
+
+/// How many groups are under way at a time: while one is confirmed, the next is sent.
+const GROUPS: usize = 2;
+
+/// A message as it is sent to every target.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    headers: HeaderMap,
+    payload: Bytes,
+}
+
+impl Parcel {
+    /// # Errors
+    /// What of the message NATS cannot carry.
+    pub(crate) fn new(message: &Message) -> Result<Self, String> {
+        Ok(Self {
+            headers: codec::encode(message)?,
+            payload: message.payload.clone(),
+        })
+    }
+}
+
+/// Sends and waits for confirmation, in groups of at most `window`; one outcome for each target.
+pub(crate) async fn publish(
+    link: &Link,
+    prefix: &Prefix,
+    targets: &[&Identity],
+    parcel: &Parcel,
+    window: usize,
+    deadline: Instant,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(targets.len());
+    let mut under_way = VecDeque::with_capacity(GROUPS);
+    let mut rest = targets.chunks(window);
+    let mut stopped = None;
+    while stopped.is_none()
+        && let Some(part) = rest.next()
+    {
+        if under_way.len() == GROUPS
+            && let Some(oldest) = under_way.pop_front()
+        {
+            settle(oldest, deadline, &mut outcomes).await;
+        }
+        match Group::open(link, part.len(), deadline).await {
+            Ok(mut group) => {
+                group.send(prefix, part, parcel, deadline).await;
+                stopped.clone_from(&group.stopped);
+                under_way.push_back(group);
+            }
+            Err(why) => stopped = Some(why),
+        }
+    }
+    for group in under_way {
+        settle(group, deadline, &mut outcomes).await;
+    }
+    let unsent = Outcome::NotSent(stopped.unwrap_or_default());
+    outcomes.resize(targets.len(), unsent);
+    outcomes
+}
+
+async fn settle(group: Group<'_>, deadline: Instant, outcomes: &mut Vec<Outcome>) {
+    outcomes.extend(group.settle(deadline).await);
+}
+
+/// Some messages and the echo after them.
+struct Group<'a> {
+    link: &'a Link,
+    expectation: Expectation<'a>,
+    mark: Mark,
+    losses: watch::Receiver<u64>,
+    size: usize,
+    /// How many messages async-nats has taken; the others were certainly not sent.
+    taken: usize,
+    /// Why not all were taken, or no echo was asked for.
+    stopped: Option<String>,
+    _budget: SemaphorePermit<'a>,
+}
+
+impl<'a> Group<'a> {
+    /// # Errors
+    /// Why nothing can be sent now.
+    async fn open(link: &'a Link, size: usize, deadline: Instant) -> Result<Self, String> {
+        let permits = link.budget.acquire_many(u32::try_from(size).unwrap_or(u32::MAX));
+        // Before the connection is looked at, so that no loss in between goes unnoticed.
+        let losses = link.health.losses();
+        let budget = tokio::select! {
+            biased;
+            permit = permits => permit.map_err(|_| "the slot is closed")?,
+            () = sleep_until(deadline) => return Err("too many messages are under way".to_owned()),
+        };
+        let mark = link.mark().ok_or_else(|| link.not_connected().to_string())?;
+        Ok(Self {
+            link,
+            expectation: link.inbox.expect(),
+            mark,
+            losses,
+            size,
+            taken: 0,
+            stopped: None,
+            _budget: budget,
+        })
+    }
+
+    /// Hands everything to async-nats, which blocks while its queue is full.
+    async fn send(&mut self, prefix: &Prefix, targets: &[&Identity], parcel: &Parcel, deadline: Instant) {
+        let (client, expectation, taken) = (&self.link.client, &self.expectation, &mut self.taken);
+        let sending = async {
+            let mut buffer = BytesMut::with_capacity(targets.len() * 128);
+            for (index, target) in targets.iter().enumerate() {
+                prefix.write_subject(target, &mut buffer);
+                let subject = take_subject(&mut buffer)?;
+                expectation.write_reply(index, &mut buffer);
+                let reply = take_subject(&mut buffer)?;
+                let (headers, payload) = (parcel.headers.clone(), parcel.payload.clone());
+                let sent = client
+                    .publish_with_reply_and_headers(subject, reply, headers, payload)
+                    .await;
+                sent.map_err(|error: PublishError| error.to_string())?;
+                *taken += 1;
+            }
+            let echo = client.publish(expectation.echo_subject(), Bytes::new()).await;
+            echo.map_err(|error| error.to_string())
+        };
+        let sent = tokio::select! {
+            biased;
+            sent = sending => sent,
+            _ = self.losses.changed() => Err(self.link.not_connected().to_string()),
+            () = sleep_until(deadline) => Err("nats took no more messages before the deadline".to_owned()),
+        };
+        self.stopped = sent.err();
+    }
+
+    /// Waits for the echo, unless none was asked for.
+    async fn settle(mut self, deadline: Instant) -> Vec<Outcome> {
+        let echo = match self.stopped.take() {
+            Some(why) => Err(why),
+            None => tokio::select! {
+                biased;
+                refused = self.expectation.echoed() => Ok(refused),
+                _ = self.losses.changed() => Err("the connection to nats was lost".to_owned()),
+                () = sleep_until(deadline) => Err("nats did not confirm before the deadline".to_owned()),
+            },
+        };
+        if echo.is_ok() {
+            self.link.health.catch_up().await;
+        }
+        let (refused, verdict) = match echo {
+            Ok(refused) if self.link.holds(self.mark) => (refused, Outcome::Accepted),
+            Ok(refused) => (refused, Outcome::Unknown(self.link.doubt(self.mark))),
+            Err(why) => return self.unconfirmed(why),
+        };
+        outcomes(self.size, self.taken, &refused, verdict, String::new())
+    }
+
+    fn unconfirmed(self, why: String) -> Vec<Outcome> {
+        let refused = self.expectation.refused_so_far();
+        outcomes(
+            self.size,
+            self.taken,
+            &refused,
+            Outcome::Unknown(why.clone()),
+            why,
+        )
+    }
+}
+
+fn outcomes(size: usize, taken: usize, refused: &[u32], verdict: Outcome, unsent: String) -> Vec<Outcome> {
+    let mut outcomes = vec![verdict; taken];
+    for index in refused {
+        if let Some(outcome) = outcomes.get_mut(*index as usize) {
+            *outcome = Outcome::NoSubscriber;
+        }
+    }
+    outcomes.resize(size, Outcome::NotSent(unsent));
+    outcomes
+}
+
+/// Takes what was written to the buffer; the subjects of a group share its memory.
+fn take_subject(buffer: &mut BytesMut) -> Result<Subject, String> {
+    Subject::from_utf8(buffer.split().freeze()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::atomic::Ordering, time::Duration};
+
+    use async_nats::{Event, ServerError};
+    use prism_slot::{Kind, MulticastId, Timestamp};
+    use prism_testkit::NatsServer;
+
+    use super::*;
+    use crate::{Config, NatsMessaging};
+
+    /// Sends to nobody, lets `meanwhile` happen, and settles.
+    async fn outcome_after(meanwhile: impl FnOnce(&Link)) -> Vec<Outcome> {
+        let server = NatsServer::start().await.unwrap();
+        let config = Config {
+            servers: vec![server.url()],
+            ..Config::default()
+        };
+        let slot = NatsMessaging::open("test", "test", config).await.unwrap();
+        let (link, prefix) = (&slot.links[0], Prefix::parse("test").unwrap());
+        let listened = Identity::new("listened").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let _listener = slot
+            .lounge
+            .listen(link, &prefix, &listened, deadline)
+            .await
+            .unwrap();
+        let parcel = Parcel::new(&Message {
+            multicast: MulticastId::random(),
+            kind: Kind::Payload,
+            payload: Bytes::new(),
+            content_type: "text/plain".into(),
+            published_at: Timestamp::now(),
+            headers: Vec::new(),
+        });
+        let nobody = Identity::new("nobody").unwrap();
+        let mut group = Group::open(link, 2, deadline).await.unwrap();
+        group
+            .send(&prefix, &[&listened, &nobody], &parcel.unwrap(), deadline)
+            .await;
+        meanwhile(link);
+        group.settle(deadline).await
+    }
+
+    #[tokio::test]
+    async fn an_undisturbed_echo_confirms() {
+        assert_eq!(
+            outcome_after(|_| {}).await,
+            [Outcome::Accepted, Outcome::NoSubscriber]
+        );
+    }
+
+    /// The "no responders" that did arrive still says what it says.
+    fn only_nobody_is_known(outcomes: &[Outcome]) -> bool {
+        matches!(outcomes, [Outcome::Unknown(_), Outcome::NoSubscriber])
+    }
+
+    #[tokio::test]
+    async fn an_echo_through_another_connection_does_not_confirm() {
+        let outcomes = outcome_after(|link| {
+            link.client.statistics().connects.fetch_add(1, Ordering::SeqCst);
+        });
+        let outcomes = outcomes.await;
+        assert!(only_nobody_is_known(&outcomes), "{outcomes:?}");
+    }
+
+    #[tokio::test]
+    async fn an_echo_after_a_complaint_does_not_confirm() {
+        let outcomes = outcome_after(|link| {
+            link.health
+                .report(Event::ServerError(ServerError::Other("no permission".to_owned())));
+        });
+        let outcomes = outcomes.await;
+        assert!(only_nobody_is_known(&outcomes), "{outcomes:?}");
+    }
+
+    #[tokio::test]
+    async fn an_echo_does_not_confirm_when_answers_were_dropped() {
+        let outcomes = outcome_after(|link| link.health.report(Event::SlowConsumer(link.health.inbox_id())));
+        let outcomes = outcomes.await;
+        assert!(only_nobody_is_known(&outcomes), "{outcomes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_loss_is_told_at_once() {
+        // On this runtime nothing has arrived yet when the loss is reported.
+        let outcomes = outcome_after(|link| link.health.report(Event::Disconnected)).await;
+        assert!(
+            matches!(&*outcomes, [Outcome::Unknown(_), Outcome::Unknown(_)]),
+            "{outcomes:?}"
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! What other clients of the broker see, and what they can do.
+
+use async_nats::{HeaderMap, Subject};
+use bytes::Bytes;
+use futures::StreamExt;
+use prism_slot::{Kind, Message, Messaging, Outcome, Received};
+use prism_testkit::{NatsServer, eventually};
+use tokio::time::timeout;
+
+use crate::{LONG, all, hears, identities, identity, listen, message, next, open, publish, soon};
+
+async fn plain(server: &NatsServer) -> async_nats::Client {
+    async_nats::connect(server.url()).await.unwrap()
+}
+
+/// Subscribes and makes sure that the broker knows.
+async fn subscribe(client: &async_nats::Client, subject: &str) -> async_nats::Subscriber {
+    let subscriber = client.subscribe(Subject::from(subject)).await.unwrap();
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await.unwrap();
+    client.publish(inbox, Bytes::new()).await.unwrap();
+    timeout(LONG, echo.next()).await.unwrap().unwrap();
+    subscriber
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_client_understands_a_message() {
+    let server = NatsServer::start().await.unwrap();
+    let slot = open(&server.url()).await;
+    let client = plain(&server).await;
+    for (name, subject) in [
+        ("user-alice-session-1", "test.multicast.user-alice-session-1"),
+        ("a.b *", "test.multicast.a%2Eb%20%2A"),
+    ] {
+        let mut subscriber = subscribe(&client, subject).await;
+        let sent = message("hello");
+        let outcomes = slot.publish_batch(&[identity(name)], sent.clone(), soon()).await;
+        assert_eq!(outcomes, [Outcome::Accepted]);
+        let received = timeout(LONG, subscriber.next()).await.unwrap().unwrap();
+        assert_eq!((&*received.subject, &*received.payload), (subject, &b"hello"[..]));
+        let headers = received.headers.unwrap();
+        let header = |name| headers.get(name).unwrap().to_string();
+        let summary = format!("v=1;id={};at=1700000000123", sent.multicast);
+        assert_eq!(header("Prism-Multicast"), summary);
+        assert_eq!(header("Content-Type"), "text/plain");
+        assert!(header("traceparent").starts_with("00-"));
+        assert_eq!(headers.len(), 3);
+    }
+}
+
+/// A consumer of the broker acknowledges by answering, as often and whatever it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_receivers_confuse_nothing() {
+    let server = NatsServer::start().await.unwrap();
+    let slot = open(&server.url()).await;
+    let client = plain(&server).await;
+    let mut subscriber = subscribe(&client, "test.multicast.id-1").await;
+    let answering = async {
+        while let Some(received) = subscriber.next().await {
+            let reply = received.reply.unwrap();
+            let (group, _) = reply.rsplit_once('.').unwrap();
+            for subject in [
+                &*reply,
+                group,
+                &format!("{group}.0"),
+                &format!("{group}.99"),
+                &format!("{group}.x"),
+            ] {
+                client
+                    .publish(Subject::from(subject), "ack".into())
+                    .await
+                    .unwrap();
+            }
+            client.flush().await.unwrap();
+        }
+    };
+    let publishing = async {
+        for _ in 0..100 {
+            let outcomes = slot.publish_batch(&identities(3), message("x"), soon()).await;
+            assert_eq!(
+                outcomes,
+                [Outcome::NoSubscriber, Outcome::Accepted, Outcome::NoSubscriber]
+            );
+        }
+    };
+    tokio::select! {
+        () = answering => panic!("the subscription has ended"),
+        () = publishing => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_strangers_publish_is_dropped_and_counted() {
+    let server = NatsServer::start().await.unwrap();
+    let slot = open(&server.url()).await;
+    let client = plain(&server).await;
+    let mut listener = listen(&slot, "a").await;
+    let mut newer = HeaderMap::new();
+    newer.insert("Prism-Multicast", "v=2");
+    let mut broken = HeaderMap::new();
+    broken.insert("Prism-Multicast", "v=1");
+    let subject = "test.multicast.a";
+    client.publish(subject, "boo".into()).await.unwrap();
+    client
+        .publish_with_headers(subject, newer, "boo".into())
+        .await
+        .unwrap();
+    client
+        .publish_with_headers(subject, broken, "boo".into())
+        .await
+        .unwrap();
+    client.flush().await.unwrap();
+    eventually(LONG, "all are counted", || async {
+        let seen = slot.statistics();
+        (seen.foreign_messages, seen.unreadable_messages) == (1, 2)
+    })
+    .await;
+    assert_eq!(publish(&slot, "a", "ours").await, Outcome::Accepted);
+    hears(&mut listener, "ours").await;
+}
+
+/// Two runners and a word between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_superseded_session_hears_of_it_on_any_runner() {
+    let server = NatsServer::start().await.unwrap();
+    let (one, other) = (open(&server.url()).await, open(&server.url()).await);
+    let (mut on_one, mut on_other) = (listen(&one, "a").await, listen(&other, "a").await);
+    for (publisher, session_seq) in [(&one, 1), (&other, u64::MAX)] {
+        let sent = Message {
+            kind: Kind::Superseded { session_seq },
+            ..(*message("")).clone()
+        };
+        let outcomes = publisher
+            .publish_batch(&[identity("a")], sent.clone().into(), soon())
+            .await;
+        assert!(all(&outcomes, |outcome| *outcome == Outcome::Accepted));
+        for listener in [&mut on_one, &mut on_other] {
+            assert_eq!(next(listener).await, Received::Message(sent.clone().into()));
+        }
+    }
+}

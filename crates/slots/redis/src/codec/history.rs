@@ -1,0 +1,135 @@
+//! What a view is built from: the feed, and pages of all records.
+
+use bytes::{BufMut, Bytes};
+use prism_slot::{Epoch, Error, Result, Revision, ScanPage, Sync};
+
+use super::{
+    FORMAT, Malformed, Reader, Reply, read_change,
+    record::{identity, read_record},
+    reply::meaningless,
+};
+use crate::error::unreadable;
+
+/// Reads a run of history after `from`.
+pub(crate) fn sync(mut reply: Reply, from: Revision, limit: usize) -> Result<Sync> {
+    let (compacted, more_due) = (Revision(reply.number()?), reply.number()? == 1);
+    let head = reply.head;
+    if from < compacted || from > head.revision {
+        return Err(Error::Compacted { up_to: compacted });
+    }
+    let mut changes = Vec::with_capacity(reply.parts.len());
+    let mut last = from;
+    while let Some(bytes) = reply.optional_text()? {
+        let change = read_change(bytes)?;
+        if change.revision != last.next() {
+            return Err(gap(change.revision));
+        }
+        last = change.revision;
+        changes.push(change);
+    }
+    if changes.is_empty() && limit > 0 && from < head.revision {
+        return Err(gap(head.revision.next()));
+    }
+    Ok(Sync {
+        head,
+        more: more_due || last < head.revision,
+        changes,
+    })
+}
+
+/// Reading a stream below what it still has is no error to Redis: it shows in the revisions alone.
+fn gap(before: Revision) -> Error {
+    Error::Compacted {
+        up_to: Revision(before.0.saturating_sub(1)),
+    }
+}
+
+/// Where a scan continues.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Cursor {
+    /// Which history the scan began in.
+    pub(crate) epoch: Option<Epoch>,
+    /// The head when it began.
+    pub(crate) since: Revision,
+    /// The cursor that Redis gave.
+    pub(crate) position: Bytes,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self {
+            epoch: None,
+            since: Revision::ZERO,
+            position: Bytes::from_static(b"0"),
+        }
+    }
+}
+
+impl Cursor {
+    pub(crate) fn read(bytes: Bytes) -> Result<Self> {
+        let mut reader = Reader(bytes);
+        let mut read = || {
+            if reader.byte()? != FORMAT {
+                return Err(Malformed("another version made it"));
+            }
+            Ok(Self {
+                epoch: Some(Epoch(reader.long()?)),
+                since: reader.revision()?,
+                position: reader.0.clone(),
+            })
+        };
+        let cursor = read().map_err(|malformed| unreadable(format!("the cursor cannot be used, {malformed}")))?;
+        if cursor.position.is_empty() || !cursor.position.iter().all(u8::is_ascii_digit) {
+            return Err(unreadable("the cursor cannot be used, it is not of this slot"));
+        }
+        Ok(cursor)
+    }
+
+    fn write(epoch: Epoch, since: Revision, position: &[u8]) -> Bytes {
+        let mut bytes = Vec::with_capacity(17 + position.len());
+        bytes.put_u8(FORMAT);
+        bytes.put_u64(epoch.0);
+        bytes.put_u64(since.0);
+        bytes.put_slice(position);
+        bytes.into()
+    }
+}
+
+/// Reads a page of all records.
+pub(crate) fn scan_page(mut reply: Reply) -> Result<ScanPage> {
+    let position = reply.text()?;
+    let secret = Reader(reply.text()?).array().map_err(meaningless)?;
+    let since = Revision(reply.number()?);
+    let mut records = Vec::with_capacity(reply.parts.len() / 2);
+    while let Some(name) = reply.optional_text()? {
+        let identity = identity(&name).map_err(meaningless)?;
+        records.push(read_record(identity, reply.text()?)?);
+    }
+    Ok(ScanPage {
+        records,
+        next: (position != b"0"[..]).then(|| Cursor::write(reply.head.epoch, since, &position)),
+        head: reply.head,
+        secret,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_back() {
+        let bytes = Cursor::write(Epoch(u64::MAX), Revision(12), b"18446744073709551615");
+        let cursor = Cursor::read(bytes.clone()).unwrap();
+        assert_eq!((cursor.epoch, cursor.since), (Some(Epoch(u64::MAX)), Revision(12)));
+        assert_eq!(cursor.position, b"18446744073709551615"[..]);
+        assert!((0..18).all(|end| Cursor::read(bytes.slice(..end)).is_err()));
+    }
+
+    #[test]
+    fn a_foreign_cursor_is_refused() {
+        for foreign in [&b""[..], b"0", b"\x0100000000111111110; DEL x", b"\x020000000011111111 0"] {
+            assert!(Cursor::read(Bytes::from_static(foreign)).is_err(), "{foreign:?}");
+        }
+    }
+}

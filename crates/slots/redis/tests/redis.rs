@@ -1,0 +1,14 @@
+//! What the conformance suite cannot know: how the slot behaves when Redis, or the way to it, does not.
+
+#[cfg(test)]
+mod redis {
+    mod clock;
+    mod faults;
+    mod feed;
+    mod groups;
+    mod history;
+    mod oracle;
+    mod setup;
+    mod support;
+    mod topology;
+}

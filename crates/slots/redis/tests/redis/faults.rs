@@ -1,0 +1,356 @@
+//! No call outlives its deadline, none is applied twice, and none is called failed that was not.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use prism_slot::{Applied, Error, Put, RegistryStore, RequestId, Revision, Scan, Unregister, Written};
+use prism_slot_redis::RedisRegistry;
+use prism_testkit::{Direction, FaultProxy, Flow, RedisServer, eventually, eventually_some, free_port};
+use serde_json::json;
+use tokio::{net::TcpListener, time::Instant};
+
+use super::support::*;
+
+const SLACK: Duration = Duration::from_millis(400);
+
+struct Behind {
+    server: RedisServer,
+    proxy: FaultProxy,
+    slot: RedisRegistry,
+}
+
+/// A slot that reaches its server through a proxy.
+async fn behind_a_proxy(more: serde_json::Value) -> Behind {
+    let server = RedisServer::start().await.unwrap();
+    let proxy = FaultProxy::start(server.addr()).await.unwrap();
+    let slot = open_with(proxy.addr(), more).await;
+    Behind { server, proxy, slot }
+}
+
+/// Runs a call that must end by its deadline.
+async fn timed<T>(limit: Duration, work: impl Future<Output = T>) -> T {
+    let started = Instant::now();
+    let result = work.await;
+    let took = started.elapsed();
+    assert!(took < limit + SLACK, "took {took:?} instead of {limit:?}");
+    result
+}
+
+async fn working(slot: &RedisRegistry) {
+    eventually(SOON, "the slot works again", || async {
+        register(slot, request(&format!("probe-{:x}", rand::random::<u64>()))).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_black_hole_ends_the_call_with_an_unknown_outcome() {
+    let Behind { server: _server, proxy, slot } = behind_a_proxy(json!({})).await;
+    let mut attempt = request("a");
+    attempt.owner = session(1);
+    proxy.black_hole();
+    let limit = Duration::from_millis(600);
+    let lost = timed(limit, register_in(&slot, within(limit), attempt.clone())).await.unwrap_err();
+    assert_eq!(lost.applied(), Applied::Unknown, "{lost:?}");
+    proxy.heal();
+    working(&slot).await;
+
+    let replayed = register(&slot, attempt.clone()).await.unwrap();
+    assert_eq!(replayed.written, Written::Registered, "the first result, or the first attempt");
+    let changes = history(&slot, Revision::ZERO).await;
+    let of_a = changes.iter().filter(|change| change.record.identity == attempt.identity);
+    assert_eq!(of_a.count(), 1, "applied at most once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_is_replayed_from_the_record() {
+    let Behind { server, proxy, slot } = behind_a_proxy(json!({})).await;
+    let direct = open(server.addr()).await;
+    let attempt = leased("a", 60_000);
+    proxy.drop_replies();
+    let limit = Duration::from_millis(500);
+    let lost = timed(limit, register_in(&slot, within(limit), attempt.clone())).await.unwrap_err();
+    assert_eq!(lost.applied(), Applied::Unknown, "{lost:?}");
+    let applied = get(&direct, "a").await.expect("only the reply was lost");
+    proxy.heal();
+    proxy.cut();
+
+    let replayed = eventually_some(SOON, "the replay is answered", || async {
+        register(&slot, attempt.clone()).await.ok()
+    })
+    .await;
+    assert_eq!(replayed.written, Written::Registered);
+    assert_eq!(replayed.generation, applied.generation);
+    assert_eq!(replayed.position.revision, Revision(1));
+
+    let put = Put {
+        identity: identity("a"),
+        metadata: "{}".into(),
+        if_revision: Revision(1),
+        generation: Some(applied.generation),
+        request: RequestId::random(),
+    };
+    proxy.drop_replies();
+    let lost = timed(limit, slot.put(within(limit), put.clone())).await.unwrap_err();
+    assert_eq!(lost.applied(), Applied::Unknown, "{lost:?}");
+    proxy.heal();
+    proxy.cut();
+    let record = eventually_some(SOON, "the replay is answered", || async {
+        slot.put(call(), put.clone()).await.ok()
+    })
+    .await;
+    assert_eq!((record.revision, &record.metadata[..]), (Revision(2), &b"{}"[..]));
+    assert_eq!(head(&slot).await.revision, Revision(2), "each was applied once");
+}
+
+/// The reply breaks off after some of its bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_cut_within_a_reply_leaves_an_unknown_outcome() {
+    let Behind { server: _server, proxy, slot } = behind_a_proxy(json!({ "pool_size": 1, "max_retries": 0 })).await;
+    let mut applied = 0;
+    for kept in [0, 1, 7, 40, 60] {
+        let attempt = request(&format!("id-{kept}"));
+        proxy.set(Direction::ToClient, Flow::CutAfter(kept));
+        let lost = register(&slot, attempt.clone()).await.unwrap_err();
+        assert_eq!(lost.applied(), Applied::Unknown, "after {kept} bytes: {lost:?}");
+        applied += 1;
+        eventually(SOON, "the first result is returned", || async {
+            register(&slot, attempt.clone()).await.is_ok_and(|done| done.position.revision.0 == applied)
+        })
+        .await;
+    }
+    assert_eq!(head(&slot).await.revision, Revision(applied));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_call_ends_while_the_server_is_frozen() {
+    let mut server = RedisServer::start().await.unwrap();
+    let slot = open(server.addr()).await;
+    register(&slot, request("a")).await.unwrap();
+    server.freeze().unwrap();
+    let limit = Duration::from_millis(500);
+    let call = || within(limit);
+    let a = || identity("a");
+    let put = Put {
+        identity: a(),
+        metadata: "{}".into(),
+        if_revision: Revision(1),
+        generation: None,
+        request: RequestId::random(),
+    };
+    let remove = Unregister {
+        identity: a(),
+        generation: None,
+    };
+    let renew = prism_slot::Renew {
+        identity: a(),
+        generation: None,
+    };
+    let scan = Scan {
+        cursor: None,
+        limit: 10,
+        hold: Duration::ZERO,
+    };
+    let (reads, writes) = timed(limit, async {
+        let reads = async {
+            tokio::join!(
+                async { slot.get(call(), a()).await.unwrap_err() },
+                async { slot.leases(call(), vec![a()]).await.unwrap_err() },
+                async { slot.sync(call(), Revision::ZERO, 10).await.unwrap_err() },
+                async { slot.scan(call(), scan).await.unwrap_err() },
+                async { slot.probe(Instant::now() + limit).await.unwrap_err() },
+            )
+        };
+        let writes = async {
+            tokio::join!(
+                async { register_in(&slot, call(), request("b")).await.unwrap_err() },
+                async { slot.put(call(), put).await.unwrap_err() },
+                async { slot.renew(call(), vec![renew]).await.remove(0).unwrap_err() },
+                async { slot.unregister(call(), remove).await.unwrap_err() },
+                async { slot.claim_session(call(), a(), None).await.unwrap_err() },
+            )
+        };
+        tokio::join!(reads, writes)
+    })
+    .await;
+    for error in [reads.0, reads.1, reads.2, reads.3, reads.4] {
+        assert_eq!(error.applied(), Applied::No, "a read: {error:?}");
+    }
+    for error in [writes.0, writes.1, writes.2, writes.3, writes.4] {
+        assert!(matches!(error, Error::Timeout { .. } | Error::Unavailable { .. }), "{error:?}");
+    }
+    server.thaw().unwrap();
+    working(&slot).await;
+}
+
+/// What waits behind calls that are under way is known not to be applied, and never is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_deadline_passed_in_the_queue_is_never_sent() {
+    let mut server = RedisServer::start().await.unwrap();
+    let slot = open_with(server.addr(), json!({ "group_calls": 1 })).await;
+    server.freeze().unwrap();
+    let first = register(&slot, request("first"));
+    let limit = Duration::from_millis(200);
+    let waiting = timed(limit, register_in(&slot, within(limit), request("late")));
+    tokio::pin!(first);
+    let late = tokio::select! {
+        biased;
+        first = &mut first => panic!("{first:?}"),
+        late = waiting => late.unwrap_err(),
+    };
+    assert_eq!(late, Error::Timeout { backend: "redis", applied: Applied::No });
+    server.thaw().unwrap();
+    // The first is applied before anything that would have followed it.
+    let _ = first.await;
+    working(&slot).await;
+    assert_eq!(get(&slot, "late").await, None);
+}
+
+/// A writer that is blocked by full buffers keeps commands queued in the client: they are dropped at
+/// their deadline and not sent when the way is free again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_deadline_passed_in_the_client_is_never_sent() {
+    let patient = json!({ "pool_size": 1, "read_timeout": "30s", "write_timeout": "30s", "group_calls": 64 });
+    let Behind { server: _server, proxy, slot } = behind_a_proxy(patient).await;
+    proxy.black_hole();
+    let flood = async {
+        let batches = (0..24).map(|batch| {
+            let big = (0..128).map(|number| {
+                let mut request = request(&format!("big-{batch}-{number}"));
+                request.metadata = vec![b'x'; 4_000].into();
+                request
+            });
+            slot.register(within(Duration::from_secs(25)), big.collect())
+        });
+        futures::future::join_all(batches).await
+    };
+    let late = async {
+        // Long enough for the flood to fill the buffers of both ends.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let limit = Duration::from_millis(400);
+        let lost = timed(limit, register_in(&slot, within(limit), request("late"))).await.unwrap_err();
+        assert!(matches!(lost, Error::Timeout { .. }), "{lost:?}");
+        proxy.heal();
+    };
+    let (flooded, ()) = tokio::join!(flood, late);
+    let lost = flooded.iter().flatten().find(|result| result.is_err());
+    assert_eq!(lost, None, "the flood went through in the end");
+    assert_eq!(get(&slot, "late").await, None);
+}
+
+/// The client's own watch measures silence from the last command sent, which steady traffic renews for
+/// ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_connection_is_given_up_under_steady_traffic() {
+    let Behind { server: _server, proxy, slot } = behind_a_proxy(json!({ "pool_size": 1, "max_retries": 0 })).await;
+    let before = proxy.accepted();
+    proxy.black_hole();
+    let connected_anew = AtomicBool::new(false);
+    let traffic = async {
+        while !connected_anew.load(Ordering::Relaxed) {
+            let _ = slot.get(within(Duration::from_millis(300)), identity("a")).await;
+        }
+    };
+    let seen = async {
+        eventually(Duration::from_secs(3), "it connects anew", || async { proxy.accepted() > before }).await;
+        connected_anew.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(traffic, seen);
+    proxy.heal();
+    working(&slot).await;
+}
+
+/// A writer blocked by full buffers watches for nothing: the kernel must give the connection up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_takes_nothing_is_given_up() {
+    let Behind { server: _server, proxy, slot } = behind_a_proxy(json!({
+        "pool_size": 1, "write_timeout": "500ms", "group_calls": 64, "max_retries": 0,
+    }))
+    .await;
+    let before = proxy.accepted();
+    proxy.black_hole();
+    let batches = (0..24).map(|batch| {
+        let big = (0..128).map(|number| {
+            let mut request = request(&format!("big-{batch}-{number}"));
+            request.metadata = vec![b'x'; 4_000].into();
+            request
+        });
+        slot.register(within(Duration::from_secs(1)), big.collect())
+    });
+    let lost = timed(Duration::from_secs(1), futures::future::join_all(batches)).await;
+    assert!(lost.iter().flatten().all(Result::is_err));
+    eventually(Duration::from_secs(8), "it connects anew", || async { proxy.accepted() > before }).await;
+    proxy.heal();
+    working(&slot).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_fail_clearly_while_the_server_is_down_and_recover_by_themselves() {
+    let mut server = RedisServer::start().await.unwrap();
+    let slot = open_with(server.addr(), json!({ "pool_timeout": "100ms" })).await;
+    register(&slot, request("a")).await.unwrap();
+    server.stop();
+    eventually(SOON, "the loss is noticed", || async {
+        register(&slot, request("b")).await.is_err_and(|error| error.applied() == Applied::No)
+    })
+    .await;
+    let limit = Duration::from_millis(800);
+    let refused = timed(limit, register_in(&slot, within(Duration::from_secs(5)), request("b"))).await.unwrap_err();
+    let Error::Unavailable { message, applied, .. } = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(*applied, Applied::No);
+    assert!(message.contains(&server.addr().to_string()), "{message}");
+    server.restart().await.unwrap();
+    let down = Instant::now();
+    working(&slot).await;
+    assert!(down.elapsed() < Duration::from_secs(3), "recovery took {:?}", down.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opening_fails_clearly_and_in_time() {
+    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let limit = Duration::from_secs(1);
+    let refused = timed(limit, RedisRegistry::open(NAMESPACE, config(nobody, json!({})))).await.unwrap_err();
+    assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
+    let text = refused.to_string();
+    assert!(text.contains(&nobody.to_string()) && text.contains("connection refused"), "{text}");
+
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = json!({ "dial_timeout": "400ms", "read_timeout": "200ms" });
+    let opening = RedisRegistry::open(NAMESPACE, config(mute.local_addr().unwrap(), settings));
+    let refused = timed(Duration::from_millis(600), opening).await.unwrap_err();
+    assert!(matches!(refused, Error::Unavailable { .. } | Error::Timeout { .. }), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_slot_refuses() {
+    let server = RedisServer::start().await.unwrap();
+    let slot = open(server.addr()).await;
+    slot.close().await;
+    let write = register(&slot, request("a")).await.unwrap_err();
+    let read = slot.get(call(), identity("a")).await.unwrap_err();
+    let probe = slot.probe(Instant::now() + SOON).await.unwrap_err();
+    for refused in [write, read, probe] {
+        assert!(refused.to_string().contains("closed"), "{refused}");
+        assert_eq!(refused.applied(), Applied::No);
+    }
+    let admin = Admin::to(server.addr()).await;
+    eventually(SOON, "its connections are gone", || async {
+        admin.info("clients", "connected_clients").await == "1"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_slot_leaves_no_connection() {
+    let server = RedisServer::start().await.unwrap();
+    drop(open(server.addr()).await);
+    let admin = Admin::to(server.addr()).await;
+    eventually(SOON, "its connections are gone", || async {
+        admin.info("clients", "connected_clients").await == "1"
+    })
+    .await;
+}
