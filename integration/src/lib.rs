@@ -42,9 +42,15 @@ impl Proxy {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("prism.yaml");
         std::fs::write(&path, serde_saphyr::to_string(config)?)?;
-        let any = "127.0.0.1:0".parse()?;
-        let process = Self::spawn(&path, [any; 3], arguments)?;
+        let process = Self::spawn(Some(&path), [SocketAddr::from(([127, 0, 0, 1], 0)); 3], arguments)?;
         Self::started(process, path, directory).await
+    }
+
+    /// Starts the whole system in one process.
+    pub async fn embedded() -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let process = Self::spawn(None, [SocketAddr::from(([127, 0, 0, 1], 0)); 3], &["--embedded"])?;
+        Self::started(process, PathBuf::new(), directory).await
     }
 
     /// Kills the proxy and starts it again on the same ports.
@@ -58,7 +64,7 @@ impl Proxy {
             directory,
         } = self;
         drop(process);
-        let process = Self::spawn(&config, [control, data, admin], &[])?;
+        let process = Self::spawn(Some(&config), [control, data, admin], &[])?;
         Self::started(process, config, directory).await
     }
 
@@ -74,12 +80,14 @@ impl Proxy {
         Ok(())
     }
 
-    fn spawn(config: &std::path::Path, addresses: [SocketAddr; 3], arguments: &[&str]) -> Result<Process> {
+    fn spawn(
+        config: Option<&std::path::Path>,
+        addresses: [SocketAddr; 3],
+        arguments: &[&str],
+    ) -> Result<Process> {
         let [control, data, admin] = addresses.map(|address| address.to_string());
-        let config = config.display().to_string();
+        let config = config.map(|path| path.display().to_string());
         let mut all = vec![
-            "--config",
-            &config,
             "--control-addr",
             &control,
             "--data-addr",
@@ -88,6 +96,7 @@ impl Proxy {
             &admin,
             "-v",
         ];
+        all.extend(config.iter().flat_map(|path| ["--config", path]));
         all.extend(arguments);
         Process::spawn("prism-proxy", &all, &[])
     }
@@ -169,6 +178,16 @@ impl Runner {
             data,
             health,
         })
+    }
+
+    /// Waits until it serves what it was started with.
+    pub async fn ready(&self) {
+        prism_testkit::eventually(START_LIMIT, "the runner is healthy", async || {
+            http_get(self.health, "/health")
+                .await
+                .is_ok_and(|(status, body)| status == 200 && body.contains("running"))
+        })
+        .await;
     }
 
     /// A client of a namespace, past any proxy.

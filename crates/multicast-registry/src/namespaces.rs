@@ -1,16 +1,28 @@
 //! The namespaces that this process serves.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 use prism_core::failure::{Failure, Reason};
 
 use crate::coordinator::Coordinator;
 
+/// When to try again while namespaces are being configured.
+const SOON: Duration = Duration::from_millis(200);
+
 /// The namespaces that this process serves, by name. Clones share them.
 #[derive(Clone, Default)]
 pub struct Namespaces {
     serving: Arc<RwLock<HashMap<String, Coordinator>>>,
+    /// Until it is set, a namespace that is not there may be on its way.
+    complete: Arc<AtomicBool>,
 }
 
 impl Namespaces {
@@ -23,6 +35,11 @@ impl Namespaces {
     /// Serves it no longer.
     pub fn remove(&self, name: &str) -> Option<Coordinator> {
         self.serving.write().remove(name)
+    }
+
+    /// All namespaces that there will be for now are there.
+    pub fn set_complete(&self) {
+        self.complete.store(true, Ordering::Release);
     }
 
     /// One of them.
@@ -42,8 +59,9 @@ impl Namespaces {
     pub fn of_call(&self, name: Option<&str>) -> Result<Coordinator, Failure> {
         let serving = self.serving.read();
         match name {
-            Some(name) => serving.get(name).cloned().ok_or_else(|| unknown(name)),
-            None if serving.len() == 1 => serving.values().next().cloned().ok_or_else(|| unknown("")),
+            Some(name) => serving.get(name).cloned().ok_or_else(|| self.absent(name)),
+            None if serving.len() == 1 => serving.values().next().cloned().ok_or_else(|| self.absent("")),
+            None if serving.is_empty() => Err(self.absent("")),
             None => {
                 let message =
                     "several namespaces are served here, name one in the metadata `x-prism-namespace`";
@@ -53,11 +71,15 @@ impl Namespaces {
             }
         }
     }
-}
 
-fn unknown(name: &str) -> Failure {
-    let message = format!("the namespace `{name}` is not served here");
-    Failure::new(Reason::UnknownNamespace, message)
-        .with("namespace", name)
-        .not_applied()
+    fn absent(&self, name: &str) -> Failure {
+        let failure = if self.complete.load(Ordering::Acquire) {
+            let message = format!("the namespace `{name}` is not served here");
+            Failure::new(Reason::UnknownNamespace, message)
+        } else {
+            let message = "the namespaces are being configured, try again";
+            Failure::new(Reason::NotReady, message).retry_after(SOON)
+        };
+        failure.with("namespace", name).not_applied()
+    }
 }

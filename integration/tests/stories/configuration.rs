@@ -179,6 +179,7 @@ async fn a_runner_serves_alone() -> Result<()> {
     )
     .await?;
     let client = runner.client("solo")?;
+    runner.ready().await;
     client.registry.register(RegisterRequest::new("a")).await?;
     let (status, health) = http_get(runner.health, "/health").await?;
     assert_eq!(status, 200, "{health}");

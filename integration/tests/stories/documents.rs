@@ -16,7 +16,13 @@ fn generated_files_are_fresh() {
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let pages = ["README.md", "CONTRIBUTING.md", "crates/ARCHITECTURE.md", "docs/decisions/README.md", "docs/operations.md"];
+    let pages = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "crates/ARCHITECTURE.md",
+        "docs/decisions/README.md",
+        "docs/operations.md",
+    ];
     for page in pages {
         let text = std::fs::read_to_string(root.join(page)).unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -43,7 +49,10 @@ fn the_operations_page_lists_every_metric_of_a_runner() {
 fn every_configuration_key_is_documented_with_a_meaning() {
     for backend in multicast_registry::config::backend_schemas() {
         let described = backend.to_value();
-        let properties = described["config_schema"]["properties"].as_object().unwrap().clone();
+        let properties = described["config_schema"]["properties"]
+            .as_object()
+            .unwrap()
+            .clone();
         for (key, property) in properties {
             let meaning = property["description"].as_str().unwrap_or_default();
             assert!(!meaning.is_empty(), "`{key}` of {} says nothing", backend.backend);

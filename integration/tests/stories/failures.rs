@@ -13,7 +13,7 @@ use anyhow::Result;
 use integration::{PATIENCE, Proxy, Runner, START_LIMIT, System, shared_namespace_at};
 use prism_client::{Client, EnumerateRequest, Event, MulticastRequest, Reason, RegisterRequest, Status};
 use prism_testkit::{FaultProxy, NatsServer, RedisServer, Signal, eventually};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinHandle;
 
 /// Longer than any call may take: its deadline is five seconds.
@@ -421,8 +421,7 @@ async fn a_backend_that_is_missing_at_the_start_is_found_later() -> Result<()> {
 /// One process for everything, on a laptop.
 #[tokio::test]
 async fn the_embedded_system_needs_nothing_else() -> Result<()> {
-    let arguments = ["--embedded"];
-    let proxy = Proxy::start_with(&Value::Object(Default::default()), &arguments).await?;
+    let proxy = Proxy::embedded().await?;
     proxy.wait_for_runners("default", 1).await;
     let client = proxy.client("default")?;
     client.registry.register(RegisterRequest::new("a")).await?;

@@ -10,8 +10,14 @@ use serde_json::{Value, json};
 /// A Go tool, where `make deps` puts it.
 fn go_tool(name: &str) -> Result<PathBuf> {
     let path = Command::new("go").args(["env", "GOPATH"]).output()?;
-    let installed = PathBuf::from(String::from_utf8(path.stdout)?.trim()).join("bin").join(name);
-    anyhow::ensure!(installed.exists(), "{} is missing, run `make deps`", installed.display());
+    let installed = PathBuf::from(String::from_utf8(path.stdout)?.trim())
+        .join("bin")
+        .join(name);
+    anyhow::ensure!(
+        installed.exists(),
+        "{} is missing, run `make deps`",
+        installed.display()
+    );
     Ok(installed)
 }
 
@@ -40,20 +46,46 @@ async fn grpcurl_finds_and_calls_everything() -> Result<()> {
         let (data, body) = (data.clone(), body.to_string());
         async move {
             let method = format!("prism.pattern.MulticastRegistryPattern/{method}");
-            let arguments = ["-plaintext", "-H", "x-namespace: test", "-d", &body, &data, &method];
+            let arguments = [
+                "-plaintext",
+                "-H",
+                "x-namespace: test",
+                "-d",
+                &body,
+                &data,
+                &method,
+            ];
             let answer = output("grpcurl", &arguments).await?;
             serde_json::from_str::<Value>(&answer).context(answer)
         }
     };
-    call("Register", json!({ "identity": "a", "metadata": { "status": "online" } })).await?;
-    let found = call("Enumerate", json!({ "filter": { "expression": { "status": "online" } } })).await?;
+    call(
+        "Register",
+        json!({ "identity": "a", "metadata": { "status": "online" } }),
+    )
+    .await?;
+    let found = call(
+        "Enumerate",
+        json!({ "filter": { "expression": { "status": "online" } } }),
+    )
+    .await?;
     assert_eq!(found["identities"][0]["identity"], "a");
 
     let runner = system.runners[0].data.to_string();
     let services = output("grpcurl", &["-plaintext", &runner, "list"]).await?;
-    assert!(services.contains("prism.interfaces.LifecycleInterface"), "{services}");
-    let control = output("grpcurl", &["-plaintext", &system.proxy.control.to_string(), "list"]).await?;
-    assert!(control.contains("prism.interfaces.ProxyControlPlane"), "{control}");
+    assert!(
+        services.contains("prism.interfaces.LifecycleInterface"),
+        "{services}"
+    );
+    let control = output(
+        "grpcurl",
+        &["-plaintext", &system.proxy.control.to_string(), "list"],
+    )
+    .await?;
+    assert!(
+        control.contains("prism.interfaces.ProxyControlPlane"),
+        "{control}"
+    );
     Ok(())
 }
 
@@ -61,8 +93,20 @@ async fn grpcurl_finds_and_calls_everything() -> Result<()> {
 async fn ghz_measures_without_an_error() -> Result<()> {
     let system = System::on_memory().await?;
     let arguments = [
-        "--insecure", "--call", "prism.pattern.MulticastRegistryPattern.Enumerate", "-d", "{}",
-        "-m", r#"{"x-prism-namespace": "test"}"#, "-n", "200", "-c", "4", "-O", "json", &system.proxy.data.to_string(),
+        "--insecure",
+        "--call",
+        "prism.pattern.MulticastRegistryPattern.Enumerate",
+        "-d",
+        "{}",
+        "-m",
+        r#"{"x-prism-namespace": "test"}"#,
+        "-n",
+        "200",
+        "-c",
+        "4",
+        "-O",
+        "json",
+        &system.proxy.data.to_string(),
     ];
     let measured = output("ghz", &arguments).await?;
     let measured: Value = serde_json::from_str(&measured)?;
@@ -76,7 +120,11 @@ async fn probes_are_answered() -> Result<()> {
     let system = System::on_memory().await?;
     for path in ["/livez", "/readyz", "/healthz"] {
         prism_testkit::eventually(PATIENCE, path, async || {
-            system.proxy.admin(path).await.is_ok_and(|(status, _)| status == 200)
+            system
+                .proxy
+                .admin(path)
+                .await
+                .is_ok_and(|(status, _)| status == 200)
         })
         .await;
     }

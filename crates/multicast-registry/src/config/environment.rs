@@ -11,7 +11,9 @@ use super::Namespace;
 ///
 /// # Errors
 /// As [`Namespace::read`], with the environment's variables read as the corresponding keys.
-pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Option<(Namespace, Value)>, Error> {
+pub fn from_environment(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<(Namespace, Value)>, Error> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty());
     let (registry, messaging) = (set("REGISTRY_BACKEND"), set("MESSAGING_BACKEND"));
     if registry.is_none() && messaging.is_none() {

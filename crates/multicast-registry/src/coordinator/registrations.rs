@@ -6,8 +6,8 @@ use bytes::Bytes;
 use prism_core::backoff::{Backoff, Policy};
 use prism_filter::{Document, merge_patch};
 use prism_slot::{
-    Applied, Call, DynRegistryStore, Error as SlotError, Identity, InvalidIdentity, Mode, Owner, Position,
-    Put, Read, Record, Registered, Renew, Renewed, RequestId, Revision, SessionId, Timestamp, Ttl,
+    Applied, Call, DynRegistryStore, Epoch, Error as SlotError, Identity, InvalidIdentity, Mode, Owner,
+    Position, Put, Read, Record, Registered, Renew, Renewed, RequestId, Revision, SessionId, Timestamp, Ttl,
     Unregister, Unregistered,
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -128,18 +128,15 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<Vec<Result<Renewed, Error>>, Error> {
         let call = self.call(deadline).await?;
-        let results = self.registry().renew(call, batch.clone()).await;
-        if results
-            .iter()
-            .any(|result| matches!(result, Err(SlotError::EpochChanged { .. })))
-        {
+        let mut results = self.registry().renew(call, batch.clone()).await;
+        let other_epoch = results.iter().find_map(|result| match result {
+            Err(SlotError::EpochChanged { current }) => Some(*current),
+            _ => None,
+        });
+        if let Some(epoch) = other_epoch {
             // A renewal is harmless to repeat.
-            let call = self.call_in_new_epoch(deadline).await?;
-            let results = self.registry().renew(call, batch).await;
-            return Ok(results
-                .into_iter()
-                .map(|result| result.map_err(Error::from))
-                .collect());
+            let call = self.call_in(epoch, deadline).await?;
+            results = self.registry().renew(call, batch).await;
         }
         Ok(results
             .into_iter()
@@ -272,8 +269,9 @@ impl Coordinator {
                 Err(error) => error,
             };
             match error {
-                SlotError::EpochChanged { .. } if attempt < ATTEMPTS => {
-                    call = self.call_in_new_epoch(deadline).await?;
+                // Nothing was applied, and waiting for the new view ends with the deadline.
+                SlotError::EpochChanged { current } if Instant::now() < deadline => {
+                    call = self.call_in(current, deadline).await?;
                 }
                 SlotError::Unavailable {
                     applied: Applied::No, ..
@@ -290,8 +288,9 @@ impl Coordinator {
         Err(Error::DeadlineExceeded)
     }
 
-    async fn call_in_new_epoch(&self, deadline: Instant) -> Result<Call, Error> {
-        self.shared.directory.epoch_changed();
+    /// What a call carries once the view has reached another epoch.
+    async fn call_in(&self, epoch: Epoch, deadline: Instant) -> Result<Call, Error> {
+        self.shared.directory.epoch_changed(epoch);
         self.call(deadline).await
     }
 }

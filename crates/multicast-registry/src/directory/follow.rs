@@ -33,6 +33,8 @@ const SCAN_LIMIT: usize = 1_000;
 const SCAN_HOLD: Duration = Duration::from_secs(30);
 /// How long one call to the slot may take in the background.
 const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call waits for a view whose store does not answer.
+const ABSENT_PATIENCE: Duration = Duration::from_millis(500);
 /// How failed attempts to build the view are spaced.
 const REBUILD: Policy = Policy {
     base: Duration::from_millis(50),
@@ -83,6 +85,8 @@ struct Shared {
     /// How many fetches have begun, and the number of the last one that completed.
     begun: AtomicU64,
     completed: AtomicU64,
+    /// The last fetch that failed.
+    failed: Mutex<Option<(u64, Error)>>,
     /// When the last completed fetch began.
     current_at: Mutex<Instant>,
     wake: Notify,
@@ -106,6 +110,7 @@ impl Directory {
             fetching: tokio::sync::Mutex::new(()),
             begun: AtomicU64::new(0),
             completed: AtomicU64::new(0),
+            failed: Mutex::new(None),
             current_at: Mutex::new(Instant::now()),
             wake: Notify::new(),
         };
@@ -173,19 +178,25 @@ impl Directory {
         ask(&self.shared.view.read())
     }
 
-    /// Waits until the view has been built.
+    /// Waits until the view has been built, but not for long where the store is known not to answer.
     pub async fn ready(&self, deadline: Instant) -> Result<(), Unavailable> {
         let mut state = self.shared.state.subscribe();
-        if *state.borrow() == State::Ready {
-            return Ok(());
+        let mut patience = deadline;
+        loop {
+            match &*state.borrow_and_update() {
+                State::Ready => return Ok(()),
+                State::Building(Some(Error::Unavailable { .. } | Error::Timeout { .. })) => {
+                    patience = patience.min(Instant::now() + ABSENT_PATIENCE);
+                }
+                State::Building(_) => {}
+            }
+            if !matches!(timeout_at(patience, state.changed()).await, Ok(Ok(()))) {
+                break;
+            }
         }
-        let ready = timeout_at(deadline, state.wait_for(|state| *state == State::Ready)).await;
-        if matches!(ready, Ok(Ok(_))) {
-            return Ok(());
-        }
-        match &*self.shared.state.borrow() {
-            State::Building(last) => Err(Unavailable::NotReady(last.clone())),
+        match &*state.borrow() {
             State::Ready => Ok(()),
+            State::Building(last) => Err(Unavailable::NotReady(last.clone())),
         }
     }
 
@@ -205,6 +216,12 @@ impl Directory {
         if shared.completed.load(Ordering::Acquire) > came {
             return Ok(());
         }
+        // Those who waited together fail together, instead of each waiting for a dead store in turn.
+        if let Some((number, error)) = &*shared.failed.lock()
+            && *number > came
+        {
+            return Err(error.clone().into());
+        }
         match self.fetch(deadline).await {
             Ok(()) => Ok(()),
             Err(error) if self.must_rebuild(&error) => {
@@ -221,9 +238,11 @@ impl Directory {
         self.shared.wake.notify_one();
     }
 
-    /// Notes that a slot call met another epoch.
-    pub(crate) fn epoch_changed(&self) {
-        self.rebuild(None);
+    /// Notes that a slot call met another epoch. A view that is there already stays.
+    pub(crate) fn epoch_changed(&self, current: Epoch) {
+        if self.head().epoch != current {
+            self.rebuild(None);
+        }
     }
 
     fn store(&self) -> Arc<dyn DynRegistryStore> {
@@ -256,6 +275,18 @@ impl Directory {
         let shared = &*self.shared;
         let number = shared.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let began = Instant::now();
+        let fetched = self.follow(deadline).await;
+        match &fetched {
+            Ok(()) => {
+                shared.completed.store(number, Ordering::Release);
+                *shared.current_at.lock() = began;
+            }
+            Err(error) => *shared.failed.lock() = Some((number, error.clone())),
+        }
+        fetched
+    }
+
+    async fn follow(&self, deadline: Instant) -> Result<(), Error> {
         let store = self.store();
         loop {
             let head = self.head();
@@ -266,12 +297,9 @@ impl Directory {
             let sync = store.sync(call, head.revision, SYNC_LIMIT).await?;
             self.apply(sync.changes)?;
             if !sync.more {
-                break;
+                return Ok(());
             }
         }
-        shared.completed.store(number, Ordering::Release);
-        *shared.current_at.lock() = began;
-        Ok(())
     }
 
     fn apply(&self, changes: Vec<Change>) -> Result<(), Error> {

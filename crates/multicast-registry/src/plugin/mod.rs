@@ -131,6 +131,7 @@ impl Plugin for MulticastRegistry {
     }
 
     async fn start(&self) -> Result<(), Refusal> {
+        self.namespaces.set_complete();
         tracing::info!(
             namespaces = self.namespaces.all().len(),
             "coordinator ready for operations"

@@ -49,6 +49,11 @@ impl From<Error> for Failure {
             Error::Compacted { asked, floor } => failure(Reason::Compacted)
                 .with("revision", asked.0)
                 .with("floor", floor.0),
+            Error::Unavailable(Unavailable::NotReady(Some(
+                Slot::Unavailable { backend, .. } | Slot::Timeout { backend, .. },
+            ))) => failure(Reason::BackendUnavailable)
+                .with("backend", backend)
+                .retry_after(SOON),
             Error::Unavailable(Unavailable::NotReady(_)) => failure(Reason::NotReady).retry_after(SOON),
             Error::Unavailable(Unavailable::Store(error)) => return slot_failure(error),
             Error::DeadlineExceeded => failure(Reason::DeadlineExceeded),

@@ -6,7 +6,7 @@
 //! the slot sends. Printed are the medians in microseconds, and the ratios to both floors.
 //!
 //! ```text
-//! cargo run --release -p prism-slot-nats --example publish_cost [rounds]
+//! cargo run --release -p prism-slot-nats --example publish_cost [rounds [connections]]
 //! ```
 
 #![allow(
@@ -29,10 +29,13 @@ const PREFIX: &str = "prism.multicast";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let rounds = std::env::args().nth(1).map_or(Ok(300), |text| text.parse())?;
+    let mut arguments = std::env::args().skip(1);
+    let rounds = arguments.next().map_or(Ok(300), |text| text.parse())?;
+    let connections = arguments.next().map_or(Ok(1), |text| text.parse())?;
     let server = NatsServer::start().await?;
     let config = Config {
         servers: vec![server.url()],
+        connections,
         ..Config::default()
     };
     let receiving = NatsMessaging::open("receiving", PREFIX, config.clone()).await?;

@@ -9,6 +9,25 @@
 //! `application/octet-stream`, the message's own headers such as `traceparent`, and
 //! `Prism-Multicast: v=1;id=<multicast id>;at=<milliseconds since 1970>`. Answering to its reply subject is
 //! welcome and means nothing yet. What others publish to an identity's subject is dropped and counted.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use prism_slot::{Error, Identity, Messaging};
+//! use prism_slot_nats::{Config, NatsMessaging};
+//! use tokio::time::Instant;
+//!
+//! # async fn example() -> Result<(), Error> {
+//! let config = Config { servers: vec!["nats://localhost:4222".into()], ..Config::default() };
+//! let slot = NatsMessaging::open("default", "prism.multicast.default", config).await?;
+//! # let alice = Identity::new("user-alice").unwrap();
+//! let mut listener = slot.listen(&alice, Instant::now() + Duration::from_secs(1)).await?;
+//! while let Some(received) = listener.next().await {
+//!     println!("{received:?}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod address;
 mod codec;

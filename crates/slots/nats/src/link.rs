@@ -137,6 +137,9 @@ impl Link {
 
     /// Sends what is queued and closes the connection; gives up after a moment.
     pub(crate) async fn close(&self) {
+        if self.mark().is_none() {
+            return;
+        }
         let mut closed = self.health.closed.subscribe();
         let goodbye = async {
             if self.client.drain().await.is_ok() {

@@ -248,6 +248,36 @@ mod tests {
         }
     }
 
+    /// Whether or not async-nats has reported the new connection by then.
+    #[tokio::test]
+    async fn the_first_message_over_a_new_connection_comes_after_the_gap() {
+        let server = NatsServer::start().await.unwrap();
+        let config = Config {
+            servers: vec![server.url()],
+            ..Config::default()
+        };
+        let slot = NatsMessaging::open("test", "test", config).await.unwrap();
+        let (identity, deadline) = (Identity::new("a").unwrap(), Instant::now() + LONG);
+        let mut listener = slot.listen(&identity, deadline).await.unwrap();
+        slot.links[0]
+            .client
+            .statistics()
+            .connects
+            .fetch_add(1, Ordering::SeqCst);
+        let sent = Arc::new(message());
+        for _ in 0..2 {
+            slot.publish_batch(std::slice::from_ref(&identity), sent.clone(), deadline)
+                .await;
+        }
+        let gap = Received::Gap {
+            dropped: 0,
+            reason: GapReason::Reconnected,
+        };
+        for expected in [gap, Received::Message(sent.clone()), Received::Message(sent)] {
+            assert_eq!(timeout(LONG, listener.next()).await.unwrap(), Some(expected));
+        }
+    }
+
     /// What the whole attribution of overflows stands on.
     #[tokio::test]
     async fn async_nats_reports_the_number_that_we_read() {

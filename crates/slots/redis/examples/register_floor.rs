@@ -37,7 +37,11 @@ async fn main() -> anyhow::Result<()> {
     let config: Config = serde_json::from_value(settings)?;
     let pool = raw_pool(&server, config.pool_size).await?;
     let mut out = std::io::stdout();
-    writeln!(out, "{:>10} {:>6} {:>12} {:>12} {:>7}", "in flight", "lease", "raw/s", "grouped/s", "ratio")?;
+    writeln!(
+        out,
+        "{:>10} {:>6} {:>12} {:>12} {:>7}",
+        "in flight", "lease", "raw/s", "grouped/s", "ratio"
+    )?;
     for lease in [None, Ttl::from_millis(60_000)] {
         for in_flight in [1, 64, 1_024] {
             let (mut floors, mut ours) = (Vec::new(), Vec::new());
@@ -51,7 +55,11 @@ async fn main() -> anyhow::Result<()> {
             }
             let (floor, ours) = (median(floors), median(ours));
             let lease = if lease.is_some() { "yes" } else { "no" };
-            writeln!(out, "{in_flight:>10} {lease:>6} {floor:>12.0} {ours:>12.0} {:>7.2}", ours / floor)?;
+            writeln!(
+                out,
+                "{in_flight:>10} {lease:>6} {floor:>12.0} {ours:>12.0} {:>7.2}",
+                ours / floor
+            )?;
         }
     }
     Ok(())
@@ -94,7 +102,11 @@ async fn raw_rate(pool: &Pool, config: &Config, in_flight: u64, ttl: Option<Ttl>
     .await
 }
 
-async fn grouped_rate(registry: &Arc<RedisRegistry>, in_flight: u64, ttl: Option<Ttl>) -> anyhow::Result<f64> {
+async fn grouped_rate(
+    registry: &Arc<RedisRegistry>,
+    in_flight: u64,
+    ttl: Option<Ttl>,
+) -> anyhow::Result<f64> {
     let registry = registry.clone();
     rate(in_flight, move |number| {
         let registry = registry.clone();

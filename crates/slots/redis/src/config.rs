@@ -212,18 +212,30 @@ impl Config {
         self.check_names()?;
         let endpoints = self.endpoints()?;
         let first = &endpoints[0];
-        let username = agreed("username", self.username.as_deref().filter(|name| !name.is_empty()), first.username.as_deref())?;
-        let password = agreed("password", Some(self.password.expose()).filter(|word| !word.is_empty()), first.password.as_ref().map(Secret::expose))?;
+        let username = agreed(
+            "username",
+            self.username.as_deref().filter(|name| !name.is_empty()),
+            first.username.as_deref(),
+        )?;
+        let password = agreed(
+            "password",
+            Some(self.password.expose()).filter(|word| !word.is_empty()),
+            first.password.as_ref().map(Secret::expose),
+        )?;
         let db = match (self.db, first.db) {
             (Some(own), Some(of_address)) if own != of_address => return Err(contradiction("db")),
             (own, of_address) => own.or(of_address).unwrap_or(0),
         };
         if self.cluster && db != 0 {
-            return Err(misconfigured("`db` must be 0 with `cluster`, a Redis Cluster has no other"));
+            return Err(misconfigured(
+                "`db` must be 0 with `cluster`, a Redis Cluster has no other",
+            ));
         }
         let tls = self.tls || endpoints.iter().any(|endpoint| endpoint.tls);
         if self.ca_file.is_some() && !tls {
-            return Err(misconfigured("`ca_file` has no effect without `tls`; set `tls: true` or remove it"));
+            return Err(misconfigured(
+                "`ca_file` has no effect without `tls`; set `tls: true` or remove it",
+            ));
         }
         Ok(Target {
             username: username.map(str::to_owned),
@@ -247,7 +259,9 @@ impl Config {
             (None, listed) => listed,
         };
         if listed.len() > 1 && !self.cluster {
-            return Err(misconfigured("several `addresses` need `cluster: true`; name one server otherwise"));
+            return Err(misconfigured(
+                "several `addresses` need `cluster: true`; name one server otherwise",
+            ));
         }
         listed
             .iter()
@@ -270,23 +284,42 @@ impl Config {
         let minute = |minutes: u64| Duration::from_secs(60 * minutes);
         let soon = Duration::from_millis(1)..=minute(10);
         within("dial_timeout", self.dial_timeout, &soon)?;
-        within("read_timeout", self.read_timeout, &(Duration::from_millis(10)..=minute(10)))?;
+        within(
+            "read_timeout",
+            self.read_timeout,
+            &(Duration::from_millis(10)..=minute(10)),
+        )?;
         within("write_timeout", self.write_timeout, &soon)?;
         within("pool_timeout", self.pool_timeout, &(Duration::ZERO..=minute(10)))?;
-        within("feed_max_age", self.feed_max_age, &(Duration::from_secs(1)..=minute(60 * 24 * 366)))?;
+        within(
+            "feed_max_age",
+            self.feed_max_age,
+            &(Duration::from_secs(1)..=minute(60 * 24 * 366)),
+        )?;
         within("max_retries", self.max_retries, &(0..=100))?;
         within("pool_size", self.pool_size, &(1..=256))?;
         within("feed_max_changes", self.feed_max_changes, &(1..=1 << 40))?;
         within("feed_max_bytes", self.feed_max_bytes, &(1..=1 << 40))?;
-        within("group_max_writes", self.group_max_writes, &(1..=crate::registry::MAX_BATCH))?;
+        within(
+            "group_max_writes",
+            self.group_max_writes,
+            &(1..=crate::registry::MAX_BATCH),
+        )?;
         within("group_calls", self.group_calls, &(1..=64))?;
-        within("queue_max_writes", self.queue_max_writes, &(crate::registry::MAX_BATCH..=1 << 24))
+        within(
+            "queue_max_writes",
+            self.queue_max_writes,
+            &(crate::registry::MAX_BATCH..=1 << 24),
+        )
     }
 
     /// A brace would move the end of the hash tag that keeps a namespace's keys together.
     fn check_names(&self) -> Result<(), Error> {
         if self.prefix.contains(['{', '}']) {
-            return Err(misconfigured(format!("`prefix` must not contain braces, `{}` does", self.prefix)));
+            return Err(misconfigured(format!(
+                "`prefix` must not contain braces, `{}` does",
+                self.prefix
+            )));
         }
         Ok(())
     }
@@ -297,10 +330,16 @@ fn within<T: PartialOrd + fmt::Debug>(key: &str, value: T, range: &RangeInclusiv
         return Ok(());
     }
     let (least, most) = (range.start(), range.end());
-    Err(misconfigured(format!("`{key}` must be from `{least:?}` to `{most:?}`, not `{value:?}`")))
+    Err(misconfigured(format!(
+        "`{key}` must be from `{least:?}` to `{most:?}`, not `{value:?}`"
+    )))
 }
 
-fn agreed<'a>(key: &str, own: Option<&'a str>, of_address: Option<&'a str>) -> Result<Option<&'a str>, Error> {
+fn agreed<'a>(
+    key: &str,
+    own: Option<&'a str>,
+    of_address: Option<&'a str>,
+) -> Result<Option<&'a str>, Error> {
     match (own, of_address) {
         (Some(own), Some(other)) if own != other => Err(contradiction(key)),
         (own, other) => Ok(own.or(other)),
@@ -308,7 +347,9 @@ fn agreed<'a>(key: &str, own: Option<&'a str>, of_address: Option<&'a str>) -> R
 }
 
 fn contradiction(key: &str) -> Error {
-    misconfigured(format!("`{key}` contradicts what another key says about the address; write it once"))
+    misconfigured(format!(
+        "`{key}` contradicts what another key says about the address; write it once"
+    ))
 }
 
 fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -320,7 +361,9 @@ fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<
     Whole::deserialize(deserializer)?.fit().map_err(de::Error::custom)
 }
 
-fn optional_whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<Option<T>, D::Error> {
+fn optional_whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     let Some(number) = Option::<Whole>::deserialize(deserializer)? else {
         return Ok(None);
     };

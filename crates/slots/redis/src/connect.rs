@@ -13,8 +13,8 @@ use fred::{
     error::ErrorKind,
     interfaces::{ClientLike, EventInterface, FredResult},
     types::config::{
-        Config as Protocol, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TcpConfig, TlsConfig,
-        UnresponsiveConfig,
+        Config as Protocol, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TcpConfig,
+        TlsConfig, UnresponsiveConfig,
     },
 };
 use parking_lot::Mutex;
@@ -106,12 +106,16 @@ impl Silence {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
+        u64::try_from(self.origin.elapsed().as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1)
     }
 
     fn begin(&self) {
         // Failing means that it began earlier.
-        let _ = self.began.compare_exchange(0, self.now(), Ordering::AcqRel, Ordering::Acquire);
+        let _ = self
+            .began
+            .compare_exchange(0, self.now(), Ordering::AcqRel, Ordering::Acquire);
     }
 
     fn end(&self) {
@@ -148,7 +152,11 @@ impl LastError {
 
 /// Opens all connections and checks that the server can be used. Bounded by `dial_timeout` and
 /// `read_timeout`.
-pub(crate) async fn connect(config: &Config, target: &Target, trouble: &Arc<LastError>) -> Result<Vec<Connection>> {
+pub(crate) async fn connect(
+    config: &Config,
+    target: &Target,
+    trouble: &Arc<LastError>,
+) -> Result<Vec<Connection>> {
     let tls = if target.tls {
         Some(tls(config.ca_file.as_deref())?)
     } else {
@@ -157,9 +165,12 @@ pub(crate) async fn connect(config: &Config, target: &Target, trouble: &Arc<Last
     let limit = config.dial_timeout + config.read_timeout;
     let opening = (0..config.pool_size).map(|_| open(config, target, tls.clone(), trouble.clone()));
     let opening = futures::future::try_join_all(opening);
-    let connections = tokio::time::timeout(limit, opening)
-        .await
-        .unwrap_or_else(|_| Err(unavailable(format!("`{target}` does not answer within {limit:?}"), Applied::No)))?;
+    let connections = tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
+        Err(unavailable(
+            format!("`{target}` does not answer within {limit:?}"),
+            Applied::No,
+        ))
+    })?;
     check_servers(&connections[0].client, target).await?;
     Ok(connections)
 }
@@ -198,7 +209,11 @@ async fn watch(client: Client, target: String, trouble: Arc<LastError>) {
         match event {
             Ok(Some(message)) => {
                 if trouble.set(message.clone()) {
-                    warn!(target, error = message, "lost a connection to redis, connecting again");
+                    warn!(
+                        target,
+                        error = message,
+                        "lost a connection to redis, connecting again"
+                    );
                 }
             }
             Ok(None) => {
@@ -272,8 +287,12 @@ fn reconnects() -> ReconnectPolicy {
 pub(crate) fn refused(target: &Target, error: &fred::error::Error) -> Error {
     let message = plain(error);
     match error.kind() {
-        ErrorKind::Auth => misconfigured(format!("`{target}` refuses the login ({message}); check `username` and `password`")),
-        ErrorKind::Tls => misconfigured(format!("`{target}` cannot be trusted ({message}); check `tls` and `ca_file`")),
+        ErrorKind::Auth => misconfigured(format!(
+            "`{target}` refuses the login ({message}); check `username` and `password`"
+        )),
+        ErrorKind::Tls => misconfigured(format!(
+            "`{target}` cannot be trusted ({message}); check `tls` and `ca_file`"
+        )),
         ErrorKind::Config => misconfigured(format!("`{target}` is not what it is taken for: {message}")),
         _ => unavailable(
             format!("cannot connect to `{target}` ({message}); check `address` and that the server runs"),

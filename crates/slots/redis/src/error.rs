@@ -52,7 +52,10 @@ impl Fault {
     /// has no effect either way.
     pub(crate) fn into_error(self, applied: Applied) -> Error {
         match self {
-            Self::NotLoaded => unavailable("its functions were removed faster than they were loaded", Applied::No),
+            Self::NotLoaded => unavailable(
+                "its functions were removed faster than they were loaded",
+                Applied::No,
+            ),
             Self::OutOfMemory(message)
             | Self::NotExecuted(message)
             | Self::WrongServer(message)
@@ -100,11 +103,17 @@ pub(crate) fn refused_by_server(text: &str) -> Fault {
     let message = text.to_owned();
     match text.split_whitespace().next().unwrap_or_default() {
         "ERR" if text.contains("Function not found") => Fault::NotLoaded,
-        "ERR" if text.contains("unknown command") => Fault::Refused(format!("{text}; version 7.0 or later is required")),
+        "ERR" if text.contains("unknown command") => {
+            Fault::Refused(format!("{text}; version 7.0 or later is required"))
+        }
         "OOM" => Fault::OutOfMemory(message),
-        "LOADING" | "BUSY" | "CLUSTERDOWN" | "TRYAGAIN" | "MISCONF" | "NOREPLICAS" => Fault::NotExecuted(message),
+        "LOADING" | "BUSY" | "CLUSTERDOWN" | "TRYAGAIN" | "MISCONF" | "NOREPLICAS" => {
+            Fault::NotExecuted(message)
+        }
         "READONLY" | "MASTERDOWN" => Fault::WrongServer(message),
-        "MOVED" | "ASK" => Fault::Refused(format!("{text}; this is a node of a cluster, set `cluster: true`")),
+        "MOVED" | "ASK" => Fault::Refused(format!(
+            "{text}; this is a node of a cluster, set `cluster: true`"
+        )),
         "NOAUTH" | "WRONGPASS" => Fault::Refused(format!("{text}; check `username` and `password`")),
         "NOPERM" => Fault::Refused(format!(
             "{text}; the user needs the commands FCALL, FUNCTION LOAD, INFO and PING, and the keys under `prefix`"
@@ -183,12 +192,19 @@ mod tests {
         assert_eq!(refused_by_server("ERR Function not found"), Fault::NotLoaded);
         for (text, advice) in [
             ("NOAUTH Authentication required.", "`password`"),
-            ("WRONGTYPE Operation against a key holding the wrong kind of value", "`prefix`"),
+            (
+                "WRONGTYPE Operation against a key holding the wrong kind of value",
+                "`prefix`",
+            ),
             ("ERR unknown command 'FCALL', with args beginning with:", "7.0"),
             ("MOVED 866 127.0.0.1:7001", "`cluster: true`"),
-            ("NOPERM this user has no permissions to run the 'fcall' command", "FUNCTION LOAD"),
+            (
+                "NOPERM this user has no permissions to run the 'fcall' command",
+                "FUNCTION LOAD",
+            ),
         ] {
-            let Error::Misconfigured { message, .. } = refused_by_server(text).into_error(Applied::Unknown) else {
+            let Error::Misconfigured { message, .. } = refused_by_server(text).into_error(Applied::Unknown)
+            else {
                 panic!("{text}")
             };
             assert!(message.contains(advice), "{message}");

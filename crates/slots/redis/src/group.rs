@@ -124,7 +124,11 @@ impl Group {
             return vec![Err(error); count];
         }
         let unanswered = |why: fn(Applied) -> Error| {
-            let applied = if ticket.claim(ABANDONED) { Applied::No } else { Applied::Unknown };
+            let applied = if ticket.claim(ABANDONED) {
+                Applied::No
+            } else {
+                Applied::Unknown
+            };
             vec![Err(why(applied)); count]
         };
         match timeout_at(call.deadline, answers).await {
@@ -206,7 +210,10 @@ impl Shared {
     async fn commit(&self, group: Vec<Submission>) {
         let Some(call) = shared_call(&group) else { return };
         let counts: Vec<usize> = group.iter().map(|submission| submission.items.len()).collect();
-        let (mut items, mut replies) = (Vec::with_capacity(counts.iter().sum()), Vec::with_capacity(group.len()));
+        let (mut items, mut replies) = (
+            Vec::with_capacity(counts.iter().sum()),
+            Vec::with_capacity(group.len()),
+        );
         for submission in group {
             items.extend(submission.items);
             replies.push(submission.reply);
@@ -232,11 +239,20 @@ impl Shared {
 
     async fn send_part(&self, call: Call, items: &[Item]) -> Vec<Result<Answer>> {
         let relieving = items.iter().all(Item::relieves);
-        let function = if relieving { Function::Relieve } else { Function::Write };
-        let sent = self.link.invoke(function, call, &flat(items.iter()), Effect::Write).await;
+        let function = if relieving {
+            Function::Relieve
+        } else {
+            Function::Write
+        };
+        let sent = self
+            .link
+            .invoke(function, call, &flat(items.iter()), Effect::Write)
+            .await;
         match sent {
             Ok(frame) => answers(frame, items.len()),
-            Err(Fault::OutOfMemory(message)) if !relieving => self.send_relieving(call, items, &message).await,
+            Err(Fault::OutOfMemory(message)) if !relieving => {
+                self.send_relieving(call, items, &message).await
+            }
             Err(fault) => vec![Err(fault.into_error(Applied::Unknown)); items.len()],
         }
     }
@@ -247,7 +263,10 @@ impl Shared {
         let mut relieved = Vec::new().into_iter();
         if !relieving.is_empty() {
             let arguments = flat(relieving.iter().copied());
-            let sent = self.link.invoke(Function::Relieve, call, &arguments, Effect::Write).await;
+            let sent = self
+                .link
+                .invoke(Function::Relieve, call, &arguments, Effect::Write)
+                .await;
             let all = match sent {
                 Ok(frame) => answers(frame, relieving.len()),
                 Err(fault) => vec![Err(fault.into_error(Applied::Unknown)); relieving.len()],
@@ -257,7 +276,13 @@ impl Shared {
         let refuse = || Err(unavailable(message, Applied::No));
         items
             .iter()
-            .map(|item| if item.relieves() { relieved.next().unwrap_or_else(refuse) } else { refuse() })
+            .map(|item| {
+                if item.relieves() {
+                    relieved.next().unwrap_or_else(refuse)
+                } else {
+                    refuse()
+                }
+            })
             .collect()
     }
 }
@@ -268,11 +293,16 @@ fn take_group(state: &mut State, max_writes: usize, now: Instant) -> Vec<Submiss
     let (mut group, mut passed): (Vec<Submission>, Vec<Submission>) = (Vec::new(), Vec::new());
     let (mut writes, mut bytes) = (0, 0);
     while passed.len() < LOOK_AHEAD && writes < max_writes && bytes < CALL_BYTES {
-        let Some(submission) = state.queue.pop_front() else { break };
+        let Some(submission) = state.queue.pop_front() else {
+            break;
+        };
         let count = submission.items.len();
         let size: usize = submission.items.iter().map(Item::bytes).sum();
         let fits = writes + count <= max_writes && bytes + size <= CALL_BYTES;
-        if group.first().is_some_and(|first| !fits || !can_share(&first.call, &submission.call, now)) {
+        if group
+            .first()
+            .is_some_and(|first| !fits || !can_share(&first.call, &submission.call, now))
+        {
             passed.push(submission);
             continue;
         }

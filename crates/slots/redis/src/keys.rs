@@ -49,7 +49,10 @@ mod tests {
     fn all_keys_of_a_namespace_are_in_one_slot() {
         for namespace in ["default", "a{b}c", "}", "{}", "100%"] {
             let keys = Keys::new("device:", namespace);
-            assert!(keys.names.iter().all(|name| redis_keyslot(name) == keys.slot), "{keys:?}");
+            assert!(
+                keys.names.iter().all(|name| redis_keyslot(name) == keys.slot),
+                "{keys:?}"
+            );
         }
     }
 
@@ -66,6 +69,9 @@ mod tests {
 
     #[test]
     fn keys_are_named_after_prefix_and_namespace() {
-        assert_eq!(Keys::new("device:", "fleet").names[0], "{device:fleet}:registry:head");
+        assert_eq!(
+            Keys::new("device:", "fleet").names[0],
+            "{device:fleet}:registry:head"
+        );
     }
 }

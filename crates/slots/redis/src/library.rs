@@ -80,7 +80,10 @@ mod tests {
         for (function, expected) in all.into_iter().zip(NAMES) {
             let name = function.name();
             assert!(name.ends_with(expected), "{name}");
-            assert!(LIBRARY.text.contains(&format!("'{name}'")), "{name} is not in the text");
+            assert!(
+                LIBRARY.text.contains(&format!("'{name}'")),
+                "{name} is not in the text"
+            );
         }
         assert!(!LIBRARY.text.contains("@LIBRARY@"));
     }

@@ -125,8 +125,13 @@ impl Link {
     pub(crate) async fn ping(&self, deadline: Instant) -> Result<()> {
         let pinged = async {
             let connection = self.connection(deadline).await?;
-            self.send(connection, CustomCommand::new_static("PING", self.keys.slot, false), Vec::new(), deadline)
-                .await
+            self.send(
+                connection,
+                CustomCommand::new_static("PING", self.keys.slot, false),
+                Vec::new(),
+                deadline,
+            )
+            .await
         };
         pinged.await.map_err(|fault| fault.into_error(Applied::No))?;
         Ok(())
@@ -149,7 +154,8 @@ impl Link {
                 return Err(Fault::NoConnection("the slot is closed".to_owned()));
             }
             let start = self.next.fetch_add(1, Ordering::Relaxed);
-            let around = (0..self.connections.len()).map(|step| &self.connections[(start + step) % self.connections.len()]);
+            let around = (0..self.connections.len())
+                .map(|step| &self.connections[(start + step) % self.connections.len()]);
             if let Some(connection) = around.into_iter().find(|connection| connection.is_up()) {
                 return Ok(connection);
             }
@@ -207,7 +213,11 @@ impl Link {
             ..Options::default()
         };
         connection.ask();
-        let answered = connection.client.with_options(&options).custom_raw(command, arguments).await;
+        let answered = connection
+            .client
+            .with_options(&options)
+            .custom_raw(command, arguments)
+            .await;
         let fault = match answered {
             Ok(frame) => {
                 connection.hear();
@@ -245,7 +255,9 @@ impl Link {
     /// Loads the functions on every primary. Whatever goes wrong, the call that needs them was not
     /// executed.
     async fn load(&self, connection: &Connection, seen: u64, deadline: Instant) -> Result<(), Fault> {
-        let _alone = timeout_at(deadline, self.loading.lock()).await.map_err(|_| Fault::TooLate)?;
+        let _alone = timeout_at(deadline, self.loading.lock())
+            .await
+            .map_err(|_| Fault::TooLate)?;
         if self.loads.load(Ordering::Acquire) != seen {
             return Ok(());
         }
@@ -305,7 +317,9 @@ impl Retries {
 fn error_of(frame: &Resp3Frame) -> Option<&str> {
     match frame {
         Resp3Frame::SimpleError { data, .. } => Some(data),
-        Resp3Frame::BlobError { data, .. } => Some(std::str::from_utf8(data).unwrap_or("an error that is no text")),
+        Resp3Frame::BlobError { data, .. } => {
+            Some(std::str::from_utf8(data).unwrap_or("an error that is no text"))
+        }
         _ => None,
     }
 }

@@ -77,7 +77,9 @@ impl RedisRegistry {
     /// Writes one item.
     async fn write(&self, call: Call, item: Item) -> Result<Answer> {
         let mut answers = self.writes.write(call, vec![item]).await;
-        answers.pop().unwrap_or_else(|| Err(unreadable("there was no answer")))
+        answers
+            .pop()
+            .unwrap_or_else(|| Err(unreadable("there was no answer")))
     }
 
     /// Writes items, again those that were not decided because due leases were in the way.
@@ -103,7 +105,11 @@ impl RedisRegistry {
         let mut reader = Reader(reply.text()?);
         identities
             .iter()
-            .map(|_| reader.end().map_err(|malformed| unreadable(malformed.to_string())))
+            .map(|_| {
+                reader
+                    .end()
+                    .map_err(|malformed| unreadable(malformed.to_string()))
+            })
             .collect()
     }
 }
@@ -181,7 +187,10 @@ impl RegistryStore for RedisRegistry {
             epoch: call.epoch.or(cursor.epoch),
             ..call
         };
-        let reply = self.link.read(Function::Scan, call, &[cursor.position, arguments.into()]).await?;
+        let reply = self
+            .link
+            .read(Function::Scan, call, &[cursor.position, arguments.into()])
+            .await?;
         codec::scan_page(reply)
     }
 

@@ -51,7 +51,9 @@ fn check_version(version: Option<&str>) -> Result<()> {
         return Ok(());
     }
     let found = version.unwrap_or("unknown");
-    Err(misconfigured(format!("redis 7.0 or later is required, this one is `{found}`; upgrade it")))
+    Err(misconfigured(format!(
+        "redis 7.0 or later is required, this one is `{found}`; upgrade it"
+    )))
 }
 
 /// An evicted key would be a loss that nobody was told of.
@@ -70,7 +72,9 @@ fn check_policy(policy: Option<&str>) -> Result<()> {
 
 /// The value of a field in the answer to `INFO`.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    let line = info.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))?;
+    let line = info
+        .lines()
+        .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))?;
     Some(line[name.len() + 1..].trim())
 }
 
@@ -92,8 +96,13 @@ mod tests {
     #[test]
     fn only_noeviction_will_do() {
         let info = "# Memory\r\nused_memory:1\r\nmaxmemory_policy_x:1\r\nmaxmemory_policy:allkeys-lru\r\n";
-        let refused = check_policy(field(info, "maxmemory_policy")).unwrap_err().to_string();
-        assert!(refused.contains("`allkeys-lru`") && refused.contains("`noeviction`"), "{refused}");
+        let refused = check_policy(field(info, "maxmemory_policy"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("`allkeys-lru`") && refused.contains("`noeviction`"),
+            "{refused}"
+        );
         assert_eq!(check_policy(Some("noeviction")), Ok(()));
         assert_eq!(check_policy(field("# Memory\r\n", "maxmemory_policy")), Ok(()));
     }

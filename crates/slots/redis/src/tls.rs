@@ -21,9 +21,13 @@ pub(crate) fn tls(authorities: Option<&Path>) -> Result<TlsConfig> {
     match authorities {
         Some(path) => {
             let unusable = |what: String| misconfigured(format!("`ca_file` {}: {what}", path.display()));
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
+            for certificate in
+                CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?
+            {
                 let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-                roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| unusable(error.to_string()))?;
             }
         }
         None => {
@@ -31,7 +35,9 @@ pub(crate) fn tls(authorities: Option<&Path>) -> Result<TlsConfig> {
         }
     }
     if roots.is_empty() {
-        return Err(misconfigured("there is no certificate authority to trust; name a file in `ca_file`"));
+        return Err(misconfigured(
+            "there is no certificate authority to trust; name a file in `ca_file`",
+        ));
     }
     let provider = Arc::new(ring::default_provider());
     let client = ClientConfig::builder_with_provider(provider)

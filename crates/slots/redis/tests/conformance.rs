@@ -13,12 +13,19 @@ fn main() -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new()?;
     let server = runtime.block_on(RedisServer::start())?;
     let address = server.addr().to_string();
-    Ok(conformance::registry("redis", RedisRegistry::CAPABILITY, move |namespace, options| {
-        let address = address.clone();
-        async move {
-            let mut config: Config = serde_json::from_value(serde_json::json!({ "address": address })).unwrap();
-            config.feed_max_changes = options.feed_max_changes.map_or(config.feed_max_changes, |most| most as u64);
-            RegistrySubject::in_real_time(RedisRegistry::open(&namespace, config).await.unwrap())
-        }
-    }))
+    Ok(conformance::registry(
+        "redis",
+        RedisRegistry::CAPABILITY,
+        move |namespace, options| {
+            let address = address.clone();
+            async move {
+                let mut config: Config =
+                    serde_json::from_value(serde_json::json!({ "address": address })).unwrap();
+                config.feed_max_changes = options
+                    .feed_max_changes
+                    .map_or(config.feed_max_changes, |most| most as u64);
+                RegistrySubject::in_real_time(RedisRegistry::open(&namespace, config).await.unwrap())
+            }
+        },
+    ))
 }

@@ -35,13 +35,17 @@ const PUBLISHED: [(&str, f64); 2] = [("enumerate_1000_memory", 9_700.0), ("unreg
 
 fn floor(name: &str) -> f64 {
     let all = MEASURED.iter().chain(&PUBLISHED);
-    all.clone().find(|(known, _)| *known == name).map_or(f64::NAN, |(_, nanos)| *nanos)
+    all.clone()
+        .find(|(known, _)| *known == name)
+        .map_or(f64::NAN, |(_, nanos)| *nanos)
 }
 
 pub(crate) fn run(report: &mut Report) -> Result<()> {
     filter(report)?;
     // One thread: what is counted is the work, not its distribution.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     registrations(report, &runtime)?;
     enumerations(report, &runtime)?;
     multicasts(report, &runtime)
@@ -125,7 +129,10 @@ fn filter(report: &mut Report) -> Result<()> {
 
 fn registrations(report: &mut Report, runtime: &Runtime) -> Result<()> {
     const COUNT: usize = 20_000;
-    for (name, ttl) in [("register_memory", None), ("register_ttl_memory", Some(Duration::from_secs(300)))] {
+    for (name, ttl) in [
+        ("register_memory", None),
+        ("register_ttl_memory", Some(Duration::from_secs(300))),
+    ] {
         let coordinator = coordinator(runtime);
         let mut requests: Vec<Vec<Register>> = Vec::new();
         for round in 0..=10 {
@@ -149,8 +156,13 @@ fn registrations(report: &mut Report, runtime: &Runtime) -> Result<()> {
         let request = Register::new(format!("device-{number}"), metadata(number))?;
         let _ = runtime.block_on(coordinator.register(request, soon()));
     }
-    let names: Vec<Vec<String>> =
-        (0..11).map(|round| (0..COUNT).map(|n| format!("device-{}", round * COUNT + n)).collect()).collect();
+    let names: Vec<Vec<String>> = (0..11)
+        .map(|round| {
+            (0..COUNT)
+                .map(|n| format!("device-{}", round * COUNT + n))
+                .collect()
+        })
+        .collect();
     measure(report, "unregister_memory", COUNT, |round| {
         runtime.block_on(async {
             for name in &names[round] {
@@ -173,9 +185,18 @@ fn filled(runtime: &Runtime, count: usize) -> Result<Coordinator> {
 fn enumerations(report: &mut Report, runtime: &Runtime) -> Result<()> {
     const COUNT: usize = 500;
     let coordinator = filled(runtime, 1_000)?;
-    let all = Enumerate { limit: 1_000, ..Default::default() };
-    let some = Enumerate { filter: Some(Filter::new().eq("status", "online")), ..all.clone() };
-    for (name, request) in [("enumerate_1000_memory", all), ("enumerate_1000_filtered_memory", some)] {
+    let all = Enumerate {
+        limit: 1_000,
+        ..Default::default()
+    };
+    let some = Enumerate {
+        filter: Some(Filter::new().eq("status", "online")),
+        ..all.clone()
+    };
+    for (name, request) in [
+        ("enumerate_1000_memory", all),
+        ("enumerate_1000_filtered_memory", some),
+    ] {
         measure(report, name, COUNT, |_| {
             runtime.block_on(async {
                 for _ in 0..COUNT {
@@ -202,7 +223,10 @@ fn multicasts(report: &mut Report, runtime: &Runtime) -> Result<()> {
         measure(report, &name, count, |_| {
             runtime.block_on(async {
                 for _ in 0..count {
-                    let request = Multicast { payload: "command".into(), ..Default::default() };
+                    let request = Multicast {
+                        payload: "command".into(),
+                        ..Default::default()
+                    };
                     let report = coordinator.multicast(request, soon()).await;
                     debug_assert!(report.is_ok_and(|report| report.delivered() == targets));
                 }

@@ -20,11 +20,18 @@ use crate::report::{Better, Report, median, percentile};
 const ROUNDS: usize = 7;
 
 pub(crate) async fn run(report: &mut Report) -> Result<()> {
-    if !["proxy_unary_latency_p50", "proxy_unary_throughput"].iter().any(|name| report.wants(name)) {
+    if !["proxy_unary_latency_p50", "proxy_unary_throughput"]
+        .iter()
+        .any(|name| report.wants(name))
+    {
         return Ok(());
     }
     let system = System::on_memory().await?;
-    system.client()?.registry.register(RegisterRequest::new("a")).await?;
+    system
+        .client()?
+        .registry
+        .register(RegisterRequest::new("a"))
+        .await?;
     let through = connect(system.proxy.data).await?;
     let direct = connect(system.runners[0].data).await?;
     latency(report, &through, &direct).await?;
@@ -32,18 +39,28 @@ pub(crate) async fn run(report: &mut Report) -> Result<()> {
 }
 
 async fn connect(address: SocketAddr) -> Result<RawClient<Channel>> {
-    let channel = Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
+    let channel = Channel::from_shared(format!("http://{address}"))?
+        .tcp_nodelay(true)
+        .connect()
+        .await?;
     Ok(RawClient::new(channel))
 }
 
 fn get() -> Request<GetRequest> {
     let mut request = Request::new(GetRequest { identity: "a".into() });
-    request.metadata_mut().insert("x-prism-namespace", tonic::metadata::MetadataValue::from_static("test"));
+    request.metadata_mut().insert(
+        "x-prism-namespace",
+        tonic::metadata::MetadataValue::from_static("test"),
+    );
     request
 }
 
 /// One call after the other, in turns, so that drift of the machine hits both alike.
-async fn latency(report: &mut Report, through: &RawClient<Channel>, direct: &RawClient<Channel>) -> Result<()> {
+async fn latency(
+    report: &mut Report,
+    through: &RawClient<Channel>,
+    direct: &RawClient<Channel>,
+) -> Result<()> {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..4_000 {
         for (client, samples) in [(through, &mut with), (direct, &mut without)] {
@@ -62,7 +79,11 @@ async fn latency(report: &mut Report, through: &RawClient<Channel>, direct: &Raw
 }
 
 /// 64 callers for a while, in turns.
-async fn throughput(report: &mut Report, through: &RawClient<Channel>, direct: &RawClient<Channel>) -> Result<()> {
+async fn throughput(
+    report: &mut Report,
+    through: &RawClient<Channel>,
+    direct: &RawClient<Channel>,
+) -> Result<()> {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         let pair = (per_second(through).await?, per_second(direct).await?);
@@ -72,7 +93,14 @@ async fn throughput(report: &mut Report, through: &RawClient<Channel>, direct: &
         }
     }
     let (value, floor) = (median(&mut with), median(&mut without));
-    report.row("proxy_unary_throughput", value, "calls/s", floor, Better::Higher, json!({}));
+    report.row(
+        "proxy_unary_throughput",
+        value,
+        "calls/s",
+        floor,
+        Better::Higher,
+        json!({}),
+    );
     Ok(())
 }
 

@@ -19,19 +19,38 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn from_arguments(selected: Vec<String>) -> Self {
-        Self { rows: Vec::new(), selected }
+        Self {
+            rows: Vec::new(),
+            selected,
+        }
     }
 
     /// Whether a row is asked for.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.selected.is_empty() || self.selected.iter().any(|prefix| name.starts_with(prefix.as_str()))
+        self.selected.is_empty()
+            || self
+                .selected
+                .iter()
+                .any(|prefix| name.starts_with(prefix.as_str()))
     }
 
     /// Adds a row: the value, the floor that it is held against, and what they say together.
     #[allow(clippy::print_stderr)] // progress, for whoever waits
-    pub(crate) fn row(&mut self, name: &str, value: f64, unit: &str, floor: f64, better: Better, more: Value) {
+    pub(crate) fn row(
+        &mut self,
+        name: &str,
+        value: f64,
+        unit: &str,
+        floor: f64,
+        better: Better,
+        more: Value,
+    ) {
         let ratio = value / floor;
-        let word = if better == Better::Lower { "lower" } else { "higher" };
+        let word = if better == Better::Lower {
+            "lower"
+        } else {
+            "higher"
+        };
         let mut row = json!({
             "name": name, "value": round(value), "unit": unit, "floor": round(floor), "ratio": round(ratio),
             "better": word,
@@ -39,7 +58,11 @@ impl Report {
         if let (Some(row), Value::Object(more)) = (row.as_object_mut(), more) {
             row.extend(more);
         }
-        eprintln!("{name:36} {:>12} {unit:10} floor {:>12}  ratio {ratio:.3} ({word} is better)", round(value), round(floor));
+        eprintln!(
+            "{name:36} {:>12} {unit:10} floor {:>12}  ratio {ratio:.3} ({word} is better)",
+            round(value),
+            round(floor)
+        );
         self.rows.push(row);
     }
 

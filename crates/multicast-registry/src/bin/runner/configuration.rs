@@ -60,7 +60,9 @@ fn chosen(options: &Options, named: Option<&PathBuf>) -> anyhow::Result<Option<F
         return Ok(Some(load(path, fallback)?));
     }
     if let Some(made) = from_environment(|name| std::env::var(name).ok())? {
-        return Ok(Some(File { namespaces: vec![made] }));
+        return Ok(Some(File {
+            namespaces: vec![made],
+        }));
     }
     let default = Path::new(DEFAULT_FILE);
     if options.proxies().is_empty() && default.exists() {

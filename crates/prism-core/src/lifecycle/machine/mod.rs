@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 pub use self::namespace::NamespaceReport;
 use self::namespace::{Namespace, Work};
-use super::{Answer, Command, Configuration, Drained, Initialized, Scope, Stage};
+use super::{Answer, Command, Configuration, Drained, Initialized, Stage};
 
 /// How many namespaces one plugin takes.
 const MAX_NAMESPACES: usize = 4_096;
@@ -167,14 +167,6 @@ impl<W> Machine<W> {
             .iter()
             .filter_map(|(name, namespace)| namespace.report(name))
             .collect()
-    }
-
-    /// How far each configured namespace's data reaches.
-    pub fn scopes(&self) -> impl Iterator<Item = (&str, Scope)> {
-        self.namespaces.iter().filter_map(|(name, namespace)| {
-            let offer = namespace.offer.as_ref()?;
-            namespace.standing.applied().map(|_| (name.as_str(), offer.scope))
-        })
     }
 
     /// Takes a command from whoever waits for its answer.

@@ -8,7 +8,7 @@ use crate::{
     lifecycle::{Answer, Configuration, Initialized, Mark, Scope, Standing, Verdict},
 };
 
-/// How many commands may wait for or with the one under way.
+/// How many commands may wait for the one under way.
 const MAX_QUEUED: usize = 8;
 
 /// Where one namespace stands, as a register message carries it.
@@ -42,7 +42,7 @@ impl Work {
 
 #[derive(Debug)]
 struct UnderWay<W> {
-    from: Vec<W>,
+    from: W,
     aim: Aim,
 }
 
@@ -50,15 +50,6 @@ struct UnderWay<W> {
 enum Aim {
     Apply(Mark),
     Remove(i64),
-}
-
-impl Aim {
-    fn is_same(&self, work: &Work) -> bool {
-        match (self, work) {
-            (Self::Apply(mark), Work::Initialize(configuration)) => *mark == configuration.mark,
-            _ => false,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -107,22 +98,16 @@ impl<W> Namespace<W> {
 
     /// Takes up a command, now or after what is under way.
     pub(super) fn offer(&mut self, from: W, work: Work, out: &mut Decisions<W>) {
-        let Some(under_way) = &mut self.under_way else {
+        if self.under_way.is_none() {
             self.take_up(from, work, out);
-            return;
-        };
-        if under_way.from.len() + self.queued.len() > MAX_QUEUED {
+        } else if self.queued.len() < MAX_QUEUED {
+            self.queued.push_back((from, work));
+        } else {
             let text = format!(
                 "`{}` already has {MAX_QUEUED} commands waiting, try later",
                 work.namespace()
             );
             out.push(answer(from, not_initialized(text)));
-        } else if self.queued.is_empty() && under_way.aim.is_same(&work) {
-            // The same push again, from a proxy that lost its stream or from another one: it gets the
-            // outcome, and a refusal is not provoked twice.
-            under_way.from.push(from);
-        } else {
-            self.queued.push_back((from, work));
         }
     }
 
@@ -137,7 +122,7 @@ impl<W> Namespace<W> {
                 }
                 Ok(()) => {
                     let aim = Aim::Remove(version);
-                    self.begin(from, aim);
+                    self.under_way = Some(UnderWay { from, aim });
                     out.push(Decision::Remove(namespace));
                 }
             },
@@ -158,15 +143,10 @@ impl<W> Namespace<W> {
             Verdict::Refused => out.push(answer(from, not_initialized(self.refusal.clone()))),
             Verdict::Apply => {
                 let aim = Aim::Apply(configuration.mark.clone());
-                self.begin(from, aim);
+                self.under_way = Some(UnderWay { from, aim });
                 out.push(Decision::Initialize(configuration));
             }
         }
-    }
-
-    fn begin(&mut self, from: W, aim: Aim) {
-        let from = vec![from];
-        self.under_way = Some(UnderWay { from, aim });
     }
 
     pub(super) fn initialized(&mut self, outcome: Result<Initialized, String>, out: &mut Decisions<W>) {
@@ -187,7 +167,7 @@ impl<W> Namespace<W> {
                 self.refusal.clone_from(refusal);
             }
         }
-        answer_all(from, &outcome, out);
+        out.push(answer(from, Answer::Initialized(outcome)));
         self.take_up_queued(out);
     }
 
@@ -203,7 +183,8 @@ impl<W> Namespace<W> {
             self.standing.remove(version);
             self.offer = None;
         }
-        answer_all(from, &outcome.map(|()| Initialized::default()), out);
+        let outcome = outcome.map(|()| Initialized::default());
+        out.push(answer(from, Answer::Initialized(outcome)));
         self.take_up_queued(out);
     }
 
@@ -220,11 +201,4 @@ impl<W> Namespace<W> {
         let queued = self.queued.drain(..);
         out.extend(queued.map(|(from, _)| answer(from, not_initialized(reason))));
     }
-}
-
-fn answer_all<W>(waiting: Vec<W>, outcome: &Result<Initialized, String>, out: &mut Decisions<W>) {
-    let answers = waiting
-        .into_iter()
-        .map(|to| answer(to, Answer::Initialized(outcome.clone())));
-    out.extend(answers);
 }

@@ -220,7 +220,7 @@ fn subject(request: &Request) -> Option<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn no_answer_leads_to_a_command_too_many(extended: bool, steps in steps()) {
@@ -351,4 +351,19 @@ fn a_runner_is_not_flooded() {
         assert!(open.len() <= 17, "16 pushes and a start");
     }
     assert_eq!(configured, 100);
+}
+
+#[test]
+fn what_was_asked_on_a_broken_stream_is_asked_again() {
+    let (mut peer, push) = pushed(true);
+    let check = peer.check_health().unwrap();
+    assert!(peer.check_health().is_none(), "one at a time");
+    peer.registered(Vec::new());
+    assert!(peer.check_health().is_some());
+    assert_eq!(peer.due().len(), 1);
+    assert_eq!(peer.answered(&push, accepted()), Progress::None);
+    assert_eq!(
+        peer.answered(&check.correlation, Answer::Unrecognised),
+        Progress::None
+    );
 }

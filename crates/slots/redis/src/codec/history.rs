@@ -78,7 +78,8 @@ impl Cursor {
                 position: reader.0.clone(),
             })
         };
-        let cursor = read().map_err(|malformed| unreadable(format!("the cursor cannot be used, {malformed}")))?;
+        let cursor =
+            read().map_err(|malformed| unreadable(format!("the cursor cannot be used, {malformed}")))?;
         if cursor.position.is_empty() || !cursor.position.iter().all(u8::is_ascii_digit) {
             return Err(unreadable("the cursor cannot be used, it is not of this slot"));
         }
@@ -121,14 +122,22 @@ mod tests {
     fn a_cursor_is_read_back() {
         let bytes = Cursor::write(Epoch(u64::MAX), Revision(12), b"18446744073709551615");
         let cursor = Cursor::read(bytes.clone()).unwrap();
-        assert_eq!((cursor.epoch, cursor.since), (Some(Epoch(u64::MAX)), Revision(12)));
+        assert_eq!(
+            (cursor.epoch, cursor.since),
+            (Some(Epoch(u64::MAX)), Revision(12))
+        );
         assert_eq!(cursor.position, b"18446744073709551615"[..]);
         assert!((0..18).all(|end| Cursor::read(bytes.slice(..end)).is_err()));
     }
 
     #[test]
     fn a_foreign_cursor_is_refused() {
-        for foreign in [&b""[..], b"0", b"\x0100000000111111110; DEL x", b"\x020000000011111111 0"] {
+        for foreign in [
+            &b""[..],
+            b"0",
+            b"\x0100000000111111110; DEL x",
+            b"\x020000000011111111 0",
+        ] {
             assert!(Cursor::read(Bytes::from_static(foreign)).is_err(), "{foreign:?}");
         }
     }

@@ -38,7 +38,9 @@ impl Reader {
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let mut array = [0; N];
-        self.0.try_copy_to_slice(&mut array).map_err(|_| Malformed("it ends early"))?;
+        self.0
+            .try_copy_to_slice(&mut array)
+            .map_err(|_| Malformed("it ends early"))?;
         Ok(array)
     }
 

@@ -179,7 +179,10 @@ mod tests {
         let whole = bytes(&record, FORMAT);
         let header = whole.len() - record.metadata.len();
         for end in 0..header {
-            assert!(read_record(record.identity.clone(), whole.slice(..end)).is_err(), "{end}");
+            assert!(
+                read_record(record.identity.clone(), whole.slice(..end)).is_err(),
+                "{end}"
+            );
         }
     }
 }

@@ -43,7 +43,9 @@ impl Reply {
             Some(b'V') => Err(later_version("the namespace")),
             Some(b'O') => {
                 let other = String::from_utf8_lossy(&text(parts.next())?).into_owned();
-                Err(misconfigured(format!("its keys belong to the namespace `{other}`; choose another `prefix`")))
+                Err(misconfigured(format!(
+                    "its keys belong to the namespace `{other}`; choose another `prefix`"
+                )))
             }
             Some(b'F') => Err(failure(&text(parts.next())?)),
             _ => Err(nonsense()),
@@ -86,7 +88,9 @@ impl Answer {
             b'K' => Ok(reader),
             b'X' => Err(Error::AlreadyExists(identity.clone())),
             b'N' => Err(Error::NotFound(identity.clone())),
-            b'Q' => Err(Error::QuotaExceeded { limit: max_identities }),
+            b'Q' => Err(Error::QuotaExceeded {
+                limit: max_identities,
+            }),
             b'G' => Err(Error::StaleGeneration {
                 identity: identity.clone(),
                 current: reader.position().map_err(meaningless)?,

@@ -61,7 +61,9 @@ impl Endpoint {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let refused = |what: &str| {
             let shown = redacted(text);
-            format!("`{shown}` is no address, {what}; write it like `localhost:6379` or `redis://localhost:6379/0`")
+            format!(
+                "`{shown}` is no address, {what}; write it like `localhost:6379` or `redis://localhost:6379/0`"
+            )
         };
         let (tls, rest) = match text.trim().split_once("://") {
             None => (false, text.trim()),
@@ -80,9 +82,14 @@ impl Endpoint {
         }
         let db = match path {
             "" => None,
-            number => Some(number.parse().map_err(|_| refused("its path is not the number of a database"))?),
+            number => Some(
+                number
+                    .parse()
+                    .map_err(|_| refused("its path is not the number of a database"))?,
+            ),
         };
-        let (username, password) = credentials(userinfo).ok_or_else(|| refused("its credentials are not percent-encoded"))?;
+        let (username, password) =
+            credentials(userinfo).ok_or_else(|| refused("its credentials are not percent-encoded"))?;
         Ok(Self {
             host: host.to_owned(),
             port,
@@ -117,7 +124,10 @@ fn credentials(userinfo: Option<&str>) -> Option<(Option<String>, Option<Secret>
     };
     let (username, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
     let filled = |text: String| (!text.is_empty()).then_some(text);
-    Some((filled(decoded(username)?), filled(decoded(password)?).map(Secret::new)))
+    Some((
+        filled(decoded(username)?),
+        filled(decoded(password)?).map(Secret::new),
+    ))
 }
 
 /// Undoes percent-encoding.
@@ -136,6 +146,8 @@ fn redacted(text: &str) -> String {
     let Some((before, rest)) = text.rsplit_once('@') else {
         return text.to_owned();
     };
-    let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    let scheme = before
+        .split_once("://")
+        .map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
     format!("{scheme}***@{rest}")
 }

@@ -69,7 +69,10 @@ fn numbers_arrive_as_doubles() {
         "dial_timeout": "2s", "feed_max_bytes": "1MiB", "group_max_writes": 64.0,
     }));
     assert_eq!((found.db, found.pool_size, found.max_retries), (Some(5), 8, 0));
-    assert_eq!((found.feed_max_changes, found.feed_max_bytes), (1_000_000, 1 << 20));
+    assert_eq!(
+        (found.feed_max_changes, found.feed_max_bytes),
+        (1_000_000, 1 << 20)
+    );
     assert_eq!(found.read_timeout, Duration::from_millis(250));
     assert_eq!(found.dial_timeout, Duration::from_secs(2));
 }
@@ -84,9 +87,15 @@ fn what_cannot_be_is_refused_by_name() {
         (json!({ "db": 256 }), "`256` is too large"),
         (json!({ "db": 1, "cluster": true }), "`db` must be 0"),
         (json!({ "address": "a/1", "db": 2 }), "`db` contradicts"),
-        (json!({ "address": "redis://:a@b", "password": "c" }), "`password` contradicts"),
+        (
+            json!({ "address": "redis://:a@b", "password": "c" }),
+            "`password` contradicts",
+        ),
         (json!({ "address": "a", "host": "a" }), "`host` contradicts"),
-        (json!({ "address": "a", "addresses": ["b"] }), "`addresses` contradicts"),
+        (
+            json!({ "address": "a", "addresses": ["b"] }),
+            "`addresses` contradicts",
+        ),
         (json!({ "addresses": ["a", "b"] }), "need `cluster: true`"),
         (json!({ "address": "http://a" }), "`http` is not `redis`"),
         (json!({ "address": "a:port" }), "port is not a number"),
@@ -96,7 +105,10 @@ fn what_cannot_be_is_refused_by_name() {
         (json!({ "prefix": "{a" }), "`prefix` must not contain braces"),
         (json!({ "ca_file": "/ca.pem" }), "`ca_file` has no effect"),
         // The nanoseconds in which some peers print durations.
-        (json!({ "read_timeout": 5e9 }), "`read_timeout` must be from `10ms` to `600s`"),
+        (
+            json!({ "read_timeout": 5e9 }),
+            "`read_timeout` must be from `10ms` to `600s`",
+        ),
         (json!({ "read_timeout": "5 parsecs" }), "is no duration"),
         (json!({ "feed_max_changes": 0 }), "`feed_max_changes`"),
         (json!({ "group_max_writes": 129 }), "`group_max_writes`"),
@@ -112,7 +124,11 @@ fn secrets_do_not_show() {
     let configured = config(json!({
         "address": format!("redis://user:{secret}@host"), "password": secret,
     }));
-    let shown = format!("{configured:?} {:?} {}", configured.target().unwrap(), configured.target().unwrap());
+    let shown = format!(
+        "{configured:?} {:?} {}",
+        configured.target().unwrap(),
+        configured.target().unwrap()
+    );
     assert!(!shown.contains(secret), "{shown}");
     assert!(shown.contains("redis://***@host"), "{shown}");
     let refused = refusal(json!({ "address": format!("redis://user:{secret}@host:port") }));

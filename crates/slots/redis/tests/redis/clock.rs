@@ -22,7 +22,11 @@ struct Served {
 async fn served() -> Served {
     let server = RedisServer::start().await.unwrap();
     let (slot, admin) = (open(server.addr()).await, Admin::to(server.addr()).await);
-    Served { _server: server, slot, admin }
+    Served {
+        _server: server,
+        slot,
+        admin,
+    }
 }
 
 impl Served {
@@ -64,7 +68,9 @@ impl Served {
 async fn every_step_is_that_of_the_reference() {
     let served = served().await;
     let hour = 3_600_000;
-    for jump in [0, 1, 99, 1_500, 1_990, 2_100, 60_000, hour, -1, -500, -1_990, -2_100, -hour, 5, 0] {
+    for jump in [
+        0, 1, 99, 1_500, 1_990, 2_100, 60_000, hour, -1, -500, -1_990, -2_100, -hour, 5, 0,
+    ] {
         served.step().await;
         served.jump(jump).await;
         let mut reference = served.clock().await;
@@ -87,7 +93,10 @@ async fn reads_between_writes_lose_no_time() {
     .await;
     served.step().await;
     let after = served.clock().await;
-    assert_eq!(after.now - before.now, (after.last_seen.0 - before.last_seen.0) as u64);
+    assert_eq!(
+        after.now - before.now,
+        (after.last_seen.0 - before.last_seen.0) as u64
+    );
     assert_eq!(after.resumed_at, before.resumed_at);
 }
 
@@ -100,7 +109,11 @@ async fn a_jump_of_the_wall_clock_gives_one_more_ttl_and_no_more() {
         served.jump(jump).await;
         let jumped = Instant::now();
         while jumped.elapsed() < Duration::from_millis(900) {
-            assert!(get(&served.slot, "a").await.is_some(), "{jump}: after {:?}", jumped.elapsed());
+            assert!(
+                get(&served.slot, "a").await.is_some(),
+                "{jump}: after {:?}",
+                jumped.elapsed()
+            );
         }
         eventually(Duration::from_secs(1), "the dead client is gone", || async {
             get(&served.slot, "a").await.is_none()
@@ -132,12 +145,26 @@ async fn an_outage_expires_nobody_who_could_not_renew() {
     });
     let alive: Vec<_> = alive.collect();
     eventually(SOON, "the dead are gone", || async {
-        assert!(served.slot.renew(call(), alive.clone()).await.iter().all(Result::is_ok));
+        assert!(
+            served
+                .slot
+                .renew(call(), alive.clone())
+                .await
+                .iter()
+                .all(Result::is_ok)
+        );
         let ends = served.slot.leases(call(), identities.clone()).await.unwrap();
         let left = ends.iter().flatten().count();
-        assert!(left == 200 || resumed.elapsed() >= Duration::from_millis(650), "{left} left too early");
+        assert!(
+            left == 200 || resumed.elapsed() >= Duration::from_millis(650),
+            "{left} left too early"
+        );
         left == 50
     })
     .await;
-    assert!(resumed.elapsed() < Duration::from_millis(1_200), "{:?}", resumed.elapsed());
+    assert!(
+        resumed.elapsed() < Duration::from_millis(1_200),
+        "{:?}",
+        resumed.elapsed()
+    );
 }

@@ -40,27 +40,41 @@ async fn timed<T>(limit: Duration, work: impl Future<Output = T>) -> T {
 
 async fn working(slot: &RedisRegistry) {
     eventually(SOON, "the slot works again", || async {
-        register(slot, request(&format!("probe-{:x}", rand::random::<u64>()))).await.is_ok()
+        register(slot, request(&format!("probe-{:x}", rand::random::<u64>())))
+            .await
+            .is_ok()
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_black_hole_ends_the_call_with_an_unknown_outcome() {
-    let Behind { server: _server, proxy, slot } = behind_a_proxy(json!({})).await;
+    let Behind {
+        server: _server,
+        proxy,
+        slot,
+    } = behind_a_proxy(json!({})).await;
     let mut attempt = request("a");
     attempt.owner = session(1);
     proxy.black_hole();
     let limit = Duration::from_millis(600);
-    let lost = timed(limit, register_in(&slot, within(limit), attempt.clone())).await.unwrap_err();
+    let lost = timed(limit, register_in(&slot, within(limit), attempt.clone()))
+        .await
+        .unwrap_err();
     assert_eq!(lost.applied(), Applied::Unknown, "{lost:?}");
     proxy.heal();
     working(&slot).await;
 
     let replayed = register(&slot, attempt.clone()).await.unwrap();
-    assert_eq!(replayed.written, Written::Registered, "the first result, or the first attempt");
+    assert_eq!(
+        replayed.written,
+        Written::Registered,
+        "the first result, or the first attempt"
+    );
     let changes = history(&slot, Revision::ZERO).await;
-    let of_a = changes.iter().filter(|change| change.record.identity == attempt.identity);
+    let of_a = changes
+        .iter()
+        .filter(|change| change.record.identity == attempt.identity);
     assert_eq!(of_a.count(), 1, "applied at most once");
 }
 
@@ -71,7 +85,9 @@ async fn a_lost_reply_is_replayed_from_the_record() {
     let attempt = leased("a", 60_000);
     proxy.drop_replies();
     let limit = Duration::from_millis(500);
-    let lost = timed(limit, register_in(&slot, within(limit), attempt.clone())).await.unwrap_err();
+    let lost = timed(limit, register_in(&slot, within(limit), attempt.clone()))
+        .await
+        .unwrap_err();
     assert_eq!(lost.applied(), Applied::Unknown, "{lost:?}");
     let applied = get(&direct, "a").await.expect("only the reply was lost");
     proxy.heal();
@@ -93,7 +109,9 @@ async fn a_lost_reply_is_replayed_from_the_record() {
         request: RequestId::random(),
     };
     proxy.drop_replies();
-    let lost = timed(limit, slot.put(within(limit), put.clone())).await.unwrap_err();
+    let lost = timed(limit, slot.put(within(limit), put.clone()))
+        .await
+        .unwrap_err();
     assert_eq!(lost.applied(), Applied::Unknown, "{lost:?}");
     proxy.heal();
     proxy.cut();
@@ -108,7 +126,11 @@ async fn a_lost_reply_is_replayed_from_the_record() {
 /// The reply breaks off after some of its bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_cut_within_a_reply_leaves_an_unknown_outcome() {
-    let Behind { server: _server, proxy, slot } = behind_a_proxy(json!({ "pool_size": 1, "max_retries": 0 })).await;
+    let Behind {
+        server: _server,
+        proxy,
+        slot,
+    } = behind_a_proxy(json!({ "pool_size": 1, "max_retries": 0 })).await;
     let mut applied = 0;
     for kept in [0, 1, 7, 40, 60] {
         let attempt = request(&format!("id-{kept}"));
@@ -117,7 +139,9 @@ async fn a_connection_cut_within_a_reply_leaves_an_unknown_outcome() {
         assert_eq!(lost.applied(), Applied::Unknown, "after {kept} bytes: {lost:?}");
         applied += 1;
         eventually(SOON, "the first result is returned", || async {
-            register(&slot, attempt.clone()).await.is_ok_and(|done| done.position.revision.0 == applied)
+            register(&slot, attempt.clone())
+                .await
+                .is_ok_and(|done| done.position.revision.0 == applied)
         })
         .await;
     }
@@ -179,7 +203,10 @@ async fn every_kind_of_call_ends_while_the_server_is_frozen() {
         assert_eq!(error.applied(), Applied::No, "a read: {error:?}");
     }
     for error in [writes.0, writes.1, writes.2, writes.3, writes.4] {
-        assert!(matches!(error, Error::Timeout { .. } | Error::Unavailable { .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::Timeout { .. } | Error::Unavailable { .. }),
+            "{error:?}"
+        );
     }
     server.thaw().unwrap();
     working(&slot).await;
@@ -200,7 +227,13 @@ async fn a_write_whose_deadline_passed_in_the_queue_is_never_sent() {
         first = &mut first => panic!("{first:?}"),
         late = waiting => late.unwrap_err(),
     };
-    assert_eq!(late, Error::Timeout { backend: "redis", applied: Applied::No });
+    assert_eq!(
+        late,
+        Error::Timeout {
+            backend: "redis",
+            applied: Applied::No
+        }
+    );
     server.thaw().unwrap();
     // The first is applied before anything that would have followed it.
     let _ = first.await;
@@ -213,7 +246,11 @@ async fn a_write_whose_deadline_passed_in_the_queue_is_never_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_whose_deadline_passed_in_the_client_is_never_sent() {
     let patient = json!({ "pool_size": 1, "read_timeout": "30s", "write_timeout": "30s", "group_calls": 64 });
-    let Behind { server: _server, proxy, slot } = behind_a_proxy(patient).await;
+    let Behind {
+        server: _server,
+        proxy,
+        slot,
+    } = behind_a_proxy(patient).await;
     proxy.black_hole();
     let flood = async {
         let batches = (0..24).map(|batch| {
@@ -230,7 +267,9 @@ async fn a_write_whose_deadline_passed_in_the_client_is_never_sent() {
         // Long enough for the flood to fill the buffers of both ends.
         tokio::time::sleep(Duration::from_millis(700)).await;
         let limit = Duration::from_millis(400);
-        let lost = timed(limit, register_in(&slot, within(limit), request("late"))).await.unwrap_err();
+        let lost = timed(limit, register_in(&slot, within(limit), request("late")))
+            .await
+            .unwrap_err();
         assert!(matches!(lost, Error::Timeout { .. }), "{lost:?}");
         proxy.heal();
     };
@@ -244,7 +283,11 @@ async fn a_write_whose_deadline_passed_in_the_client_is_never_sent() {
 /// ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_connection_is_given_up_under_steady_traffic() {
-    let Behind { server: _server, proxy, slot } = behind_a_proxy(json!({ "pool_size": 1, "max_retries": 0 })).await;
+    let Behind {
+        server: _server,
+        proxy,
+        slot,
+    } = behind_a_proxy(json!({ "pool_size": 1, "max_retries": 0 })).await;
     let before = proxy.accepted();
     proxy.black_hole();
     let connected_anew = AtomicBool::new(false);
@@ -254,7 +297,10 @@ async fn a_dead_connection_is_given_up_under_steady_traffic() {
         }
     };
     let seen = async {
-        eventually(Duration::from_secs(3), "it connects anew", || async { proxy.accepted() > before }).await;
+        eventually(Duration::from_secs(3), "it connects anew", || async {
+            proxy.accepted() > before
+        })
+        .await;
         connected_anew.store(true, Ordering::Relaxed);
     };
     tokio::join!(traffic, seen);
@@ -265,7 +311,11 @@ async fn a_dead_connection_is_given_up_under_steady_traffic() {
 /// A writer blocked by full buffers watches for nothing: the kernel must give the connection up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_takes_nothing_is_given_up() {
-    let Behind { server: _server, proxy, slot } = behind_a_proxy(json!({
+    let Behind {
+        server: _server,
+        proxy,
+        slot,
+    } = behind_a_proxy(json!({
         "pool_size": 1, "write_timeout": "500ms", "group_calls": 64, "max_retries": 0,
     }))
     .await;
@@ -281,7 +331,10 @@ async fn a_connection_that_takes_nothing_is_given_up() {
     });
     let lost = timed(Duration::from_secs(1), futures::future::join_all(batches)).await;
     assert!(lost.iter().flatten().all(Result::is_err));
-    eventually(Duration::from_secs(8), "it connects anew", || async { proxy.accepted() > before }).await;
+    eventually(Duration::from_secs(8), "it connects anew", || async {
+        proxy.accepted() > before
+    })
+    .await;
     proxy.heal();
     working(&slot).await;
 }
@@ -293,11 +346,18 @@ async fn calls_fail_clearly_while_the_server_is_down_and_recover_by_themselves()
     register(&slot, request("a")).await.unwrap();
     server.stop();
     eventually(SOON, "the loss is noticed", || async {
-        register(&slot, request("b")).await.is_err_and(|error| error.applied() == Applied::No)
+        register(&slot, request("b"))
+            .await
+            .is_err_and(|error| error.applied() == Applied::No)
     })
     .await;
     let limit = Duration::from_millis(800);
-    let refused = timed(limit, register_in(&slot, within(Duration::from_secs(5)), request("b"))).await.unwrap_err();
+    let refused = timed(
+        limit,
+        register_in(&slot, within(Duration::from_secs(5)), request("b")),
+    )
+    .await
+    .unwrap_err();
     let Error::Unavailable { message, applied, .. } = &refused else {
         panic!("{refused:?}")
     };
@@ -306,23 +366,35 @@ async fn calls_fail_clearly_while_the_server_is_down_and_recover_by_themselves()
     server.restart().await.unwrap();
     let down = Instant::now();
     working(&slot).await;
-    assert!(down.elapsed() < Duration::from_secs(3), "recovery took {:?}", down.elapsed());
+    assert!(
+        down.elapsed() < Duration::from_secs(3),
+        "recovery took {:?}",
+        down.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn opening_fails_clearly_and_in_time() {
     let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
     let limit = Duration::from_secs(1);
-    let refused = timed(limit, RedisRegistry::open(NAMESPACE, config(nobody, json!({})))).await.unwrap_err();
+    let refused = timed(limit, RedisRegistry::open(NAMESPACE, config(nobody, json!({}))))
+        .await
+        .unwrap_err();
     assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
     let text = refused.to_string();
-    assert!(text.contains(&nobody.to_string()) && text.contains("connection refused"), "{text}");
+    assert!(
+        text.contains(&nobody.to_string()) && text.contains("connection refused"),
+        "{text}"
+    );
 
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = json!({ "dial_timeout": "400ms", "read_timeout": "200ms" });
     let opening = RedisRegistry::open(NAMESPACE, config(mute.local_addr().unwrap(), settings));
     let refused = timed(Duration::from_millis(600), opening).await.unwrap_err();
-    assert!(matches!(refused, Error::Unavailable { .. } | Error::Timeout { .. }), "{refused:?}");
+    assert!(
+        matches!(refused, Error::Unavailable { .. } | Error::Timeout { .. }),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,9 +15,16 @@ async fn kept(admin: &Admin) -> u64 {
 }
 
 async fn write(slot: &RedisRegistry, from: u64, count: u64) {
-    let batch = (from..from + count).map(|number| request(&format!("id-{number}"))).collect::<Vec<_>>();
+    let batch = (from..from + count)
+        .map(|number| request(&format!("id-{number}")))
+        .collect::<Vec<_>>();
     for part in batch.chunks(100) {
-        assert!(slot.register(call(), part.to_vec()).await.iter().all(Result::is_ok));
+        assert!(
+            slot.register(call(), part.to_vec())
+                .await
+                .iter()
+                .all(Result::is_ok)
+        );
     }
 }
 
@@ -32,7 +39,11 @@ async fn it_is_cut_by_count_to_the_last_one_allowed() {
     let gone = slot.sync(call(), Revision(235), 10).await;
     assert_eq!(gone, Err(Error::Compacted { up_to: Revision(236) }));
     let ahead = slot.sync(call(), Revision(301), 10).await;
-    assert_eq!(ahead, Err(Error::Compacted { up_to: Revision(236) }), "of another history");
+    assert_eq!(
+        ahead,
+        Err(Error::Compacted { up_to: Revision(236) }),
+        "of another history"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,10 +53,21 @@ async fn it_is_cut_by_bytes() {
     let admin = Admin::to(server.addr()).await;
     for number in 0..60 {
         let metadata = Bytes::from(vec![b'x'; 1_000]);
-        register(&slot, Register { metadata, ..request(&format!("id-{number}")) }).await.unwrap();
+        register(
+            &slot,
+            Register {
+                metadata,
+                ..request(&format!("id-{number}"))
+            },
+        )
+        .await
+        .unwrap();
     }
     let kept = kept(&admin).await;
-    assert!((17..=19).contains(&kept), "{kept} changes of about 1,120 bytes in 20 KiB");
+    assert!(
+        (17..=19).contains(&kept),
+        "{kept} changes of about 1,120 bytes in 20 KiB"
+    );
     assert_eq!(history(&slot, Revision(60 - kept)).await.len() as u64, kept);
 }
 
@@ -56,10 +78,14 @@ async fn it_is_cut_by_age() {
     let admin = Admin::to(server.addr()).await;
     write(&slot, 0, 10).await;
     assert_eq!(kept(&admin).await, 10);
-    eventually(SOON, "old changes are dropped while the namespace is served", || async {
-        assert!(slot.sync(call(), head(&slot).await.revision, 10).await.is_ok());
-        kept(&admin).await == 0
-    })
+    eventually(
+        SOON,
+        "old changes are dropped while the namespace is served",
+        || async {
+            assert!(slot.sync(call(), head(&slot).await.revision, 10).await.is_ok());
+            kept(&admin).await == 0
+        },
+    )
     .await;
     let gone = slot.sync(call(), Revision(9), 10).await;
     assert_eq!(gone, Err(Error::Compacted { up_to: Revision(10) }));
@@ -82,9 +108,14 @@ async fn a_scan_holds_it_within_bounds_and_for_a_while() {
     assert_eq!(history(&slot, begun).await.len(), 40, "held beyond 16");
     write(&slot, 60, 60).await;
     let gone = slot.sync(call(), begun, 10).await;
-    assert!(matches!(gone, Err(Error::Compacted { .. })), "not without end: {gone:?}");
+    assert!(
+        matches!(gone, Err(Error::Compacted { .. })),
+        "not without end: {gone:?}"
+    );
 
-    let slot = RedisRegistry::open("other", config(server.addr(), json!({ "feed_max_changes": 16 }))).await.unwrap();
+    let slot = RedisRegistry::open("other", config(server.addr(), json!({ "feed_max_changes": 16 })))
+        .await
+        .unwrap();
     write(&slot, 0, 20).await;
     let begun = slot.scan(call(), scan(200)).await.unwrap().head.revision;
     write(&slot, 20, 30).await;
@@ -105,10 +136,21 @@ async fn answers_are_bounded_by_size() {
         ..request(&format!("id-{number:03}"))
     });
     let written = slot.register(call(), batch.collect()).await;
-    let revisions: Vec<u64> = written.into_iter().map(|result| result.unwrap().position.revision.0).collect();
-    assert_eq!(revisions, (1..=100).collect::<Vec<_>>(), "several calls, and still in order");
+    let revisions: Vec<u64> = written
+        .into_iter()
+        .map(|result| result.unwrap().position.revision.0)
+        .collect();
+    assert_eq!(
+        revisions,
+        (1..=100).collect::<Vec<_>>(),
+        "several calls, and still in order"
+    );
     let first = slot.sync(call(), Revision::ZERO, 1_000).await.unwrap();
-    assert!(first.more && (1..60).contains(&first.changes.len()), "{}", first.changes.len());
+    assert!(
+        first.more && (1..60).contains(&first.changes.len()),
+        "{}",
+        first.changes.len()
+    );
     assert_eq!(history(&slot, Revision::ZERO).await.len(), 100);
     let scan = Scan {
         cursor: None,
@@ -130,7 +172,10 @@ async fn a_scan_and_the_feed_after_it_give_every_record() {
             let identity = identity(&format!("id-{}", number * 7 % 3_000));
             match number % 3 {
                 0 => {
-                    let gone = Unregister { identity, generation: None };
+                    let gone = Unregister {
+                        identity,
+                        generation: None,
+                    };
                     slot.unregister(call(), gone).await.unwrap();
                 }
                 1 => {
@@ -157,9 +202,23 @@ async fn a_scan_and_the_feed_after_it_give_every_record() {
         let (mut view, mut cursor, mut begun) = (BTreeMap::new(), None, None);
         loop {
             let hold = Duration::from_secs(10);
-            let page = slot.scan(call(), Scan { cursor, limit: 100, hold }).await.unwrap();
+            let page = slot
+                .scan(
+                    call(),
+                    Scan {
+                        cursor,
+                        limit: 100,
+                        hold,
+                    },
+                )
+                .await
+                .unwrap();
             begun.get_or_insert(page.head.revision);
-            view.extend(page.records.into_iter().map(|record| (record.identity.clone(), record)));
+            view.extend(
+                page.records
+                    .into_iter()
+                    .map(|record| (record.identity.clone(), record)),
+            );
             cursor = page.next;
             if cursor.is_none() {
                 return (view, begun.unwrap());
@@ -171,7 +230,10 @@ async fn a_scan_and_the_feed_after_it_give_every_record() {
         let identity = change.record.identity.clone();
         if change.cause.removes() {
             view.remove(&identity);
-        } else if view.get(&identity).is_none_or(|known| known.revision < change.revision) {
+        } else if view
+            .get(&identity)
+            .is_none_or(|known| known.revision < change.revision)
+        {
             view.insert(identity, change.record);
         }
     }
@@ -191,7 +253,9 @@ async fn many_due_leases_are_expired_in_bounded_steps() {
     let server = RedisServer::start().await.unwrap();
     let slot = open(server.addr()).await;
     for part in 0..5 {
-        let batch = (0..100).map(|number| leased(&format!("id-{part}-{number}"), 300)).collect();
+        let batch = (0..100)
+            .map(|number| leased(&format!("id-{part}-{number}"), 300))
+            .collect();
         assert!(slot.register(call(), batch).await.iter().all(Result::is_ok));
     }
     tokio::time::sleep(Duration::from_millis(350)).await;
@@ -206,7 +270,9 @@ async fn many_due_leases_are_expired_in_bounded_steps() {
     let expired = changes.iter().filter(|change| change.cause == Cause::Expired);
     assert_eq!(expired.count(), 500);
 
-    let batch = (0..300).map(|number| leased(&format!("id-{number}"), 100)).collect();
+    let batch = (0..300)
+        .map(|number| leased(&format!("id-{number}"), 100))
+        .collect();
     assert!(slot.register(call(), batch).await.iter().all(Result::is_ok));
     tokio::time::sleep(Duration::from_millis(150)).await;
     let first = slot.sync(call(), Revision(1_301), 1_000).await.unwrap();

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use prism_slot::{Applied, Call, Epoch, Error, Put, Register, RegistryStore, Renew, RequestId, Revision, Unregister};
+use prism_slot::{
+    Applied, Call, Epoch, Error, Put, Register, RegistryStore, Renew, RequestId, Revision, Unregister,
+};
 use prism_testkit::RedisServer;
 use serde_json::json;
 use tokio::time::Instant;
@@ -17,10 +19,13 @@ async fn a_thousand_register_at_once_under_a_quota_of_a_hundred() {
     let slots = [open(server.addr()).await, open(server.addr()).await];
     let attempts = (0..1_000).map(|number| {
         let slot = &slots[number % 2];
-        register(slot, Register {
-            max_identities: 100,
-            ..request(&format!("id-{number}"))
-        })
+        register(
+            slot,
+            Register {
+                max_identities: 100,
+                ..request(&format!("id-{number}"))
+            },
+        )
     });
     let results = join_all(attempts).await;
     let refused = Err(Error::QuotaExceeded { limit: 100 });
@@ -33,7 +38,9 @@ async fn a_thousand_register_at_once_under_a_quota_of_a_hundred() {
 async fn every_kind_of_write_in_one_group_gets_its_own_answer() {
     let server = RedisServer::start().await.unwrap();
     let slot = open_with(server.addr(), json!({ "group_calls": 1 })).await;
-    let batch = (0..40).map(|number| leased(&format!("id-{number}"), 60_000)).collect();
+    let batch = (0..40)
+        .map(|number| leased(&format!("id-{number}"), 60_000))
+        .collect();
     assert!(slot.register(call(), batch).await.iter().all(Result::is_ok));
     let calls = (0..40_u64).map(|number| {
         let (slot, identity) = (&slot, identity(&format!("id-{number}")));
@@ -44,7 +51,12 @@ async fn every_kind_of_write_in_one_group_gets_its_own_answer() {
                     let renewed = slot.renew(call(), vec![Renew { identity, generation }]).await;
                     assert!(renewed[0].as_ref().unwrap().expires_at.is_some());
                 }
-                1 => assert!(slot.unregister(call(), Unregister { identity, generation }).await.unwrap().existed),
+                1 => assert!(
+                    slot.unregister(call(), Unregister { identity, generation })
+                        .await
+                        .unwrap()
+                        .existed
+                ),
                 2 => {
                     let refused = register(slot, request(identity.as_str())).await;
                     assert_eq!(refused, Err(Error::AlreadyExists(identity)));
@@ -58,7 +70,10 @@ async fn every_kind_of_write_in_one_group_gets_its_own_answer() {
                         request: RequestId::random(),
                     };
                     let record = slot.put(call(), put).await.unwrap();
-                    assert_eq!((record.identity.clone(), &record.metadata[..]), (identity, number.to_string().as_bytes()));
+                    assert_eq!(
+                        (record.identity.clone(), &record.metadata[..]),
+                        (identity, number.to_string().as_bytes())
+                    );
                 }
             }
         }
@@ -73,7 +88,14 @@ async fn callers_of_different_epochs_do_not_share_a_fate() {
     let slot = open_with(server.addr(), json!({ "group_calls": 1 })).await;
     let current = head(&slot).await.epoch;
     let calls = (0..200).map(|number| {
-        let (slot, epoch) = (&slot, if number % 2 == 0 { current } else { Epoch(current.0 ^ 1) });
+        let (slot, epoch) = (
+            &slot,
+            if number % 2 == 0 {
+                current
+            } else {
+                Epoch(current.0 ^ 1)
+            },
+        );
         async move { register_in(slot, in_epoch(epoch), request(&format!("id-{number}"))).await }
     });
     for (number, result) in join_all(calls).await.into_iter().enumerate() {
@@ -112,7 +134,13 @@ async fn a_long_deadline_does_not_wait_for_a_short_one_and_the_other_way_round()
     assert!(first.is_ok(), "{first:?}");
     for (short, took, result) in mixed {
         if short {
-            assert_eq!(result, Err(Error::Timeout { backend: "redis", applied: Applied::No }));
+            assert_eq!(
+                result,
+                Err(Error::Timeout {
+                    backend: "redis",
+                    applied: Applied::No
+                })
+            );
             assert!(took < Duration::from_millis(450), "{took:?}");
         } else {
             assert!(result.is_ok(), "{result:?}");
@@ -144,7 +172,10 @@ async fn a_full_queue_refuses_at_once() {
     assert!((128..=257).contains(&done.len()), "{} were taken", done.len());
     for (result, took) in refused {
         let error = result.unwrap_err();
-        assert!(matches!(&error, Error::Unavailable { message, .. } if message.contains("slow down")), "{error:?}");
+        assert!(
+            matches!(&error, Error::Unavailable { message, .. } if message.contains("slow down")),
+            "{error:?}"
+        );
         assert_eq!(error.applied(), Applied::No);
         assert!(took < Duration::from_millis(250), "{took:?}");
     }
@@ -174,19 +205,38 @@ async fn out_of_memory_refuses_what_grows_and_nothing_else() {
     let (first, refused, renewed, gone, read) = tokio::join!(
         register(&slot, grow("d")),
         register(&slot, grow("e")),
-        slot.renew(call(), vec![Renew { identity: identity("a"), generation }]),
-        slot.unregister(call(), Unregister { identity: identity("b"), generation }),
+        slot.renew(
+            call(),
+            vec![Renew {
+                identity: identity("a"),
+                generation
+            }]
+        ),
+        slot.unregister(
+            call(),
+            Unregister {
+                identity: identity("b"),
+                generation
+            }
+        ),
         slot.get(call(), identity("c")),
     );
     for refused in [first.unwrap_err(), refused.unwrap_err()] {
-        assert!(matches!(&refused, Error::Unavailable { message, .. } if message.contains("OOM")), "{refused:?}");
+        assert!(
+            matches!(&refused, Error::Unavailable { message, .. } if message.contains("OOM")),
+            "{refused:?}"
+        );
         assert_eq!(refused.applied(), Applied::No);
     }
     assert!(renewed[0].is_ok(), "{renewed:?}");
     assert!(gone.unwrap().existed);
     assert!(read.unwrap().record.is_some());
     assert!(slot.sync(call(), Revision::ZERO, 10).await.is_ok());
-    assert_eq!(head(&slot).await.revision, Revision(4), "a refused write left nothing");
+    assert_eq!(
+        head(&slot).await.revision,
+        Revision(4),
+        "a refused write left nothing"
+    );
 
     admin.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
     assert!(register(&slot, grow("d")).await.is_ok());
@@ -216,7 +266,10 @@ async fn a_call_that_comes_too_late_is_not_sent() {
         epoch: None,
         deadline: Instant::now(),
     };
-    let late = Error::Timeout { backend: "redis", applied: Applied::No };
+    let late = Error::Timeout {
+        backend: "redis",
+        applied: Applied::No,
+    };
     assert_eq!(register_in(&slot, past, request("a")).await, Err(late.clone()));
     assert_eq!(slot.get(past, identity("a")).await, Err(late));
     assert_eq!(head(&slot).await.revision, Revision::ZERO);

@@ -54,7 +54,14 @@ async fn a_restart_without_persistence_is_a_new_epoch() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_with_persistence_keeps_the_records_and_begins_a_new_epoch() {
     for orderly in [false, true] {
-        let options = ["--appendonly", "yes", "--appendfsync", "always", "--save", "3600 1"];
+        let options = [
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--save",
+            "3600 1",
+        ];
         let mut server = RedisServer::start_with(&options).await.unwrap();
         let slot = open(server.addr()).await;
         let before = register(&slot, leased("a", 60_000)).await.unwrap();
@@ -67,17 +74,23 @@ async fn a_restart_with_persistence_keeps_the_records_and_begins_a_new_epoch() {
 
         let read = slot.get(call(), identity("a")).await.unwrap();
         let record = read.record.expect("the record is on disk");
-        assert_eq!(record.generation, before.generation, "the registration is the same");
+        assert_eq!(
+            record.generation, before.generation,
+            "the registration is the same"
+        );
         assert_ne!(read.head.epoch, before.position.epoch, "orderly: {orderly}");
         assert_eq!(read.head.revision, Revision(2), "revisions go on");
         let gone = slot.sync(call(), Revision(1), 10).await;
         assert_eq!(gone, Err(Error::Compacted { up_to: Revision(2) }));
 
         let renewed = slot
-            .renew(call(), vec![prism_slot::Renew {
-                identity: identity("a"),
-                generation: Some(before.generation),
-            }])
+            .renew(
+                call(),
+                vec![prism_slot::Renew {
+                    identity: identity("a"),
+                    generation: Some(before.generation),
+                }],
+            )
             .await;
         assert!(renewed[0].is_ok(), "{renewed:?}");
         let next = register(&slot, request("c")).await.unwrap();
@@ -97,10 +110,16 @@ async fn a_missing_key_is_a_loss_and_not_half_a_registry() {
         admin.run(&["DEL", &key(part)]).await;
 
         let refused = slot.get(in_epoch(before.position.epoch), identity("a")).await;
-        assert!(matches!(refused, Err(Error::EpochChanged { .. })), "without {part}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::EpochChanged { .. })),
+            "without {part}: {refused:?}"
+        );
         assert_eq!(get(&slot, "a").await, None, "without {part}");
         assert_eq!(get(&slot, "b").await, None, "without {part}");
-        assert!(register(&slot, leased("a", 60_000)).await.is_ok(), "without {part}");
+        assert!(
+            register(&slot, leased("a", 60_000)).await.is_ok(),
+            "without {part}"
+        );
     }
 }
 
@@ -114,13 +133,21 @@ async fn a_missing_feed_is_compacted_and_no_loss() {
         }
         let epoch = head(&slot).await.epoch;
         let admin = Admin::to(server.addr()).await;
-        let words = if command == "DEL" { vec!["DEL"] } else { vec!["XTRIM"] };
+        let words = if command == "DEL" {
+            vec!["DEL"]
+        } else {
+            vec!["XTRIM"]
+        };
         let key = key(part);
         let tail: &[&str] = if command == "DEL" { &[] } else { &["MAXLEN", "2"] };
         admin.run(&[&words[..], &[key.as_str()], tail].concat()).await;
 
         let gone = slot.sync(in_epoch(epoch), Revision(2), 10).await;
-        assert_eq!(gone, Err(Error::Compacted { up_to: Revision(5) }), "{command} {part}");
+        assert_eq!(
+            gone,
+            Err(Error::Compacted { up_to: Revision(5) }),
+            "{command} {part}"
+        );
         assert!(get(&slot, "id-0").await.is_some());
         register(&slot, request("next")).await.unwrap();
         assert_eq!(history(&slot, Revision(5)).await.len(), 1, "{command} {part}");
@@ -172,7 +199,10 @@ async fn the_promotion_of_an_older_replica_is_a_new_epoch() {
 /// process, which has seen the same head before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_returns_with_less_is_a_new_epoch() {
-    let (one, other) = (RedisServer::start().await.unwrap(), RedisServer::start().await.unwrap());
+    let (one, other) = (
+        RedisServer::start().await.unwrap(),
+        RedisServer::start().await.unwrap(),
+    );
     let (to_one, to_other) = (Admin::to(one.addr()).await, Admin::to(other.addr()).await);
     let slot = open(one.addr()).await;
     register(&slot, request("early")).await.unwrap();
@@ -213,7 +243,9 @@ async fn functions_removed_under_traffic_are_loaded_again() {
         let slot = &slot;
         async move {
             for number in 0..150 {
-                register(slot, request(&format!("id-{writer}-{number}"))).await.unwrap();
+                register(slot, request(&format!("id-{writer}-{number}")))
+                    .await
+                    .unwrap();
                 assert!(get(slot, &format!("id-{writer}-{number}")).await.is_some());
             }
         }
@@ -233,7 +265,11 @@ async fn what_a_later_version_wrote_is_refused_and_left_alone() {
     let stored = admin.run(&["HGET", &key("records"), "a"]).await;
     let mut later = stored.into_bytes().unwrap().to_vec();
     later[0] = 2;
-    let arguments = vec![key("records").into(), "a".into(), fred::types::Value::Bytes(later.clone().into())];
+    let arguments = vec![
+        key("records").into(),
+        "a".into(),
+        fred::types::Value::Bytes(later.clone().into()),
+    ];
     admin.run_bytes("HSET", arguments).await.unwrap();
 
     let replace = Register {
@@ -254,7 +290,10 @@ async fn what_a_later_version_wrote_is_refused_and_left_alone() {
     }
     let after = admin.run(&["HGET", &key("records"), "a"]).await;
     assert_eq!(after.into_bytes().unwrap(), later);
-    assert!(register(&slot, request("b")).await.is_ok(), "others are not concerned");
+    assert!(
+        register(&slot, request("b")).await.is_ok(),
+        "others are not concerned"
+    );
 
     admin.run(&["SETRANGE", &key("head"), "0", "\u{2}"]).await;
     let refused = register(&slot, request("c")).await.unwrap_err();
@@ -273,14 +312,21 @@ async fn a_key_of_another_kind_refuses_the_call_before_it_writes() {
         admin.run(&["DEL", &key(part)]).await;
         admin.run(&["SADD", &key(part), "x"]).await;
         let refused = register(&slot, leased("a", 60_000)).await.unwrap_err();
-        assert!(matches!(refused, Error::Misconfigured { .. }), "{part}: {refused:?}");
+        assert!(
+            matches!(refused, Error::Misconfigured { .. }),
+            "{part}: {refused:?}"
+        );
         assert!(refused.to_string().contains("`prefix`"), "{part}: {refused}");
         assert_eq!(refused.applied(), Applied::No);
         if part != "head" {
             assert_eq!(admin.run(&["GET", &key("head")]).await, head, "{part}");
         }
         let left = admin.run(&["DBSIZE"]).await.as_u64().unwrap();
-        assert_eq!(left, if part == "head" { 1 } else { 2 }, "{part}: nothing was written");
+        assert_eq!(
+            left,
+            if part == "head" { 1 } else { 2 },
+            "{part}: nothing was written"
+        );
     }
 }
 

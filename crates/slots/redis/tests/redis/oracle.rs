@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use prism_slot::{
-    Change, Error, Identity, Mode, Owner, Position, Put, Record, Register, RegistryStore, Renew, RequestId, Revision,
-    Scan, SessionId, Ttl, Unregister,
+    Change, Error, Identity, Mode, Owner, Position, Put, Record, Register, RegistryStore, Renew, RequestId,
+    Revision, Scan, SessionId, Ttl, Unregister,
     memory::{MemoryRegistry, RegistryConfig},
 };
 use prism_slot_redis::RedisRegistry;
@@ -24,14 +24,43 @@ use super::support::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Register { who: u8, what: u8, ttl: u8, replace: bool, session: u8, principal: bool, most: u64, again: bool },
-    Put { who: u8, what: u8, revision: Guess, generation: Guess, again: bool },
-    Renew { who: Vec<u8>, generation: Guess },
-    Unregister { who: u8, generation: Guess },
-    Get { who: u8 },
+    Register {
+        who: u8,
+        what: u8,
+        ttl: u8,
+        replace: bool,
+        session: u8,
+        principal: bool,
+        most: u64,
+        again: bool,
+    },
+    Put {
+        who: u8,
+        what: u8,
+        revision: Guess,
+        generation: Guess,
+        again: bool,
+    },
+    Renew {
+        who: Vec<u8>,
+        generation: Guess,
+    },
+    Unregister {
+        who: u8,
+        generation: Guess,
+    },
+    Get {
+        who: u8,
+    },
     Leases,
-    Claim { who: u8, generation: Guess },
-    Sync { from: u64, limit: usize },
+    Claim {
+        who: u8,
+        generation: Guess,
+    },
+    Sync {
+        from: u64,
+        limit: usize,
+    },
     Scan,
 }
 
@@ -49,7 +78,16 @@ fn guess() -> impl Strategy<Value = Guess> {
 
 fn step() -> impl Strategy<Value = Step> {
     let who = 0..6_u8;
-    let register = (who.clone(), 0..3_u8, 0..3_u8, any::<bool>(), 0..3_u8, any::<bool>(), 2..8_u64, 0..6_u8);
+    let register = (
+        who.clone(),
+        0..3_u8,
+        0..3_u8,
+        any::<bool>(),
+        0..3_u8,
+        any::<bool>(),
+        2..8_u64,
+        0..6_u8,
+    );
     prop_oneof![
         8 => register.prop_map(|(who, what, ttl, replace, session, principal, most, again)| Step::Register {
             who, what, ttl, replace, session, principal, most, again: again == 0,
@@ -79,7 +117,16 @@ struct Run<'a, S> {
 impl<S: RegistryStore> Run<'_, S> {
     async fn step(&mut self, step: &Step, fresh: RequestId) {
         let line = match step.clone() {
-            Step::Register { who, what, ttl, replace, session, principal, most, again } => {
+            Step::Register {
+                who,
+                what,
+                ttl,
+                replace,
+                session,
+                principal,
+                most,
+                again,
+            } => {
                 let request = Register {
                     identity: name(who),
                     metadata: metadata(what),
@@ -96,11 +143,22 @@ impl<S: RegistryStore> Run<'_, S> {
                 let plain = results.into_iter().map(|result| {
                     let done = result.map_err(plain_error)?;
                     let leased = done.expires_at.is_some();
-                    Ok::<_, String>((done.written, done.generation.revision, done.position.revision, leased))
+                    Ok::<_, String>((
+                        done.written,
+                        done.generation.revision,
+                        done.position.revision,
+                        leased,
+                    ))
                 });
                 format!("{:?}", plain.collect::<Vec<_>>())
             }
-            Step::Put { who, what, revision, generation, again } => {
+            Step::Put {
+                who,
+                what,
+                revision,
+                generation,
+                again,
+            } => {
                 let put = Put {
                     identity: name(who),
                     metadata: metadata(what),
@@ -109,7 +167,10 @@ impl<S: RegistryStore> Run<'_, S> {
                     request: self.request(fresh, again),
                 };
                 let record = self.slot.put(call(), put).await;
-                format!("{:?}", record.map(|record| plain_record(&record)).map_err(plain_error))
+                format!(
+                    "{:?}",
+                    record.map(|record| plain_record(&record)).map_err(plain_error)
+                )
             }
             Step::Renew { who, generation } => {
                 let batch = who.iter().map(|&who| Renew {
@@ -118,7 +179,9 @@ impl<S: RegistryStore> Run<'_, S> {
                 });
                 let results = self.slot.renew(call(), batch.collect()).await;
                 let plain = results.into_iter().map(|result| {
-                    result.map(|renewed| (renewed.ttl, renewed.expires_at.is_some())).map_err(plain_error)
+                    result
+                        .map(|renewed| (renewed.ttl, renewed.expires_at.is_some()))
+                        .map_err(plain_error)
                 });
                 format!("{:?}", plain.collect::<Vec<_>>())
             }
@@ -128,20 +191,37 @@ impl<S: RegistryStore> Run<'_, S> {
                     generation: self.generation(who, generation),
                 };
                 let gone = self.slot.unregister(call(), gone).await;
-                format!("{:?}", gone.map(|gone| (gone.existed, gone.position.revision)).map_err(plain_error))
+                format!(
+                    "{:?}",
+                    gone.map(|gone| (gone.existed, gone.position.revision))
+                        .map_err(plain_error)
+                )
             }
             Step::Get { who } => {
                 let read = self.slot.get(call(), name(who)).await.unwrap();
-                format!("{:?} {:?}", read.head.revision, read.record.map(|record| plain_record(&record)))
+                format!(
+                    "{:?} {:?}",
+                    read.head.revision,
+                    read.record.map(|record| plain_record(&record))
+                )
             }
             Step::Leases => {
-                let leases = self.slot.leases(call(), (0..6).map(name).collect()).await.unwrap();
+                let leases = self
+                    .slot
+                    .leases(call(), (0..6).map(name).collect())
+                    .await
+                    .unwrap();
                 format!("{:?}", leases.iter().map(Option::is_some).collect::<Vec<_>>())
             }
             Step::Claim { who, generation } => {
                 let generation = self.generation(who, generation);
                 let claim = self.slot.claim_session(call(), name(who), generation).await;
-                format!("{:?}", claim.map(|claim| (claim.session_seq, claim.generation.revision)).map_err(plain_error))
+                format!(
+                    "{:?}",
+                    claim
+                        .map(|claim| (claim.session_seq, claim.generation.revision))
+                        .map_err(plain_error)
+                )
             }
             Step::Sync { from, limit } => {
                 let sync = self.slot.sync(call(), Revision(from), limit).await;
@@ -165,7 +245,10 @@ impl<S: RegistryStore> Run<'_, S> {
         };
         let page = self.slot.scan(call(), scan).await.unwrap();
         assert_eq!(page.next, None);
-        page.records.iter().map(|record| (record.identity.clone(), plain_record(record))).collect()
+        page.records
+            .iter()
+            .map(|record| (record.identity.clone(), plain_record(record)))
+            .collect()
     }
 
     /// Learns what a caller could know.
@@ -180,7 +263,11 @@ impl<S: RegistryStore> Run<'_, S> {
 
     /// A fresh one, or one that was used before.
     fn request(&mut self, fresh: RequestId, again: bool) -> RequestId {
-        let used = if self.requests.is_empty() { 0 } else { usize::from(fresh.0[0]) % self.requests.len() };
+        let used = if self.requests.is_empty() {
+            0
+        } else {
+            usize::from(fresh.0[0]) % self.requests.len()
+        };
         match self.requests.get(used) {
             Some(used) if again => *used,
             _ => {
@@ -192,7 +279,11 @@ impl<S: RegistryStore> Run<'_, S> {
 
     fn revision(&self, who: u8, guess: Guess) -> Revision {
         let known = self.known.get(&name(who)).map_or(Revision::ZERO, |known| known.1);
-        if matches!(guess, Guess::Wrong) { Revision(known.0 + 3) } else { known }
+        if matches!(guess, Guess::Wrong) {
+            Revision(known.0 + 3)
+        } else {
+            known
+        }
     }
 
     fn generation(&self, who: u8, guess: Guess) -> Option<Position> {
@@ -223,13 +314,23 @@ fn plain_record(record: &Record) -> String {
 fn plain_content(record: &Record) -> String {
     format!(
         "{:?} {:?} {:?} {:?} {:?} {:?}",
-        record.identity, record.metadata, record.ttl, record.generation.revision, record.revision, record.owner,
+        record.identity,
+        record.metadata,
+        record.ttl,
+        record.generation.revision,
+        record.revision,
+        record.owner,
     )
 }
 
 /// When a lease ends may be older in the feed than in the record.
 fn plain_change(change: &Change) -> String {
-    format!("{:?} {:?} {}", change.revision, change.cause, plain_content(&change.record))
+    format!(
+        "{:?} {:?} {}",
+        change.revision,
+        change.cause,
+        plain_content(&change.record)
+    )
 }
 
 fn plain_error(error: Error) -> String {

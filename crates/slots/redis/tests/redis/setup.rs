@@ -15,14 +15,21 @@ async fn refusal(config: Config) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_may_evict_is_refused() {
-    let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]).await.unwrap();
+    let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"])
+        .await
+        .unwrap();
     let text = refusal(config(server.addr(), json!({}))).await;
-    assert!(text.contains("`allkeys-lru`") && text.contains("`noeviction`"), "{text}");
+    assert!(
+        text.contains("`allkeys-lru`") && text.contains("`noeviction`"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_are_used_and_wrong_ones_named() {
-    let server = RedisServer::start_with(&["--requirepass", "swordfish"]).await.unwrap();
+    let server = RedisServer::start_with(&["--requirepass", "swordfish"])
+        .await
+        .unwrap();
     for settings in [json!({}), json!({ "password": "hunter2" })] {
         let text = refusal(config(server.addr(), settings)).await;
         assert!(text.contains("`password`"), "{text}");
@@ -39,7 +46,22 @@ async fn credentials_are_used_and_wrong_ones_named() {
 async fn a_user_needs_few_permissions_and_is_told_which() {
     let server = RedisServer::start().await.unwrap();
     let admin = Admin::to(server.addr()).await;
-    let allowed = ["+fcall", "+function|load", "+info", "+ping", "+get", "+set", "+unlink", "+time", "+@hash", "+@sortedset", "+@stream", "+@list", "+client|id", "+cluster|info"];
+    let allowed = [
+        "+fcall",
+        "+function|load",
+        "+info",
+        "+ping",
+        "+get",
+        "+set",
+        "+unlink",
+        "+time",
+        "+@hash",
+        "+@sortedset",
+        "+@stream",
+        "+@list",
+        "+client|id",
+        "+cluster|info",
+    ];
     let user = ["ACL", "SETUSER", "runner", "on", ">secret", "~{prism:*"];
     admin.run(&[&user[..], &allowed[..]].concat()).await;
     let login = json!({ "username": "runner", "password": "secret" });
@@ -76,7 +98,8 @@ async fn the_pool_has_the_configured_size() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_trusts_whom_it_is_told_to() {
     let files = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let made =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let (cert, key) = (files.path().join("cert.pem"), files.path().join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
@@ -96,7 +119,10 @@ async fn tls_trusts_whom_it_is_told_to() {
     let _server = RedisServer::start_with(&options).await.unwrap();
     let config = |more: Json| {
         let mut settings = json!({ "address": format!("localhost:{port}"), "dial_timeout": "2s" });
-        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        settings
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         serde_json::from_value::<Config>(settings).unwrap()
     };
     let trusting = config(json!({ "tls": true, "ca_file": cert }));
@@ -105,8 +131,14 @@ async fn tls_trusts_whom_it_is_told_to() {
     let by_url = config(json!({ "address": format!("rediss://localhost:{port}"), "ca_file": cert }));
     assert!(RedisRegistry::open(NAMESPACE, by_url).await.is_ok());
 
-    let stranger = RedisRegistry::open(NAMESPACE, config(json!({ "tls": true }))).await.unwrap_err();
+    let stranger = RedisRegistry::open(NAMESPACE, config(json!({ "tls": true })))
+        .await
+        .unwrap_err();
     assert!(stranger.to_string().contains("certificate"), "{stranger}");
-    let missing = RedisRegistry::open(NAMESPACE, config(json!({ "tls": true, "ca_file": "/nowhere.pem" }))).await;
+    let missing = RedisRegistry::open(
+        NAMESPACE,
+        config(json!({ "tls": true, "ca_file": "/nowhere.pem" })),
+    )
+    .await;
     assert!(missing.unwrap_err().to_string().contains("`ca_file`"));
 }

@@ -85,7 +85,11 @@ pub(super) fn leased(name: &str, millis: u64) -> Register {
     }
 }
 
-pub(super) async fn register_in(slot: &RedisRegistry, call: Call, request: Register) -> Result<Registered, Error> {
+pub(super) async fn register_in(
+    slot: &RedisRegistry,
+    call: Call,
+    request: Register,
+) -> Result<Registered, Error> {
     let mut results = slot.register(call, vec![request]).await;
     assert_eq!(results.len(), 1);
     results.remove(0)
@@ -136,7 +140,11 @@ impl Admin {
         self.run_bytes(words[0], arguments).await
     }
 
-    pub(super) async fn run_bytes(&self, command: &str, arguments: Vec<Value>) -> Result<Value, fred::error::Error> {
+    pub(super) async fn run_bytes(
+        &self,
+        command: &str,
+        arguments: Vec<Value>,
+    ) -> Result<Value, fred::error::Error> {
         let command = CustomCommand::new(command, ClusterHash::Random, false);
         self.0.custom(command, arguments).await
     }

@@ -27,10 +27,16 @@ async fn cluster(size: usize) -> Vec<RedisServer> {
     for (index, node) in nodes.iter().enumerate() {
         let admin = Admin::to(node.addr()).await;
         let (from, to) = (16_384 * index / size, 16_384 * (index + 1) / size - 1);
-        admin.run(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]).await;
+        admin
+            .run(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()])
+            .await;
         // Each its own, or two nodes may claim one and resolve that in seconds.
-        admin.run(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]).await;
-        let bus = admin.run(&["CONFIG", "GET", "cluster-port"]).await.into_array()[1].as_string().unwrap();
+        admin
+            .run(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()])
+            .await;
+        let bus = admin.run(&["CONFIG", "GET", "cluster-port"]).await.into_array()[1]
+            .as_string()
+            .unwrap();
         let port = node.addr().port().to_string();
         first.run(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
     }
@@ -49,9 +55,16 @@ async fn cluster(size: usize) -> Vec<RedisServer> {
 async fn namespaces_live_on_every_node_of_a_cluster() {
     let nodes = cluster(3).await;
     for number in 0..12 {
-        let config = config(nodes[number % 3].addr(), json!({ "cluster": true, "pool_size": 1 }));
-        let slot = RedisRegistry::open(&format!("namespace-{number}"), config).await.unwrap();
-        let batch = (0..50).map(|number| leased(&format!("id-{number}"), 60_000)).collect();
+        let config = config(
+            nodes[number % 3].addr(),
+            json!({ "cluster": true, "pool_size": 1 }),
+        );
+        let slot = RedisRegistry::open(&format!("namespace-{number}"), config)
+            .await
+            .unwrap();
+        let batch = (0..50)
+            .map(|number| leased(&format!("id-{number}"), 60_000))
+            .collect();
         assert!(slot.register(call(), batch).await.iter().all(Result::is_ok));
         assert_eq!(history(&slot, Revision::ZERO).await.len(), 50);
         assert!(slot.probe(call().deadline).await.is_ok());
@@ -61,7 +74,10 @@ async fn namespaces_live_on_every_node_of_a_cluster() {
         let admin = Admin::to(node.addr()).await;
         let functions = admin.run(&["FUNCTION", "LIST"]).await.into_array();
         assert_eq!(functions.len(), 1, "the library is on every primary");
-        assert!(admin.run(&["DBSIZE"]).await.as_u64().unwrap() > 0, "some namespaces are here");
+        assert!(
+            admin.run(&["DBSIZE"]).await.as_u64().unwrap() > 0,
+            "some namespaces are here"
+        );
     }
 }
 
@@ -74,19 +90,35 @@ async fn a_slot_that_moves_to_another_node_is_followed() {
     for node in &nodes {
         admins.push(Admin::to(node.addr()).await);
     }
-    let keyslot = admins[0].run(&["CLUSTER", "KEYSLOT", &key("head")]).await.as_string().unwrap();
+    let keyslot = admins[0]
+        .run(&["CLUSTER", "KEYSLOT", &key("head")])
+        .await
+        .as_string()
+        .unwrap();
     let owner = usize::from(admins[0].try_run(&["GET", &key("head")]).await.is_err());
-    let heir = admins[1 - owner].run(&["CLUSTER", "MYID"]).await.as_string().unwrap();
+    let heir = admins[1 - owner]
+        .run(&["CLUSTER", "MYID"])
+        .await
+        .as_string()
+        .unwrap();
     // Its keys do not move along: what is left behind is lost, and must be noticed as that.
     admins[owner].run(&["FLUSHALL"]).await;
     admins[1 - owner].run(&["FUNCTION", "FLUSH"]).await;
     for at in [1 - owner, owner] {
-        admins[at].run(&["CLUSTER", "SETSLOT", &keyslot, "NODE", &heir]).await;
+        admins[at]
+            .run(&["CLUSTER", "SETSLOT", &keyslot, "NODE", &heir])
+            .await;
     }
     let refused = slot.get(in_epoch(before.position.epoch), identity("a")).await;
     assert!(matches!(refused, Err(Error::EpochChanged { .. })), "{refused:?}");
     assert!(register(&slot, request("a")).await.is_ok());
-    assert!(admins[1 - owner].run(&["GET", &key("head")]).await.as_bytes().is_some());
+    assert!(
+        admins[1 - owner]
+            .run(&["GET", &key("head")])
+            .await
+            .as_bytes()
+            .is_some()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,9 +126,17 @@ async fn a_cluster_that_was_not_announced_is_named() {
     let nodes = cluster(2).await;
     let mut refusals = Vec::new();
     for node in &nodes {
-        refusals.push(RedisRegistry::open(NAMESPACE, config(node.addr(), json!({}))).await.err());
+        refusals.push(
+            RedisRegistry::open(NAMESPACE, config(node.addr(), json!({})))
+                .await
+                .err(),
+        );
     }
-    let refused = refusals.into_iter().flatten().next().expect("one of them has not the slot");
+    let refused = refusals
+        .into_iter()
+        .flatten()
+        .next()
+        .expect("one of them has not the slot");
     assert!(refused.to_string().contains("`cluster: true`"), "{refused}");
 }
 
@@ -133,13 +173,17 @@ impl Gateway {
 /// The old primary stays up as a replica, and old connections stay connected to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demoted_primary_is_left_for_the_new_one() {
-    let (old, new) = (RedisServer::start().await.unwrap(), RedisServer::start().await.unwrap());
+    let (old, new) = (
+        RedisServer::start().await.unwrap(),
+        RedisServer::start().await.unwrap(),
+    );
     let gateway = Gateway::to(old.addr()).await;
     let slot = open_with(gateway.addr, json!({ "max_retries": 10 })).await;
     let before = register(&slot, request("a")).await.unwrap();
     let (to_old, to_new) = (Admin::to(old.addr()).await, Admin::to(new.addr()).await);
     let follow = async |who: &Admin, whom: SocketAddr| {
-        who.run(&["REPLICAOF", &whom.ip().to_string(), &whom.port().to_string()]).await;
+        who.run(&["REPLICAOF", &whom.ip().to_string(), &whom.port().to_string()])
+            .await;
         eventually(SOON, "it has a copy", || async {
             who.info("replication", "master_link_status").await == "up"
         })
@@ -156,5 +200,8 @@ async fn a_demoted_primary_is_left_for_the_new_one() {
     .await;
     let read = slot.get(call(), identity("a")).await.unwrap();
     assert_eq!(read.record.expect("was copied").generation, before.generation);
-    assert_ne!(read.head.epoch, before.position.epoch, "a fail-over is a new epoch");
+    assert_ne!(
+        read.head.epoch, before.position.epoch,
+        "a fail-over is a new epoch"
+    );
 }
