@@ -369,19 +369,39 @@ async fn a_runner_drains_without_failing_a_call() -> Result<()> {
     Ok(())
 }
 
-/// Packets go nowhere, connections stay open: noticed within 15 seconds.
+/// Packets go nowhere, connections stay open: noticed within 15 seconds. The runner keeps its routes as
+/// long as its data endpoint answers.
 #[tokio::test]
 async fn a_half_open_control_link_is_noticed() -> Result<()> {
     let system = System::on_redis_and_nats(1).await?;
     let link = FaultProxy::start(system.proxy.control).await?;
     let _second = Runner::under(link.addr()).await?;
     system.proxy.wait_for_runners("test", 2).await;
+    let connected = async || {
+        let listed = system
+            .proxy
+            .admin_json("/api/v1/runners")
+            .await
+            .unwrap_or_default();
+        let runners = listed["runners"].as_array().cloned().unwrap_or_default();
+        runners
+            .iter()
+            .filter(|runner| runner["connected"] == true)
+            .count()
+    };
     link.black_hole();
     let began = Instant::now();
-    system.proxy.wait_for_runners("test", 1).await;
+    eventually(START_LIMIT, "the proxy gives the link up", async || {
+        connected().await == 1
+    })
+    .await;
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    let client = system.client()?;
+    for _ in 0..20 {
+        client.registry.enumerate(EnumerateRequest::default()).await?;
+    }
     link.heal();
-    system.proxy.wait_for_runners("test", 2).await;
+    eventually(START_LIMIT, "the runner is back", async || connected().await == 2).await;
     Ok(())
 }
 

@@ -148,7 +148,7 @@ impl Coordinator {
             listener,
             end,
             ended: false,
-            entry: entry,
+            entry,
             _messaging: Kept(messaging),
         })
     }

@@ -100,7 +100,7 @@ impl Schema {
                 ("default", field.default.clone()),
                 ("max_length", field.max_length.map(|length| json!(length))),
                 ("auto", field.auto_now.then(|| json!("now"))),
-                ("index", field.index.then(|| json!(true))),
+                ("index", field.index.then_some(json!(true))),
             ];
             for (key, value) in optional {
                 if let Some(value) = value {

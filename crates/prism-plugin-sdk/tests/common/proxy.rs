@@ -50,7 +50,7 @@ impl ScriptedProxy {
 
     /// The next stream that a runner opens.
     pub async fn stream(&mut self) -> Stream {
-        timeout(Duration::from_secs(20), self.streams.recv())
+        timeout(SOON, self.streams.recv())
             .await
             .expect("no runner came")
             .unwrap()

@@ -3,6 +3,7 @@
 
 mod manifest;
 mod namespace;
+mod reference;
 mod schema;
 mod versions;
 
@@ -23,6 +24,7 @@ use crate::{
 
 pub use manifest::Manifest;
 pub use namespace::{Namespace, OnMove};
+pub use reference::{KEYS, Key};
 pub use versions::{Version, Versions};
 
 /// A whole configuration, checked.

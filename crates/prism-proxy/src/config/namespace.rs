@@ -69,12 +69,17 @@ fn read(entry: &Value, at: &Path, manifests: &[Manifest]) -> Result<Namespace, E
         ));
     };
     let name: String = required(entry, "name", at)?;
-    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let message =
-            format!("`{name}` is no name, use 1 to {MAX_NAME} printable ASCII characters without spaces");
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_plain) {
+        let message = format!("`{name}` is no name, use 1 to {MAX_NAME} of `a-z A-Z 0-9 - _ .`");
         return Err(Error::new(at.clone().key("name"), message));
     }
-    let pattern: String = required(entry, "pattern", at)?;
+    let pattern = match (required(entry, "pattern", at), manifests) {
+        // Only one thing can be meant.
+        (Err(error), [only]) if error.suggestion.is_none() && !entry.contains_key("pattern") => {
+            only.name.clone()
+        }
+        (pattern, _) => pattern?,
+    };
     let manifest = manifest_of(&pattern, manifests, at)?;
     let config: Map<_, _> = entry
         .iter()
@@ -92,6 +97,10 @@ fn read(entry: &Value, at: &Path, manifests: &[Manifest]) -> Result<Namespace, E
         digest: Digest::of(&config),
         config,
     })
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
 }
 
 /// The manifest of a pattern. A pattern that no known plugin serves is somebody else's, unless it is

@@ -88,7 +88,7 @@ fn each_slip_is_pointed_at() {
         ),
         (
             "bad-name",
-            "2:11: namespaces[0].name: `two words` is no name, use 1 to 128 printable ASCII characters without spaces",
+            "2:11: namespaces[0].name: `two words` is no name, use 1 to 128 of `a-z A-Z 0-9 - _ .`",
         ),
         (
             "unknown-pattern",
@@ -150,6 +150,23 @@ fn without_a_manifest_the_content_of_a_namespace_is_opaque() {
     let source = Source::parse("t", "namespaces: [{name: a, pattern: mine, whatever: {x: 1}}]").unwrap();
     let config = Config::check(&source, FilePath::new(""), &[]).unwrap();
     assert_eq!(config.namespaces[0].config["whatever"]["x"], 1);
+}
+
+#[test]
+fn where_one_plugin_is_known_the_pattern_need_not_be_said() {
+    let source = Source::parse("t", "namespaces: [{name: a, slots: {registry: redis}}]").unwrap();
+    let manifest = Manifest::load(&fixtures().join("plugin-manifest.yaml")).unwrap();
+    let config = Config::check(&source, FilePath::new(""), std::slice::from_ref(&manifest)).unwrap();
+    assert_eq!(config.namespaces[0].pattern, "multicast-registry");
+    let two = [
+        manifest.clone(),
+        Manifest {
+            name: "echo".into(),
+            ..manifest
+        },
+    ];
+    let error = Config::check(&source, FilePath::new(""), &two).unwrap_err();
+    assert_eq!(error.message, "missing key `pattern`");
 }
 
 #[test]

@@ -252,13 +252,7 @@ async fn load_goes_to_the_runner_that_has_less_of_it() {
         held.push(client.open(STREAM).await);
         busy.arrival().await;
     }
-    // The same lanes, and one more.
-    let mut targets = proxy.table.snapshot().remove(NAMESPACE).unwrap().1;
-    let mut other = targets[0].clone();
-    other.instance_id = prism_core::id::InstanceId::generate("test", 2);
-    other.endpoint = idle.address.to_string();
-    targets.push(other);
-    proxy.table.set(NAMESPACE, targets);
+    proxy.serve_beside(idle.address);
     for _ in 0..50 {
         assert_eq!(client.unary(UNARY, b"x").await.grpc().code(), Code::Ok);
     }

@@ -157,34 +157,53 @@ async fn the_only_runner_is_tried_again_when_nothing_reached_it() {
     assert_eq!((leaves.calls(), retries(&proxy, "unsent")), (2, 1));
 }
 
-#[tokio::test]
-async fn a_lost_attempt_is_remembered_when_the_second_one_fails_too() {
+/// A call that is lost at the first runner and then comes to `second`, which is too busy to be first.
+async fn lost_and_then(second: Runner) -> Reply {
     let dies = Runner::dying().await;
     let proxy = Proxy::start(Limits::default()).await;
-    proxy.serve_at([dies.address, nobody().await], &[UNARY]);
+    proxy.serve(&[&second]);
     let client = proxy.client().await;
-    let reply = call_until_hit(&client, &dies).await;
+    let _held = client.open(STREAM).await;
+    second.arrival().await;
+    proxy.serve_beside(dies.address);
+    let reply = client.unary(UNARY, b"x").await;
+    assert_eq!(
+        (dies.calls(), second.calls()),
+        (1, 2),
+        "the stream, and the second attempt"
+    );
+    reply
+}
+
+#[tokio::test]
+async fn a_lost_attempt_is_remembered_when_the_second_one_fails_too() {
+    let refuses = Runner::start(|mut exchange| async move {
+        if exchange.request.uri().path() == STREAM {
+            return std::future::pending().await;
+        }
+        exchange.respond.send_reset(h2::Reason::REFUSED_STREAM);
+    });
+    let reply = lost_and_then(refuses.await).await;
     assert_eq!(
         (reply.reason(), reply.failure().applied),
         ("RUNNER_LOST", Some(true))
     );
+}
 
-    // Also when the second runner truthfully says that it changed nothing.
-    let dies = Runner::dying().await;
-    let refuses = Runner::failing(14, &[("prism-applied", "no")]).await;
-    let proxy = Proxy::start(Limits::default()).await;
-    proxy.serve_at([dies.address, refuses.address], &[UNARY]);
-    let client = proxy.client().await;
-    loop {
-        let before = (dies.calls(), refuses.calls());
-        let reply = client.unary(UNARY, b"x").await;
-        if dies.calls() > before.0 && refuses.calls() > before.1 && reply.head.contains_key("grpc-status") {
-            let said = &reply.head["prism-applied"];
-            if said == "unknown" {
-                break;
-            }
+#[tokio::test]
+async fn a_lost_attempt_is_remembered_when_the_second_one_changed_nothing() {
+    let unavailable = Runner::start(|exchange| async move {
+        if exchange.request.uri().path() == STREAM {
+            return std::future::pending().await;
         }
-    }
+        exchange.fail(14, &[("prism-applied", "no")]);
+    });
+    let reply = lost_and_then(unavailable.await).await;
+    assert_eq!(reply.grpc().code(), Code::Unavailable);
+    assert_eq!(
+        reply.head["prism-applied"], "unknown",
+        "true of the second attempt only"
+    );
 }
 
 #[tokio::test]

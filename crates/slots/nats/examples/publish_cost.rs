@@ -1,7 +1,7 @@
 //! What a batch costs over the raw client library.
 //!
-//! For 10, 100 and 1,000 targets, each with a live subscriber in this process, it measures the slot's
-//! `publish_batch` and two floors in turn: publishing to the same subjects with reply subjects through
+//! For 10, 100 and 1,000 targets, each with a live subscriber (a plain one, in this process, on another
+//! connection), it measures the slot's `publish_batch` and two floors in turn: publishing to the same subjects with reply subjects through
 //! async-nats and waiting for the same echo, once with the bare payload and once with the headers that
 //! the slot sends. Printed are the medians in microseconds, and the ratios to both floors.
 //!
@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{Client, HeaderMap, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
-use prism_slot::{Identity, Kind, Listener, Message, Messaging, MulticastId, Outcome, Timestamp};
+use prism_slot::{Identity, Kind, Message, Messaging, MulticastId, Outcome, Timestamp};
 use prism_slot_nats::{Config, NatsMessaging};
 use prism_testkit::NatsServer;
 use tokio::{task::JoinSet, time::Instant};
@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
         connections,
         ..Config::default()
     };
-    let receiving = NatsMessaging::open("receiving", PREFIX, config.clone()).await?;
+    let receiving = async_nats::connect(server.url()).await?;
     let slot = NatsMessaging::open("publishing", PREFIX, config).await?;
     let floor = Floor::new(async_nats::connect(server.url()).await?).await?;
     println!(
@@ -51,16 +51,16 @@ async fn main() -> anyhow::Result<()> {
             .collect::<Result<_, _>>()?;
         let mut readers = JoinSet::new();
         for target in &targets {
-            let deadline = Instant::now() + Duration::from_secs(10);
-            readers.spawn(drain(receiving.listen(target, deadline).await?));
+            readers.spawn(drain(receiving.subscribe(format!("{PREFIX}.{target}")).await?));
         }
+        receiving.flush().await?;
         measure(&slot, floor.clone(), &targets, rounds).await;
     }
     Ok(())
 }
 
-async fn drain(mut listener: Listener) {
-    while listener.next().await.is_some() {}
+async fn drain(mut subscriber: Subscriber) {
+    while subscriber.next().await.is_some() {}
 }
 
 async fn measure(slot: &NatsMessaging, mut floor: Floor, targets: &[Identity], rounds: usize) {

@@ -17,7 +17,10 @@
 //! A message without `Prism-Multicast` was published by a stranger who knows the subject. It did not come
 //! through a multicast, so nobody has decided that it may reach the identity: it is dropped and counted.
 
-use std::{fmt::Write, sync::Arc};
+use std::{
+    fmt::Write,
+    sync::{Arc, LazyLock},
+};
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use prism_slot::{Kind, Message, MulticastId, Timestamp};
@@ -69,18 +72,21 @@ pub(crate) fn encode(message: &Message) -> Result<HeaderMap, String> {
 pub(crate) fn decode(received: async_nats::Message) -> Result<Message, Unreadable> {
     let headers = received.headers.ok_or(Unreadable::Foreign)?;
     let summary = headers.get(MULTICAST).ok_or(Unreadable::Foreign)?.as_str();
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .map_or(DEFAULT_CONTENT_TYPE, HeaderValue::as_str);
     let summary = Summary::parse(summary)?;
     Ok(Message {
         multicast: summary.multicast,
         kind: summary.kind,
         payload: received.payload,
-        content_type: Arc::from(content_type),
+        content_type: content_type(&headers),
         published_at: summary.published_at,
         headers: further_headers(&headers)?,
     })
+}
+
+fn content_type(headers: &HeaderMap) -> Arc<str> {
+    static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| DEFAULT_CONTENT_TYPE.into());
+    let given = headers.get(CONTENT_TYPE);
+    given.map_or_else(|| DEFAULT.clone(), |given| given.as_str().into())
 }
 
 fn summary(message: &Message) -> String {

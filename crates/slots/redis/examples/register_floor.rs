@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p prism-slot-redis --features raw --example register_floor`
 //!
-//! Starts a Redis of its own. Each line is the median of several rounds in which both take turns. An
+//! Starts a Redis of its own. Each line is the median of several rounds in which both take turns; `µs` is
+//! what a registration costs Redis itself. An
 //! argument with further settings as JSON shows what they change: `-- '{"group_calls": 4}'`.
 
 use std::{
@@ -14,8 +15,12 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use bytes::Bytes;
-use fred::prelude::*;
+use fred::{
+    prelude::*,
+    types::{ClusterHash, CustomCommand, InfoKind},
+};
 use futures::future::join_all;
 use prism_slot::{Call, Identity, Mode, Owner, Register, RegistryStore, RequestId, Ttl};
 use prism_slot_redis::{Config, RedisRegistry, raw};
@@ -39,30 +44,55 @@ async fn main() -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     writeln!(
         out,
-        "{:>10} {:>6} {:>12} {:>12} {:>7}",
-        "in flight", "lease", "raw/s", "grouped/s", "ratio"
+        "in flight   lease      raw/s       µs   grouped/s      µs   ratio"
     )?;
     for lease in [None, Ttl::from_millis(60_000)] {
         for in_flight in [1, 64, 1_024] {
             let (mut floors, mut ours) = (Vec::new(), Vec::new());
             for _ in 0..ROUNDS {
-                let _: () = pool.flushall(false).await?;
-                floors.push(raw_rate(&pool, &config, in_flight, lease).await?);
-                let _: () = pool.flushall(false).await?;
+                reset(&pool).await?;
+                let rate = raw_rate(&pool, &config, in_flight, lease).await?;
+                floors.push((rate, server_micros(&pool).await?));
+                reset(&pool).await?;
                 let registry = Arc::new(RedisRegistry::open("bench", config.clone()).await?);
-                ours.push(grouped_rate(&registry, in_flight, lease).await?);
+                let rate = grouped_rate(&registry, in_flight, lease).await?;
+                ours.push((rate, server_micros(&pool).await?));
                 registry.close().await;
             }
-            let (floor, ours) = (median(floors), median(ours));
             let lease = if lease.is_some() { "yes" } else { "no" };
+            let ((floor, alone), (ours, grouped)) = (median(floors), median(ours));
             writeln!(
                 out,
-                "{in_flight:>10} {lease:>6} {floor:>12.0} {ours:>12.0} {:>7.2}",
+                "{in_flight:>9} {lease:>7} {floor:>10.0} {alone:>8.1} {ours:>11.0} {grouped:>7.1} {:>7.2}",
                 ours / floor
             )?;
         }
     }
     Ok(())
+}
+
+async fn reset(pool: &Pool) -> anyhow::Result<()> {
+    let _: () = pool.flushall(false).await?;
+    let command = CustomCommand::new("CONFIG", ClusterHash::Random, false);
+    let _: () = pool.custom(command, vec!["RESETSTAT"]).await?;
+    Ok(())
+}
+
+/// What one registration cost the server since the reset, in microseconds.
+async fn server_micros(pool: &Pool) -> anyhow::Result<f64> {
+    let stats: String = pool.info(Some(InfoKind::CommandStats)).await?;
+    let field = |command: &str, name: &str| {
+        let line = stats
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")))?;
+        let value = line
+            .split(',')
+            .find_map(|part| part.strip_prefix(&format!("{name}=")))?;
+        value.parse::<f64>().ok()
+    };
+    let micros = field("fcall", "usec").zip(field("xadd", "calls"));
+    let (micros, registered) = micros.context("there is nothing in the statistics")?;
+    Ok(micros / registered)
 }
 
 fn request(number: u64, ttl: Option<Ttl>) -> anyhow::Result<Register> {
@@ -147,7 +177,8 @@ where
     Ok(done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
+/// The one in the middle, by rate.
+fn median(mut values: Vec<(f64, f64)>) -> (f64, f64) {
+    values.sort_by(|one, other| one.0.total_cmp(&other.0));
     values[values.len() / 2]
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -19,7 +19,7 @@ use fred::{
 };
 use parking_lot::Mutex;
 use prism_slot::{Applied, Error, Result};
-use tokio::{sync::broadcast::error::RecvError, time::Instant};
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
@@ -27,6 +27,7 @@ use crate::{
     config::{Config, Target},
     error::{misconfigured, plain, unavailable},
     server::check_servers,
+    silence::Silence,
     tls::tls,
 };
 
@@ -83,50 +84,6 @@ impl Connection {
         debug!(?reconnected, "gave up a connection to redis");
         self.hear();
         self.leaving.store(false, Ordering::Release);
-    }
-}
-
-/// How long a peer that was asked something has said nothing at all.
-///
-/// Counted over all calls, so that many short ones notice a dead connection as one long one does, and a
-/// short one alone does not take a slow server for a dead one.
-#[derive(Debug)]
-struct Silence {
-    origin: Instant,
-    /// When it began, in microseconds since `origin` and at least 1; 0 when nothing is owed.
-    began: AtomicU64,
-}
-
-impl Silence {
-    fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-            began: AtomicU64::new(0),
-        }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_micros())
-            .unwrap_or(u64::MAX)
-            .max(1)
-    }
-
-    fn begin(&self) {
-        // Failing means that it began earlier.
-        let _ = self
-            .began
-            .compare_exchange(0, self.now(), Ordering::AcqRel, Ordering::Acquire);
-    }
-
-    fn end(&self) {
-        self.began.store(0, Ordering::Release);
-    }
-
-    fn length(&self) -> Duration {
-        match self.began.load(Ordering::Acquire) {
-            0 => Duration::ZERO,
-            began => Duration::from_micros(self.now().saturating_sub(began)),
-        }
     }
 }
 
@@ -298,28 +255,5 @@ pub(crate) fn refused(target: &Target, error: &fred::error::Error) -> Error {
             format!("cannot connect to `{target}` ({message}); check `address` and that the server runs"),
             Applied::No,
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_is_counted_from_the_first_question_without_an_answer() {
-        let (silence, second) = (Silence::new(), Duration::from_secs(1));
-        tokio::time::advance(second).await;
-        assert_eq!(silence.length(), Duration::ZERO, "nobody asked");
-        silence.begin();
-        tokio::time::advance(second).await;
-        silence.begin();
-        tokio::time::advance(second).await;
-        assert_eq!(silence.length(), 2 * second);
-        silence.end();
-        tokio::time::advance(second).await;
-        assert_eq!(silence.length(), Duration::ZERO);
-        silence.begin();
-        tokio::time::advance(second).await;
-        assert_eq!(silence.length(), second);
     }
 }

@@ -116,7 +116,7 @@ pub(crate) fn refused_by_server(text: &str) -> Fault {
         )),
         "NOAUTH" | "WRONGPASS" => Fault::Refused(format!("{text}; check `username` and `password`")),
         "NOPERM" => Fault::Refused(format!(
-            "{text}; the user needs the commands FCALL, FUNCTION LOAD, INFO and PING, and the keys under `prefix`"
+            "{text}; the user needs FCALL, FUNCTION LOAD and what the functions use, see `username` in the configuration"
         )),
         "WRONGTYPE" => Fault::Refused(format!("{text}; another program uses keys under this `prefix`")),
         _ => Fault::Unknown(message),

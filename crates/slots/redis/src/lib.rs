@@ -10,8 +10,13 @@
 //!   its outcome unknown and says so; repeat it with the same request id and it is applied at most once.
 //! - Nothing that Redis lost is served. A flush, a restart and a fail-over each begin a new epoch.
 //! - It works on any topology that runs functions: one server, a replicated pair behind a name or address
-//!   that moves, a cluster. Redis 7.0 or later with `maxmemory-policy noeviction` is required. The
-//!   user needs FCALL, FUNCTION LOAD, INFO and PING, and the keys under `prefix`.
+//!   that moves, a cluster. Redis 7.0 or later with `maxmemory-policy noeviction` is required.
+//! - It goes on serving, renewing and removing when Redis is out of memory, and refuses what would store
+//!   more.
+//!
+//! A user of its own needs the keys `~{prefix*`, and `+fcall +function|load +info +ping +client|id
+//! +cluster|info +get +set +unlink +time +@hash +@sortedset +@stream +@list`: functions run with the
+//! permissions of their caller.
 //!
 //! What outlives a restart of Redis is up to its persistence. Even with `appendfsync always` a restart
 //! is a new epoch: records stay, their history does not.
@@ -28,6 +33,7 @@ mod link;
 pub mod raw;
 mod registry;
 mod server;
+mod silence;
 mod tls;
 
 pub use config::{Address, Config};

@@ -39,6 +39,8 @@ const RETRY: Policy = Policy {
 /// How often to look for a connection while there is none. The client tells of a new one before it
 /// takes commands, so there is no event to wait for.
 const LOOK: Duration = Duration::from_millis(10);
+/// After how much silence other connections are preferred. A reply takes a fraction of this.
+const SUSPICIOUS: Duration = Duration::from_millis(200);
 /// How often in one call the functions are loaded, should somebody keep removing them.
 const LOADS: u32 = 3;
 
@@ -153,10 +155,7 @@ impl Link {
             if self.closed.load(Ordering::Acquire) {
                 return Err(Fault::NoConnection("the slot is closed".to_owned()));
             }
-            let start = self.next.fetch_add(1, Ordering::Relaxed);
-            let around = (0..self.connections.len())
-                .map(|step| &self.connections[(start + step) % self.connections.len()]);
-            if let Some(connection) = around.into_iter().find(|connection| connection.is_up()) {
+            if let Some(connection) = self.next_up() {
                 return Ok(connection);
             }
             let now = Instant::now();
@@ -165,6 +164,15 @@ impl Link {
             }
             sleep_until(patience.min(now + LOOK)).await;
         }
+    }
+
+    /// In turn, and rather one that has not fallen silent.
+    fn next_up(&self) -> Option<&Arc<Connection>> {
+        let (count, start) = (self.connections.len(), self.next.fetch_add(1, Ordering::Relaxed));
+        let in_turn = || (0..count).map(move |step| &self.connections[start.wrapping_add(step) % count]);
+        let mut up = in_turn().filter(|connection| connection.is_up());
+        up.find(|connection| connection.silent_for() < SUSPICIOUS)
+            .or_else(|| in_turn().find(|connection| connection.is_up()))
     }
 
     fn no_connection(&self) -> String {

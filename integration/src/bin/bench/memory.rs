@@ -69,7 +69,11 @@ fn soon() -> tokio::time::Instant {
 }
 
 fn metadata(number: usize) -> Document {
-    let status = if number % 4 == 0 { "online" } else { "offline" };
+    let status = if number.is_multiple_of(4) {
+        "online"
+    } else {
+        "offline"
+    };
     let fields = json!({ "status": status, "firmware_version": "1.2.3", "location": "warehouse-a" });
     Document::from_value(&fields).unwrap_or_else(|_| Document::empty())
 }

@@ -84,6 +84,17 @@ impl Proxy {
         assert!(self.table.set(NAMESPACE, targets.collect()));
     }
 
+    /// Another runner beside those that are there; the unary method is idempotent at all of them.
+    pub fn serve_beside(&self, address: SocketAddr) {
+        let mut targets = self.table.snapshot().remove(NAMESPACE).unwrap().1;
+        targets.push(Target {
+            instance_id: InstanceId::generate("test", 1),
+            endpoint: address.to_string(),
+            idempotent: Arc::new([UNARY.to_owned()].into()),
+        });
+        assert!(self.table.set(NAMESPACE, targets));
+    }
+
     pub async fn client(&self) -> Client {
         Client::connect(self.port.address()).await
     }

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::*;
+use super::{target::Target, *};
 
 fn config(value: Value) -> Config {
     serde_json::from_value(value).unwrap()

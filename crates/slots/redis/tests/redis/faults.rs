@@ -80,7 +80,7 @@ async fn a_black_hole_ends_the_call_with_an_unknown_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_reply_is_replayed_from_the_record() {
-    let Behind { server, proxy, slot } = behind_a_proxy(json!({})).await;
+    let Behind { server, proxy, slot } = behind_a_proxy(json!({ "pool_size": 1 })).await;
     let direct = open(server.addr()).await;
     let attempt = leased("a", 60_000);
     proxy.drop_replies();
@@ -113,6 +113,8 @@ async fn a_lost_reply_is_replayed_from_the_record() {
         .await
         .unwrap_err();
     assert_eq!(lost.applied(), Applied::Unknown, "{lost:?}");
+    let applied = get(&direct, "a").await.unwrap();
+    assert_eq!(applied.revision, Revision(2), "only the reply was lost");
     proxy.heal();
     proxy.cut();
     let record = eventually_some(SOON, "the replay is answered", || async {
@@ -306,6 +308,30 @@ async fn a_dead_connection_is_given_up_under_steady_traffic() {
     tokio::join!(traffic, seen);
     proxy.heal();
     working(&slot).await;
+}
+
+/// A caller in a hurry must not cost the others their connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_deadline_alone_does_not_condemn_a_connection() {
+    let Behind {
+        mut server,
+        proxy,
+        slot,
+    } = behind_a_proxy(json!({ "pool_size": 1, "read_timeout": "5s" })).await;
+    let before = proxy.accepted();
+    server.freeze().unwrap();
+    let patient = register(&slot, request("patient"));
+    let hurried = async {
+        for _ in 0..3 {
+            let limit = Duration::from_millis(100);
+            let late = timed(limit, slot.get(within(limit), identity("a"))).await;
+            assert!(late.is_err());
+        }
+        server.thaw().unwrap();
+    };
+    let (patient, ()) = tokio::join!(patient, hurried);
+    assert!(patient.is_ok(), "{patient:?}");
+    assert_eq!(proxy.accepted(), before);
 }
 
 /// A writer blocked by full buffers watches for nothing: the kernel must give the connection up.

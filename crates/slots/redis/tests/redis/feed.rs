@@ -151,7 +151,13 @@ async fn answers_are_bounded_by_size() {
         "{}",
         first.changes.len()
     );
-    assert_eq!(history(&slot, Revision::ZERO).await.len(), 100);
+    let names: Vec<String> = history(&slot, Revision::ZERO)
+        .await
+        .iter()
+        .map(|change| change.record.identity.to_string())
+        .collect();
+    assert_eq!(names.len(), 100);
+    assert!(names.is_sorted(), "in the order of the batch: {names:?}");
     let scan = Scan {
         cursor: None,
         limit: 1_000,
