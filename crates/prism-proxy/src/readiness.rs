@@ -48,7 +48,7 @@ impl Readiness {
                 problem: (!listening).then_some("the proxy is starting"),
             },
             Check {
-                name: "draining",
+                name: "not-draining",
                 problem: draining.then_some("the proxy is about to end"),
             },
         ]
@@ -78,6 +78,6 @@ mod tests {
             .filter(|check| check.problem.is_some())
             .map(|check| check.name)
             .collect();
-        assert_eq!(failing, ["draining"]);
+        assert_eq!(failing, ["not-draining"]);
     }
 }

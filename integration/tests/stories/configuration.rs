@@ -53,14 +53,14 @@ async fn a_bad_configuration_leaves_the_good_one_serving() -> Result<()> {
 
     std::fs::write(
         &system.proxy.config,
-        "namespaces:\n  - name: test\n    slotz: {}\n",
+        "namespaces:\n  - name: test\n    pattern: multicast-registry\n    slotz: {}\n",
     )?;
     let said = system.proxy.process.stderr_line("slotz", PATIENCE).await?;
-    assert!(said.contains(":3:"), "the line is named: {said}");
+    assert!(said.contains(":4:"), "the line is named: {said}");
     assert!(client.registry.get("a").await.is_ok());
 
     let mut refused = memory_namespace("test");
-    refused["slots"]["registry"] = json!({ "backend": "memory", "config": { "feed_max_change": 1 } });
+    refused["slots"]["registry"] = json!({ "backend": "memory", "interfaces": ["QueueInterface"] });
     system.proxy.configure(&[refused])?;
     eventually(PATIENCE, "the refusal is shown, with slot and key", async || {
         let listed = system
@@ -69,7 +69,7 @@ async fn a_bad_configuration_leaves_the_good_one_serving() -> Result<()> {
             .await
             .unwrap_or_default()
             .to_string();
-        listed.contains("registry") && listed.contains("feed_max_change")
+        listed.contains("slot `registry`: key `interfaces`")
     })
     .await;
     assert!(
@@ -183,11 +183,13 @@ async fn a_runner_serves_alone() -> Result<()> {
     client.registry.register(RegisterRequest::new("a")).await?;
     let (status, health) = http_get(runner.health, "/health").await?;
     assert_eq!(status, 200, "{health}");
-    let (_, metrics) = http_get(runner.health, "/metrics").await?;
-    assert!(
-        metrics.contains("multicast_registry_registered_identities{namespace=\"solo\"} 1"),
-        "{metrics}"
-    );
+    let registered = "multicast_registry_registered_identities{namespace=\"solo\"} 1";
+    eventually(PATIENCE, "the view has followed", async || {
+        http_get(runner.health, "/metrics")
+            .await
+            .is_ok_and(|(_, metrics)| metrics.contains(registered))
+    })
+    .await;
 
     let environment = [("REGISTRY_BACKEND", "memory"), ("NAMESPACE", "from-environment")];
     let runner = Runner::start(&[], &environment).await?;

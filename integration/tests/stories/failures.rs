@@ -58,9 +58,9 @@ impl Traffic {
                     assert!(began.elapsed() < CALL_LIMIT, "a call took {:?}", began.elapsed());
                     calls.fetch_add(1, Ordering::Relaxed);
                     if let Err(error) = outcome {
-                        *failures
-                            .entry(format!("{:?} {}", error.code(), error.reason_text()))
-                            .or_default() += 1;
+                        let call = ["register", "enumerate", "unregister"][(round % 3) as usize];
+                        let failure = format!("{:?} {} {call}", error.code(), error.reason_text());
+                        *failures.entry(failure).or_default() += 1;
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 }

@@ -4,7 +4,6 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use integration::{PATIENCE, System};
-use prism_testkit::Process;
 use serde_json::{Value, json};
 
 /// A Go tool, where `make deps` puts it.
@@ -22,12 +21,14 @@ fn go_tool(name: &str) -> Result<PathBuf> {
 }
 
 async fn output(name: &str, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(go_tool(name)?);
-    command.args(arguments);
-    let mut process = Process::spawn_command(command)?;
-    let status = process.wait(Duration::from_secs(30)).await?;
-    let (out, err) = (process.stdout().join("\n"), process.stderr().join("\n"));
-    anyhow::ensure!(status.success(), "{name} {arguments:?}: {out}{err}");
+    let mut command = tokio::process::Command::new(go_tool(name)?);
+    let command = command.args(arguments).kill_on_drop(true).output();
+    let output = tokio::time::timeout(Duration::from_secs(30), command).await??;
+    let (out, err) = (
+        String::from_utf8(output.stdout)?,
+        String::from_utf8_lossy(&output.stderr),
+    );
+    anyhow::ensure!(output.status.success(), "{name} {arguments:?}: {out}{err}");
     Ok(out)
 }
 

@@ -217,7 +217,8 @@ impl Directory {
             return Ok(());
         }
         // Those who waited together fail together, instead of each waiting for a dead store in turn.
-        if let Some((number, error)) = &*shared.failed.lock()
+        if let Some((number, error @ (Error::Unavailable { .. } | Error::Timeout { .. }))) =
+            &*shared.failed.lock()
             && *number > came
         {
             return Err(error.clone().into());

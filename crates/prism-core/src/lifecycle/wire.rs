@@ -1,4 +1,4 @@
-//! The control stream's messages as commands and answers, and back (`WIRE` of the control plane).
+//! The control stream's messages as commands and answers, and back.
 
 use std::{collections::BTreeMap, time::Duration};
 

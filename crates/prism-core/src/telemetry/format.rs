@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -35,25 +35,31 @@ where
         let mut timestamp = String::new();
         SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
         let metadata = event.metadata();
-        let mut line = Map::new();
-        line.insert("timestamp".into(), timestamp.into());
-        line.insert("level".into(), metadata.level().as_str().into());
-        line.insert("target".into(), metadata.target().into());
+        // In the order in which people read.
+        let mut line: Line = Vec::with_capacity(8);
+        line.push(("timestamp".into(), timestamp.into()));
+        line.push(("level".into(), metadata.level().as_str().into()));
+        line.push(("target".into(), metadata.target().into()));
         if let Some(span) = context.lookup_current() {
-            line.insert("span".into(), span.name().into());
+            line.push(("span".into(), span.name().into()));
             let kept = span
                 .scope()
                 .find_map(|span| span.extensions().get::<TraceContext>().copied());
             if let Some(call) = kept {
-                line.insert("trace_id".into(), call.trace_id().to_string().into());
+                line.push(("trace_id".into(), call.trace_id().to_string().into()));
             }
         }
         event.record(&mut Fields(&mut line));
-        writeln!(out, "{}", Value::Object(line))
+        let mut bytes = Vec::with_capacity(256);
+        let mut serializer = serde_json::Serializer::new(&mut bytes);
+        serde::Serializer::collect_map(&mut serializer, line).map_err(|_| fmt::Error)?;
+        writeln!(out, "{}", String::from_utf8_lossy(&bytes))
     }
 }
 
-struct Fields<'a>(&'a mut Map<String, Value>);
+type Line = Vec<(String, Value)>;
+
+struct Fields<'a>(&'a mut Line);
 
 impl Fields<'_> {
     fn put(&mut self, field: &Field, value: Value) {
@@ -62,7 +68,7 @@ impl Fields<'_> {
             name @ ("timestamp" | "level" | "target" | "trace_id" | "span") => format!("field.{name}"),
             name => name.to_owned(),
         };
-        self.0.insert(name, value);
+        self.0.push((name, value));
     }
 }
 

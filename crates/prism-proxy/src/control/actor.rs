@@ -1,6 +1,6 @@
 //! The one task that owns the fleet: feeds it what happens, and does what it decides.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use prism_core::lifecycle::{Answer, HealthStatus};
 use tokio::{
@@ -22,6 +22,9 @@ use crate::route::Table;
 
 /// How many events are taken in before their consequences are worked out.
 const BATCH: usize = 256;
+
+/// How old the time of a last heartbeat may be in the snapshot.
+const HEARTBEATS_SHOWN_EVERY: Duration = Duration::from_secs(1);
 
 /// What the fleet is told.
 #[derive(Debug)]
@@ -61,6 +64,7 @@ pub(super) struct Actor {
     closing: CancellationToken,
     outboxes: HashMap<SessionId, Outbox>,
     probes: JoinSet<(RunnerId, bool)>,
+    published_at: Instant,
 }
 
 impl Actor {
@@ -80,6 +84,7 @@ impl Actor {
             closing,
             outboxes: HashMap::new(),
             probes: JoinSet::new(),
+            published_at: Instant::now(),
         }
     }
 
@@ -141,8 +146,9 @@ impl Actor {
 
     /// Works out and carries out everything that follows. A stream that breaks on the way is news.
     fn settle(&mut self, now: Instant) {
+        let mut news = false;
         loop {
-            self.fleet.plan(now);
+            news |= self.fleet.plan(now);
             let effects = self.fleet.take_effects();
             if effects.is_empty() {
                 break;
@@ -151,7 +157,11 @@ impl Actor {
                 self.carry_out(now, effect);
             }
         }
-        self.publish();
+        // The time of the last heartbeat may be a little old, everything else is not.
+        if news || now >= self.published_at + HEARTBEATS_SHOWN_EVERY {
+            self.published_at = now;
+            self.publish();
+        }
     }
 
     fn carry_out(&mut self, now: Instant, effect: Effect) {

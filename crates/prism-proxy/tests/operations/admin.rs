@@ -88,7 +88,7 @@ async fn a_verbose_probe_lists_every_check_and_namespace() {
         idempotent: Arc::default(),
     };
     stage.table.set("c", vec![target.clone()]);
-    let lines = "[+] listening ok\n[+] draining ok\n[i] namespace a has no runner\n[i] namespace b changes over\n\
+    let lines = "[+] listening ok\n[+] not-draining ok\n[i] namespace a has no runner\n[i] namespace b changes over\n\
                  [i] namespace c served by 1 runners\nok\n";
     assert_eq!(stage.get("/readyz?verbose").await, (200, lines.into()));
     assert_eq!(stage.get("/readyz?verbose=1&x").await, (200, lines.into()));

@@ -94,6 +94,7 @@ impl Fleet {
             self.sessions.remove(&session);
             self.effects.push(Effect::Close { session });
         }
+        self.changed = true;
         if runner.leaves() || runner.endpoint.is_none() {
             tracing::info!(instance = %runner.instance, reason, "gone");
             self.remove(id);
@@ -168,6 +169,7 @@ impl Fleet {
     }
 
     fn remove(&mut self, id: RunnerId) {
+        self.changed = true;
         if let Some(runner) = self.runners.remove(&id) {
             self.tokens.remove(&runner.token);
         }

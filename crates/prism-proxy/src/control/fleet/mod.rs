@@ -81,6 +81,8 @@ pub(super) struct Fleet {
     next_runner: u64,
     timers: Timers,
     effects: Vec<Effect>,
+    /// Whether facts changed from which something may follow.
+    changed: bool,
 }
 
 impl Fleet {
@@ -98,6 +100,7 @@ impl Fleet {
             next_runner: 0,
             timers,
             effects: Vec::new(),
+            changed: false,
         }
     }
 
@@ -113,6 +116,7 @@ impl Fleet {
 
     /// Makes these the namespaces that are wanted.
     pub(super) fn apply(&mut self, desired: Vec<DesiredNamespace>) {
+        self.changed = true;
         let mut before = std::mem::take(&mut self.namespaces);
         for desired in desired {
             self.retired.remove(&desired.name);
@@ -146,6 +150,7 @@ impl Fleet {
         registration: Result<Registration, String>,
         peer: Option<SocketAddr>,
     ) {
+        self.changed = true;
         let registered =
             registration.and_then(|registration| self.register(now, session, registration, peer));
         let (error, runner) = match registered {
@@ -203,6 +208,7 @@ impl Fleet {
                 runner.leaving_until = Some(handover);
                 runner.peer.leaves();
                 self.timers.set(handover, Timer::Plan);
+                self.changed = true;
             }
         } else {
             self.note_health(now, session, status, None);
@@ -228,6 +234,7 @@ impl Fleet {
         if runner.note_health(now, status, message) {
             tracing::info!(instance = %runner.instance, status = status.as_str(), "health changed");
             self.timers.set(now + within, Timer::Plan);
+            self.changed = true;
         }
     }
 
@@ -236,6 +243,8 @@ impl Fleet {
             return;
         };
         let instance = runner.instance.clone();
+        // What a health report changes is noted where it is read.
+        self.changed |= !matches!(progress, Progress::None | Progress::Health(_) | Progress::Silent);
         match progress {
             Progress::None => {}
             Progress::Configured {

@@ -8,8 +8,11 @@ use tokio::time::Instant;
 use super::{Fleet, Namespace, Runner, RunnerId};
 
 impl Fleet {
-    /// Brings commands and routes in line with the facts. Cheap when nothing has changed.
-    pub(in crate::control) fn plan(&mut self, now: Instant) {
+    /// Brings commands and routes in line with the facts. Returns whether any had changed.
+    pub(in crate::control) fn plan(&mut self, now: Instant) -> bool {
+        if !std::mem::take(&mut self.changed) {
+            return false;
+        }
         let names: Vec<String> = self.namespaces.keys().cloned().collect();
         // Owners first: a runner that takes only one namespace should go to one that nobody serves
         // rather than become one of many for another.
@@ -28,6 +31,7 @@ impl Fleet {
             self.route(now, name);
         }
         self.let_go(now);
+        true
     }
 
     /// Chooses the runner that serves a namespace alone, and keeps the choice for as long as it can:

@@ -64,7 +64,7 @@ impl Fleet {
     pub(in crate::control) fn tick(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
-                Timer::Plan => {}
+                Timer::Plan => self.changed = true,
                 Timer::Answer { session, correlation } => self.expired(now, session, &correlation),
                 Timer::Health { session, runner } => self.health_due(now, session, runner),
                 Timer::Probe(runner) => self.probe(runner),
@@ -72,6 +72,7 @@ impl Fleet {
                 Timer::RetryStart(runner) => {
                     if let Some(runner) = self.runners.get_mut(&runner) {
                         runner.peer.retry_start();
+                        self.changed = true;
                     }
                 }
             }

@@ -109,7 +109,7 @@ async fn a_slot_that_moves_to_another_node_is_followed() {
             .run(&["CLUSTER", "SETSLOT", &keyslot, "NODE", &heir])
             .await;
     }
-    let refused = slot.get(in_epoch(before.position.epoch), identity("a")).await;
+    let refused = register_in(&slot, in_epoch(before.position.epoch), request("b")).await;
     assert!(matches!(refused, Err(Error::EpochChanged { .. })), "{refused:?}");
     assert!(register(&slot, request("a")).await.is_ok());
     assert!(
