@@ -41,7 +41,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             connections: 10_000,
-            streams: 1_000,
+            streams: 20_000,
             headers: 32 << 10,
             silence: Duration::from_secs(10),
             keep_alive: Duration::from_secs(20),

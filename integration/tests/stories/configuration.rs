@@ -1,6 +1,9 @@
 //! Configurations that change while clients call.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use anyhow::Result;
 use integration::{PATIENCE, Proxy, Runner, System, http_get, memory_namespace};
@@ -80,8 +83,11 @@ async fn a_bad_configuration_leaves_the_good_one_serving() -> Result<()> {
     let mut better = memory_namespace("test");
     better["behavior"] = json!({ "max_identities": 1 });
     system.proxy.configure(&[better])?;
+    let number = AtomicU64::new(0);
     eventually(PATIENCE, "the next good one is taken", async || {
-        let full = client.registry.register(RegisterRequest::new("b")).await;
+        let name = format!("another-{}", number.fetch_add(1, Ordering::Relaxed));
+        let another = RegisterRequest::new(name);
+        let full = client.registry.register(another).await;
         full.is_err_and(|error| error.reason() == Some(Reason::QuotaExceeded))
     })
     .await;

@@ -68,8 +68,10 @@ impl Default for Listen {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallLimits {
-    /// Calls under way; more are refused with `OVERLOADED`.
+    /// Calls under way, streams not counted; more are refused with `OVERLOADED`.
     pub concurrent_calls: usize,
+    /// Streams that are open; more are refused with `OVERLOADED`.
+    pub concurrent_streams: usize,
     /// Connections to the data port; more wait. At the next start.
     pub connections: usize,
     /// Calls under way on one connection. At the next start.
@@ -90,6 +92,7 @@ impl Default for CallLimits {
         let (calls, port) = (Limits::default(), serve::Settings::default());
         Self {
             concurrent_calls: calls.calls,
+            concurrent_streams: calls.streams,
             connections: port.connections,
             streams_per_connection: port.streams,
             message_size: calls.message,
@@ -255,6 +258,7 @@ impl Config {
     pub fn call_limits(&self) -> Limits {
         Limits {
             calls: self.limits.concurrent_calls,
+            streams: self.limits.concurrent_streams,
             message: self.limits.message_size,
             replay: self.limits.retry_buffer,
             bounds: Bounds {
@@ -305,6 +309,7 @@ fn check_ranges(document: &Document) -> Result<(), Error> {
     let at = |section: &str, key: &str| Path::root().key(section).key(key);
     for (key, value) in [
         ("concurrent_calls", limits.concurrent_calls),
+        ("concurrent_streams", limits.concurrent_streams),
         ("connections", limits.connections),
         ("streams_per_connection", limits.streams_per_connection as usize),
         ("message_size", limits.message_size),

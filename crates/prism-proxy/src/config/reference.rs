@@ -51,7 +51,14 @@ pub const KEYS: &[Key] = &[
         "concurrent_calls",
         "integer",
         "10000",
-        "calls under way; more are refused with `OVERLOADED`",
+        "calls under way, streams not counted; more are refused with `OVERLOADED`",
+    ),
+    live(
+        "limits",
+        "concurrent_streams",
+        "integer",
+        "50000",
+        "open streams; more are refused with `OVERLOADED`",
     ),
     at_start(
         "limits",
@@ -64,7 +71,7 @@ pub const KEYS: &[Key] = &[
         "limits",
         "streams_per_connection",
         "integer",
-        "1000",
+        "20000",
         "calls under way on one connection",
     ),
     live(

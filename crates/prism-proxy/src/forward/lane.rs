@@ -36,7 +36,8 @@ pub struct Settings {
     pub connections: usize,
     /// How many bytes of a response the runner may send ahead, for each call.
     pub stream_window: u32,
-    /// The same for all calls of a connection together.
+    /// The same for all calls of a connection together. As much as many calls may have: what clients
+    /// that do not read leave lying here must not hold up all others.
     pub connection_window: u32,
     /// When bytes stay unacknowledged for this long, the connection counts as dead.
     pub unacknowledged: Duration,
@@ -47,8 +48,8 @@ impl Default for Settings {
         Self {
             connect_timeout: Duration::from_secs(2),
             connections: 1,
-            stream_window: 1 << 20,
-            connection_window: 8 << 20,
+            stream_window: 256 << 10,
+            connection_window: 1 << 30,
             unacknowledged: Duration::from_secs(15),
         }
     }

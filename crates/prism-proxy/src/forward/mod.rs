@@ -30,12 +30,15 @@ pub use relay::{Answer, Relay};
 use crate::route::Table;
 use account::{Account, Admission};
 use call::Call;
+use method::Shape;
 
 /// What bounds calls. Takes effect with the next call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// How many calls may be under way.
+    /// How many calls may be under way, streams not counted.
     pub calls: usize,
+    /// How many streams may be open.
+    pub streams: usize,
     /// How many bytes a request message may have.
     pub message: usize,
     /// How much of a request is kept to be sent again; a longer one has no second attempt.
@@ -50,6 +53,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             calls: 10_000,
+            streams: 50_000,
             message: 4 << 20,
             replay: 64 << 10,
             bounds: Bounds::default(),
@@ -63,7 +67,8 @@ impl Default for Limits {
 pub struct Forward {
     table: Arc<Table>,
     limits: ArcSwap<Limits>,
-    admission: Arc<Admission>,
+    calls: Arc<Admission>,
+    streams: Arc<Admission>,
     budget: retry::Budget,
     /// Cancelled when streams must come to an end.
     cut: CancellationToken,
@@ -75,7 +80,8 @@ impl Forward {
         Self {
             table,
             limits: ArcSwap::from_pointee(limits),
-            admission: Arc::default(),
+            calls: Arc::default(),
+            streams: Arc::default(),
             budget: retry::Budget::default(),
             cut: CancellationToken::new(),
         }
@@ -86,9 +92,9 @@ impl Forward {
         self.limits.store(Arc::new(limits));
     }
 
-    /// How many calls are under way.
+    /// How many calls are under way, streams counted.
     pub fn under_way(&self) -> usize {
-        self.admission.under_way()
+        self.calls.under_way() + self.streams.under_way()
     }
 
     /// Ends all streams, now and from now on, with `DRAINING`. Unary calls go on.
@@ -138,12 +144,16 @@ impl Forward {
             .as_ref()
             .map_or_else(|| self.table.nowhere(), |route| &route.series)
             .clone();
-        let place = self.admission.enter(limits.calls);
+        let (admission, limit) = match method.shape() {
+            Shape::Streaming => (&self.streams, limits.streams),
+            Shape::Unary | Shape::Unknown => (&self.calls, limits.calls),
+        };
+        let place = admission.enter(limit);
         let overloaded = place.is_none();
         let mut account = Account::open(series, method, began, place);
 
         let checked = if overloaded {
-            Err(too_many_calls(limits.calls))
+            Err(too_many_calls(limit))
         } else if method::is_internal(request.uri().path()) {
             Err(not_for_clients(request.uri().path()))
         } else {

@@ -121,6 +121,9 @@ async fn more_calls_than_allowed_are_refused_at_once() {
     );
     assert!(reply.failure().retry_after.is_some());
     assert_eq!(runner.calls(), 2);
+    // Streams have places of their own.
+    held.push(client.open(STREAM).await);
+    runner.arrival().await;
 
     proxy.forward.set_limits(Limits {
         calls: 3,
@@ -128,6 +131,7 @@ async fn more_calls_than_allowed_are_refused_at_once() {
     });
     held.push(client.open(UNARY).await);
     runner.arrival().await;
+    assert_eq!(proxy.forward.under_way(), 4);
     held.clear();
     soon(async {
         while proxy.forward.under_way() > 0 {
@@ -135,6 +139,21 @@ async fn more_calls_than_allowed_are_refused_at_once() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn more_streams_than_allowed_are_refused_at_once() {
+    let runner = Runner::mute().await;
+    let proxy = Proxy::start(Limits {
+        streams: 1,
+        ..Limits::default()
+    })
+    .await;
+    proxy.serve(&[&runner]);
+    let client = proxy.client().await;
+    let _held = client.open(STREAM).await;
+    runner.arrival().await;
+    assert_eq!(client.unary(STREAM, b"x").await.reason(), "OVERLOADED");
 }
 
 #[tokio::test]

@@ -249,6 +249,30 @@ async fn a_client_that_does_not_read_does_not_stop_its_own_uploads() {
 }
 
 #[tokio::test]
+async fn clients_that_do_not_read_hold_up_nobody_else() {
+    let runner = Runner::start(|mut exchange| async move {
+        if exchange.request.uri().path() == UNARY {
+            return exchange.echo().await;
+        }
+        // More than every window on the way holds.
+        let mut down = exchange.begin();
+        down.send_data(Bytes::from(vec![7; 2 << 20]), true).unwrap();
+    })
+    .await;
+    let (proxy, idle) = proxy_and(&runner).await;
+    let mut unread = Vec::new();
+    for _ in 0..100 {
+        let (response, up) = idle.open(STREAM).await;
+        unread.push((soon(response).await.unwrap(), up));
+    }
+    let client = proxy.client().await;
+    for _ in 0..20 {
+        let reply = client.unary_within(UNARY, LONG / 2).await;
+        assert_eq!(reply.grpc().code(), Code::Ok);
+    }
+}
+
+#[tokio::test]
 async fn a_mute_runner_costs_the_callers_deadline_and_no_more() {
     let runner = Runner::mute().await;
     let (_proxy, client) = proxy_and(&runner).await;
