@@ -47,7 +47,8 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// Finishes what is under way, and ends long-lived streams so that their clients resume elsewhere.
     ///
-    /// A call that was on its way may still arrive: serve it, or refuse it as not applied.
+    /// By then nobody sends calls here any more, and those on their way had time to arrive. One that
+    /// comes nevertheless should be served, or refused as not applied.
     fn drain(&self, deadline: Instant) -> impl Future<Output = Drained> + Send;
 
     /// Releases everything.

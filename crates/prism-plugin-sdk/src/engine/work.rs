@@ -10,6 +10,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Engine;
 use crate::{Initialize, Plugin, Refusal};
 
+/// How long a call may have been on its way when its sender learnt that no more should come.
+const PASSAGE: Duration = Duration::from_millis(200);
+
 impl<P: Plugin> Engine<P> {
     pub(super) fn initialize(&mut self, configuration: Configuration) {
         let Configuration {
@@ -86,6 +89,8 @@ impl<P: Plugin> Engine<P> {
         self.work.spawn(async move {
             let deadline = Instant::now() + within;
             server.refuse_connections();
+            // Calls that were sent before their sender knew are served like any other.
+            let _ = timeout(PASSAGE.min(within / 10), server.idle()).await;
             let plugin_drained = guarded_until(deadline, plugin.drain(deadline));
             let (counts, idle) = tokio::join!(plugin_drained, timeout_at(deadline, server.idle()));
             let left = if idle.is_ok() { 0 } else { server.calls() };

@@ -1,10 +1,10 @@
 //! The control plane: accepts runners, tells them what to serve, watches them, and keeps the routing
 //! table true.
 //!
-//! - [`service`]: the `ManagePattern` stream, from the wire to events;
-//! - [`fleet`]: what is decided, a pure state machine over all runners and namespaces;
-//! - [`actor`]: the one task that owns the fleet and carries out its decisions;
-//! - [`snapshot`]: what the admin endpoint shows.
+//! - `service`: the `ManagePattern` stream, from the wire to events;
+//! - `fleet`: what is decided, a pure state machine over all runners and namespaces;
+//! - `actor`: the one task that owns the fleet and carries out its decisions;
+//! - `snapshot`: what the admin endpoint shows.
 
 mod actor;
 mod endpoint;

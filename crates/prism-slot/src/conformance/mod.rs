@@ -12,7 +12,11 @@
 //! Cases are chosen by the declared capability: one that does not apply is reported ignored, and a
 //! run in which none applied fails.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a case ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a case ends at the first surprise"
+)]
 
 mod messaging;
 mod registry;

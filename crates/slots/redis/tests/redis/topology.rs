@@ -1,10 +1,10 @@
 //! Clusters, and an address that moves from one server to another.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prism_slot::{Error, RegistryStore, Revision};
 use prism_slot_redis::RedisRegistry;
-use prism_testkit::{RedisServer, eventually, free_port};
+use prism_testkit::{FaultProxy, RedisServer, eventually, free_port};
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -140,24 +140,28 @@ async fn a_cluster_that_was_not_announced_is_named() {
     assert!(refused.to_string().contains("`cluster: true`"), "{refused}");
 }
 
-/// A name or address that leads to whichever server is primary.
+/// An address that leads elsewhere: each new connection to the next of several places, in turn.
 struct Gateway {
     addr: SocketAddr,
-    leads_to: Arc<watch::Sender<SocketAddr>>,
+    leads_to: Arc<watch::Sender<Vec<SocketAddr>>>,
     _serve: AbortOnDropHandle<()>,
 }
 
 impl Gateway {
-    async fn to(first: SocketAddr) -> Self {
+    async fn to(places: Vec<SocketAddr>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (addr, leads_to) = (listener.local_addr().unwrap(), Arc::new(watch::channel(first).0));
-        let target = leads_to.clone();
+        let (addr, leads_to) = (listener.local_addr().unwrap(), Arc::new(watch::channel(places).0));
+        let places = leads_to.clone();
         let serve = tokio::spawn(async move {
-            let mut relays = JoinSet::new();
+            let (mut relays, mut turn) = (JoinSet::new(), 0);
             while let Ok((mut client, _)) = listener.accept().await {
-                let target = *target.borrow();
+                let place = {
+                    let places = places.borrow();
+                    places[turn % places.len()]
+                };
+                turn += 1;
                 relays.spawn(async move {
-                    let mut server = TcpStream::connect(target).await?;
+                    let mut server = TcpStream::connect(place).await?;
                     tokio::io::copy_bidirectional(&mut client, &mut server).await
                 });
             }
@@ -170,6 +174,22 @@ impl Gateway {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_connection_among_several_is_avoided() {
+    let server = RedisServer::start().await.unwrap();
+    let dead = FaultProxy::start(server.addr()).await.unwrap();
+    let well = server.addr();
+    let gateway = Gateway::to(vec![dead.addr(), well, well, well]).await;
+    let slot = open_with(gateway.addr, json!({ "read_timeout": "30s", "max_retries": 0 })).await;
+    dead.black_hole();
+    let mut lost = 0;
+    for _ in 0..200 {
+        let limit = within(Duration::from_millis(100));
+        lost += u32::from(slot.get(limit, identity("a")).await.is_err());
+    }
+    assert!((1..=4).contains(&lost), "{lost} of 200 calls took the dead one");
+}
+
 /// The old primary stays up as a replica, and old connections stay connected to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demoted_primary_is_left_for_the_new_one() {
@@ -177,7 +197,7 @@ async fn a_demoted_primary_is_left_for_the_new_one() {
         RedisServer::start().await.unwrap(),
         RedisServer::start().await.unwrap(),
     );
-    let gateway = Gateway::to(old.addr()).await;
+    let gateway = Gateway::to(vec![old.addr()]).await;
     let slot = open_with(gateway.addr, json!({ "max_retries": 10 })).await;
     let before = register(&slot, request("a")).await.unwrap();
     let (to_old, to_new) = (Admin::to(old.addr()).await, Admin::to(new.addr()).await);
@@ -191,7 +211,7 @@ async fn a_demoted_primary_is_left_for_the_new_one() {
     };
     follow(&to_new, old.addr()).await;
     to_new.run(&["REPLICAOF", "NO", "ONE"]).await;
-    gateway.leads_to.send_replace(new.addr());
+    gateway.leads_to.send_replace(vec![new.addr()]);
     follow(&to_old, new.addr()).await;
 
     eventually(SOON, "the slot writes to the new primary", || async {
