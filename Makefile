@@ -43,7 +43,7 @@ fmt: ## Format the code
 	$(CARGO) fmt --all
 
 docs: ## Build the API documentation; warnings are errors
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --all-features --quiet
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --all-features --quiet
 
 generate: ## Write what is made from the code: plugin-manifest.yaml, docs/configuration.md
 	$(CARGO) run -p integration --bin generate

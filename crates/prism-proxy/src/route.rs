@@ -261,18 +261,21 @@ mod tests {
     fn readers_see_whole_versions() {
         let table = Table::default();
         table.declare(["a", "b"]);
+        let mut seen = HashSet::new();
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 for _ in 0..2_000 {
-                    let names: Vec<_> = table.snapshot().into_keys().collect();
-                    assert!(names == ["a", "b"] || names == ["c", "d"], "{names:?}");
+                    table.declare(["c", "d"]);
+                    table.declare(["a", "b"]);
                 }
             });
-            while !reader.is_finished() {
-                table.declare(["c", "d"]);
-                table.declare(["a", "b"]);
+            while !writer.is_finished() {
+                let names: Vec<_> = table.snapshot().into_keys().collect();
+                assert!(names == ["a", "b"] || names == ["c", "d"], "{names:?}");
+                seen.insert(names);
             }
         });
+        assert_eq!(seen.len(), 2, "reader and writer met");
     }
 
     #[test]

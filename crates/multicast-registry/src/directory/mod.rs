@@ -1,6 +1,6 @@
 //! The directory: reads without scanning the backend (DESIGN §4).
 //!
-//! A [`View`] is fed by the registry slot's history. It is built by a scan (hydration), then follows
+//! A view is fed by the registry slot's history. It is built by a scan (hydration), then follows
 //! change by change; when history began anew or no longer reaches back, it is built again. One task
 //! per namespace does that and ticks the slot once a second at least, which also expires what is due.
 

@@ -131,6 +131,10 @@ fn secrets_do_not_show() {
     );
     assert!(!shown.contains(secret), "{shown}");
     assert!(shown.contains("redis://***@host"), "{shown}");
+    let written = serde_json::to_string(&configured).unwrap();
+    assert!(!written.contains(secret), "{written}");
+    let identity = configured.identity().unwrap();
+    assert!(!identity.contains(secret), "{identity}");
     let refused = refusal(json!({ "address": format!("redis://user:{secret}@host:port") }));
     assert!(!refused.contains(secret), "{refused}");
 }
@@ -143,5 +147,32 @@ fn the_schema_documents_every_key() {
     for (key, schema) in keys {
         let text = schema["description"].as_str().unwrap_or_default();
         assert!(text.contains("Default"), "`{key}` says no default: {text}");
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let settings =
+        json!({ "address": "a:1", "prefix": "x:", "read_timeout": 1_234, "feed_max_bytes": 5_000 });
+    for configured in [Config::default(), config(settings)] {
+        let written = serde_json::to_value(&configured).unwrap();
+        assert_eq!(config(written), configured);
+    }
+}
+
+#[test]
+fn data_is_told_apart_by_where_it_is() {
+    let identity = |value| config(value).identity().unwrap();
+    let here = identity(json!({ "address": "localhost" }));
+    assert_eq!(
+        here,
+        identity(json!({ "host": "localhost", "port": 6379, "pool_size": 9, "password": "x" }))
+    );
+    for elsewhere in [
+        json!({ "address": "localhost:6380" }),
+        json!({ "address": "localhost/1" }),
+        json!({ "address": "localhost", "prefix": "other:" }),
+    ] {
+        assert_ne!(here, identity(elsewhere));
     }
 }
