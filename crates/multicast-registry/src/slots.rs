@@ -148,12 +148,20 @@ fn connect_messaging(namespace: &Namespace) -> BoxFuture<'_, Result<Arc<dyn DynM
             MessagingSlot::Memory(config) => Arc::new(memory::MemoryMessaging::new(config.clone())),
             #[cfg(feature = "nats")]
             MessagingSlot::Nats(config) => {
-                let (prefix, config) = (&namespace.behavior.topic_prefix, (**config).clone());
-                Arc::new(prism_slot_nats::NatsMessaging::open(&namespace.name, prefix, config).await?)
+                let prefix = topic_prefix(namespace);
+                let config = (**config).clone();
+                Arc::new(prism_slot_nats::NatsMessaging::open(&namespace.name, &prefix, config).await?)
             }
         };
         Ok(slot)
     })
+}
+
+/// What the topics of a namespace begin with. Identities are unique in their namespace only, so it is
+/// part of each topic.
+#[cfg(feature = "nats")]
+fn topic_prefix(namespace: &Namespace) -> String {
+    format!("{}.{}", namespace.behavior.topic_prefix, prism_slot_nats::escape(&namespace.name))
 }
 
 /// What identifies the data behind a registry slot: as long as it is equal, so is the data.

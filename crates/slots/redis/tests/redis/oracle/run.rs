@@ -14,9 +14,9 @@ use super::{
     warp::Warped,
 };
 
-/// No sum of steps of time comes near the end of a lease, so that the moments that real calls take do
-/// not matter.
-const TTLS: [u64; 4] = [0, 1_500, 3_500, 3_600_000];
+/// No sum of steps of time comes near the end of a lease or the longest step of the lease clock, so that
+/// the moments that real calls take do not matter.
+const TTLS: [u64; 4] = [0, 1_400, 3_250, 3_600_000];
 
 /// Makes the same calls on one slot and writes down what came of them, without times and epochs.
 pub(super) struct Run<'a, S> {
