@@ -161,7 +161,11 @@ fn connect_messaging(namespace: &Namespace) -> BoxFuture<'_, Result<Arc<dyn DynM
 /// part of each topic.
 #[cfg(feature = "nats")]
 fn topic_prefix(namespace: &Namespace) -> String {
-    format!("{}.{}", namespace.behavior.topic_prefix, prism_slot_nats::escape(&namespace.name))
+    format!(
+        "{}.{}",
+        namespace.behavior.topic_prefix,
+        prism_slot_nats::escape(&namespace.name)
+    )
 }
 
 /// What identifies the data behind a registry slot: as long as it is equal, so is the data.

@@ -16,7 +16,7 @@ use super::{
 
 /// No sum of steps of time comes near the end of a lease or the longest step of the lease clock, so that
 /// the moments that real calls take do not matter.
-const TTLS: [u64; 4] = [0, 1_400, 3_250, 3_600_000];
+const TTLS: [u64; 4] = [0, 400, 1_200, 3_600_000];
 
 /// Makes the same calls on one slot and writes down what came of them, without times and epochs.
 pub(super) struct Run<'a, S> {

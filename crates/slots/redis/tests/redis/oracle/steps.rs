@@ -87,6 +87,6 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (0..40_u64, 0..8_usize).prop_map(|(from, limit)| Step::Sync { from, limit }),
         1 => Just(Step::Scan),
         // The longer one is an interruption.
-        4 => prop_oneof![3 => Just(900), 1 => Just(5_000)].prop_map(|millis| Step::Pass { millis }),
+        4 => prop_oneof![3 => Just(800), 1 => Just(5_000)].prop_map(|millis| Step::Pass { millis }),
     ]
 }
