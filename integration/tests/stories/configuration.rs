@@ -199,6 +199,7 @@ async fn a_runner_serves_alone() -> Result<()> {
 
     let environment = [("REGISTRY_BACKEND", "memory"), ("NAMESPACE", "from-environment")];
     let runner = Runner::start(&[], &environment).await?;
+    runner.ready().await;
     runner
         .client("from-environment")?
         .registry
