@@ -1,6 +1,6 @@
 //! Records and the points in history at which they were written (DESIGN §3).
 
-use std::{borrow::Borrow, fmt, num::NonZeroU64, sync::Arc, time::Duration};
+use std::{borrow::Borrow, fmt, num::NonZeroU64, sync::Arc};
 
 use bytes::Bytes;
 
@@ -133,11 +133,6 @@ impl Ttl {
     /// In milliseconds.
     pub fn as_millis(self) -> u64 {
         self.0.get()
-    }
-
-    /// As a duration.
-    pub fn as_duration(self) -> Duration {
-        Duration::from_millis(self.0.get())
     }
 }
 

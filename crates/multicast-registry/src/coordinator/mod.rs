@@ -46,7 +46,7 @@ mod tests;
 pub use enumerate::{Enumerate, Page};
 pub use error::Error;
 pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
-pub use registrations::{Held, Register, Update};
+pub use registrations::{Held, Register, Update, Updated};
 pub use sessions::{Closed, Session, SessionEvent};
 
 use std::sync::Arc;
