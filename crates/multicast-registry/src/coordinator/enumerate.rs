@@ -93,10 +93,7 @@ impl Coordinator {
             )
             .await?;
         let age = stale.then(|| self.shared.directory.age());
-        let call = Call {
-            epoch: Some(self.epoch()),
-            deadline,
-        };
+        let call = self.call(deadline).await?;
         let leases = self.filter_leases(filter.as_deref(), call).await?;
         let query = Query {
             filter: filter.as_deref(),
@@ -107,17 +104,21 @@ impl Coordinator {
             total: cursor.as_ref().map(|cursor| cursor.total),
             leases: leases.as_ref(),
         };
-        let (position, found) = self.shared.directory.read(|view| {
+        let (position, found, leased) = self.shared.directory.read(|view| {
             let head = view.head();
             let at = cursor.as_ref().map_or(head, Cursor::position);
-            check_position(at, head, view.floor()).map(|()| (at, view.select(at.revision, &query)))
+            check_position(at, head, view.floor()).map(|()| {
+                // At earlier revisions there may have been leases where there are none now.
+                let leased = view.leased() > 0 || at != head;
+                (at, view.select(at.revision, &query), leased)
+            })
         })?;
         let last = found.rows.iter().last().filter(|_| found.more);
         let next = last.map(|row| {
             let after = bookmark(row, &request.sort);
             Cursor::new(position, digest, found.total, after).seal(&self.shared.directory.secret())
         });
-        let leases = if stale {
+        let leases = if stale || !leased {
             None
         } else {
             self.page_leases(&found.rows, call).await?
@@ -198,6 +199,9 @@ impl Coordinator {
             return Ok(None);
         }
         let leased: Vec<Identity> = self.shared.directory.read(|view| {
+            if view.leased() == 0 {
+                return Vec::new();
+            }
             let rows = view.matching(view.head().revision, None, None);
             rows.into_iter()
                 .filter(|row| row.ttl.is_some())

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use prism_core::backoff::{Backoff, Policy};
 use prism_filter::Filter;
-use prism_slot::{Call, Identity, Kind, Message, MulticastId, Outcome, Position, Timestamp};
+use prism_slot::{Identity, Kind, Message, MulticastId, Outcome, Position, Timestamp};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Config, Coordinator, Error, enumerate::compile};
@@ -216,10 +216,7 @@ impl Coordinator {
         let filter = compile(config, request.filter.as_ref())?;
         let consistency = request.consistency.unwrap_or(ReadConsistency::Consistent);
         self.freshen(config, consistency, None, None, deadline).await?;
-        let call = Call {
-            epoch: Some(self.epoch()),
-            deadline,
-        };
+        let call = self.call(deadline).await?;
         let leases = self.filter_leases(filter.as_deref(), call).await?;
         Ok(self.shared.directory.read(|view| {
             let head = view.head();

@@ -159,7 +159,7 @@ impl MulticastRegistryPattern for Service {
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let generation = wire::position(request.generation);
             let removed = coordinator
-                .unregister(&request.identity, generation, deadline)
+                .unregister(request.identity.as_str(), generation, deadline)
                 .await?;
             Ok(wire::to_unregister_response(removed))
         })

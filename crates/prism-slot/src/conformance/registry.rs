@@ -167,7 +167,7 @@ fn request(name: &str) -> Register {
         mode: Mode::Create,
         owner: Owner::default(),
         max_identities: 1_000,
-        request: RequestId::random(),
+        request: RequestId::next(),
     }
 }
 
@@ -184,7 +184,7 @@ fn put(name: &str, if_revision: Revision) -> Put {
         metadata: Bytes::from_static(br#"{"status":"away"}"#),
         if_revision,
         generation: None,
-        request: RequestId::random(),
+        request: RequestId::next(),
     }
 }
 
@@ -268,7 +268,7 @@ async fn register_same_session_renews_or_updates(fixture: Fixture) {
         ..request("a")
     };
     let again = || Register {
-        request: RequestId::random(),
+        request: RequestId::next(),
         ..mine.clone()
     };
     let first = subject.register(mine.clone()).await.unwrap();
