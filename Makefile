@@ -14,7 +14,7 @@ deps: ## Install the servers and tools that tests, demos and benchmarks start
 build: ## Build the three binaries, optimized
 	$(CARGO) build --release --bin prism-proxy --bin multicast-registry-runner --bin prism-probe
 
-run: ## Run the whole system in one process, on memory slots, namespace `default`
+run: build ## Run the whole system in one process, on memory slots, namespace `default`
 	$(CARGO) run --release --bin prism-proxy -- --embedded
 
 demo: ## Register, enumerate, multicast and receive, through the proxy, on memory slots

@@ -7,6 +7,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 mode=${1:-memory}
+case $mode in
+memory | redis-nats) ;;
+*)
+    echo "usage: scripts/demo.sh memory|redis-nats" >&2
+    exit 2
+    ;;
+esac
 work=$(mktemp -d)
 pids=()
 
@@ -14,7 +21,7 @@ finish() {
     local status=$?
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    [ $status -eq 0 ] || { echo "the demo failed; what the processes said:"; tail -n 20 "$work"/*.log; } >&2
+    [ $status -eq 0 ] || { echo "the demo failed; what the processes said:"; tail -n 20 "$work"/*.log || true; } >&2
     rm -rf "$work"
     exit $status
 }
@@ -22,11 +29,15 @@ trap finish EXIT
 
 if [ -z "${PRISM_BINARIES:-}" ]; then
     echo "building (the first time takes a few minutes) ..." >&2
-    cargo build --quiet --release --bin prism-proxy --bin multicast-registry-runner --bin prism-probe
+    quiet=--quiet
+    [ -t 2 ] && quiet=
+    cargo build $quiet --release --bin prism-proxy --bin multicast-registry-runner --bin prism-probe
     PRISM_BINARIES=target/release
 fi
 
-step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 # Shows a command as it would be typed.
 say() {
     local word line=
@@ -37,7 +48,7 @@ say() {
     printf '  $%s\n' "$line"
 }
 
-# run NAME COMMAND...: starts a process whose output goes to NAME.log and NAME.out
+# start NAME COMMAND...: starts a process whose output goes to NAME.log and NAME.out
 start() {
     local name=$1
     shift
@@ -57,7 +68,14 @@ address() {
     return 1
 }
 
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# A port that nobody listens on.
+free_port() {
+    local port
+    while true; do
+        port=$((20000 + RANDOM % 12000))
+        (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+    done
+}
 
 bind=(--control-addr 127.0.0.1:0 --data-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0)
 case $mode in
@@ -76,10 +94,6 @@ redis-nats)
     start proxy "$PRISM_BINARIES/prism-proxy" --config "$work/presence.yaml" "${bind[@]}"
     start runner "$PRISM_BINARIES/multicast-registry-runner" -proxy-addr "$(address proxy control)"
     ;;
-*)
-    echo "usage: scripts/demo.sh memory|redis-nats" >&2
-    exit 2
-    ;;
 esac
 
 PRISM_ENDPOINT=$(address proxy data)
@@ -89,8 +103,26 @@ probe() {
     "$PRISM_BINARIES/prism-probe" "$@"
 }
 
+# listen NAME: Alice's messages go to NAME.out from now on; returns once she listens
+listen() {
+    start "$1" "$PRISM_BINARIES/prism-probe" multicast subscribe user-alice --count 1
+    for _ in $(seq 1 200); do
+        grep -q listening "$work/$1.log" 2>/dev/null && return
+        sleep 0.05
+    done
+    echo "nobody listens" >&2
+    return 1
+}
+
+# received NAME: shows what came, once it has
+received() {
+    wait "${pids[-1]}"
+    sed 's/^/  /' "$work/$1.out"
+    [ -s "$work/$1.out" ]
+}
+
 for _ in $(seq 1 100); do
-    "$PRISM_BINARIES/prism-probe" multicast enumerate >/dev/null 2>&1 && break
+    "$PRISM_BINARIES/prism-probe" check >/dev/null 2>&1 && break
     sleep 0.1
 done
 
@@ -102,13 +134,7 @@ probe multicast register user-bob --ttl 60 \
 
 step "Alice listens"
 printf '  $ prism-probe multicast subscribe user-alice --count 1 &\n'
-"$PRISM_BINARIES/prism-probe" multicast subscribe user-alice --count 1 -o json >"$work/alice.out" 2>"$work/alice.log" &
-alice=$!
-pids+=("$alice")
-for _ in $(seq 1 200); do
-    grep -q opened "$work/alice.out" && break
-    sleep 0.05
-done
+listen first
 
 step "enumerate: who is in the room?"
 probe multicast enumerate --filter '{"current_room": "engineering", "status": "online"}'
@@ -121,26 +147,12 @@ echo "  (exit code $status: 4 says that not everybody was reached, and the table
 [ "$status" -eq 4 ]
 
 step "received by Alice"
-wait "$alice"
-python3 - "$work/alice.out" <<'PYTHON'
-import base64, json, sys
-for line in open(sys.argv[1]):
-    delivery = json.loads(line).get("delivery")
-    if delivery:
-        print("  " + base64.b64decode(delivery["payload"]).decode())
-PYTHON
-grep -q '"delivery"' "$work/alice.out"
+received first
 
 step "Bob leaves; the next message reaches everybody who is left"
 probe multicast unregister user-bob
-"$PRISM_BINARIES/prism-probe" multicast subscribe user-alice --count 1 -o json >"$work/again.out" 2>"$work/again.log" &
-again=$!
-pids+=("$again")
-for _ in $(seq 1 200); do
-    grep -q opened "$work/again.out" && break
-    sleep 0.05
-done
+listen second
 probe multicast publish --filter '{"current_room": "engineering"}' --payload 'Bye!'
-wait "$again"
+received second
 
 step "done: registered, enumerated, multicast, received, and told the truth about it"

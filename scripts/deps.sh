@@ -60,7 +60,7 @@ cargo_tool() {
 
 need_command cargo "install Rust 1.95 or newer with rustup"
 need_command go "install Go 1.25 or newer"
-apt_packages redis-server
+command -v redis-server >/dev/null 2>&1 || apt_packages redis-server
 go_tool nats-server github.com/nats-io/nats-server/v2 "$NATS_VERSION"
 
 for extra in "$@"; do

@@ -3,7 +3,11 @@
 //! A test describes a [`System`]: which namespaces, on which backends, with how many runners. It is
 //! started on free ports and ended when the value is dropped.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use prism_client::Client;
@@ -15,6 +19,8 @@ use tempfile::TempDir;
 pub const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long something that happens by itself may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(15);
+
+const ANY_PORTS: [SocketAddr; 3] = [SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0); 3];
 
 /// A running proxy.
 pub struct Proxy {
@@ -39,17 +45,22 @@ impl Proxy {
 
     /// Starts a proxy with a whole configuration and further arguments.
     pub async fn start_with(config: &Value, arguments: &[&str]) -> Result<Self> {
+        Self::start_in(config, arguments, &[]).await
+    }
+
+    /// As [`start_with`](Self::start_with), in this environment.
+    pub async fn start_in(config: &Value, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("prism.yaml");
         std::fs::write(&path, serde_saphyr::to_string(config)?)?;
-        let process = Self::spawn(Some(&path), [SocketAddr::from(([127, 0, 0, 1], 0)); 3], arguments)?;
+        let process = Self::spawn(Some(&path), ANY_PORTS, arguments, environment)?;
         Self::started(process, path, directory).await
     }
 
     /// Starts the whole system in one process.
     pub async fn embedded() -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let process = Self::spawn(None, [SocketAddr::from(([127, 0, 0, 1], 0)); 3], &["--embedded"])?;
+        let process = Self::spawn(None, ANY_PORTS, &["--embedded"], &[])?;
         Self::started(process, PathBuf::new(), directory).await
     }
 
@@ -64,7 +75,7 @@ impl Proxy {
             directory,
         } = self;
         drop(process);
-        let process = Self::spawn(Some(&config), [control, data, admin], &[])?;
+        let process = Self::spawn(Some(&config), [control, data, admin], &[], &[])?;
         Self::started(process, config, directory).await
     }
 
@@ -84,6 +95,7 @@ impl Proxy {
         config: Option<&std::path::Path>,
         addresses: [SocketAddr; 3],
         arguments: &[&str],
+        environment: &[(&str, &str)],
     ) -> Result<Process> {
         let [control, data, admin] = addresses.map(|address| address.to_string());
         let config = config.map(|path| path.display().to_string());
@@ -98,7 +110,7 @@ impl Proxy {
         ];
         all.extend(config.iter().flat_map(|path| ["--config", path]));
         all.extend(arguments);
-        Process::spawn("prism-proxy", &all, &[])
+        Process::spawn("prism-proxy", &all, environment)
     }
 
     async fn started(process: Process, config: PathBuf, directory: TempDir) -> Result<Self> {
@@ -320,9 +332,10 @@ pub fn generated() -> Result<Vec<(&'static str, String)>> {
     let manifest = serde_saphyr::to_string(&multicast_registry::plugin::manifest())?;
     let manifest = format!("# Written by `make generate`. Do not edit.\n{manifest}");
     let reference = format!(
-        "{}\n{}",
+        "{}\n{}\n\n{}",
         include_str!("configuration.md"),
-        multicast_registry::config::reference()
+        multicast_registry::config::reference().trim_end(),
+        prism_proxy::config::reference()
     );
     Ok(vec![
         ("plugin-manifest.yaml", manifest),

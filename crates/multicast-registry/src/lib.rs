@@ -15,9 +15,11 @@ pub mod plugin;
 pub mod schema;
 pub mod service;
 pub mod slots;
+#[cfg(test)]
+mod testing;
 
 pub use coordinator::{
     Closed, Config, Coordinator, Delivery, Enumerate, Error, Multicast, Page, Register, Report, Session,
-    SessionEvent, Status, Target, Update,
+    SessionEvent, Status, Target, Update, Updated,
 };
 pub use plugin::MulticastRegistry;

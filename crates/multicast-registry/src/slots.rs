@@ -148,24 +148,12 @@ fn connect_messaging(namespace: &Namespace) -> BoxFuture<'_, Result<Arc<dyn DynM
             MessagingSlot::Memory(config) => Arc::new(memory::MemoryMessaging::new(config.clone())),
             #[cfg(feature = "nats")]
             MessagingSlot::Nats(config) => {
-                let prefix = topic_prefix(namespace);
-                let config = (**config).clone();
-                Arc::new(prism_slot_nats::NatsMessaging::open(&namespace.name, &prefix, config).await?)
+                let (prefix, config) = (&namespace.behavior.topic_prefix, (**config).clone());
+                Arc::new(prism_slot_nats::NatsMessaging::open(&namespace.name, prefix, config).await?)
             }
         };
         Ok(slot)
     })
-}
-
-/// What the topics of a namespace begin with. Identities are unique in their namespace only, so it is
-/// part of each topic.
-#[cfg(feature = "nats")]
-fn topic_prefix(namespace: &Namespace) -> String {
-    format!(
-        "{}.{}",
-        namespace.behavior.topic_prefix,
-        prism_slot_nats::escape(&namespace.name)
-    )
 }
 
 /// What identifies the data behind a registry slot: as long as it is equal, so is the data.
@@ -182,10 +170,35 @@ pub fn registry_identity(slot: &RegistrySlot) -> String {
 }
 
 /// What identifies the topics behind a messaging slot.
+#[cfg_attr(not(feature = "nats"), allow(unused_variables))]
 pub fn messaging_identity(slot: &MessagingSlot, topic_prefix: &str) -> String {
     match slot {
         MessagingSlot::Memory(_) => "memory".to_owned(),
         #[cfg(feature = "nats")]
         MessagingSlot::Nats(config) => format!("nats {:?} {topic_prefix}", config.servers),
+    }
+}
+
+#[cfg(all(test, feature = "nats"))]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What identifies the data does not change with how it is reached, and a topic is data.
+    #[test]
+    fn an_identity_is_that_of_the_data() {
+        let slots = |messaging| json!({ "slots": { "registry": "memory", "messaging": messaging } });
+        let identity = |messaging| {
+            let namespace = Namespace::read(None, &slots(messaging)).unwrap();
+            messaging_identity(&namespace.slots.messaging, &namespace.behavior.topic_prefix)
+        };
+        let here = identity(json!({ "backend": "nats", "config": { "servers": "nats://a" } }));
+        let tuned = json!({ "backend": "nats", "config": { "servers": "nats://a", "connections": 2, "timeout": "1s" } });
+        assert_eq!(here, identity(tuned));
+        let moved = json!({ "backend": "nats", "config": { "servers": "nats://b" } });
+        assert_ne!(here, identity(moved));
+        let renamed = json!({ "backend": "nats", "topic_prefix": "x", "config": { "servers": "nats://a" } });
+        assert_ne!(here, identity(renamed));
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{future::Future, time::Duration};
 
-use prism_core::backoff::{Backoff, Policy};
+use prism_core::{
+    backoff::{Backoff, Policy},
+    failure::Reason,
+};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{Applied, Error, Result};
@@ -33,25 +36,29 @@ pub(crate) struct Plan {
 /// Makes attempts until one succeeds, one fails for good, or there is no time for another one.
 ///
 /// A failed attempt is repeated only when the service was away rather than unwilling
-/// ([`Error::is_transient`]) and either nothing was applied or a repetition is harmless. `attempt` is
-/// given the call's deadline.
+/// ([`Error::is_transient`]) and either nothing was applied or a repetition is harmless. Where a store or
+/// broker was away, the service has made its own attempts: more of ours would multiply with them, on a
+/// backend that is coming back. `attempt` is given the call's deadline.
 pub(crate) async fn run<T, F, Fut>(plan: Plan, mut attempt: F) -> Result<T>
 where
     F: FnMut(Instant) -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    let deadline = Instant::now() + plan.timeout;
+    let began = Instant::now();
+    let deadline = began + plan.timeout;
     let mut backoff = Backoff::new(plan.backoff);
     let mut maybe_applied = false;
+    let mut before = None;
+    tracing::debug!(method = plan.method, timeout = ?plan.timeout, "calling");
     loop {
         let outcome = timeout_at(deadline, attempt(deadline)).await;
         let error = match outcome {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => error,
-            Err(_) => Error::DeadlineExceeded {
-                timeout: plan.timeout,
-                applied: Applied::Unknown,
-            },
+            Ok(Ok(answer)) => {
+                tracing::debug!(method = plan.method, took = ?began.elapsed(), "answered");
+                return Ok(answer);
+            }
+            Ok(Err(error)) => error.after(before),
+            Err(_) => Error::timed_out(plan.timeout).after(before),
         };
         maybe_applied |= error.applied() == Applied::Unknown;
         let next = next_attempt(&plan, &error, &mut backoff).filter(|next| *next < deadline);
@@ -65,13 +72,15 @@ where
         let pause = next.saturating_duration_since(Instant::now());
         tracing::warn!(method = plan.method, %error, ?pause, "call failed, trying again");
         sleep_until(next).await;
+        before = Some(error);
     }
 }
 
 /// When to try again, if at all.
 fn next_attempt(plan: &Plan, error: &Error, backoff: &mut Backoff) -> Option<Instant> {
     let safe = error.applied() == Applied::No || plan.repeat == Repeat::Harmless;
-    if !safe || !error.is_transient() || backoff.failures() + 1 >= plan.attempts {
+    let helps = error.is_transient() && error.reason() != Some(Reason::BackendUnavailable);
+    if !safe || !helps || backoff.failures() + 1 >= plan.attempts {
         return None;
     }
     // Jitter goes on top of what the service asked for: all its callers were told the same.
@@ -83,7 +92,7 @@ fn next_attempt(plan: &Plan, error: &Error, backoff: &mut Backoff) -> Option<Ins
 mod tests {
     use std::{cell::Cell, future};
 
-    use prism_core::failure::{Failure, Reason};
+    use prism_core::failure::Failure;
 
     use super::*;
 
@@ -148,6 +157,7 @@ mod tests {
             Reason::Overloaded,
             Reason::InvalidIdentity,
             Reason::Conflict,
+            Reason::BackendUnavailable,
         ] {
             let refusal = Error::from(Failure::new(reason, "no").not_applied());
             let (result, made) = attempts(HARMLESS, &[refusal]).await;
@@ -192,6 +202,28 @@ mod tests {
         let (result, made) = attempts(PLAN, &[busy.into()]).await;
         assert_eq!((result.unwrap_err().reason(), made), (Some(Reason::NotReady), 1));
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_passes_in_a_later_attempt_tells_what_the_one_before_failed_with() {
+        let made = Cell::new(0);
+        let result: Result<()> = run(PLAN, |_| {
+            made.set(made.get() + 1);
+            let first = made.get() == 1;
+            async move {
+                if first {
+                    return Err(draining());
+                }
+                future::pending().await
+            }
+        })
+        .await;
+        let error = result.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no answer within 10000 ms; the attempt before: about to end"
+        );
+        assert_eq!(error.reason(), Some(Reason::DeadlineExceeded));
     }
 
     #[tokio::test(start_paused = true)]

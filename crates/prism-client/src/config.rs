@@ -71,7 +71,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a call may take, all its attempts together: 10 s. The service is told.
+    /// How long a call may take, all its attempts together: 10 s, and at most a day. The service is told.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

@@ -1,12 +1,15 @@
 //! What a call can fail with, and what is known about its effect.
 
-use std::{collections::BTreeMap, error::Error as StdError, time::Duration};
+use std::{collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
 
 use prism_core::failure::{self, Failure, Reason};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::transport::DialError;
+
+/// A service that asks for a longer pause is not believed: it would be forgotten rather than called.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 
 /// The result of a call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -48,12 +51,14 @@ pub enum Error {
         applied: Applied,
     },
     /// The call's deadline passed.
-    #[error("no answer within {} ms", .timeout.as_millis())]
+    #[error("no answer within {} ms{}", .timeout.as_millis(), attempt_before(.before.as_deref()))]
     DeadlineExceeded {
         /// How long the call was given.
         timeout: Duration,
         /// Whether it may be carried out nevertheless.
         applied: Applied,
+        /// What the attempt before failed with, if this was not the first one: most likely the cause.
+        before: Option<Box<Error>>,
     },
     /// The request cannot be sent as it is. Nothing was.
     #[error("{message}")]
@@ -192,6 +197,23 @@ impl Error {
         }
     }
 
+    /// A deadline that passed while it is not known what the request has done.
+    pub(crate) fn timed_out(timeout: Duration) -> Self {
+        Self::DeadlineExceeded {
+            timeout,
+            applied: Applied::Unknown,
+            before: None,
+        }
+    }
+
+    /// The same deadline, in an attempt after one that failed with `before`.
+    pub(crate) fn after(mut self, failed: Option<Error>) -> Self {
+        if let Self::DeadlineExceeded { before, .. } = &mut self {
+            *before = failed.map(Box::new);
+        }
+        self
+    }
+
     /// Reads a status that a call under `timeout` ended with.
     pub(crate) fn from_status(status: &Status, timeout: Duration) -> Self {
         match status.source() {
@@ -211,10 +233,7 @@ impl Error {
             };
         }
         if find::<tonic::TimeoutExpired>(cause).is_some() {
-            return Self::DeadlineExceeded {
-                timeout,
-                applied: Applied::Unknown,
-            };
+            return Self::timed_out(timeout);
         }
         Self::ConnectionLost {
             message: innermost(cause).map_or_else(|| status.message().to_owned(), ToString::to_string),
@@ -238,7 +257,10 @@ impl Refusal {
             details: info
                 .map(|info| info.metadata.clone().into_iter().collect())
                 .unwrap_or_default(),
-            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            retry_after: details
+                .retry_info()
+                .and_then(|info| info.retry_delay)
+                .map(|pause| pause.min(LONGEST_PAUSE)),
             applied: match status.metadata().get(failure::APPLIED) {
                 Some(value) if value.as_bytes() == b"no" => Applied::No,
                 _ => Applied::Unknown,
@@ -263,6 +285,13 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         Self::Refused(Box::new(Refusal::from_status(&Status::from(failure))))
     }
+}
+
+fn attempt_before(before: Option<&Error>) -> impl fmt::Display {
+    fmt::from_fn(move |f| match before {
+        Some(before) => write!(f, "; the attempt before: {before}"),
+        None => Ok(()),
+    })
 }
 
 /// Other servers send statuses without a message; the code is better than nothing.

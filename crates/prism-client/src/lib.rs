@@ -76,6 +76,11 @@
 //! safe, see [`Registry`]. An [`Error`] says why ([`Error::reason`]), whether the call may have been
 //! carried out nevertheless ([`Error::applied`]), and when to try again ([`Error::retry_after`]).
 //!
+//! # Traces
+//!
+//! Each call runs in a [`tracing`] span that carries its `trace_id`, and hands its W3C trace context on to
+//! the service: that of the span it is made in, where somebody exports spans, else a new one.
+//!
 //! # Tasks
 //!
 //! The client spawns one task for each namespace in which it keeps registrations; it ends with the last
@@ -114,3 +119,8 @@ pub use request::{
 };
 pub use subscription::Subscription;
 pub use tonic::Code;
+
+/// The example that newcomers copy compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

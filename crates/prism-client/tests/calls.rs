@@ -512,6 +512,39 @@ async fn a_multicast_may_take_as_long_as_it_asks_for() {
     assert!((60..=61).contains(&told), "{told} s");
 }
 
+/// More than `grpc-timeout` can carry, and than a clock can count.
+#[tokio::test]
+async fn a_time_beyond_reason_is_a_day() {
+    let (fake, client) = started().await;
+    fake.on_get(|_| ready(Ok(answers::found("a"))));
+    fake.on_multicast(|_| ready(Ok(answers::delivered(&["a"]))));
+    let patient = client.registry.with_timeout(Duration::MAX);
+    patient.get("a").await.unwrap();
+    let request = pattern::MulticastRequest {
+        timeout_ms: Some(i64::MAX),
+        ..Default::default()
+    };
+    client.registry.raw().multicast(request).await.unwrap();
+    for call in fake.calls() {
+        let told = call.metadata("grpc-timeout").unwrap().to_owned();
+        assert!(told == "86400000m" || told.starts_with("86399"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_pause_beyond_reason_is_not_waited_for() {
+    let (fake, client) = started().await;
+    fake.on_get(|_| {
+        let never = Failure::new(Reason::NotReady, "never").not_applied();
+        ready(Err(never
+            .retry_after(Duration::from_secs(i64::MAX as u64))
+            .into()))
+    });
+    let error = client.registry.get("a").await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(3_600)));
+    assert_eq!(fake.count("Get"), 1);
+}
+
 #[tokio::test]
 async fn an_endpoint_that_drains_costs_no_call_not_even_one_that_must_not_be_repeated() {
     let fakes = [

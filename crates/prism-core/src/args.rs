@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use clap::{Arg, Command};
 
 /// Rewrites each `-name` and `-name=value` to two dashes when `name` is a long option that `command`,
-/// or the subcommand reached so far, declares. Everything else stays: short options and clusters of
-/// them (`-v`, `-vv`), values, and whatever follows a bare `--`.
+/// or the subcommand reached so far, declares; and `--v` to one dash when only the letter is declared.
+/// Everything else stays: short options and clusters of them (`-v`, `-vv`), values, and whatever
+/// follows a bare `--`.
 ///
 /// `args` is the whole command line, program name first, as [`std::env::args_os`] gives it.
 pub fn normalize(command: &Command, args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut walk = Walk {
-        longs: longs(command),
+        declared: command.get_arguments().collect(),
         command,
         raw_value_next: false,
     };
@@ -32,15 +33,10 @@ pub fn normalize(command: &Command, args: impl IntoIterator<Item = OsString>) ->
 /// Where the reading of a command line has got to.
 struct Walk<'a> {
     command: &'a Command,
-    /// Of this command and all above it.
-    longs: Vec<Long<'a>>,
+    /// The options of this command and all above it.
+    declared: Vec<&'a Arg>,
     /// The option before takes any value, even one that looks like an option.
     raw_value_next: bool,
-}
-
-struct Long<'a> {
-    name: &'a str,
-    arg: &'a Arg,
 }
 
 impl<'a> Walk<'a> {
@@ -49,52 +45,53 @@ impl<'a> Walk<'a> {
             return arg;
         }
         let Some(text) = arg.to_str() else { return arg };
-        if let Some(option) = text.strip_prefix("--") {
-            self.expect_value(option);
+        let Some(option) = text.strip_prefix('-') else {
+            self.descend(text);
             return arg;
+        };
+        let (name, two_dashes) = match option.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (option, false),
+        };
+        if let Some(long) = self.long(name) {
+            self.raw_value_next = !name.contains('=') && takes_any_value(long);
         }
-        match text.strip_prefix('-') {
-            // One letter is a short option, whatever longs there are.
-            Some(option) if option.chars().count() > 1 && self.declared(option).is_some() => {
-                self.expect_value(option);
-                format!("--{option}").into()
-            }
-            Some(_) => arg,
-            None => {
-                self.descend(text);
-                arg
-            }
+        // One letter is a short option, whatever longs there are.
+        let one_letter = name
+            .split('=')
+            .next()
+            .is_some_and(|name| name.chars().count() == 1);
+        match (two_dashes, self.long(name)) {
+            (false, Some(_)) if !one_letter => format!("--{name}").into(),
+            (true, None) if one_letter && self.is_short(name) => format!("-{name}").into(),
+            _ => arg,
         }
     }
 
-    fn declared(&self, option: &str) -> Option<&Long<'a>> {
+    fn long(&self, option: &str) -> Option<&'a Arg> {
         let name = option.split('=').next()?;
-        self.longs.iter().find(|long| long.name == name)
+        let named = |arg: &&&Arg| {
+            let aliases = arg.get_all_aliases().unwrap_or_default();
+            arg.get_long() == Some(name) || aliases.contains(&name)
+        };
+        self.declared.iter().find(named).copied()
     }
 
-    fn expect_value(&mut self, option: &str) {
-        let raw =
-            |long: &Long<'_>| long.arg.get_action().takes_values() && long.arg.is_allow_hyphen_values_set();
-        self.raw_value_next = !option.contains('=') && self.declared(option).is_some_and(raw);
+    fn is_short(&self, option: &str) -> bool {
+        let letter = option.chars().next();
+        self.declared.iter().any(|arg| arg.get_short() == letter)
     }
 
     fn descend(&mut self, word: &str) {
         if let Some(subcommand) = self.command.find_subcommand(word) {
             self.command = subcommand;
-            self.longs.extend(longs(subcommand));
+            self.declared.extend(subcommand.get_arguments());
         }
     }
 }
 
-fn longs(command: &Command) -> Vec<Long<'_>> {
-    let declared = command.get_arguments().flat_map(|arg| {
-        let aliases = arg.get_all_aliases().unwrap_or_default();
-        arg.get_long()
-            .into_iter()
-            .chain(aliases)
-            .map(move |name| Long { name, arg })
-    });
-    declared.collect()
+fn takes_any_value(arg: &Arg) -> bool {
+    arg.get_action().takes_values() && arg.is_allow_hyphen_values_set()
 }
 
 #[cfg(test)]
@@ -142,8 +139,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lone_letter_loses_a_dash() {
+        assert_eq!(normalized("tool --v --config f"), "tool -v --config f");
+        assert_eq!(
+            normalized("tool publish --o=json --payload --v"),
+            "tool publish -o=json --payload --v"
+        );
+    }
+
+    #[test]
     fn everything_else_stays_as_it_is() {
         for line in [
+            "tool --x",
+            "tool -- --v",
             "tool -vv",
             "tool --config f",
             "tool -unknown",

@@ -190,16 +190,28 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// A status travels in headers, of which peers take a few KiB, and messages repeat what callers sent.
+const MAX_MESSAGE: usize = 1_024;
+const MAX_DETAIL: usize = 512;
+
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
+}
+
 impl From<Failure> for Status {
-    fn from(failure: Failure) -> Self {
+    fn from(mut failure: Failure) -> Self {
+        failure.message = cut(failure.message, MAX_MESSAGE);
+        let metadata = failure.details.into_iter();
+        let metadata = metadata.map(|(key, value)| (key, cut(value, MAX_DETAIL)));
         let mut details = ErrorDetails::new();
         details.set_error_info(
             failure.reason.as_str(),
             DOMAIN,
-            failure
-                .details
-                .into_iter()
-                .collect::<std::collections::HashMap<_, _>>(),
+            metadata.collect::<std::collections::HashMap<_, _>>(),
         );
         if let Some(pause) = failure.retry_after {
             details.set_retry_info(Some(pause));
@@ -229,6 +241,18 @@ mod tests {
             assert_eq!(status.code(), reason.code());
             assert_eq!(Failure::from_status(&status), Some(sent));
         }
+    }
+
+    #[test]
+    fn a_status_stays_small_whatever_it_repeats() {
+        let long = "é".repeat(100_000);
+        let failure = Failure::new(Reason::InvalidRequest, long.clone()).field(long);
+        let status = Status::from(failure);
+        let read = Failure::from_status(&status).unwrap();
+        assert!(read.message.len() < 1_100 && read.message.ends_with('…'));
+        let headers = status.into_http::<()>();
+        let size: usize = headers.headers().values().map(|value| value.len()).sum();
+        assert!(size < 8 * 1_024, "{size} bytes of headers");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod backoff;
 pub mod config;
+pub mod exposition;
 pub mod failure;
 pub mod id;
 pub mod incoming;

@@ -1,28 +1,71 @@
 //! How a process ends: what tells it to, and the phases in which it does.
 
-use std::{pin::Pin, time::Duration};
+use std::{os::fd::AsFd, pin::Pin, time::Duration};
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    io::AsyncReadExt,
+    net::unix::pipe,
+    signal::unix::{Signal, SignalKind, signal},
     time::Instant,
 };
 
-/// Resolves when the process is told to end, with the signal's name: `SIGTERM` or `SIGINT`.
-///
-/// The handlers are installed by the call, not by the first poll, so that a signal which comes while
-/// the process is still starting is not missed. Dropping the future does not remove them.
+/// The signals that tell a process to end. The first means in order, a second means now.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes them over, from this moment: one that comes while the process is still starting is not
+    /// missed. Dropping this does not give them back.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Resolves with the next one's name: `SIGTERM` or `SIGINT`. Cancellation safe.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// The first of the [`Signals`], for a process that knows only one way to end.
 ///
 /// # Errors
 /// When the operating system refuses the handlers.
 pub fn signals() -> std::io::Result<impl Future<Output = &'static str> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    })
+    let mut signals = Signals::install()?;
+    Ok(async move { signals.next().await })
+}
+
+/// The variable by which a supervisor says that it holds the other end of the process's standard input,
+/// for as long as it lives.
+pub const SUPERVISED: &str = "PRISM_SUPERVISED";
+
+/// Resolves when the supervisor that started this process is gone, however it went; never in a process
+/// that has none. Without it a supervisor that was killed would leave its processes behind, on the ports
+/// that those of the next one need.
+pub async fn orphaned() {
+    let tether = std::env::var_os(SUPERVISED).and_then(|_| tether().ok());
+    let Some(mut tether) = tether else {
+        return std::future::pending().await;
+    };
+    // Nothing is ever written there: it ends, or breaks.
+    while tether.read(&mut [0; 16]).await.is_ok_and(|read| read > 0) {}
+}
+
+/// Standard input, read without a thread that would wait for it for ever.
+fn tether() -> std::io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(std::io::stdin().as_fd().try_clone_to_owned()?)
 }
 
 type Work<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;

@@ -14,6 +14,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use prism_core::exposition;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -83,7 +84,7 @@ async fn health(Shared(state): Shared<watch::Receiver<State>>) -> impl IntoRespo
 
 async fn metrics<P: Plugin>(Shared(plugin): Shared<Arc<P>>) -> impl IntoResponse {
     (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        plugin.metrics(),
+        [(CONTENT_TYPE, exposition::CONTENT_TYPE)],
+        exposition::prometheus_text(&plugin.metrics()),
     )
 }

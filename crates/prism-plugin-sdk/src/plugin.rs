@@ -57,7 +57,7 @@ pub trait Plugin: Send + Sync + 'static {
     /// When something could not be released in order. The process ends with code 1.
     fn stop(&self, deadline: Instant) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Metrics in the Prometheus text format, for the health port.
+    /// Metrics as OpenMetrics or Prometheus text, for the health port.
     fn metrics(&self) -> String {
         String::new()
     }

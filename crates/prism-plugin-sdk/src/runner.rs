@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, future::pending, io, net::Ipv4Addr, sync::Arc, 
 use prism_core::{
     id::Digest,
     lifecycle::{Answer, Command, Configuration, ExitStatus, Mark},
-    shutdown::Phases,
+    shutdown::{Phases, orphaned},
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -110,8 +110,8 @@ impl<P: Plugin> Runner<P> {
         self
     }
 
-    /// Runs until a proxy stops the plugin, or `shutdown` is done and the plugin has drained and
-    /// stopped. Dropping the future breaks everything off.
+    /// Runs until a proxy stops the plugin, or `shutdown` is done, or the supervisor that started the
+    /// process is gone, and the plugin has drained and stopped. Dropping the future breaks everything off.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> ExitStatus {
         match self.prepare().await {
             Ok(process) => process.run(shutdown).await,
@@ -149,7 +149,7 @@ impl<P: Plugin> Runner<P> {
             .proxies
             .iter()
             .map(|address| link::normalized(address))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let links = proxies.into_iter().enumerate().map(|(index, address)| Link {
             id: LinkId(index),
             address,
@@ -180,6 +180,8 @@ impl<P: Plugin> Runner<P> {
 enum PrepareError {
     #[error("the data endpoint cannot be opened: {0}")]
     Listen(#[from] io::Error),
+    #[error(transparent)]
+    Proxy(#[from] link::NoAddress),
     #[error("the plugin's descriptors cannot be read: {0}")]
     Descriptors(#[from] tonic_reflection::server::Error),
 }
@@ -270,6 +272,10 @@ async fn steer(handle: &Handle, initial: Vec<Initialize>, shutdown: impl Future<
     let steered = tokio::select! {
         () = begin => Steered::Refused,
         () = shutdown => Steered::Told,
+        () = orphaned() => {
+            tracing::warn!("the supervisor of this process is gone");
+            Steered::Told
+        }
     };
     // When the engine is gone already there is nothing left to tell.
     let _ = handle.inputs.send(Input::Leave).await;

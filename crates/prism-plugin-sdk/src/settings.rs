@@ -67,7 +67,8 @@ pub struct Limits {
     pub streams: u32,
     /// Calls a connection that wait for their first answer; beyond, calls are refused.
     pub calls: usize,
-    /// Bytes of headers a call.
+    /// Bytes of headers a call. More than any proxy lets pass: a runner cannot say no to one call in
+    /// words that a gRPC client understands.
     pub header_bytes: u32,
     /// For a connection to say its first byte.
     pub handshake_within: Duration,
@@ -83,7 +84,7 @@ impl Default for Limits {
             connections: 4_096,
             streams: 65_536,
             calls: 16_384,
-            header_bytes: 32 * 1024,
+            header_bytes: 128 * 1024,
             handshake_within: Duration::from_secs(10),
             call_within: Duration::from_secs(120),
             unacknowledged: Duration::from_secs(30),

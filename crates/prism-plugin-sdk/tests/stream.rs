@@ -379,6 +379,12 @@ async fn a_mute_proxy_is_given_up_and_tried_again() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_none_ends_it_with_1() {
+    let mut runner = Running::start(vec!["localhost:9090".to_owned(), "localhost".to_owned()]).await;
+    assert_eq!(runner.exit().await, ExitStatus::Failed);
+}
+
+#[tokio::test]
 async fn a_proxy_that_does_not_acknowledge_is_tried_again() {
     let mut proxy = ScriptedProxy::start().await;
     let settings = Settings {

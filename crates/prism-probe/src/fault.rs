@@ -96,6 +96,16 @@ impl Fault {
     }
 }
 
+impl Stop {
+    /// Of a call that changes nothing: whether it was carried out is no question.
+    pub(crate) fn of_a_read(mut self) -> Self {
+        if let Self::Fault(fault) = &mut self {
+            fault.applied = None;
+        }
+        self
+    }
+}
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let details = match &error {
@@ -138,16 +148,28 @@ impl From<io::Error> for Stop {
 
 /// What to do next.
 fn hint(error: &Error) -> Option<&'static str> {
-    if let Error::Unreachable { .. } = error {
-        return Some("is the proxy running? name it with --endpoint or PRISM_ENDPOINT");
+    match error {
+        Error::Unreachable { .. } => {
+            return Some("is the proxy running? name it with --endpoint or PRISM_ENDPOINT");
+        }
+        Error::ConnectionLost { .. } => {
+            return Some("is that the proxy's data port? --endpoint or PRISM_ENDPOINT names it");
+        }
+        _ => {}
     }
     Some(match error.reason()? {
         Reason::AlreadyRegistered => "--replace takes it over",
         Reason::NotRegistered => "`prism-probe multicast enumerate` lists what is registered",
-        Reason::UnknownNamespace => "`prism-probe check` shows which namespaces there are",
-        Reason::NoRunner | Reason::NotReady => "`prism-probe check` shows what serves what",
-        Reason::InvalidCursor | Reason::Compacted => "begin again without --cursor",
-        Reason::DeadlineExceeded => "--deadline gives the call more time",
+        Reason::UnknownNamespace => {
+            "name it with --namespace or PRISM_NAMESPACE; `prism-probe check` shows which there are"
+        }
+        Reason::NoRunner | Reason::NotReady | Reason::BackendUnavailable => {
+            "`prism-probe check` shows what serves what"
+        }
+        Reason::InvalidCursor | Reason::Compacted | Reason::EpochChanged => "begin again without --cursor",
+        Reason::DeadlineExceeded => {
+            "--deadline gives the call more time; `prism-probe check` shows what is wrong"
+        }
         _ => return None,
     })
 }
@@ -186,6 +208,16 @@ mod tests {
             text.contains("retry after: 250 ms") && text.contains("may have been carried out"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_effect_of_a_read_is_no_question() {
+        let failure = Failure::new(Reason::RunnerLost, "gone").maybe_applied();
+        let Stop::Fault(fault) = Stop::from(Error::from(failure)).of_a_read() else {
+            panic!("a failure is a fault")
+        };
+        let text = fault.text(&Style::plain());
+        assert!(!text.contains("carried out"), "{text}");
     }
 
     #[test]

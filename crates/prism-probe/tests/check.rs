@@ -32,8 +32,8 @@ async fn admin(ready: bool) -> (SocketAddr, AbortOnDropHandle<()>) {
             ),
         }
     };
-    let namespaces = json!({"namespaces": [{"name": "presence", "runners": ["r-1"], "state": "serving"}]});
-    let runners = json!([{"instance": "r-1", "state": "running"}]);
+    let namespaces = json!({"generation": 1, "namespaces": [{"name": "presence", "serving": ["r-1"], "standing": "served"}]});
+    let runners = json!({"generation": 1, "runners": [{"instance_id": "r-1", "state": "running"}]});
     let router = Router::new()
         .route("/readyz", get(readiness))
         .route("/api/v1/namespaces", get(move || async { Json(namespaces) }))
@@ -77,10 +77,8 @@ async fn all_is_well() {
     for part in [
         "served, 2 identities",
         "ready",
-        "NAMESPACES (name)",
-        "presence",
-        "RUNNERS (instance)",
-        "r-1",
+        "NAMESPACE  STATE   SERVED BY\npresence   served  r-1\n",
+        "RUNNER  STATE\nr-1     running\n",
     ] {
         assert!(ran.stdout.contains(part), "`{part}` is not in\n{}", ran.stdout);
     }
@@ -92,7 +90,7 @@ async fn all_is_well() {
         states(&tree),
         [("endpoint", "ok"), ("namespace", "ok"), ("admin", "ok")]
     );
-    assert_eq!(tree["namespaces"]["namespaces"][0]["name"], "presence");
+    assert_eq!(tree["namespaces"][0]["name"], "presence");
     assert_eq!(tree["runners"][0]["state"], "running");
     let ran = run(against(&fake).args(["-o", "name", "check", "--admin", &address]))
         .await

@@ -316,6 +316,26 @@ bob       FAILED     RESOLVED  NO_SUBSCRIBER
 }
 
 #[tokio::test]
+async fn targets_that_the_answer_leaves_out_are_not_left_out_in_silence() {
+    let fake = fake().await;
+    fake.on_multicast(|_| {
+        let mut answer = answers::delivered(&["alice", "bob"]);
+        (answer.target_count, answer.delivered_count) = (5, 5);
+        ready(Ok(answer))
+    });
+    let line = ["publish", "--payload", "x"];
+    for format in ["table", "name"] {
+        let ran = multicast_as(&fake, format, &line).await.exits(0);
+        assert!(
+            ran.stderr.contains("3 of the targets are counted and not listed"),
+            "{}",
+            ran.stderr
+        );
+    }
+    assert_eq!(multicast_as(&fake, "json", &line).await.exits(0).stderr, "");
+}
+
+#[tokio::test]
 async fn a_payload_comes_from_the_line_a_file_or_stdin() {
     let fake = fake().await;
     let (asked, keep) = keeper::<pattern::MulticastRequest>();
@@ -472,6 +492,31 @@ async fn nobody_there_is_5_with_a_hint() {
     );
 }
 
+/// A port that takes no more connections, as behind a firewall that drops them.
+#[tokio::test]
+async fn endpoints_that_do_not_even_connect_cost_the_deadline_together() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let _listener = socket.listen(0).unwrap();
+    // Whoever comes after the first waits for room.
+    let _first = tokio::net::TcpStream::connect(address).await.unwrap();
+    let endpoints = format!("{address},{address},{address}");
+    let line = [
+        "--endpoint",
+        &endpoints,
+        "--deadline",
+        "400ms",
+        "multicast",
+        "get",
+        "a",
+    ];
+    let ran = run(program().args(line)).await.exits(5);
+    assert!(ran.stderr.contains("no answer within 400 ms"), "{}", ran.stderr);
+    let ran = run(program().args(["--endpoint", &endpoints, "--deadline", "400ms", "check"])).await;
+    assert!(ran.exits(5).stdout.contains("cannot be reached"));
+}
+
 #[tokio::test]
 async fn the_environment_counts_and_the_line_counts_more() {
     let fake = fake().await;
@@ -503,6 +548,41 @@ async fn the_environment_counts_and_the_line_counts_more() {
 }
 
 #[tokio::test]
+async fn what_goes_on_is_said_where_it_is_asked_for_and_nowhere_else() {
+    let fake = fake().await;
+    fake.on_get(|_| ready(Ok(answers::found("a"))));
+    let ran = multicast(&fake, &["get", "a"]).await.exits(0);
+    assert_eq!(ran.stderr, "");
+    let ran = multicast(&fake, &["get", "a", "-v"]).await.exits(0);
+    let call = fake.calls().pop().unwrap();
+    let trace = call.metadata("traceparent").unwrap().split('-').nth(1).unwrap();
+    let told: Vec<serde_json::Value> = ran
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let said = |message: &str| told.iter().find(|line| line["message"] == message).unwrap();
+    assert_eq!(said("calling")["trace_id"], trace);
+    assert_eq!(said("connected")["endpoint"], fake.endpoint());
+    assert_eq!(said("answered")["method"], "Get");
+}
+
+/// Nobody asks what a read may have changed.
+#[tokio::test]
+async fn a_failed_read_says_nothing_of_its_effect_and_a_failed_write_does() {
+    let fake = fake().await;
+    let lost = || tonic::Status::from(Failure::new(Reason::RunnerLost, "gone").maybe_applied());
+    fake.on_get(move |_| ready(Err(lost())));
+    fake.on_update(move |_| ready(Err(lost())));
+    let ran = multicast_as(&fake, "json", &["get", "a"]).await.exits(5);
+    assert!(ran.error().get("applied").is_none(), "{ran:?}");
+    let ran = multicast_as(&fake, "json", &["update", "a", "--patch", "{}"])
+        .await
+        .exits(5);
+    assert_eq!(ran.error()["applied"], "unknown");
+}
+
+#[tokio::test]
 async fn help_and_completions_need_nobody() {
     let ran = run(program().arg("--help")).await.exits(0);
     for part in [
@@ -514,11 +594,42 @@ async fn help_and_completions_need_nobody() {
     ] {
         assert!(ran.stdout.contains(part), "`{part}` is not in {}", ran.stdout);
     }
+    let ran = run(program().args(["multicast", "--help"])).await.exits(0);
+    assert!(ran.stdout.contains("Examples:"), "{}", ran.stdout);
     run(program().arg("--version")).await.exits(0);
     run(&mut program()).await.exits(2);
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let ran = run(program().args(["completions", shell])).await.exits(0);
         assert!(ran.stdout.contains("enumerate"), "{shell}");
+    }
+}
+
+/// As bash asks: the word so far, and the one before it.
+#[tokio::test]
+async fn bash_completes_commands_options_and_values() {
+    let script = run(program().args(["completions", "bash"])).await.exits(0).stdout;
+    for (line, expected) in [
+        (&["mu"][..], "multicast"),
+        (&["multicast", "en"], "enumerate"),
+        (&["multicast", "enumerate", "--so"], "--sort"),
+        (&["-o", "j"], "json"),
+        (&["-o", "json", "check", "--ad"], "--admin"),
+        (&["completions", "zs"], "zsh"),
+    ] {
+        let words = [&["prism-probe"], line].concat().join(" ");
+        let before = words.split(' ').nth(line.len() - 1).unwrap();
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({words}); COMP_CWORD={}; _prism__probe prism-probe {} {before}; echo \"${{COMPREPLY[*]}}\"",
+            line.len(),
+            line.last().unwrap(),
+        );
+        let mut bash = Command::new("bash");
+        let answer = bash.args(["-c", &ask]).output().await.unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&answer.stdout).trim(),
+            expected,
+            "{line:?}"
+        );
     }
 }
 

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use prism_core::exposition;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -95,7 +96,6 @@ fn describe_namespaces(table: &Table, text: &mut String) {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let connected = admin
         .snapshot()
         .runners
@@ -107,7 +107,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         .runners
         .set(i64::try_from(connected).unwrap_or(i64::MAX));
     match admin.metrics.encode() {
-        Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Ok(text) => ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

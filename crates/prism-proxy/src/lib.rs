@@ -20,6 +20,7 @@ pub mod forward;
 pub mod health;
 pub mod listen;
 pub mod metrics;
+mod patience;
 mod proxy;
 pub mod readiness;
 mod reload;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use prism_core::exposition::prometheus_text;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -241,7 +242,7 @@ impl Metrics {
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(prometheus_text(&text))
     }
 }
 
@@ -348,15 +349,15 @@ mod tests {
         assert_eq!(
             names,
             [
-                "prism_proxy_build",
+                "prism_proxy_build_info",
                 "prism_proxy_call_duration_seconds",
-                "prism_proxy_calls",
                 "prism_proxy_calls_in_flight",
-                "prism_proxy_config_reloads",
+                "prism_proxy_calls_total",
+                "prism_proxy_config_reloads_total",
                 "prism_proxy_connections",
                 "prism_proxy_namespace_targets",
-                "prism_proxy_retries",
-                "prism_proxy_runner_restarts",
+                "prism_proxy_retries_total",
+                "prism_proxy_runner_restarts_total",
                 "prism_proxy_runners_connected",
             ]
         );

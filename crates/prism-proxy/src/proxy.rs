@@ -1,6 +1,14 @@
 //! All of it together: three ports, the control plane, the data path, supervised runners.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hyper::body::Incoming;
 use prism_core::shutdown::{Phases, Report};
@@ -200,6 +208,10 @@ pub struct Proxy {
     following: Option<AbortOnDropHandle<()>>,
 }
 
+/// The phases of the end in which something may have to be cut off.
+const CALLS: &str = "calls finish";
+const RUNNERS: &str = "runners end";
+
 /// For supervised runners to end, once no call is under way any more.
 const RUNNERS_END: Duration = Duration::from_secs(10);
 /// For control streams and connections to runners to close.
@@ -238,7 +250,8 @@ impl Proxy {
 
     /// Ends in order: readiness fails and load balancers get time to notice; clients are turned away,
     /// streams are cut, calls under way finish; supervised runners end; the links to all runners close.
-    /// Each phase has a limit. Dropping the future ends everything at once.
+    /// Each phase has a limit. Where calls or runners had to be ended at theirs, the report says so.
+    /// Dropping the future ends everything at once.
     pub async fn shutdown(self) -> Report {
         let Timeouts {
             readiness_grace,
@@ -249,22 +262,28 @@ impl Proxy {
         self.readiness.draining();
         let (data, forward, lanes, control) = (&self.data, &self.forward, &self.lanes, &self.control);
         let supervisor = self.supervisor;
-        Phases::new()
+        let (calls_cut, runners_cut) = (AtomicBool::new(false), AtomicBool::new(false));
+        let mut report = Phases::new()
             .phase(
                 "load balancers notice",
                 readiness_grace + ADMIN_ENDS,
                 tokio::time::sleep(readiness_grace),
             )
-            .phase("calls finish", drain + ADMIN_ENDS, async {
+            .phase(CALLS, drain + ADMIN_ENDS, async {
                 // Turned away before streams are cut, so that they do not come back here.
                 let drained = data.drain(Instant::now() + drain);
                 let (clean, ()) = tokio::join!(drained, async { forward.cut_streams() });
-                if !clean {
-                    tracing::warn!(limit = ?drain, "calls were still under way and have been ended");
+                let calls = forward.under_way();
+                // What is left without a call is a client that does not hang up.
+                if !clean && calls > 0 {
+                    calls_cut.store(true, Ordering::Relaxed);
+                    tracing::warn!(limit = ?drain, calls, "calls are still under way and are ended");
                 }
+                data.end().await;
             })
-            .phase("runners end", RUNNERS_END + ADMIN_ENDS, async {
-                supervisor.stop(Instant::now() + RUNNERS_END).await;
+            .phase(RUNNERS, RUNNERS_END + ADMIN_ENDS, async {
+                let clean = supervisor.stop(Instant::now() + RUNNERS_END).await;
+                runners_cut.store(!clean, Ordering::Relaxed);
             })
             .phase("control streams close", LINKS_CLOSE, async {
                 control.shutdown(Instant::now() + LINKS_CLOSE / 2).await;
@@ -272,9 +291,14 @@ impl Proxy {
             .phase("connections to runners close", LINKS_CLOSE, lanes.close())
             .phase("the admin port closes", ADMIN_ENDS, async {
                 self.admin.drain(Instant::now() + ADMIN_ENDS / 2).await;
+                self.admin.end().await;
             })
             .run()
-            .await
+            .await;
+        let cut = [(CALLS, calls_cut), (RUNNERS, runners_cut)].into_iter();
+        let cut = cut.filter_map(|(phase, cut)| cut.into_inner().then_some(phase));
+        report.abandoned.extend(cut);
+        report
     }
 }
 

@@ -129,10 +129,6 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
             "limits.streams_per_connection",
             old.limits.streams_per_connection != new.limits.streams_per_connection,
         ),
-        (
-            "limits.header_size",
-            old.limits.header_size != new.limits.header_size,
-        ),
         ("timeouts.connect", old.timeouts.connect != new.timeouts.connect),
         ("timeouts.silence", old.timeouts.silence != new.timeouts.silence),
         (

@@ -18,6 +18,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::patience;
+
 /// What bounds the connections of a port.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -25,7 +27,8 @@ pub struct Settings {
     pub connections: usize,
     /// How many calls one may have under way.
     pub streams: u32,
-    /// How many bytes the headers of a request may have.
+    /// How many bytes the headers of a request may have. More are answered with 431, which says little to
+    /// a gRPC client: what serves the port should have a lower bound of its own.
     pub headers: u32,
     /// A client that says nothing for this long after it connected is disconnected.
     pub silence: Duration,
@@ -42,14 +45,19 @@ impl Default for Settings {
         Self {
             connections: 10_000,
             streams: 20_000,
-            headers: 32 << 10,
+            headers: 128 << 10,
             silence: Duration::from_secs(10),
             keep_alive: Duration::from_secs(20),
-            stream_window: 1 << 20,
-            connection_window: 4 << 20,
+            stream_window: 256 << 10,
+            // Has to have room for a moment in which all of a client's streams speak: see the test.
+            connection_window: 16 << 20,
         }
     }
 }
+
+/// How many calls of one client may be given up before they are looked at. More are taken for an attack,
+/// and end its connection. The library's own bound is that of a client with twenty calls under way.
+const MAX_GIVEN_UP: usize = 1_024;
 
 /// A port that is served until it is drained or dropped.
 #[derive(Debug)]
@@ -104,17 +112,23 @@ impl Port {
         self.address
     }
 
-    /// Closes the port, tells clients to go elsewhere, lets calls under way end until `deadline`, and
-    /// then ends what is left. `false` when something had to be ended. Dropping the future ends
-    /// everything at once.
+    /// Closes the port, tells clients to go elsewhere, and lets calls under way end until `deadline`.
+    /// `false` when something is left then: [`Self::end`] ends it. Dropping the future ends everything
+    /// at once.
     pub async fn drain(&self, deadline: Instant) -> bool {
         let ended = self.end.clone().drop_guard();
         self.drain.cancel();
         self.tasks.close();
         let clean = tokio::time::timeout_at(deadline, self.tasks.wait()).await.is_ok();
-        drop(ended);
-        self.tasks.wait().await;
+        ended.disarm();
         clean
+    }
+
+    /// Ends what is left, now.
+    pub async fn end(&self) {
+        self.end.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }
 
@@ -124,13 +138,14 @@ impl Drop for Port {
     }
 }
 
-/// Runs hyper's tasks where they can be waited for. Each ends with the connection that it belongs to.
+/// Runs hyper's tasks, one for each request, where they can be waited for. Each ends with the connection
+/// that it belongs to, or when its client loses interest in the answer.
 #[derive(Debug, Clone)]
 struct Tracked(TaskTracker);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tracked {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        self.0.spawn(patience::limited(future));
     }
 }
 
@@ -148,6 +163,7 @@ fn builder(settings: &Settings, tasks: TaskTracker) -> auto::Builder<Tracked> {
         .initial_connection_window_size(settings.connection_window)
         .max_concurrent_streams(settings.streams)
         .max_header_list_size(settings.headers)
+        .max_pending_accept_reset_streams(MAX_GIVEN_UP)
         .keep_alive_interval(settings.keep_alive)
         .keep_alive_timeout(settings.keep_alive)
         .auto_date_header(false);
@@ -280,5 +296,20 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The library ends a connection when it holds many small messages that have not been read: each
+    /// costs up to this much of a budget of half the connection's window.
+    const SMALL_MESSAGE: u32 = 256;
+
+    #[test]
+    fn all_streams_of_a_client_may_speak_at_once() {
+        let settings = Settings::default();
+        assert!(settings.streams * SMALL_MESSAGE <= settings.connection_window / 2);
     }
 }

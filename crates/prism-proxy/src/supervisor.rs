@@ -2,7 +2,10 @@
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 
-use prism_core::backoff::{Backoff, Policy};
+use prism_core::{
+    backoff::{Backoff, Policy},
+    shutdown::SUPERVISED,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
@@ -41,7 +44,8 @@ const MAX_LINE: u64 = 8 << 10;
 /// Starts runners and keeps them running. Dropping it kills them.
 #[derive(Debug)]
 pub struct Supervisor {
-    keepers: JoinSet<()>,
+    /// Each ends with whether its runner ended in order.
+    keepers: JoinSet<bool>,
     stop: CancellationToken,
     kill: CancellationToken,
 }
@@ -68,15 +72,22 @@ impl Supervisor {
         Self { keepers, stop, kill }
     }
 
-    /// Asks every runner to end, and kills those that have not by `deadline`. Dropping the future kills
-    /// them at once.
-    pub async fn stop(mut self, deadline: Instant) {
+    /// Asks every runner to end, and kills those that have not by `deadline`. `false` when one was killed
+    /// or says by its exit code that not all went well: 1 for errors, 2 for work that was cut off. Dropping
+    /// the future kills them at once.
+    pub async fn stop(mut self, deadline: Instant) -> bool {
         self.stop.cancel();
-        let ended = async { while self.keepers.join_next().await.is_some() {} };
-        if tokio::time::timeout_at(deadline, ended).await.is_err() {
-            self.kill.cancel();
-            while self.keepers.join_next().await.is_some() {}
+        let mut clean = true;
+        loop {
+            match tokio::time::timeout_at(deadline, self.keepers.join_next()).await {
+                Ok(Some(ended)) => clean &= ended.unwrap_or(false),
+                Ok(None) => return clean,
+                Err(_) => break,
+            }
         }
+        self.kill.cancel();
+        while self.keepers.join_next().await.is_some() {}
+        false
     }
 }
 
@@ -92,19 +103,20 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(self) {
+    async fn run(self) -> bool {
         let mut backoff = Backoff::new(self.settings.pauses);
         loop {
             let began = Instant::now();
-            match self.command().spawn() {
+            let clean = match self.command().spawn() {
                 Ok(child) => self.attend(child).await,
                 Err(error) => {
                     let program = self.command().as_std().get_program().display().to_string();
                     tracing::error!(runner = self.name, "`{program}` cannot be started: {error}");
+                    true
                 }
-            }
+            };
             if self.stop.is_cancelled() {
-                return;
+                return clean;
             }
             if began.elapsed() >= self.settings.settled {
                 backoff.reset();
@@ -121,7 +133,7 @@ impl Keeper {
                 .await
                 .is_none()
             {
-                return;
+                return true;
             }
             self.metrics.restarted(&self.runner.manifest.name);
         }
@@ -142,7 +154,8 @@ impl Keeper {
             .arg(&self.proxy_addr)
             .args(&self.runner.args)
             .envs(&self.runner.env)
-            .stdin(Stdio::null())
+            .env(SUPERVISED, "1")
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // A signal from a terminal is ours to handle: runners end after the calls that they serve.
@@ -151,11 +164,13 @@ impl Keeper {
         command
     }
 
-    /// Stays with a child until it has ended.
-    async fn attend(&self, mut child: Child) {
+    /// Stays with a child until it has ended; whether it ended in order.
+    async fn attend(&self, mut child: Child) -> bool {
         let pid = child.id();
         tracing::info!(runner = self.name, pid, "runner started");
         let (out, err) = (child.stdout.take(), child.stderr.take());
+        // Held for as long as we live, and closed by the system when we do not: a runner of ours then ends.
+        let _tether = child.stdin.take();
         let ended = async {
             tokio::select! {
                 ended = child.wait() => return ended,
@@ -181,8 +196,18 @@ impl Keeper {
             self.log(err, &gone),
         );
         match status {
-            Ok(status) => tracing::info!(runner = self.name, pid, %status, "runner ended"),
-            Err(error) => tracing::error!(runner = self.name, pid, %error, "runner was lost sight of"),
+            Ok(status) if status.success() => {
+                tracing::info!(runner = self.name, pid, %status, "runner ended");
+                true
+            }
+            Ok(status) => {
+                tracing::warn!(runner = self.name, pid, %status, "runner did not end in order");
+                false
+            }
+            Err(error) => {
+                tracing::error!(runner = self.name, pid, %error, "runner was lost sight of");
+                false
+            }
         }
     }
 

@@ -14,17 +14,6 @@ pub enum Applied {
     Unknown,
 }
 
-/// Whether trying again can help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// The same call will fail the same way.
-    Never,
-    /// After reading the current state again.
-    AfterRefresh,
-    /// After a pause; safe for mutations only when they were not applied.
-    AfterBackoff,
-}
-
 /// A failed slot call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -113,20 +102,6 @@ impl Error {
             // Damage is noticed when a reply is decoded, which may be after the write.
             Self::Unreadable { .. } => Applied::Unknown,
             _ => Applied::No,
-        }
-    }
-
-    /// Whether trying again can help.
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::AlreadyExists(_)
-            | Self::NotFound(_)
-            | Self::StaleGeneration { .. }
-            | Self::QuotaExceeded { .. }
-            | Self::Misconfigured { .. }
-            | Self::Unreadable { .. } => Retry::Never,
-            Self::Conflict { .. } | Self::EpochChanged { .. } | Self::Compacted { .. } => Retry::AfterRefresh,
-            Self::Unavailable { .. } | Self::Timeout { .. } => Retry::AfterBackoff,
         }
     }
 }

@@ -64,10 +64,12 @@ impl LeaseClock {
         self.effective(deadline, ttl) <= self.now
     }
 
-    /// When the lease ends, on the wall clock, if nothing interrupts.
+    /// When the lease ends on the wall clock, if nothing interrupts, or ended.
     pub fn expires_at(&self, deadline: u64, ttl: Ttl) -> Timestamp {
-        let left = self.effective(deadline, ttl).saturating_sub(self.now);
-        Timestamp(self.last_seen.0.saturating_add_unsigned(left))
+        let end = self.effective(deadline, ttl);
+        let (left, over) = (end.saturating_sub(self.now), self.now.saturating_sub(end));
+        let now = self.last_seen.0;
+        Timestamp(now.saturating_add_unsigned(left).saturating_sub_unsigned(over))
     }
 }
 
@@ -128,6 +130,22 @@ mod tests {
             serve(&mut clock, 1);
             assert!(clock.is_due(deadline, ttl(10_000)), "jump of {jump} ms");
         }
+    }
+
+    #[test]
+    fn the_end_is_told_on_the_wall_clock_before_and_after_it() {
+        let mut clock = clock();
+        let deadline = clock.deadline(ttl(10_000));
+        let end = Timestamp(clock.last_seen.0 + 10_000);
+        for served in [0, 9_999, 1, 5_000] {
+            serve(&mut clock, served);
+            assert_eq!(clock.expires_at(deadline, ttl(10_000)), end);
+        }
+        let never = ttl(u64::MAX);
+        assert_eq!(
+            clock.expires_at(clock.deadline(never), never),
+            Timestamp(i64::MAX)
+        );
     }
 
     #[test]

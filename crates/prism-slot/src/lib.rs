@@ -20,7 +20,7 @@ mod record;
 mod registry;
 
 pub use capability::{MessagingCapability, RegistryCapability, Scope};
-pub use error::{Applied, Error, Result, Retry};
+pub use error::{Applied, Error, Result};
 pub use listener::{GapReason, Listener, ListenerSink, Received, listener};
 pub use messaging::{DynMessaging, Kind, Message, Messaging, MulticastId, Outcome};
 pub use record::{

@@ -1,12 +1,16 @@
 //! The messaging slot: how a message travels to an identity.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use crate::{Identity, Listener, MessagingCapability, Result, Timestamp};
+use crate::{Applied, Error, Identity, Listener, MessagingCapability, Result, Scope, Timestamp};
+
+/// How long after the deadline of a publish its outcomes may still come. A slot that keeps to the
+/// deadline knows more about each target than whoever gives it up.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// Names one multicast. Shown as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,7 +99,8 @@ pub trait Messaging: Send + std::marker::Sync + 'static {
     /// - A target without a listener is [`Outcome::NoSubscriber`] (`publish_knows_who_listens`).
     /// - Messages to one identity that were accepted in order arrive in order
     ///   (`accepted_messages_keep_their_order`).
-    /// - [`Outcome::Unknown`] is reported no later than `deadline`.
+    /// - It returns by `deadline`; what is not known by then is [`Outcome::Unknown`]
+    ///   (`publish_ends_by_its_deadline`).
     ///
     /// Dropping the future abandons the outcomes, not necessarily the messages.
     fn publish_batch(
@@ -106,7 +111,7 @@ pub trait Messaging: Send + std::marker::Sync + 'static {
     ) -> impl Future<Output = Vec<Outcome>> + Send;
 
     /// Starts to listen for one identity. When it returns, a publish through any runner reaches the
-    /// listener.
+    /// listener (`a_listener_hears_from_the_start`).
     ///
     /// - A listener that does not keep up gets a [`Received::Gap`](crate::Received::Gap), delays nobody, and holds no more
     ///   than a bounded number of messages (`a_slow_listener_gets_a_gap`).
@@ -114,16 +119,19 @@ pub trait Messaging: Send + std::marker::Sync + 'static {
     fn listen(&self, identity: &Identity, deadline: Instant)
     -> impl Future<Output = Result<Listener>> + Send;
 
-    /// Whether the broker answers, by the cheapest round trip that proves it.
+    /// Whether the broker answers, by the cheapest round trip that proves it
+    /// (`closing_ends_listeners_and_calls`).
     fn probe(&self, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
 
-    /// Ends all listeners and releases connections.
+    /// Ends all listeners and releases connections. Afterwards nothing is sent, and other calls fail with
+    /// [`Error::Unavailable`](crate::Error::Unavailable) (`closing_ends_listeners_and_calls`).
     fn close(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// The object-safe twin of [`Messaging`], implemented for every one of them, and the place where its
 /// capability is enforced: a payload over the slot's size is not sent
-/// (`payloads_over_the_limit_are_not_sent`).
+/// (`payloads_over_the_limit_are_not_sent`), and every call to something outside this process ends at
+/// its deadline; what is then not known of a publish is [`Outcome::Unknown`].
 pub trait DynMessaging: Send + std::marker::Sync + 'static {
     /// See [`Messaging::capability`].
     fn capability(&self) -> &MessagingCapability;
@@ -158,18 +166,113 @@ impl<M: Messaging> DynMessaging for M {
             let refused = Outcome::NotSent(format!("the payload has {size} bytes, the slot takes {most}"));
             return Box::pin(std::future::ready(vec![refused; targets.len()]));
         }
-        Box::pin(Messaging::publish_batch(self, targets, message, deadline))
+        let publish = Messaging::publish_batch(self, targets, message, deadline);
+        if self.capability().scope == Scope::Process {
+            return Box::pin(publish);
+        }
+        Box::pin(async move {
+            let given_up = |_| {
+                let backend = Messaging::capability(self).backend;
+                let why = format!("{backend} did not answer before the deadline");
+                vec![Outcome::Unknown(why); targets.len()]
+            };
+            timeout_at(deadline + GRACE, publish)
+                .await
+                .unwrap_or_else(given_up)
+        })
     }
 
     fn listen<'a>(&'a self, identity: &'a Identity, deadline: Instant) -> BoxFuture<'a, Result<Listener>> {
-        Box::pin(Messaging::listen(self, identity, deadline))
+        Box::pin(bounded(
+            self,
+            deadline,
+            Messaging::listen(self, identity, deadline),
+        ))
     }
 
     fn probe(&self, deadline: Instant) -> BoxFuture<'_, Result<()>> {
-        Box::pin(Messaging::probe(self, deadline))
+        Box::pin(bounded(self, deadline, Messaging::probe(self, deadline)))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(Messaging::close(self))
+    }
+}
+
+/// Ends a call at its deadline. A slot inside this process never waits, so it is not timed.
+async fn bounded<T>(
+    slot: &impl Messaging,
+    deadline: Instant,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let capability = slot.capability();
+    if capability.scope == Scope::Process {
+        return call.await;
+    }
+    let late = Error::Timeout {
+        backend: capability.backend,
+        applied: Applied::No,
+    };
+    timeout_at(deadline, call).await.unwrap_or(Err(late))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capability::AcceptedBy;
+
+    /// A broker that takes everything and says nothing.
+    struct Mute;
+
+    impl Messaging for Mute {
+        fn capability(&self) -> &MessagingCapability {
+            const CAPABILITY: MessagingCapability = MessagingCapability {
+                backend: "mute",
+                interfaces: &[],
+                scope: Scope::Shared,
+                accepted_by: AcceptedBy::Broker,
+                max_payload: 1,
+            };
+            &CAPABILITY
+        }
+
+        async fn publish_batch(&self, _: &[Identity], _: Arc<Message>, _: Instant) -> Vec<Outcome> {
+            std::future::pending().await
+        }
+
+        async fn listen(&self, _: &Identity, _: Instant) -> Result<Listener> {
+            std::future::pending().await
+        }
+
+        async fn probe(&self, _: Instant) -> Result<()> {
+            std::future::pending().await
+        }
+
+        async fn close(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_never_answers_is_given_up() {
+        let (slot, deadline) = (
+            &Mute as &dyn DynMessaging,
+            Instant::now() + Duration::from_secs(1),
+        );
+        let identity = Identity::new("a").unwrap();
+        assert!(matches!(slot.probe(deadline).await, Err(Error::Timeout { .. })));
+        let listened = slot.listen(&identity, deadline).await;
+        assert!(matches!(listened, Err(Error::Timeout { .. })));
+        let message = Arc::new(Message {
+            multicast: MulticastId(1),
+            kind: Kind::Payload,
+            payload: Bytes::new(),
+            content_type: "".into(),
+            published_at: Timestamp(0),
+            headers: Vec::new(),
+        });
+        let targets = [identity.clone(), identity];
+        let outcomes = slot.publish_batch(&targets, message, deadline).await;
+        let unknown = Outcome::Unknown("mute did not answer before the deadline".to_owned());
+        assert_eq!(outcomes, [unknown.clone(), unknown]);
+        assert!(deadline.elapsed() <= GRACE, "{:?}", deadline.elapsed());
     }
 }

@@ -8,7 +8,6 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -162,11 +161,6 @@ impl Ttl {
     /// In milliseconds.
     pub fn as_millis(self) -> u64 {
         self.0.get()
-    }
-
-    /// As a duration.
-    pub fn as_duration(self) -> Duration {
-        Duration::from_millis(self.0.get())
     }
 }
 

@@ -189,12 +189,18 @@ pub struct Claim {
 
 /// A registry slot opened for one namespace.
 ///
-/// Every method is one atomic step as seen by every other one, for each item of a batch. In each step
-/// the slot first advances the namespace's lease clock ([`crate::lease`]), and treats a record whose
-/// lease is due as absent, giving it an `Expired` change at a revision of its own.
+/// Every method is one atomic step as seen by every other one, for each item of a batch
+/// (`concurrent_puts_are_steps`). In each step the slot first advances the namespace's lease clock
+/// ([`crate::lease`]), which gives leases another length after an interruption
+/// (`leases_survive_an_interruption`), and treats a record whose lease is due as absent, giving it an
+/// `Expired` change at a revision of its own.
+///
+/// A call that comes after its deadline changes nothing, unless the slot is within this process and never
+/// waits (`late_calls_change_nothing`).
 ///
 /// Where the capability's scope is shared, every opening sees one history
-/// (`openings_share_one_history`); where it says that writes outlive the runner, they do
+/// (`openings_share_one_history`), and those of other namespaces another one
+/// (`namespaces_have_their_own_history`); where it says that writes outlive the runner, they do
 /// (`records_outlive_the_runner`).
 ///
 /// A name in parentheses is the conformance case that proves the sentence before it.
@@ -204,7 +210,7 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
     /// What this slot can do. Constant over its life.
     fn capability(&self) -> &RegistryCapability;
 
-    /// Registers a batch; results in the order of the requests.
+    /// Registers a batch; results in the order of the requests (`register_answers_in_order`).
     ///
     /// - A new registration has the revision after the last one, and its generation is its position
     ///   (`register_assigns_dense_revisions`).
@@ -234,7 +240,8 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
     ///   (`put_replay_returns_the_first_result`).
     fn put(&self, call: Call, put: Put) -> impl Future<Output = Result<Arc<Record>>> + Send;
 
-    /// Extends leases by their own length from now; results in the order of the requests.
+    /// Extends leases by their own length from now; results in the order of the requests
+    /// (`renew_answers_in_order`).
     ///
     /// - Never creates: an absent or due identity is [`Error::NotFound`] (`renew_never_creates`).
     /// - Uses no revision and changes nothing but the lease (`renew_moves_only_the_lease`).
@@ -265,6 +272,7 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
     /// The changes after `from`, at most `limit`, after expiring what is due.
     ///
     /// - Dense, in order, each with its cause and after-image (`sync_returns_dense_history`).
+    /// - No more than `limit`, and [`Sync::more`] says whether anything was left (`sync_is_bounded`).
     /// - Includes the expiry of every lease that is due (`sync_expires_what_is_due`).
     /// - [`Error::Compacted`] when the feed does not reach back to `from` (`sync_says_compacted`).
     /// - [`Error::EpochChanged`] under another epoch (`calls_refuse_another_epoch`).
@@ -285,10 +293,12 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
         generation: Option<Position>,
     ) -> impl Future<Output = Result<Claim>> + Send;
 
-    /// Whether the backend answers, by the cheapest round trip that proves it.
+    /// Whether the backend answers, by the cheapest round trip that proves it
+    /// (`a_slot_answers_until_it_is_closed`).
     fn probe(&self, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
 
-    /// Releases connections. Calls after it fail with [`Error::Unavailable`].
+    /// Releases connections. Calls after it fail with [`Error::Unavailable`]
+    /// (`a_slot_answers_until_it_is_closed`).
     fn close(&self) -> impl Future<Output = ()> + Send;
 }
 

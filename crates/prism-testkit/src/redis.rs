@@ -27,14 +27,6 @@ impl Server<Redis> {
         Self::start_with(&[]).await
     }
 
-    /// Starts one that has every acknowledged write on disk.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start).
-    pub async fn start_persistent() -> anyhow::Result<Self> {
-        Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await
-    }
-
     /// Starts a replica of the server at `primary`.
     ///
     /// # Errors

@@ -97,16 +97,6 @@ impl<F: Flavour> Server<F> {
         self.child.as_ref().map(OwnedChild::pid)
     }
 
-    /// The directory that holds its data and its log.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// What it has logged since its last start.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
-    }
-
     /// Kills it without warning. Returns when it is gone.
     pub fn stop(&mut self) {
         self.child = None;
@@ -166,12 +156,13 @@ impl<F: Flavour> Server<F> {
         self.signal(Signal::CONT)
     }
 
-    /// Sends any signal. Does nothing while the server is stopped.
-    ///
-    /// # Errors
-    /// When the signal cannot be sent.
-    pub fn signal(&mut self, signal: Signal) -> io::Result<()> {
+    fn signal(&mut self, signal: Signal) -> io::Result<()> {
         self.child.as_mut().map_or(Ok(()), |child| child.signal(signal))
+    }
+
+    /// What it has logged since its last start.
+    fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     fn data(&self) -> PathBuf {

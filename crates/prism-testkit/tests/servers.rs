@@ -53,7 +53,8 @@ async fn redis_forgets_and_remembers_as_told() {
     assert_ne!(forgetful.pid(), pid);
     assert!(redis(&forgetful, "GET key").await.starts_with("$-1"));
 
-    let mut persistent = RedisServer::start_persistent().await.unwrap();
+    let on_disk = ["--appendonly", "yes", "--appendfsync", "always"];
+    let mut persistent = RedisServer::start_with(&on_disk).await.unwrap();
     assert!(redis(&persistent, "SET key value").await.starts_with("+OK"));
     persistent.restart().await.unwrap();
     assert!(redis(&persistent, "GET key").await.contains("value"));

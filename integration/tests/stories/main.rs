@@ -2,12 +2,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may end itself")]
 
+mod answers;
 mod architecture;
 mod bad_input;
 mod configuration;
 mod demo;
+mod documented;
 mod documents;
+mod draining;
 mod failures;
+mod freezing;
+mod isolation;
+mod operations;
+mod peers;
 mod plan;
+mod supervision;
+mod telemetry;
 mod tools;
 mod tracing;
+mod unanswered;
+mod validation;

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use prism_core::config::{Error, Path, optional_duration_seconds, optional_size, size};
+use prism_core::config::{Error, Path, format_duration, optional_duration_seconds, optional_size, size};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
+
+/// No call takes longer, whatever its caller allows: less than the data endpoint gives any call, so that
+/// it is this end that says what became of it.
+pub const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// `behavior`: limits, defaults and retries of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -142,9 +146,26 @@ impl Behavior {
                 format!("{default:?} is longer than `ttl_max`, which is {max:?}"),
             );
         }
-        let zero = [("ttl_default", self.ttl_default), ("ttl_max", self.ttl_max)];
-        if let Some((key, _)) = zero.iter().find(|(_, ttl)| ttl.is_some_and(|ttl| ttl.is_zero())) {
-            return fault(key, "a lease of zero is none, leave the key out".to_owned());
+        let leases = [("ttl_default", self.ttl_default), ("ttl_max", self.ttl_max)];
+        let shortest = Duration::from_millis(1);
+        if let Some((key, _)) = leases
+            .iter()
+            .find(|(_, ttl)| ttl.is_some_and(|ttl| ttl < shortest))
+        {
+            return fault(
+                key,
+                "a lease has at least `1ms`; for none, leave the key out".to_owned(),
+            );
+        }
+        if !(shortest..=MAX_CALL_TIMEOUT).contains(&self.call_timeout) {
+            let (given, most) = (
+                format_duration(self.call_timeout),
+                format_duration(MAX_CALL_TIMEOUT),
+            );
+            return fault(
+                "call_timeout",
+                format!("`{given}` is out of range, from `1ms` to `{most}` is possible"),
+            );
         }
         let bounds = [
             ("max_identities", self.max_identities, 1, u64::MAX),
@@ -153,7 +174,6 @@ impl Behavior {
             ("max_filter_depth", self.max_filter_depth as u64, 1, 64),
             ("max_clauses", self.max_clauses as u64, 1, 10_000),
             ("max_metadata_bytes", self.max_metadata_bytes as u64, 2, 16 << 20),
-            ("call_timeout", self.call_timeout.as_millis() as u64, 1, 3_600_000),
         ];
         for (key, value, least, most) in bounds {
             if !(least..=most).contains(&value) {
@@ -209,5 +229,5 @@ fn as_text<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<
 }
 
 fn as_text_always<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&prism_core::config::format_duration(*duration))
+    serializer.serialize_str(&format_duration(*duration))
 }

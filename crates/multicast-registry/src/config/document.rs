@@ -53,10 +53,14 @@ fn slot_schema(slot: &str) -> Value {
         .collect();
     let mut forms = vec![json!({ "type": "string", "enum": names })];
     forms.extend(of_slot.iter().map(|backend| {
-        let mut properties = backend.settings["properties"]
+        let mut settings = backend.settings["properties"]
             .as_object()
             .cloned()
             .unwrap_or_default();
+        for key in slot::behavior_keys(slot) {
+            settings.insert((*key).to_owned(), json!({}));
+        }
+        let mut properties = settings.clone();
         for spelling in ["backend", "driver", "type"] {
             properties.insert(spelling.to_owned(), json!({ "enum": backend.names }));
         }
@@ -64,10 +68,8 @@ fn slot_schema(slot: &str) -> Value {
             "interfaces".to_owned(),
             json!({ "type": "array", "items": { "type": "string" } }),
         );
-        properties.insert("config".to_owned(), backend.settings.clone());
-        for key in ["delivery", "ttl_default", "topic_prefix"] {
-            properties.insert(key.to_owned(), json!({}));
-        }
+        let config = json!({ "type": "object", "properties": settings, "additionalProperties": false });
+        properties.insert("config".to_owned(), config);
         json!({ "type": "object", "properties": properties, "additionalProperties": false })
     }));
     json!({ "anyOf": forms })

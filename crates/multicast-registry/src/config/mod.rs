@@ -17,7 +17,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-pub use behavior::{Behavior, ReadConsistency, StoreLoss};
+pub use behavior::{Behavior, MAX_CALL_TIMEOUT, ReadConsistency, StoreLoss};
 pub use document::{Backend, backend_schemas, manifest_schema, reference};
 pub use environment::from_environment;
 pub use file::{File, load};
@@ -96,6 +96,8 @@ impl Namespace {
         let written: Written = decode_value(tree)?;
         let at = |key: &str| Path::root().key(key);
         check_pattern(written.pattern.as_deref()).map_err(|message| Error::new(at("pattern"), message))?;
+        check_version(written.pattern_version.as_deref())
+            .map_err(|message| Error::new(at("pattern_version"), message))?;
         let name = written.name.as_deref().or(name).unwrap_or("default");
         check_name(name).map_err(|message| Error::new(at("name"), message))?;
         let (key, slots) = match (written.slots, written.backend_slots) {
@@ -132,7 +134,11 @@ impl Namespace {
             .behavior
             .check()
             .map_err(|error| error.within(&at("behavior")))?;
-        needs::apply(&mut namespace).map_err(|error| error.within(&at("needs")))?;
+        let sets = |key: &str| {
+            tree.get("behavior")
+                .is_some_and(|behavior| behavior.get(key).is_some())
+        };
+        needs::apply(&mut namespace, sets).map_err(|error| error.within(&at("needs")))?;
         Ok(namespace)
     }
 
@@ -170,6 +176,20 @@ fn check_pattern(pattern: Option<&str>) -> Result<(), String> {
             "this runner serves the pattern `{PATTERN}`, not `{other}`"
         )),
     }
+}
+
+/// `v1`, `1`, `1.2.0`: within a major version everything that was valid stays valid.
+fn check_version(version: Option<&str>) -> Result<(), String> {
+    let Some(version) = version.filter(|version| !version.is_empty()) else {
+        return Ok(());
+    };
+    let major = version.trim_start_matches('v').split('.').next();
+    if major != Some("1") {
+        return Err(format!(
+            "this runner serves version `v1` of the pattern, not `{version}`"
+        ));
+    }
+    Ok(())
 }
 
 /// A namespace travels in request metadata and metric labels, so its alphabet is small.

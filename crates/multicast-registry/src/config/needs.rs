@@ -16,7 +16,8 @@ pub struct Needs {
     /// typically slower.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<String>,
-    /// `eventual` makes stale reads the default, `strong` consistent ones.
+    /// `eventual` makes stale reads the default, `strong` consistent ones. Refused where
+    /// `behavior.consistency` says otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency: Option<String>,
     /// `ephemeral` asks for nothing. `persistent` asks that registrations outlive the backend's
@@ -30,7 +31,7 @@ pub struct Needs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exactly_once: Option<bool>,
     /// How many identities must fit, like `10000+ services`. Raises `max_identities` where that is
-    /// not set.
+    /// not set, and is refused where it is set to less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<String>,
     /// `single-region` asks for nothing. `multi-region` is refused in this version.
@@ -45,8 +46,9 @@ pub struct Needs {
 /// Typical time of one operation on a backend close by, in milliseconds.
 const TYPICAL_MS: [(&str, u64); 3] = [("memory", 1), ("redis", 5), ("nats", 5)];
 
-/// Checks every need and applies those that set a default.
-pub(super) fn apply(namespace: &mut Namespace) -> Result<(), Error> {
+/// Checks every need and applies those that set a default. `written` says whether the configuration sets
+/// a key of `behavior` itself, which a need then does not change but must agree with.
+pub(super) fn apply(namespace: &mut Namespace, written: impl Fn(&str) -> bool) -> Result<(), Error> {
     let needs = namespace.needs.clone();
     check("latency", needs.latency.as_deref(), |text| {
         latency(namespace, text)
@@ -55,7 +57,7 @@ pub(super) fn apply(namespace: &mut Namespace) -> Result<(), Error> {
         durability(namespace, text)
     })?;
     check("consistency", needs.consistency.as_deref(), |text| {
-        consistency(&mut namespace.behavior, text)
+        consistency(&mut namespace.behavior, text, written("consistency"))
     })?;
     check("audit", needs.audit.as_ref(), |asked| {
         no_slot_gives(*asked, "an audit log")
@@ -64,7 +66,7 @@ pub(super) fn apply(namespace: &mut Namespace) -> Result<(), Error> {
         no_slot_gives(*asked, "exactly-once delivery, which needs a durability slot")
     })?;
     check("scale", needs.scale.as_deref(), |text| {
-        scale(&mut namespace.behavior, text)
+        scale(&mut namespace.behavior, text, written("max_identities"))
     })?;
     check("region", needs.region.as_deref(), region)?;
     check("cloud", needs.cloud.as_deref(), cloud)
@@ -123,8 +125,8 @@ fn durability(namespace: &Namespace, text: &str) -> Result<(), String> {
     }
 }
 
-fn consistency(behavior: &mut Behavior, text: &str) -> Result<(), String> {
-    behavior.consistency = match text {
+fn consistency(behavior: &mut Behavior, text: &str, written: bool) -> Result<(), String> {
+    let asked = match text {
         "eventual" => ReadConsistency::Stale,
         "strong" => ReadConsistency::Consistent,
         other => {
@@ -133,10 +135,16 @@ fn consistency(behavior: &mut Behavior, text: &str) -> Result<(), String> {
             ));
         }
     };
+    if written && behavior.consistency != asked {
+        return Err(format!(
+            "`{text}` contradicts `behavior.consistency`, keep one of them"
+        ));
+    }
+    behavior.consistency = asked;
     Ok(())
 }
 
-fn scale(behavior: &mut Behavior, text: &str) -> Result<(), String> {
+fn scale(behavior: &mut Behavior, text: &str, written: bool) -> Result<(), String> {
     let digits: String = text
         .chars()
         .filter(|c| *c != '_')
@@ -145,9 +153,8 @@ fn scale(behavior: &mut Behavior, text: &str) -> Result<(), String> {
     let wanted: u64 = digits
         .parse()
         .map_err(|_| format!("`{text}` does not begin with a number of identities"))?;
-    let default = Behavior::default().max_identities;
-    if behavior.max_identities == default {
-        behavior.max_identities = wanted.max(default);
+    if !written {
+        behavior.max_identities = behavior.max_identities.max(wanted);
     }
     if behavior.max_identities < wanted {
         let limit = behavior.max_identities;

@@ -186,6 +186,9 @@ const PLANNED: [(&str, &[&str]); 2] = [
     ),
 ];
 
+/// Settings that have two names.
+const ALIASES: [(&str, &str); 2] = [("address", "addr"), ("servers", "url")];
+
 impl Declared {
     fn read(role: &'static str, tree: Option<&Value>, behavior: &mut FromSlots) -> Result<Self, Error> {
         let at = Path::root().key(role);
@@ -217,31 +220,22 @@ impl Declared {
         };
         let (backend_path, backend) = take_backend(&mut keys, &at)?;
         let mut take = |key: &str| keys.remove(key).map(|value| (at.clone().key(key), value));
-        let interfaces = take("interfaces")
-            .map(decode::<Vec<String>>)
-            .transpose()?
-            .unwrap_or_default();
-        if let Some(ttl) = take("ttl_default") {
-            let path = ttl.0.clone();
-            behavior.ttl_default = Some((path, decode::<Seconds>(ttl)?.0));
-        }
-        if let Some(prefix) = take("topic_prefix") {
-            let path = prefix.0.clone();
-            behavior.topic_prefix = Some((path, decode::<String>(prefix)?));
-        }
-        if let Some(delivery) = take("delivery") {
-            check_delivery(delivery)?;
-        }
+        let interfaces = take("interfaces").map(decode::<Vec<String>>).transpose()?;
         let nested = take("config").map(decode::<Map<String, Value>>).transpose()?;
+        behavior.take(role, &mut keys, &at)?;
         let (settings, settings_path) = match nested {
-            Some(settings) if keys.is_empty() => (settings, at.key("config")),
-            Some(_) => {
-                let stray = keys.keys().next().cloned().unwrap_or_default();
-                let message = format!("unknown key `{stray}`, a backend's settings belong into `config`");
-                return Err(Error::new(at.key(stray), message));
+            Some(mut settings) => {
+                if let Some(stray) = keys.keys().next() {
+                    let message = format!("unknown key `{stray}`, a backend's settings belong into `config`");
+                    return Err(Error::new(at.key(stray.clone()), message));
+                }
+                let at = at.key("config");
+                behavior.take(role, &mut settings, &at)?;
+                (settings, at)
             }
             None => (keys, at),
         };
+        let interfaces = interfaces.unwrap_or_default();
         Ok(Self {
             role,
             backend,
@@ -272,6 +266,27 @@ impl Declared {
     fn settings<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
         let tree = Value::Object(self.settings.clone());
         decode_value(&tree).map_err(|error| error.within(&self.settings_path))
+    }
+
+    /// An error at one of the settings, under the name that it was written with.
+    fn fault(&self, key: &str, message: impl Into<String>) -> Error {
+        let written = [key]
+            .into_iter()
+            .chain(
+                ALIASES
+                    .iter()
+                    .filter(|(name, _)| *name == key)
+                    .map(|(_, alias)| *alias),
+            )
+            .find(|name| self.settings.contains_key(*name));
+        Error::new(self.settings_path.clone().key(written.unwrap_or(key)), message)
+    }
+
+    fn check_positive(&self, key: &str, value: usize) -> Result<(), Error> {
+        if value == 0 {
+            return Err(self.fault(key, "`0` is out of range, at least `1` is possible"));
+        }
+        Ok(())
     }
 
     /// The error for a backend that no arm of the caller's match knows.
@@ -309,6 +324,43 @@ fn take_backend(keys: &mut Map<String, Value>, at: &Path) -> Result<(Path, Strin
         found = Some((path.clone(), decode((path, value))?));
     }
     found.ok_or_else(|| Error::new(at.clone(), "missing key `backend`"))
+}
+
+/// The keys of a slot that say how the namespace behaves, not where its data is.
+pub(super) fn behavior_keys(role: &str) -> &'static [&'static str] {
+    match role {
+        "registry" => &["ttl_default"],
+        _ => &["topic_prefix", "delivery"],
+    }
+}
+
+impl FromSlots {
+    /// Takes the keys of one slot that say how the namespace behaves, wherever among its settings they
+    /// stand.
+    fn take(&mut self, role: &str, keys: &mut Map<String, Value>, at: &Path) -> Result<(), Error> {
+        let mut take = |key: &str| keys.remove(key).map(|value| (at.clone().key(key), value));
+        if role == "registry" {
+            if let Some(ttl) = take("ttl_default") {
+                let seconds = (ttl.0.clone(), decode::<Seconds>(ttl)?.0);
+                once(&mut self.ttl_default, seconds)?;
+            }
+            return Ok(());
+        }
+        if let Some(prefix) = take("topic_prefix") {
+            let text = (prefix.0.clone(), decode::<String>(prefix)?);
+            once(&mut self.topic_prefix, text)?;
+        }
+        take("delivery").map_or(Ok(()), check_delivery)
+    }
+}
+
+fn once<T>(place: &mut Option<(Path, T)>, found: (Path, T)) -> Result<(), Error> {
+    if let Some((first, _)) = place {
+        let message = format!("already said at `{first}`, keep one");
+        return Err(Error::new(found.0, message));
+    }
+    *place = Some(found);
+    Ok(())
 }
 
 fn decode<T: serde::de::DeserializeOwned>((path, value): (Path, Value)) -> Result<T, Error> {
@@ -353,20 +405,41 @@ pub(super) const MESSAGING_BACKENDS: &[&str] = &[
 
 fn registry_slot(declared: &Declared) -> Result<RegistrySlot, Error> {
     match declared.backend.as_str() {
-        "memory" | "memstore" => declared.settings().map(RegistrySlot::Memory),
+        "memory" | "memstore" => {
+            let config: memory::RegistryConfig = declared.settings()?;
+            declared.check_positive("feed_max_changes", config.feed_max_changes)?;
+            declared.check_positive("feed_max_bytes", config.feed_max_bytes)?;
+            Ok(RegistrySlot::Memory(config))
+        }
         #[cfg(feature = "redis")]
-        "redis" => declared
-            .settings()
-            .map(|config| RegistrySlot::Redis(Box::new(config))),
+        "redis" => {
+            let config: prism_slot_redis::Config = declared.settings()?;
+            let valid = config.validate();
+            valid.map_err(|error| declared.fault(error.key, error.message))?;
+            Ok(RegistrySlot::Redis(Box::new(config)))
+        }
         _ => Err(declared.unknown(REGISTRY_BACKENDS)),
     }
 }
 
 fn messaging_slot(declared: &Declared) -> Result<MessagingSlot, Error> {
     match declared.backend.as_str() {
-        "memory" | "memstore" => declared.settings().map(MessagingSlot::Memory),
+        "memory" | "memstore" => {
+            let config: memory::MessagingConfig = declared.settings()?;
+            declared.check_positive("listener_queue", config.listener_queue)?;
+            Ok(MessagingSlot::Memory(config))
+        }
         #[cfg(feature = "nats")]
-        "nats" => nats(declared),
+        "nats" => {
+            let mut config: prism_slot_nats::Config = declared.settings()?;
+            // A broker that is only named is the local one, as a store that is only named is.
+            if config.servers.is_empty() {
+                config.servers = vec!["nats://localhost:4222".to_owned()];
+            }
+            let valid = config.validate();
+            valid.map_err(|error| declared.fault(error.key, error.message))?;
+            Ok(MessagingSlot::Nats(Box::new(config)))
+        }
         _ => Err(declared.unknown(MESSAGING_BACKENDS)),
     }
 }
@@ -417,14 +490,4 @@ fn with_alias(mut schema: Value, key: &str, alias: &str) -> Value {
         properties.insert(alias.to_owned(), property);
     }
     schema
-}
-
-/// A broker that is only named is the local one, as a store that is only named is.
-#[cfg(feature = "nats")]
-fn nats(declared: &Declared) -> Result<MessagingSlot, Error> {
-    let mut config: prism_slot_nats::Config = declared.settings()?;
-    if config.servers.is_empty() {
-        config.servers = vec!["nats://localhost:4222".to_owned()];
-    }
-    Ok(MessagingSlot::Nats(Box::new(config)))
 }

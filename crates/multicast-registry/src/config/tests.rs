@@ -32,6 +32,8 @@ fn the_specifications_configurations_load_or_say_what_is_missing() {
         ("readme-scalar", None),
         ("readme-kubernetes", None),
         ("rfc-long-schema", None),
+        ("wire-known-keys", None),
+        ("rfc-slots", Some("missing key `backend`")),
         ("rfc-iot-devices", Some("needs a durability slot")),
         (
             "rfc-microservices",
@@ -75,6 +77,7 @@ fn the_examples_load() {
 }
 
 /// `<file>: <message>`: the whole text that the operator reads, without the file's directory.
+#[cfg(all(feature = "redis", feature = "nats"))]
 #[test]
 fn mistakes_are_placed_and_explained() {
     let cases = [
@@ -127,6 +130,46 @@ fn mistakes_are_placed_and_explained() {
             "needs.yaml:7:10: needs.audit: no slot gives an audit log in this version",
         ),
         (
+            "slot-value",
+            "slot-value.yaml:7:18: slots.registry.config.pool_size: `pool_size` must be from `1` to `256`, not `0`",
+        ),
+        (
+            "slot-value-alias",
+            "slot-value-alias.yaml:7:12: slots.messaging.config.url: ",
+        ),
+        (
+            "slot-value-memory",
+            "slot-value-memory.yaml:6:21: slots.messaging.listener_queue: `0` is out of range, at least `1` is possible",
+        ),
+        (
+            "slot-says-twice",
+            "slot-says-twice.yaml:8:21: slots.messaging.config.topic_prefix: already said at `messaging.topic_prefix`, keep one",
+        ),
+        (
+            "slot-of-the-other",
+            "slot-of-the-other.yaml:3:29: backend_slots.registry.topic_prefix: unknown key `topic_prefix`",
+        ),
+        (
+            "needs-contradict",
+            "needs-contradict.yaml:6:16: needs.consistency: `eventual` contradicts `behavior.consistency`, keep one of them",
+        ),
+        (
+            "needs-scale",
+            "needs-scale.yaml:6:10: needs.scale: `behavior.max_identities` is `10000`, raise it to at least `20000`",
+        ),
+        (
+            "version",
+            "version.yaml:2:18: pattern_version: this runner serves version `v1` of the pattern, not `v2`",
+        ),
+        (
+            "lease-too-short",
+            "lease-too-short.yaml:3:26: behavior.ttl_default: a lease has at least `1ms`; for none, leave the key out",
+        ),
+        (
+            "call-too-long",
+            "call-too-long.yaml:3:27: behavior.call_timeout: `10m` is out of range, from `1ms` to `100s` is possible",
+        ),
+        (
             "schema-type",
             "schema-type.yaml:7:11: identity_schema.status: unknown type `sting`, expected one of",
         ),
@@ -138,7 +181,7 @@ fn mistakes_are_placed_and_explained() {
     for (name, expected) in cases {
         let message = outcome(&fixture(&format!("refused/{name}.yaml"))).expect_err(name);
         let message = message
-            .rsplit_once('/')
+            .split_once("refused/")
             .map_or(message.as_str(), |(_, rest)| rest);
         assert!(
             message.starts_with(expected),
@@ -200,6 +243,111 @@ fn a_slots_topic_prefix_wins_over_the_behaviours() {
         Namespace::read(None, &tree).unwrap().behavior.topic_prefix,
         "here"
     );
+}
+
+/// The same namespace in all the ways in which it can be written.
+#[cfg(all(feature = "redis", feature = "nats"))]
+#[test]
+fn every_spelling_means_the_same() {
+    let read = |tree: &serde_json::Value| {
+        let namespace = Namespace::read(Some("n"), tree).unwrap_or_else(|error| panic!("{tree}: {error}"));
+        let slots = (&namespace.slots.registry, &namespace.slots.messaging);
+        let prefix = &namespace.behavior.topic_prefix;
+        let registry = crate::slots::registry_identity(slots.0);
+        let messaging = crate::slots::messaging_identity(slots.1, prefix);
+        (registry, messaging, namespace.behavior)
+    };
+    let config = json!({ "ttl_default": 300, "topic_prefix": "iot.commands" });
+    let canonical = read(&json!({
+        "slots": {
+            "registry": { "backend": "redis", "config": { "address": "localhost:6379" } },
+            "messaging": { "backend": "nats", "config": { "servers": ["nats://localhost:4222"] } },
+        },
+        "behavior": config,
+    }));
+    let registries = [
+        json!({ "type": "redis", "host": "localhost", "port": 6379.0, "ttl_default": 300.0 }),
+        json!({ "type": "redis", "host": "localhost:6379", "ttl_default": "5m" }),
+        json!({ "driver": "redis", "addr": "localhost:6379", "ttl_default": 300 }),
+        json!({ "backend": "redis", "ttl_default": 300 }),
+        json!({ "backend": "redis", "config": { "addr": "localhost", "ttl_default": "300s" } }),
+    ];
+    let messagings = [
+        json!({ "type": "nats", "topic_prefix": "iot.commands." }),
+        json!({ "driver": "nats", "url": "nats://localhost:4222", "topic_prefix": "iot.commands" }),
+        json!({ "backend": "nats", "servers": ["nats://localhost:4222"], "topic_prefix": "iot.commands" }),
+        json!({ "backend": "nats", "config": { "delivery": "at-most-once", "topic_prefix": "iot.commands" } }),
+        json!({ "backend": "nats", "delivery": "at-most-once", "topic_prefix": "iot.commands", "config": {} }),
+    ];
+    for key in ["slots", "backend_slots"] {
+        for (registry, messaging) in registries.iter().zip(&messagings) {
+            let tree = json!({ key: { "registry": registry, "messaging": messaging } });
+            assert_eq!(read(&tree), canonical, "{tree}");
+        }
+    }
+    let scalars = json!({ "slots": { "registry": "redis", "messaging": "nats" }, "behavior": config });
+    assert_eq!(read(&scalars), canonical);
+    let file = json!({ "slots": { "registry": "redis", "messaging": "nats" } });
+    for (version, pattern) in [
+        ("v1", "multicast-registry"),
+        ("1.4.2", "multicast_registry"),
+        ("", "multicast-registry"),
+    ] {
+        let mut tree = file.clone();
+        tree["pattern_version"] = json!(version);
+        tree["pattern"] = json!(pattern);
+        assert!(Namespace::read(None, &tree).is_ok(), "{tree}");
+    }
+}
+
+/// What the manifest tells proxies about configurations knows every key that is read here.
+#[test]
+fn the_manifest_allows_the_keys_of_slots_wherever_they_are_read() {
+    let schema = super::manifest_schema();
+    for dialect in ["slots", "backend_slots"] {
+        for (slot, keys) in [
+            ("registry", vec!["ttl_default"]),
+            ("messaging", vec!["topic_prefix", "delivery"]),
+        ] {
+            let forms = schema["properties"][dialect]["properties"][slot]["anyOf"]
+                .as_array()
+                .unwrap();
+            for form in forms.iter().filter(|form| form["type"] == "object") {
+                for key in &keys {
+                    assert!(form["properties"][key].is_object(), "{slot}: {key}");
+                    assert!(
+                        form["properties"]["config"]["properties"][key].is_object(),
+                        "{slot}: {key}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_need_does_not_change_what_is_written() {
+    let read = |behavior: serde_json::Value, needs: serde_json::Value| {
+        let slots = json!({ "registry": "memory", "messaging": "memory" });
+        let tree = json!({ "slots": slots, "behavior": behavior, "needs": needs });
+        Namespace::read(None, &tree).map(|namespace| namespace.behavior)
+    };
+    let eventual = json!({ "consistency": "eventual" });
+    let strong = json!({ "consistency": "strong" });
+    let stale = crate::config::ReadConsistency::Stale;
+    assert_eq!(read(json!({}), eventual.clone()).unwrap().consistency, stale);
+    assert_eq!(
+        read(json!({ "consistency": "stale" }), eventual)
+            .unwrap()
+            .consistency,
+        stale
+    );
+    assert!(read(json!({ "consistency": "stale" }), strong).is_err());
+    let scale =
+        |behavior| read(behavior, json!({ "scale": "20000+ services" })).map(|found| found.max_identities);
+    assert_eq!(scale(json!({})).unwrap(), 20_000);
+    assert_eq!(scale(json!({ "max_identities": 50_000 })).unwrap(), 50_000);
+    assert!(scale(json!({ "max_identities": 10_000 })).is_err());
 }
 
 #[test]

@@ -3,13 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use prism_filter::{Compiled, Filter, SystemField};
-use prism_slot::{Call, Identity, Position, Timestamp};
+use prism_slot::{Call, Epoch, Error as SlotError, Identity, Position, Timestamp};
 use tokio::time::Instant;
 
 use super::{Config, Coordinator, Error};
 use crate::{
     config::{ReadConsistency, StoreLoss},
-    directory::{Cursor, Leases, Query, Selection, SortKey, Unavailable, bookmark, digest, leases_of},
+    directory::{
+        Cursor, InvalidCursor, Leases, Query, Row, Seal, Selection, SortKey, Unavailable, bookmark, digest,
+        leases_of,
+    },
 };
 
 /// How many identities a page holds unless the call says otherwise.
@@ -55,16 +58,60 @@ pub struct Page {
     pub position: Position,
     /// How long ago the view was known to be current, where the answer may be stale.
     pub age: Option<Duration>,
+    resume: Resume,
+}
+
+/// What it takes to go on after any row of a page.
+#[derive(Debug)]
+struct Resume {
+    config: Arc<Config>,
+    secret: (Epoch, [u8; 16]),
+    sort: Vec<SortKey>,
+    digest: [u8; 16],
 }
 
 impl Page {
     /// When the lease of one of the page's registrations ends.
-    pub fn expires_at(&self, row: &crate::directory::Row) -> Option<Timestamp> {
+    pub fn expires_at(&self, row: &Row) -> Option<Timestamp> {
         match &self.leases {
             Some(leases) => leases.get(&row.identity).copied().flatten(),
             None => row.expires_at,
         }
     }
+
+    /// Keeps only the first `count` registrations; [`Self::next`] then goes on after them.
+    pub fn truncate(&mut self, count: usize) {
+        if count < self.rows.len() {
+            self.rows.truncate(count);
+            self.go_on();
+        }
+    }
+
+    /// Sets `next` to go on after the last row.
+    fn go_on(&mut self) {
+        let Resume {
+            config,
+            secret: (epoch, secret),
+            sort,
+            digest,
+        } = &self.resume;
+        let seal = Seal {
+            namespace: &config.namespace,
+            epoch: *epoch,
+            secret: *secret,
+        };
+        let after = |row| Cursor::new(self.position, *digest, self.total, bookmark(row, sort));
+        self.next = self.rows.iter().last().map(|row| after(row).seal(&seal));
+    }
+}
+
+/// How fresh the view was made for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// As fresh as was asked for; the slot answers.
+    Current,
+    /// As it was: the call wants no more, or the slot does not answer and that may do.
+    Stale,
 }
 
 impl Coordinator {
@@ -80,10 +127,10 @@ impl Coordinator {
         let filter = compile(&config, request.filter.as_ref())?;
         self.shared.directory.ready(deadline).await?;
         let digest = query_digest(request.filter.as_ref(), &request.sort);
-        let cursor = self.open_cursor(request.cursor.as_deref(), digest)?;
+        let cursor = self.open_cursor(&config, &request, digest)?;
 
         let consistency = request.consistency.unwrap_or(config.behavior.consistency);
-        let stale = self
+        let mut freshness = self
             .freshen(
                 &config,
                 consistency,
@@ -92,9 +139,8 @@ impl Coordinator {
                 deadline,
             )
             .await?;
-        let age = stale.then(|| self.shared.directory.age());
-        let call = self.call(deadline).await?;
-        let leases = self.filter_leases(filter.as_deref(), call).await?;
+        let filter_leases = self.filter_leases(filter.as_deref(), freshness, deadline).await;
+        let filter_leases = tolerate(&config, filter_leases, &mut freshness)?;
         let query = Query {
             filter: filter.as_deref(),
             sort: &request.sort,
@@ -102,7 +148,7 @@ impl Coordinator {
             offset: if cursor.is_some() { 0 } else { request.offset },
             limit,
             total: cursor.as_ref().map(|cursor| cursor.total),
-            leases: leases.as_ref(),
+            leases: filter_leases.as_ref(),
         };
         let (position, found, leased) = self.shared.directory.read(|view| {
             let head = view.head();
@@ -113,28 +159,34 @@ impl Coordinator {
                 (at, view.select(at.revision, &query), leased)
             })
         })?;
-        let last = found.rows.iter().last().filter(|_| found.more);
-        let next = last.map(|row| {
-            let after = bookmark(row, &request.sort);
-            Cursor::new(position, digest, found.total, after).seal(&self.shared.directory.secret())
-        });
-        let leases = if stale || !leased {
-            None
+        let leases = if leased {
+            self.page_leases(&found.rows, freshness, deadline).await
         } else {
-            self.page_leases(&found.rows, call).await?
+            Ok(None)
         };
-        self.shared.metrics.enumerated(started.elapsed());
-        Ok(Page {
+        let leases = tolerate(&config, leases, &mut freshness)?;
+        let mut page = Page {
             rows: found.rows,
             leases,
             total: found.total,
-            next,
+            next: None,
             position,
-            age,
-        })
+            age: (freshness == Freshness::Stale).then(|| self.shared.directory.age()),
+            resume: Resume {
+                config,
+                secret: self.shared.directory.secret(),
+                sort: request.sort,
+                digest,
+            },
+        };
+        if found.more {
+            page.go_on();
+        }
+        self.shared.metrics.enumerated(started.elapsed());
+        Ok(page)
     }
 
-    /// Brings the view to where the call wants it; whether the answer may be stale.
+    /// Brings the view to where the call wants it.
     pub(super) async fn freshen(
         &self,
         config: &Config,
@@ -142,60 +194,81 @@ impl Coordinator {
         min_position: Option<Position>,
         cursor: Option<&Cursor>,
         deadline: Instant,
-    ) -> Result<bool, Error> {
+    ) -> Result<Freshness, Error> {
         let directory = &self.shared.directory;
         directory.ready(deadline).await?;
         let wanted = cursor.map(Cursor::position).or(min_position);
         let reached = |head: Position| {
             wanted.is_none_or(|wanted| wanted.epoch == head.epoch && wanted.revision <= head.revision)
         };
+        let stale = consistency == ReadConsistency::Stale;
+        let mut lost = None;
         // A cursor names its revision, and nothing newer would change the answer.
-        let satisfied =
-            reached(directory.head()) && (consistency == ReadConsistency::Stale || cursor.is_some());
-        let mut stale = consistency == ReadConsistency::Stale && cursor.is_none();
-        if !satisfied {
-            match directory.make_current(deadline).await {
+        if !reached(directory.head()) || !(stale || cursor.is_some()) {
+            match directory.make_current(patience(config, deadline)).await {
                 Ok(()) => {}
-                Err(Unavailable::Store(_)) if config.behavior.on_store_loss == StoreLoss::Stale => {
-                    stale = true
-                }
+                Err(Unavailable::Store(error)) if may_be_stale(config, &error) => lost = Some(error),
                 Err(unavailable) => return Err(unavailable.into()),
             }
         }
         let head = directory.head();
-        match wanted {
-            Some(wanted) if wanted.epoch != head.epoch => Err(Error::OtherEpoch { current: head.epoch }),
+        match (wanted, lost) {
+            (Some(wanted), _) if wanted.epoch != head.epoch => Err(Error::OtherEpoch { current: head.epoch }),
+            // It may well have been written; the slot that would know does not answer.
+            (Some(wanted), Some(error)) if wanted.revision > head.revision => Err(error.into()),
             // The slot itself has not come so far: it cannot by waiting a little.
-            Some(wanted) if wanted.revision > head.revision => Err(Error::InvalidArgument {
-                field: "min_position",
-                message: format!(
+            (Some(wanted), None) if wanted.revision > head.revision => Err(Error::argument(
+                "min_position",
+                format!(
                     "revision {} has not been written yet, the head is {head}",
                     wanted.revision.0
                 ),
-            }),
-            _ => Ok(stale),
+            )),
+            (_, None) if !stale => Ok(Freshness::Current),
+            _ => Ok(Freshness::Stale),
         }
     }
 
-    fn open_cursor(&self, text: Option<&str>, digest: [u8; 16]) -> Result<Option<Cursor>, Error> {
-        let Some(text) = text.filter(|text| !text.is_empty()) else {
+    fn open_cursor(
+        &self,
+        config: &Config,
+        request: &Enumerate,
+        digest: [u8; 16],
+    ) -> Result<Option<Cursor>, Error> {
+        let Some(text) = request.cursor.as_deref().filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
-        let secret = self.shared.directory.secret();
-        let opened = Cursor::open(text, &secret, digest);
-        opened
-            .map(Some)
-            .map_err(|error| Error::InvalidCursor(error.to_string()))
+        let (epoch, secret) = self.shared.directory.secret();
+        let seal = Seal {
+            namespace: &config.namespace,
+            epoch,
+            secret,
+        };
+        let cursor = Cursor::open(text, &seal, digest).map_err(|error| match error {
+            InvalidCursor::OtherEpoch => Error::OtherEpoch { current: epoch },
+            error => Error::InvalidCursor(error.to_string()),
+        })?;
+        let at = cursor.position();
+        match request.min_position {
+            Some(wanted) if wanted.epoch != at.epoch => Err(Error::OtherEpoch { current: epoch }),
+            Some(wanted) if wanted.revision > at.revision => {
+                let message = format!("the cursor's pages are as of {at}, start again without it");
+                Err(Error::argument("min_position", message))
+            }
+            _ => Ok(Some(cursor)),
+        }
     }
 
     /// The leases that a filter on `$expires_at` compares with. Renewals do not pass through the
-    /// change feed, so the slot is asked about every identity that has one.
+    /// change feed, so the slot is asked about every identity that has one; a stale answer compares
+    /// with what was last written.
     pub(super) async fn filter_leases(
         &self,
         filter: Option<&Compiled>,
-        call: Call,
+        freshness: Freshness,
+        deadline: Instant,
     ) -> Result<Option<Leases>, Error> {
-        if !filter.is_some_and(Compiled::uses_expires_at) {
+        if freshness == Freshness::Stale || !filter.is_some_and(Compiled::uses_expires_at) {
             return Ok(None);
         }
         let leased: Vec<Identity> = self.shared.directory.read(|view| {
@@ -208,20 +281,65 @@ impl Coordinator {
                 .map(|row| row.identity.clone())
                 .collect()
         });
-        Ok(Some(leases_of(&*self.registry(), call, leased).await?))
+        self.leases(leased, deadline).await
     }
 
     /// The leases that a page shows.
-    async fn page_leases(&self, rows: &Selection, call: Call) -> Result<Option<Leases>, Error> {
-        let leased = rows
-            .iter()
-            .filter(|row| row.ttl.is_some())
-            .map(|row| row.identity.clone());
-        let leased: Vec<Identity> = leased.collect();
+    async fn page_leases(
+        &self,
+        rows: &Selection,
+        freshness: Freshness,
+        deadline: Instant,
+    ) -> Result<Option<Leases>, Error> {
+        if freshness == Freshness::Stale {
+            return Ok(None);
+        }
+        let leased = rows.iter().filter(|row| row.ttl.is_some());
+        self.leases(leased.map(|row| row.identity.clone()).collect(), deadline)
+            .await
+    }
+
+    async fn leases(&self, leased: Vec<Identity>, deadline: Instant) -> Result<Option<Leases>, Error> {
         if leased.is_empty() {
             return Ok(None);
         }
+        let call = Call {
+            epoch: Some(self.epoch()),
+            deadline: patience(&self.config(), deadline),
+        };
         Ok(Some(leases_of(&*self.registry(), call, leased).await?))
+    }
+}
+
+/// Whether a read may go on without the slot that failed like this.
+fn may_be_stale(config: &Config, error: &SlotError) -> bool {
+    let silent = matches!(error, SlotError::Unavailable { .. } | SlotError::Timeout { .. });
+    silent && config.behavior.on_store_loss == StoreLoss::Stale
+}
+
+/// Goes on without what the slot did not tell, where that may be stale.
+pub(super) fn tolerate<T>(
+    config: &Config,
+    told: Result<Option<T>, Error>,
+    freshness: &mut Freshness,
+) -> Result<Option<T>, Error> {
+    match told {
+        Err(Error::Unavailable(Unavailable::Store(error))) if may_be_stale(config, &error) => {
+            *freshness = Freshness::Stale;
+            Ok(None)
+        }
+        told => told,
+    }
+}
+
+/// How long to wait for the slot: whoever would take a stale answer needs time left to get it.
+fn patience(config: &Config, deadline: Instant) -> Instant {
+    match config.behavior.on_store_loss {
+        StoreLoss::Fail => deadline,
+        StoreLoss::Stale => {
+            let now = Instant::now();
+            now + deadline.saturating_duration_since(now) / 2
+        }
     }
 }
 
@@ -232,38 +350,43 @@ pub(super) fn compile(config: &Config, filter: Option<&Filter>) -> Result<Option
 }
 
 fn check(request: &Enumerate) -> Result<usize, Error> {
-    let invalid = |field, message: String| Err(Error::InvalidArgument { field, message });
-    if request.limit > MAX_LIMIT {
-        return invalid(
+    let bounds = [
+        (
             "pagination.limit",
-            format!("a page holds at most {MAX_LIMIT}, not {}", request.limit),
-        );
-    }
-    if request.offset > MAX_OFFSET {
-        let message = format!(
-            "at most {MAX_OFFSET} matches are skipped, not {}; use the cursor",
-            request.offset
-        );
-        return invalid("pagination.offset", message);
-    }
-    if request.sort.len() > MAX_SORT_KEYS {
-        return invalid(
+            "a page holds at most",
+            request.limit,
+            MAX_LIMIT,
+        ),
+        (
+            "pagination.offset",
+            "the matches to skip, instead of which the cursor goes on, are at most",
+            request.offset,
+            MAX_OFFSET,
+        ),
+        (
             "sort_by",
-            format!("at most {MAX_SORT_KEYS} keys sort, not {}", request.sort.len()),
-        );
+            "the keys to sort by are at most",
+            request.sort.len(),
+            MAX_SORT_KEYS,
+        ),
+    ];
+    for (field, most, asked, limit) in bounds {
+        if asked > limit {
+            return Err(Error::over_limit(
+                field,
+                format!("{most} {limit}, not {asked}"),
+                limit,
+            ));
+        }
     }
-    if request
-        .sort
-        .iter()
-        .any(|key| key.path.system() == Some(SystemField::ExpiresAt))
-    {
-        let message = "`$expires_at` moves without a write and cannot be sorted by".to_owned();
-        return invalid("sort_by", message);
+    let moving = |key: &SortKey| key.path.system() == Some(SystemField::ExpiresAt);
+    if request.sort.iter().any(moving) {
+        let message = "`$expires_at` moves without a write and cannot be sorted by";
+        return Err(Error::argument("sort_by", message));
     }
-    Ok(if request.limit == 0 {
-        DEFAULT_LIMIT
-    } else {
-        request.limit
+    Ok(match request.limit {
+        0 => DEFAULT_LIMIT,
+        limit => limit,
     })
 }
 

@@ -35,8 +35,8 @@ pub enum Error {
     InvalidTtl {
         /// What is wrong and what is possible.
         message: String,
-        /// The namespace's longest lease, if it has one.
-        max: Option<Duration>,
+        /// The longest lease that is possible.
+        max: Duration,
     },
     /// The cursor was not issued for this call.
     #[error("{0}")]
@@ -48,6 +48,8 @@ pub enum Error {
         field: &'static str,
         /// What is wrong and what is possible.
         message: String,
+        /// The most that is possible, where that is a number.
+        limit: Option<usize>,
     },
     /// The payload is too large.
     #[error("the payload has {size} bytes, the namespace takes {limit}")]
@@ -83,6 +85,26 @@ pub enum Error {
     /// The namespace is being taken down.
     #[error("the namespace is being drained here, try again: another runner may serve it")]
     Draining,
+}
+
+impl Error {
+    pub(crate) fn argument(field: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self::InvalidArgument {
+            field,
+            message,
+            limit: None,
+        }
+    }
+
+    pub(crate) fn over_limit(field: &'static str, message: String, limit: usize) -> Self {
+        let limit = Some(limit);
+        Self::InvalidArgument {
+            field,
+            message,
+            limit,
+        }
+    }
 }
 
 impl From<Unavailable> for Error {

@@ -46,13 +46,13 @@ mod tests;
 pub use enumerate::{Enumerate, Page};
 pub use error::Error;
 pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
-pub use registrations::{Held, Register, Update};
+pub use registrations::{Held, Register, Update, Updated};
 pub use sessions::{Closed, Session, SessionEvent};
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Ttl};
+use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Epoch, Ttl};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -257,5 +257,9 @@ impl Coordinator {
         self.open_for_calls()?;
         let epoch = Some(self.shared.directory.ready(deadline).await?);
         Ok(Call { epoch, deadline })
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.shared.directory.head().epoch
     }
 }

@@ -8,7 +8,10 @@ use prism_filter::Filter;
 use prism_slot::{Identity, Kind, Message, MulticastId, Outcome, Position, Timestamp};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Config, Coordinator, Error, enumerate::compile};
+use super::{
+    Config, Coordinator, Error,
+    enumerate::{compile, tolerate},
+};
 use crate::config::ReadConsistency;
 
 /// How many targets are handed to the messaging slot at a time.
@@ -215,9 +218,9 @@ impl Coordinator {
     ) -> Result<(Position, Vec<Identity>), Error> {
         let filter = compile(config, request.filter.as_ref())?;
         let consistency = request.consistency.unwrap_or(ReadConsistency::Consistent);
-        self.freshen(config, consistency, None, None, deadline).await?;
-        let call = self.call(deadline).await?;
-        let leases = self.filter_leases(filter.as_deref(), call).await?;
+        let mut freshness = self.freshen(config, consistency, None, None, deadline).await?;
+        let leases = self.filter_leases(filter.as_deref(), freshness, deadline).await;
+        let leases = tolerate(config, leases, &mut freshness)?;
         Ok(self.shared.directory.read(|view| {
             let head = view.head();
             let rows = view.matching(head.revision, filter.as_deref(), leases.as_ref());
@@ -233,10 +236,9 @@ impl Coordinator {
         message: &Arc<Message>,
         deadline: Instant,
     ) -> Vec<Outcome> {
-        let messaging = self.messaging();
         let mut outcomes = Vec::with_capacity(targets.len());
         for window in targets.chunks(WINDOW) {
-            outcomes.extend(messaging.publish_batch(window, message.clone(), deadline).await);
+            outcomes.extend(self.publish(window, message, deadline).await);
         }
         let mut backoff = None;
         for attempt in 1..=config.behavior.retry_attempts {
@@ -256,11 +258,24 @@ impl Coordinator {
             }
             tracing::warn!(targets = unsent.len(), attempt, multicast = %message.multicast, "sending again");
             let again: Vec<Identity> = unsent.iter().map(|&at| targets[at].clone()).collect();
-            let retried = messaging.publish_batch(&again, message.clone(), deadline).await;
+            let retried = self.publish(&again, message, deadline).await;
             for (at, outcome) in unsent.into_iter().zip(retried) {
                 outcomes[at] = outcome;
             }
         }
+        outcomes
+    }
+
+    /// Publishes to as many targets as the slot is handed at a time; an outcome for each.
+    async fn publish(&self, targets: &[Identity], message: &Arc<Message>, deadline: Instant) -> Vec<Outcome> {
+        if Instant::now() >= deadline {
+            let why = "the deadline passed before its turn came".to_owned();
+            return vec![Outcome::NotSent(why); targets.len()];
+        }
+        let messaging = self.messaging();
+        let mut outcomes = messaging.publish_batch(targets, message.clone(), deadline).await;
+        let unsaid = || Outcome::Unknown("the messaging slot said nothing of it".to_owned());
+        outcomes.resize_with(targets.len(), unsaid);
         outcomes
     }
 }

@@ -13,7 +13,10 @@ use prism_slot::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Config, Coordinator, Error};
-use crate::directory::Unavailable;
+use crate::{
+    directory::{Unavailable, stored_document},
+    schema::Occasion,
+};
 
 /// The longest lease that can be asked for, about a hundred years.
 const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -79,6 +82,23 @@ pub struct Update {
     pub if_revision: Option<Revision>,
 }
 
+/// A record after a change of metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Updated {
+    /// As it is now.
+    pub record: Arc<Record>,
+    /// Where it was written.
+    pub position: Position,
+}
+
+impl std::ops::Deref for Updated {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.record
+    }
+}
+
 impl Coordinator {
     /// Registers an identity.
     ///
@@ -88,7 +108,7 @@ impl Coordinator {
     pub async fn register(&self, request: Register, deadline: Instant) -> Result<Held, Error> {
         let config = self.config();
         let ttl = granted_ttl(&config, request.ttl)?;
-        let metadata = self.stored_form(&config, &request.identity, request.metadata)?;
+        let metadata = stored_form(&config, &request.identity, request.metadata, Occasion::Registered)?;
         let slot_request = prism_slot::Register {
             identity: request.identity,
             metadata,
@@ -128,6 +148,7 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<Vec<Result<Renewed, Error>>, Error> {
         let call = self.call(deadline).await?;
+        let count = batch.len();
         let mut results = self.registry().renew(call, batch.clone()).await;
         let other_epoch = results.iter().find_map(|result| match result {
             Err(SlotError::EpochChanged { current }) => Some(*current),
@@ -138,6 +159,7 @@ impl Coordinator {
             let call = self.call_in(epoch, deadline).await?;
             results = self.registry().renew(call, batch).await;
         }
+        results.resize_with(count, || Err(missing_result()));
         Ok(results
             .into_iter()
             .map(|result| result.map_err(Error::from))
@@ -148,31 +170,51 @@ impl Coordinator {
     ///
     /// # Errors
     /// As [`Self::register`], and `NotFound`, `StaleGeneration`, `Conflict`.
-    pub async fn update(&self, request: Update, deadline: Instant) -> Result<Arc<Record>, Error> {
+    pub async fn update(&self, request: Update, deadline: Instant) -> Result<Updated, Error> {
         let config = self.config();
+        let mut backoff = None;
         loop {
-            let read = self.get(request.identity.clone(), deadline).await?;
-            let record = read
-                .record
-                .ok_or_else(|| SlotError::NotFound(request.identity.clone()))?;
-            check_fence(&request, &record)?;
-            let before = Document::from_json(&record.metadata)?;
-            let patched = merge_patch(&before, &request.patch)?;
-            let after = self.stored_form(&config, &request.identity, patched)?;
-            let put = Put {
-                identity: request.identity.clone(),
-                metadata: after,
-                if_revision: record.revision,
-                generation: Some(record.generation),
-                request: RequestId::next(),
-            };
+            let put = self.patched(&config, &request, deadline).await?;
             match self.put(put, deadline).await {
                 // Somebody else was faster; unless the caller named a revision, that is no conflict.
                 Err(Error::Unavailable(Unavailable::Store(SlotError::Conflict { .. })))
-                    if request.if_revision.is_none() && Instant::now() < deadline => {}
+                    if request.if_revision.is_none() =>
+                {
+                    let pause = backoff.get_or_insert_with(|| Backoff::new(CONTENDED)).pause();
+                    if timeout_at(deadline, sleep(pause)).await.is_err() {
+                        return Err(Error::DeadlineExceeded);
+                    }
+                }
                 outcome => return outcome,
             }
         }
+    }
+
+    /// The write that an update amounts to now.
+    async fn patched(&self, config: &Config, request: &Update, deadline: Instant) -> Result<Put, Error> {
+        let read = self.get(request.identity.clone(), deadline).await?;
+        let record = read
+            .record
+            .ok_or_else(|| SlotError::NotFound(request.identity.clone()))?;
+        check_fence(request, &record)?;
+        let before = self.stored_document(&record)?;
+        let after = merge_patch(&before, &request.patch)?;
+        Ok(Put {
+            identity: request.identity.clone(),
+            metadata: stored_form(config, &request.identity, after, Occasion::Updated)?,
+            if_revision: record.revision,
+            generation: Some(record.generation),
+            request: RequestId::next(),
+        })
+    }
+
+    /// The metadata of a record that the slot returned.
+    ///
+    /// # Errors
+    /// What is stored is no metadata, which is no fault of the caller's.
+    pub fn stored_document(&self, record: &Record) -> Result<Document, Error> {
+        let backend = self.registry().capability().backend;
+        Ok(stored_document(record, backend)?)
     }
 
     /// Reads one registration from the slot.
@@ -216,44 +258,32 @@ impl Coordinator {
     }
 
     /// Writes under a revision, which makes a repeated attempt after a lost reply safe: it returns the
-    /// first result, or conflicts.
-    async fn put(&self, put: Put, deadline: Instant) -> Result<Arc<Record>, Error> {
+    /// first result, or fails, and then the first attempt may still have been applied.
+    async fn put(&self, put: Put, deadline: Instant) -> Result<Updated, Error> {
         let attempt = || {
             self.retrying(deadline, |slot, call| {
                 let put = put.clone();
-                async move { slot.put(call, put).await }
+                async move {
+                    let record = slot.put(call, put).await?;
+                    let epoch = call.epoch.unwrap_or(record.generation.epoch);
+                    let revision = record.revision;
+                    let position = Position { epoch, revision };
+                    Ok(Updated { record, position })
+                }
             })
         };
         match attempt().await {
             Err(Error::Unavailable(Unavailable::Store(error)))
                 if error.applied() == Applied::Unknown && Instant::now() < deadline =>
             {
-                attempt().await.map_err(|second| match second {
-                    // The first attempt may have been applied and overwritten since.
-                    Error::Unavailable(Unavailable::Store(SlotError::Conflict { .. })) => error.into(),
-                    other => other,
-                })
+                attempt().await.map_err(|_| error.into())
             }
             outcome => outcome,
         }
     }
 
-    /// Checks metadata and gives it the form in which it is stored.
-    fn stored_form(&self, config: &Config, identity: &Identity, metadata: Document) -> Result<Bytes, Error> {
-        let metadata = match &config.schema {
-            Some(schema) => schema.complete(identity.as_str(), metadata, Timestamp::now().0)?,
-            None => metadata,
-        };
-        let text = metadata.to_json();
-        let (size, limit) = (text.len(), config.behavior.max_metadata_bytes);
-        if size > limit {
-            return Err(Error::MetadataTooLarge { size, limit });
-        }
-        Ok(text.into())
-    }
-
     /// Calls the slot, again where it says that nothing happened and another try may help.
-    async fn retrying<T, F>(
+    pub(super) async fn retrying<T, F>(
         &self,
         deadline: Instant,
         send: impl Fn(Arc<dyn DynRegistryStore>, Call) -> F,
@@ -263,14 +293,15 @@ impl Coordinator {
     {
         let mut call = self.call(deadline).await?;
         let mut backoff = None;
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             let error = match send(self.registry(), call).await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
             match error {
                 // Nothing was applied, and waiting for the new view ends with the deadline.
-                SlotError::EpochChanged { current } if Instant::now() < deadline => {
+                SlotError::EpochChanged { current } if attempt < ATTEMPTS => {
                     call = self.call_in(current, deadline).await?;
                 }
                 SlotError::Unavailable {
@@ -284,8 +315,8 @@ impl Coordinator {
                 }
                 error => return Err(error.into()),
             }
+            attempt += 1;
         }
-        Err(Error::DeadlineExceeded)
     }
 
     /// What a call carries once the view has reached another epoch.
@@ -300,6 +331,31 @@ const RETRY: Policy = Policy {
     cap: Duration::from_millis(500),
 };
 
+/// Pauses between updates of one record that get into each other's way. One of them always succeeds.
+const CONTENDED: Policy = Policy {
+    base: Duration::from_millis(1),
+    cap: Duration::from_millis(50),
+};
+
+/// Checks metadata and gives it the form in which it is stored.
+fn stored_form(
+    config: &Config,
+    identity: &Identity,
+    metadata: Document,
+    occasion: Occasion,
+) -> Result<Bytes, Error> {
+    let metadata = match &config.schema {
+        Some(schema) => schema.complete(identity.as_str(), metadata, Timestamp::now().0, occasion)?,
+        None => metadata,
+    };
+    let text = metadata.to_json();
+    let (size, limit) = (text.len(), config.behavior.max_metadata_bytes);
+    if size > limit {
+        return Err(Error::MetadataTooLarge { size, limit });
+    }
+    Ok(text.into())
+}
+
 fn missing_result() -> SlotError {
     SlotError::Unreadable {
         backend: "slot",
@@ -310,34 +366,28 @@ fn missing_result() -> SlotError {
 /// The lease to grant, by what was asked for and what the namespace allows.
 fn granted_ttl(config: &Config, asked: Option<Duration>) -> Result<Option<Ttl>, Error> {
     let max = config.behavior.ttl_max;
-    let invalid = |message: String| Err(Error::InvalidTtl { message, max });
-    let Some(asked) = asked else {
-        return match (config.default_ttl(), max) {
-            (None, Some(max)) => invalid(format!(
-                "the namespace requires a lease and has no default, ask for one of at most {max:?}"
-            )),
-            (default, _) => Ok(default),
-        };
-    };
-    match max {
-        Some(max) if asked.is_zero() => {
-            return invalid(format!(
-                "the namespace requires a lease, ask for one of at most {max:?}"
-            ));
-        }
-        Some(max) if asked > max => {
-            return invalid(format!(
-                "a lease of {asked:?} is longer than the namespace's maximum of {max:?}"
-            ));
-        }
-        _ if asked > MAX_TTL => {
-            return invalid(format!(
-                "a lease of {asked:?} is out of range, at most {MAX_TTL:?} is possible"
-            ));
-        }
-        _ => {}
+    let invalid = |message: String, max: Duration| Err(Error::InvalidTtl { message, max });
+    match (asked, max) {
+        (None, Some(max)) if config.default_ttl().is_none() => invalid(
+            format!("the namespace requires a lease and has no default, ask for one of at most {max:?}"),
+            max,
+        ),
+        (None, _) => Ok(config.default_ttl()),
+        (Some(Duration::ZERO), Some(max)) => invalid(
+            format!("the namespace requires a lease, ask for one of at most {max:?}"),
+            max,
+        ),
+        (Some(asked), Some(max)) if asked > max => invalid(
+            format!("a lease of {asked:?} is longer than the namespace's maximum of {max:?}"),
+            max,
+        ),
+        (Some(asked), _) if asked > MAX_TTL => invalid(
+            format!("a lease of {asked:?} is out of range, at most {MAX_TTL:?} is possible"),
+            MAX_TTL,
+        ),
+        // Rounded up: the shortest lease must not become none.
+        (Some(asked), _) => Ok(Ttl::from_millis(asked.as_nanos().div_ceil(1_000_000) as u64)),
     }
-    Ok(Ttl::from_millis(asked.as_millis() as u64))
 }
 
 fn check_fence(request: &Update, record: &Record) -> Result<(), SlotError> {

@@ -10,8 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 use prism_slot::{
-    Cause, Change, Claim, DynMessaging, GapReason, Identity, Kind, Listener, Message, MulticastId, Outcome,
-    Position, Received, Timestamp,
+    Cause, Change, Claim, DynMessaging, Epoch, GapReason, Identity, Kind, Listener, Message, MulticastId,
+    Outcome, Position, Received, Revision, Timestamp,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -127,17 +127,15 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<Session, Error> {
         let identity = identity.try_into().map_err(Into::into)?;
-        let call = self.call(deadline).await?;
-        // Listening comes first: what is accepted after the claim must find it. Entering comes before
-        // the claim as well, so that a removal right after the claim finds the entry.
+        self.call(deadline).await?;
+        // Listening comes first: what is accepted after the claim must find it.
         let messaging = self.messaging();
         let listener = messaging.listen(&identity, deadline).await?;
         let (entry, end) = self.shared.sessions.enter(identity.clone());
-        let claim = self
-            .registry()
-            .claim_session(call, identity.clone(), generation)
-            .await?;
-        self.shared.sessions.claimed(&entry, claim);
+        let claimed = self.claim(&identity, generation, deadline).await?;
+        self.shared.sessions.claimed(&entry, claimed, self.epoch());
+        self.end_if_gone(&entry, claimed);
+        let claim = claimed.claim;
         self.announce(&identity, claim, deadline).await;
         if self.shared.closing.is_cancelled() {
             return Err(Error::Draining);
@@ -151,6 +149,40 @@ impl Coordinator {
             entry,
             _messaging: Kept(messaging),
         })
+    }
+
+    async fn claim(
+        &self,
+        identity: &Identity,
+        generation: Option<Position>,
+        deadline: Instant,
+    ) -> Result<Claimed, Error> {
+        self.retrying(deadline, |slot, call| {
+            let identity = identity.clone();
+            async move {
+                let claim = slot.claim_session(call, identity, generation).await?;
+                Ok(Claimed {
+                    epoch: call.epoch,
+                    claim,
+                })
+            }
+        })
+        .await
+    }
+
+    /// Ends a session whose registration went away between the claim and its being noted: the view may
+    /// have followed past that already, and will not say it again.
+    fn end_if_gone(&self, entry: &Entry, claimed: Claimed) {
+        let reason = self.shared.directory.read(|view| {
+            let current = view.get(entry.identity.as_str()).map(|row| row.generation);
+            claimed.is_gone(view.head(), current).then_some(match current {
+                Some(_) => Closed::Replaced,
+                None => Closed::Unregistered,
+            })
+        });
+        if let Some(reason) = reason {
+            self.shared.sessions.end(entry, reason);
+        }
     }
 
     /// Tells the identity's other sessions, wherever they are, that a newer one took over.
@@ -189,10 +221,32 @@ pub(super) struct Sessions {
 struct Open {
     number: u64,
     /// Set once claimed.
-    claim: Option<Claim>,
-    /// A registration that was removed before the claim returned.
-    removed: Option<(Position, Closed)>,
+    claimed: Option<Claimed>,
     end: watch::Sender<Option<Closed>>,
+}
+
+/// A claim, and the epoch that it was made in. The registration may be of an earlier one, where its
+/// record outlived the change.
+#[derive(Debug, Clone, Copy)]
+struct Claimed {
+    epoch: Option<Epoch>,
+    claim: Claim,
+}
+
+impl Claimed {
+    /// Whether the registration is known to be gone by a view that stands at `head` and holds the
+    /// generation `current` of the identity. One that has not followed up to the registration yet
+    /// knows nothing of it.
+    fn is_gone(&self, head: Position, current: Option<Position>) -> bool {
+        let generation = self.claim.generation;
+        let knows = self.epoch != Some(head.epoch) || generation.revision <= head.revision;
+        knows && current != Some(generation)
+    }
+
+    /// Orders claims while `epoch` is the current one: whoever claimed before it comes first.
+    fn order(&self, epoch: Epoch) -> (bool, u64) {
+        (self.epoch == Some(epoch), self.claim.session_seq)
+    }
 }
 
 /// A session's place among the open ones, given up when dropped.
@@ -246,8 +300,7 @@ impl Sessions {
         let (end, ended) = watch::channel(None);
         let session = Open {
             number,
-            claim: None,
-            removed: None,
+            claimed: None,
             end,
         };
         self.open
@@ -266,41 +319,40 @@ impl Sessions {
         )
     }
 
-    fn claimed(&self, entry: &Entry, claim: Claim) {
+    /// Notes a claim. Of the sessions with one, the newest stays, in whatever order they are noted.
+    fn claimed(&self, entry: &Entry, claimed: Claimed, epoch: Epoch) {
         let mut open = self.open.lock();
-        for session in open.get_mut(&entry.identity).into_iter().flatten() {
-            if session.number == entry.number {
-                session.claim = Some(claim);
-                if let Some((generation, reason)) = session.removed
-                    && generation == claim.generation
-                {
-                    session.end.send_replace(Some(reason));
-                }
-            } else if session
-                .claim
-                .is_some_and(|other| other.session_seq < claim.session_seq)
-            {
+        let Some(sessions) = open.get_mut(&entry.identity) else {
+            return;
+        };
+        if let Some(session) = sessions.iter_mut().find(|session| session.number == entry.number) {
+            session.claimed = Some(claimed);
+        }
+        let order = |session: &Open| session.claimed.map(|claimed| claimed.order(epoch));
+        let newest = sessions.iter().filter_map(order).max();
+        for session in sessions.iter().filter(|session| order(session).is_some()) {
+            if order(session) < newest {
                 session.end.send_replace(Some(Closed::Superseded));
             }
         }
     }
 
-    /// A registration is gone; its sessions end.
-    fn gone(
-        &self,
-        identity: &Identity,
-        is_gone: impl Fn(Position) -> bool,
-        generation: Position,
-        reason: Closed,
-    ) {
-        let mut open = self.open.lock();
-        for session in open.get_mut(identity).into_iter().flatten() {
-            match session.claim {
-                Some(claim) if is_gone(claim.generation) => {
-                    session.end.send_replace(Some(reason));
-                }
-                Some(_) => {}
-                None => session.removed = Some((generation, reason)),
+    fn end(&self, entry: &Entry, reason: Closed) {
+        let open = self.open.lock();
+        let sessions = open.get(&entry.identity).into_iter().flatten();
+        for session in sessions.filter(|session| session.number == entry.number) {
+            session.end.send_replace(Some(reason));
+        }
+    }
+
+    /// At a revision a registration went away; sessions of it, and of those before it, end. One that
+    /// was made later may have sessions already, if this view is behind.
+    fn gone(&self, identity: &Identity, at: Revision, reason: Closed) {
+        let open = self.open.lock();
+        for session in open.get(identity).into_iter().flatten() {
+            let before = |claimed: Claimed| claimed.claim.generation.revision < at;
+            if session.claimed.is_some_and(before) {
+                session.end.send_replace(Some(reason));
             }
         }
     }
@@ -311,28 +363,17 @@ pub(super) struct Following(pub(super) Arc<Sessions>);
 
 impl Observer for Following {
     fn changed(&self, change: &Change) {
-        let (identity, generation) = (&change.record.identity, change.record.generation);
-        let sessions = &self.0;
+        let (identity, sessions) = (&change.record.identity, &self.0);
         match change.cause {
             Cause::Registered | Cause::Updated => {}
-            Cause::Replaced => sessions.gone(
-                identity,
-                |other| other != generation,
-                generation,
-                Closed::Replaced,
-            ),
+            Cause::Replaced => sessions.gone(identity, change.revision, Closed::Replaced),
             Cause::Unregistered | Cause::Evicted => {
-                sessions.gone(
-                    identity,
-                    |other| other == generation,
-                    generation,
-                    Closed::Unregistered,
-                );
+                sessions.gone(identity, change.revision, Closed::Unregistered);
             }
             Cause::Expired => {
                 tracing::debug!(namespace = sessions.namespace, %identity, "expired");
                 sessions.metrics.expired();
-                sessions.gone(identity, |other| other == generation, generation, Closed::Expired);
+                sessions.gone(identity, change.revision, Closed::Expired);
             }
         }
         sessions.metrics.registrations_changed(match change.cause {
@@ -342,14 +383,14 @@ impl Observer for Following {
         });
     }
 
-    fn rebuilt(&self, generation_of: &dyn Fn(&Identity) -> Option<Position>, count: usize) {
+    fn rebuilt(&self, head: Position, generation_of: &dyn Fn(&Identity) -> Option<Position>, count: usize) {
         self.0.metrics.registrations(count);
         for (identity, sessions) in self.0.open.lock().iter() {
             let current = generation_of(identity);
             for session in sessions {
                 if session
-                    .claim
-                    .is_some_and(|claim| Some(claim.generation) != current)
+                    .claimed
+                    .is_some_and(|claimed| claimed.is_gone(head, current))
                 {
                     session.end.send_replace(Some(Closed::Unregistered));
                 }

@@ -13,7 +13,8 @@ use parking_lot::{Mutex, RwLock};
 use prism_core::backoff::{Backoff, Policy};
 use prism_filter::Document;
 use prism_slot::{
-    Call, Change, DynRegistryStore, Epoch, Error, Identity, Position, Record, Revision, Scan, Timestamp,
+    Applied, Call, Change, DynRegistryStore, Epoch, Error, Identity, Position, Record, Revision, Scan,
+    Timestamp,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -46,9 +47,9 @@ const REBUILD: Policy = Policy {
 pub trait Observer: Send + Sync + 'static {
     /// A change was applied.
     fn changed(&self, change: &Change);
-    /// The view was built anew and holds `count` registrations; whatever it does not hold is gone.
-    /// `generation_of` looks up the registration of an identity.
-    fn rebuilt(&self, generation_of: &dyn Fn(&Identity) -> Option<Position>, count: usize);
+    /// The view was built anew, stands at `head` and holds `count` registrations; whatever was there by
+    /// then and is not held is gone. `generation_of` looks up the registration of an identity.
+    fn rebuilt(&self, head: Position, generation_of: &dyn Fn(&Identity) -> Option<Position>, count: usize);
 }
 
 /// Why a view cannot answer.
@@ -178,9 +179,10 @@ impl Directory {
         self.len() == 0
     }
 
-    /// What authenticates this epoch's cursors.
-    pub(crate) fn secret(&self) -> [u8; 16] {
-        *self.shared.secret.lock()
+    /// The epoch, and what authenticates its cursors.
+    pub(crate) fn secret(&self) -> (Epoch, [u8; 16]) {
+        // Both change together, under the view's lock.
+        self.read(|view| (view.head().epoch, *self.shared.secret.lock()))
     }
 
     /// Asks the view something. Readers share the lock; whoever applies changes waits for them.
@@ -226,11 +228,8 @@ impl Directory {
         self.ready(deadline).await?;
         let shared = &*self.shared;
         let came = shared.begun.load(Ordering::Acquire);
-        let Ok(_fetching) = timeout_at(deadline, shared.fetching.lock()).await else {
-            return Err(Unavailable::Store(Error::Timeout {
-                backend: shared.store.read().capability().backend,
-                applied: prism_slot::Applied::No,
-            }));
+        let Ok(fetching) = timeout_at(deadline, shared.fetching.lock()).await else {
+            return Err(self.too_late().into());
         };
         if shared.completed.load(Ordering::Acquire) > came {
             return Ok(());
@@ -242,14 +241,24 @@ impl Directory {
         {
             return Err(error.clone().into());
         }
-        match self.fetch(deadline).await {
-            Ok(()) => Ok(()),
-            Err(error) if self.must_rebuild(&error) => {
-                drop(_fetching);
+        // Whoever waits for the same fetch has its own patience; this caller's ends with the caller.
+        let patience = deadline.max(Instant::now() + BACKGROUND_TIMEOUT);
+        match timeout_at(deadline, self.fetch(patience)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if self.must_rebuild(&error) => {
+                drop(fetching);
                 // Building reads the slot's head after this call began.
                 self.ready(deadline).await.map(drop)
             }
-            Err(error) => Err(error.into()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(self.too_late().into()),
+        }
+    }
+
+    fn too_late(&self) -> Error {
+        Error::Timeout {
+            backend: self.store().capability().backend,
+            applied: Applied::No,
         }
     }
 
@@ -316,10 +325,16 @@ impl Directory {
                 deadline,
             };
             let sync = store.sync(call, head.revision, SYNC_LIMIT).await?;
+            check_dense(head.revision, &sync.changes)?;
             self.apply(sync.changes)?;
             if !sync.more {
                 return Ok(());
             }
+            if Instant::now() >= deadline {
+                return Err(self.too_late());
+            }
+            // However much there is to follow, others get their turn.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -331,7 +346,7 @@ impl Directory {
         let documents = changes
             .iter()
             .map(|change| match View::needs_document(change.cause) {
-                true => document(&change.record, store.capability().backend),
+                true => stored_document(&change.record, store.capability().backend),
                 false => Ok(Document::empty()),
             });
         let documents = documents.collect::<Result<Vec<_>, _>>()?;
@@ -390,16 +405,15 @@ impl Directory {
         scanned.catch_up(&*store).await?;
         let backend = store.capability().backend;
         let records = scanned.records.values();
-        let documents = records.map(|record| Ok((&**record, document(record, backend)?)));
+        let documents = records.map(|record| Ok((&**record, stored_document(record, backend)?)));
         let documents = documents.collect::<Result<Vec<_>, Error>>()?;
 
         let mut view = self.shared.view.write();
         let horizon = view.horizon();
         *view = View::new(scanned.head, horizon, documents);
         let generation_of = |identity: &Identity| view.get(identity.as_str()).map(|row| row.generation);
-        self.shared
-            .observer
-            .rebuilt(&generation_of, scanned.records.len());
+        let count = scanned.records.len();
+        self.shared.observer.rebuilt(scanned.head, &generation_of, count);
         *self.shared.secret.lock() = scanned.secret;
         drop(view);
         self.shared.completed.store(number, Ordering::Release);
@@ -456,6 +470,7 @@ impl Scanned {
         loop {
             let call = background(Some(self.head.epoch));
             let sync = store.sync(call, self.head.revision, SYNC_LIMIT).await?;
+            check_dense(self.head.revision, &sync.changes)?;
             for change in sync.changes {
                 self.head.revision = change.revision;
                 self.apply(&change);
@@ -483,7 +498,20 @@ impl Scanned {
     }
 }
 
-fn document(record: &Record, backend: &'static str) -> Result<Document, Error> {
+/// A view that missed a change would be wrong for ever, so it starts over instead.
+fn check_dense(from: Revision, changes: &[Change]) -> Result<(), Error> {
+    let mut last = from;
+    for change in changes {
+        if change.revision != last.next() {
+            return Err(Error::Compacted { up_to: last.next() });
+        }
+        last = change.revision;
+    }
+    Ok(())
+}
+
+/// The metadata of a record that a slot returned.
+pub(crate) fn stored_document(record: &Record, backend: &'static str) -> Result<Document, Error> {
     Document::from_json(&record.metadata).map_err(|error| {
         let message = format!("the metadata of `{}` is damaged: {error}", record.identity);
         Error::Unreadable { backend, message }

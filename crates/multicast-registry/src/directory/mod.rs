@@ -19,6 +19,6 @@ pub use query::SortKey;
 pub use rows::{Row, Selection};
 pub use view::Horizon;
 
-pub(crate) use cursor::{Cursor, digest};
-pub(crate) use follow::leases_of;
+pub(crate) use cursor::{Cursor, InvalidCursor, Seal, digest};
+pub(crate) use follow::{leases_of, stored_document};
 pub(crate) use query::{Leases, Query, bookmark};

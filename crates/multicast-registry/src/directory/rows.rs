@@ -272,6 +272,11 @@ impl Selection {
         self.ids.is_empty()
     }
 
+    /// Gives up all rows but the first `count`.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        self.ids.truncate(count);
+    }
+
     /// The rows in the order of the answer.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Row> {
         self.ids.iter().map(|&id| {

@@ -4,28 +4,33 @@ mod health;
 mod manifest;
 mod namespace;
 
+#[cfg(test)]
+mod tests;
+
 pub use manifest::manifest;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures::future::join_all;
+use parking_lot::Mutex;
 use prism_core::{
     config::{Error as ConfigError, Segment},
     lifecycle::{Drained, Health, Scope as WireScope},
     telemetry::TraceLayer,
 };
 use prism_plugin_sdk::{Description, Initialize, Initialized, Interface, Plugin, Refusal};
-use prism_proto::pattern::multicast_registry_pattern_server::MulticastRegistryPatternServer;
 use prism_slot::Scope;
 use serde_json::Value;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::{
     config::{Namespace, PATTERN},
+    coordinator::Coordinator,
     metrics::Metrics,
     namespaces::Namespaces,
-    service::{MAX_REQUEST_BYTES, Service},
+    service::Service,
 };
 use namespace::Running;
 
@@ -36,13 +41,16 @@ pub const PROTO_FILE: &str = "prism/pattern/multicast_registry.proto";
 /// The methods that may be sent a second time without harm.
 pub const IDEMPOTENT: [&str; 5] = ["Get", "Enumerate", "Renew", "Explain", "GetMulticast"];
 
+/// Where a namespace is while it is served. Locked while it is changed, so that a slow backend holds up
+/// its own namespace and no other.
+type Place = Arc<tokio::sync::Mutex<Option<Running>>>;
+
 /// The multicast registry as a plugin.
 pub struct MulticastRegistry {
     namespaces: Namespaces,
     service: Service,
     metrics: Arc<Metrics>,
-    /// By name. Held while one of them is changed.
-    running: Mutex<BTreeMap<String, Running>>,
+    places: Mutex<BTreeMap<String, Place>>,
     tasks: TaskTracker,
 }
 
@@ -53,7 +61,7 @@ impl Default for MulticastRegistry {
             service: Service::new(namespaces.clone()),
             namespaces,
             metrics: Arc::default(),
-            running: Mutex::default(),
+            places: Mutex::default(),
             tasks: TaskTracker::new(),
         }
     }
@@ -63,6 +71,11 @@ impl MulticastRegistry {
     /// The namespaces that are served.
     pub fn namespaces(&self) -> &Namespaces {
         &self.namespaces
+    }
+
+    fn place(&self, namespace: &str) -> Place {
+        let mut places = self.places.lock();
+        places.entry(namespace.to_owned()).or_default().clone()
     }
 }
 
@@ -94,19 +107,19 @@ impl Plugin for MulticastRegistry {
             return Err(Refusal::new(message).key("name"));
         }
         let scope = namespace.slots.scope();
-        let mut running = self.running.lock().await;
-        match running.get_mut(&namespace.name) {
+        let place = self.place(&namespace.name);
+        let mut running = place.lock().await;
+        let coordinator = match &mut *running {
             None => {
-                let name = namespace.name.clone();
                 let started = Running::start(namespace, &self.metrics, &self.tasks).await?;
-                self.namespaces.insert(started.coordinator().clone());
-                running.insert(name, started);
+                running.insert(started).coordinator().clone()
             }
             Some(known) => {
                 known.change(namespace, &self.metrics, &self.tasks).await?;
-                self.namespaces.insert(known.coordinator().clone());
+                known.coordinator().clone()
             }
-        }
+        };
+        self.namespaces.insert(coordinator);
         Ok(Initialized {
             scope: wire_scope(scope),
             extra: BTreeMap::new(),
@@ -114,10 +127,13 @@ impl Plugin for MulticastRegistry {
     }
 
     async fn remove(&self, namespace: &str) -> Result<(), Refusal> {
-        let removed = self.running.lock().await.remove(namespace);
+        let removed = self.place(namespace).lock().await.take();
         self.namespaces.remove(namespace);
         if let Some(removed) = removed {
-            removed.coordinator().close().await;
+            let coordinator = removed.coordinator().clone();
+            // Done even if this call is given up.
+            let closed = self.tasks.spawn(async move { coordinator.close().await });
+            let _ = closed.await;
             self.metrics.forget(namespace);
             tracing::info!(namespace, "the namespace was taken away");
         }
@@ -125,9 +141,8 @@ impl Plugin for MulticastRegistry {
     }
 
     fn routes(&self) -> Routes {
-        let server = MulticastRegistryPatternServer::new(self.service.clone())
-            .max_decoding_message_size(MAX_REQUEST_BYTES);
-        Routes::from(Routes::new(server).into_axum_router().layer(TraceLayer))
+        let routes = Routes::new(self.service.clone().into_server());
+        Routes::from(routes.into_axum_router().layer(TraceLayer))
     }
 
     async fn start(&self) -> Result<(), Refusal> {
@@ -162,9 +177,8 @@ impl Plugin for MulticastRegistry {
 
     async fn stop(&self, deadline: Instant) -> Result<(), Refusal> {
         let closing = async {
-            for coordinator in self.namespaces.all() {
-                coordinator.close().await;
-            }
+            let coordinators = self.namespaces.all();
+            join_all(coordinators.iter().map(Coordinator::close)).await;
             self.tasks.close();
             self.tasks.wait().await;
         };

@@ -33,17 +33,8 @@ impl Running {
         metrics: &Metrics,
         tasks: &TaskTracker,
     ) -> Result<Self, Refusal> {
-        let registry = open_registry(&namespace, tasks)
-            .await
-            .map_err(|error| in_slot("registry", &error))?;
+        let (registry, messaging) = open_both(&namespace, tasks).await?;
         announce("registry", registry.slot.capability().backend);
-        let messaging = match open_messaging(&namespace, tasks).await {
-            Ok(messaging) => messaging,
-            Err(error) => {
-                registry.slot.close().await;
-                return Err(in_slot("messaging", &error));
-            }
-        };
         announce("messaging", messaging.slot.capability().backend);
         let slots = (registry.slot.clone(), messaging.slot.clone());
         let metrics = metrics.namespace(&namespace.name);
@@ -79,18 +70,18 @@ impl Running {
                 slot,
                 "the namespace starts over on other data"
             );
-            std::mem::replace(self, started).coordinator.close().await;
+            let before = std::mem::replace(self, started).coordinator;
+            before.close_sessions();
+            tasks.spawn(async move { before.close().await });
             return Ok(());
         }
-        // What may fail comes first.
+        // What may fail, or be given up half-way, comes first.
         let registry = self.changed_registry(&next, tasks).await?;
         let messaging = self.changed_messaging(&next, tasks).await?;
         if let Some(opened) = registry {
             self.registry = opened;
-            self.coordinator
-                .replace_registry(self.registry.slot.clone())
-                .close()
-                .await;
+            let before = self.coordinator.replace_registry(self.registry.slot.clone());
+            tasks.spawn(async move { before.close().await });
         }
         if let Some(opened) = messaging {
             self.messaging = opened;
@@ -144,6 +135,27 @@ impl Running {
             .map(Some)
             .map_err(|error| in_slot("messaging", &error))
     }
+}
+
+/// Opens both slots at the same time; where one cannot be used, the other is closed again.
+async fn open_both(
+    namespace: &Namespace,
+    tasks: &TaskTracker,
+) -> Result<(OpenRegistry, OpenMessaging), Refusal> {
+    let opened = tokio::join!(open_registry(namespace, tasks), open_messaging(namespace, tasks));
+    let error = match opened {
+        (Ok(registry), Ok(messaging)) => return Ok((registry, messaging)),
+        (Err(error), Ok(messaging)) => {
+            messaging.slot.close().await;
+            in_slot("registry", &error)
+        }
+        (Ok(registry), Err(error)) => {
+            registry.slot.close().await;
+            in_slot("messaging", &error)
+        }
+        (Err(error), Err(_)) => in_slot("registry", &error),
+    };
+    Err(error)
 }
 
 fn announce(slot: &'static str, backend: &'static str) {

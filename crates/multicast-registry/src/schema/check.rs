@@ -3,7 +3,7 @@
 use prism_filter::{Document, Path, ValueRef};
 use serde_json::{Map, Value, json};
 
-use super::{Field, Schema, Type, Violation};
+use super::{Field, Occasion, Schema, Type, Violation};
 
 /// Writes defaults, automatic values and the primary key into a document. One that needs none of them
 /// is returned as it is.
@@ -12,14 +12,14 @@ pub(super) fn fill(
     identity: &str,
     document: Document,
     now: i64,
+    occasion: Occasion,
 ) -> Result<Document, Violation> {
     let mut missing: Vec<(&Path, Value)> = Vec::new();
     for field in &schema.fields {
-        if field.auto_now {
+        let absent = document.get(&field.path).is_none();
+        if field.auto_now && (absent || occasion == Occasion::Registered) {
             missing.push((&field.path, json!(now)));
-        } else if let Some(default) = &field.default
-            && document.get(&field.path).is_none()
-        {
+        } else if let Some(default) = field.default.as_ref().filter(|_| absent) {
             missing.push((&field.path, default.clone()));
         }
     }

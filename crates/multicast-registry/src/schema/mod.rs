@@ -91,6 +91,15 @@ pub struct Violation {
     pub problem: String,
 }
 
+/// When a document is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// It is registered: automatic fields are written.
+    Registered,
+    /// It is changed: automatic fields stay as they were.
+    Updated,
+}
+
 impl Schema {
     /// The canonical tree.
     pub fn to_value(&self) -> Value {
@@ -122,8 +131,14 @@ impl Schema {
     ///
     /// # Errors
     /// The first violation.
-    pub fn complete(&self, identity: &str, document: Document, now: i64) -> Result<Document, Violation> {
-        let document = check::fill(self, identity, document, now)?;
+    pub fn complete(
+        &self,
+        identity: &str,
+        document: Document,
+        now: i64,
+        occasion: Occasion,
+    ) -> Result<Document, Violation> {
+        let document = check::fill(self, identity, document, now, occasion)?;
         check::all(self, &document)?;
         Ok(document)
     }

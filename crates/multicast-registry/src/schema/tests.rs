@@ -3,12 +3,16 @@
 use prism_filter::Document;
 use serde_json::{Value, json};
 
-use super::Schema;
+use super::{Occasion, Schema};
 
 fn complete(schema: &Value, metadata: &Value) -> Result<Value, String> {
+    complete_on(Occasion::Registered, schema, metadata)
+}
+
+fn complete_on(occasion: Occasion, schema: &Value, metadata: &Value) -> Result<Value, String> {
     let schema = Schema::read(schema).map_err(|error| error.to_string())?;
     let document = Document::from_value(metadata).unwrap();
-    let done = schema.complete("id-1", document, 1_700_000_000_000);
+    let done = schema.complete("id-1", document, 1_700_000_000_000, occasion);
     done.map(|document| document.to_value())
         .map_err(|violation| violation.to_string())
 }
@@ -72,6 +76,19 @@ fn defaults_and_times_are_written_where_they_are_missing() {
         blocked,
         "the field `place.floor` cannot be filled in, what holds it is no object"
     );
+}
+
+#[test]
+fn an_automatic_field_is_written_at_registration_and_stays() {
+    let schema = json!({ "fields": { "seen": { "type": "timestamp", "auto": "now" } } });
+    let updated = |metadata| complete_on(Occasion::Updated, &schema, &metadata);
+    assert_eq!(
+        complete(&schema, &json!({ "seen": 1 })),
+        Ok(json!({ "seen": 1_700_000_000_000_i64 })),
+        "whatever the client says"
+    );
+    assert_eq!(updated(json!({ "seen": 1 })), Ok(json!({ "seen": 1 })));
+    assert_eq!(updated(json!({})), Ok(json!({ "seen": 1_700_000_000_000_i64 })));
 }
 
 #[test]

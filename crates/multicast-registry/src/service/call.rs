@@ -8,15 +8,13 @@ use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use tracing::Instrument;
 
-use crate::{coordinator::Coordinator, namespaces::Namespaces};
+use crate::{config::MAX_CALL_TIMEOUT, coordinator::Coordinator, namespaces::Namespaces};
 
 /// The request metadata that names the namespace, and its alias.
 const NAMESPACE: [&str; 2] = ["x-prism-namespace", "x-namespace"];
 /// How much of a call's time is kept for the answer to travel back, at most a tenth: a caller that is
 /// told why learns more than one whose own timer fires.
 const RESERVE: Duration = Duration::from_millis(20);
-/// No call waits longer, whatever its deadline.
-const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// A call on its way in.
 pub(super) struct Incoming<T> {
@@ -37,7 +35,7 @@ impl<T> Incoming<T> {
         let timeout = grpc_timeout(request.metadata());
         let timeout = timeout
             .unwrap_or(coordinator.config().behavior.call_timeout)
-            .min(MAX_TIMEOUT);
+            .min(MAX_CALL_TIMEOUT);
         let deadline = Instant::now() + timeout - RESERVE.min(timeout / 10);
         Ok(Self {
             coordinator,
@@ -122,6 +120,13 @@ fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Otherwise the endpoint would break calls off with a status that says nothing.
+    #[test]
+    fn calls_end_before_the_endpoint_ends_them() {
+        let endpoint = prism_plugin_sdk::Limits::default().call_within;
+        assert!(MAX_CALL_TIMEOUT + Duration::from_secs(10) < endpoint);
+    }
 
     #[test]
     fn timeouts_are_read_as_grpc_defines_them() {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use prism_core::failure::{Failure, Reason};
-use prism_slot::{Applied, Error as Slot, Position};
+use prism_filter::DocumentError;
+use prism_slot::{Applied, Error as Slot, Identity, Position};
 
 use crate::{
     coordinator::{Closed, Error},
@@ -18,10 +19,16 @@ impl From<Error> for Failure {
         let message = error.to_string();
         let failure = |reason| Failure::new(reason, message.clone());
         let failure = match &error {
-            Error::InvalidIdentity(_) => failure(Reason::InvalidIdentity).field("identity"),
-            Error::InvalidMetadata(error) => {
-                failure(Reason::InvalidMetadata).field(metadata_field(error.path()))
-            }
+            Error::InvalidIdentity(_) => failure(Reason::InvalidIdentity)
+                .field("identity")
+                .with("limit", Identity::MAX_BYTES),
+            Error::InvalidMetadata(error) => with_limit(
+                failure(Reason::InvalidMetadata).field(metadata_field(error.path())),
+                match error {
+                    DocumentError::TooDeep { limit, .. } | DocumentError::TooLarge { limit } => Some(*limit),
+                    _ => None,
+                },
+            ),
             Error::SchemaViolation(violation) => {
                 failure(Reason::InvalidMetadata).field(metadata_field(Some(&violation.field)))
             }
@@ -29,15 +36,19 @@ impl From<Error> for Failure {
                 .field("metadata")
                 .with("size", size)
                 .with("limit", limit),
-            Error::InvalidFilter(error) => failure(Reason::InvalidFilter)
-                .field("filter")
-                .with("clause", error.clause()),
-            Error::InvalidTtl { max, .. } => {
-                let failure = failure(Reason::InvalidTtl).field("ttl_seconds");
-                max.map_or(failure.clone(), |max| failure.with("limit", max.as_secs_f64()))
-            }
+            Error::InvalidFilter(error) => with_limit(
+                failure(Reason::InvalidFilter)
+                    .field("filter")
+                    .with("clause", error.clause()),
+                filter_limit(error),
+            ),
+            Error::InvalidTtl { max, .. } => failure(Reason::InvalidTtl)
+                .field("ttl_seconds")
+                .with("limit", max.as_secs_f64()),
             Error::InvalidCursor(_) => failure(Reason::InvalidCursor).field("pagination.cursor"),
-            Error::InvalidArgument { field, .. } => failure(Reason::InvalidRequest).field(field),
+            Error::InvalidArgument { field, limit, .. } => {
+                with_limit(failure(Reason::InvalidRequest).field(field), *limit)
+            }
             Error::PayloadTooLarge { size, limit } => failure(Reason::PayloadTooLarge)
                 .field("payload")
                 .with("size", size)
@@ -60,6 +71,24 @@ impl From<Error> for Failure {
             Error::Draining => failure(Reason::Draining).retry_after(SOON),
         };
         failure.not_applied()
+    }
+}
+
+fn with_limit(failure: Failure, limit: Option<usize>) -> Failure {
+    match limit {
+        Some(limit) => failure.with("limit", limit),
+        None => failure,
+    }
+}
+
+fn filter_limit(error: &prism_filter::Error) -> Option<usize> {
+    use prism_filter::Error as Filter;
+    match error {
+        Filter::TooDeep { limit, .. }
+        | Filter::TooManyClauses { limit, .. }
+        | Filter::TooManyValues { limit, .. }
+        | Filter::TooLarge { limit, .. } => Some(*limit),
+        _ => None,
     }
 }
 
@@ -115,6 +144,129 @@ impl From<Closed> for Failure {
             Closed::Expired => Self::new(Reason::Unregistered, message).with("cause", "EXPIRED"),
             Closed::Replaced => Self::new(Reason::StaleGeneration, message),
             Closed::Draining | Closed::SlotClosed => Self::new(Reason::Draining, message).retry_after(SOON),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prism_slot::{Epoch, Revision};
+
+    use super::*;
+    use crate::testing::id;
+
+    fn of_slot(error: Slot) -> Failure {
+        Error::Unavailable(Unavailable::Store(error)).into()
+    }
+
+    fn positions() -> (Position, Epoch, Revision) {
+        let (epoch, revision) = (Epoch(1), Revision(2));
+        (Position { epoch, revision }, epoch, revision)
+    }
+
+    /// Every failure of a call says whether it may have changed something.
+    #[test]
+    fn what_a_slot_says_is_what_clients_are_told() {
+        let (at, current, revision) = positions();
+        let (backend, message, limit) = ("double", String::new(), 7);
+        let unavailable = |applied| Slot::Unavailable {
+            backend,
+            message: String::new(),
+            applied,
+        };
+        let cases = [
+            (Slot::AlreadyExists(id("a")), "ALREADY_EXISTS", false),
+            (Slot::NotFound(id("a")), "NOT_FOUND", false),
+            (
+                Slot::StaleGeneration {
+                    identity: id("a"),
+                    current: at,
+                },
+                "STALE_GENERATION",
+                false,
+            ),
+            (
+                Slot::Conflict {
+                    identity: id("a"),
+                    current: revision,
+                },
+                "CONFLICT",
+                false,
+            ),
+            (Slot::QuotaExceeded { limit }, "QUOTA_EXCEEDED", false),
+            (Slot::EpochChanged { current }, "EPOCH_CHANGED", false),
+            (Slot::Compacted { up_to: revision }, "COMPACTED", false),
+            (unavailable(Applied::No), "BACKEND_UNAVAILABLE", false),
+            (unavailable(Applied::Unknown), "BACKEND_UNAVAILABLE", true),
+            (
+                Slot::Timeout {
+                    backend,
+                    applied: Applied::No,
+                },
+                "DEADLINE_EXCEEDED",
+                false,
+            ),
+            (
+                Slot::Timeout {
+                    backend,
+                    applied: Applied::Unknown,
+                },
+                "DEADLINE_EXCEEDED",
+                true,
+            ),
+            (
+                Slot::Misconfigured {
+                    backend,
+                    message: message.clone(),
+                },
+                "BACKEND_UNAVAILABLE",
+                false,
+            ),
+            (Slot::Unreadable { backend, message }, "BACKEND_UNREADABLE", true),
+        ];
+        for (error, reason, applied) in cases {
+            let failure = of_slot(error);
+            assert_eq!(
+                (failure.reason.as_str(), failure.applied),
+                (reason, Some(applied))
+            );
+        }
+    }
+
+    /// What passes by itself says when to try again.
+    #[test]
+    fn what_passes_by_itself_says_when() {
+        let unavailable = Slot::Unavailable {
+            backend: "double",
+            message: String::new(),
+            applied: Applied::No,
+        };
+        let building = |error| Failure::from(Error::Unavailable(Unavailable::NotReady(error)));
+        for failure in [
+            of_slot(unavailable.clone()),
+            building(None),
+            building(Some(unavailable)),
+            Error::Draining.into(),
+            Closed::Draining.into(),
+            Closed::SlotClosed.into(),
+        ] {
+            assert!(failure.retry_after.is_some(), "{failure}");
+        }
+    }
+
+    /// Why a session ended decides whether its client comes back.
+    #[test]
+    fn a_session_says_why_it_ended() {
+        let cases = [
+            (Closed::Superseded, "SUPERSEDED"),
+            (Closed::Unregistered, "UNREGISTERED"),
+            (Closed::Expired, "UNREGISTERED"),
+            (Closed::Replaced, "STALE_GENERATION"),
+            (Closed::Draining, "DRAINING"),
+            (Closed::SlotClosed, "DRAINING"),
+        ];
+        for (closed, reason) in cases {
+            assert_eq!(Failure::from(closed).reason.as_str(), reason);
         }
     }
 }

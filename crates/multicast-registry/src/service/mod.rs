@@ -2,20 +2,28 @@
 
 mod call;
 mod failure;
+mod shaped;
 mod subscribe;
 mod wire;
+
+#[cfg(test)]
+mod tests;
 
 use prism_core::{
     failure::{Failure, Reason},
     telemetry::TraceContext,
 };
-use prism_proto::pattern::{self as proto, multicast_registry_pattern_server::MulticastRegistryPattern};
+use prism_proto::pattern::{
+    self as proto,
+    multicast_registry_pattern_server::{MulticastRegistryPattern, MulticastRegistryPatternServer},
+};
 use prism_slot::Error as SlotError;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{coordinator::Error, directory::Unavailable, namespaces::Namespaces};
+use crate::{coordinator::Error, namespaces::Namespaces};
 use call::Incoming;
+pub use shaped::Shaped;
 use subscribe::Subscription;
 
 /// The largest request, in bytes.
@@ -45,6 +53,12 @@ impl Service {
         &self.mutations
     }
 
+    /// As a service of a data endpoint.
+    pub fn into_server(self) -> Shaped<MulticastRegistryPatternServer<Self>> {
+        let server = MulticastRegistryPatternServer::new(self);
+        Shaped(server.max_decoding_message_size(MAX_REQUEST_BYTES))
+    }
+
     fn incoming<T>(&self, request: Request<T>) -> Result<Incoming<T>, Failure> {
         Incoming::new(&self.namespaces, request)
     }
@@ -55,7 +69,9 @@ impl MulticastRegistryPattern for Service {
     async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
         let call = self.incoming(request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
-            let held = coordinator.register(wire::register(request)?, deadline).await?;
+            let in_millis = request.ttl_ms.is_some();
+            let held = coordinator.register(wire::register(request)?, deadline).await;
+            let held = held.map_err(|error| wire::register_failure(error, in_millis))?;
             Ok(wire::to_register_response(&held))
         })
         .await
@@ -85,8 +101,9 @@ impl MulticastRegistryPattern for Service {
     async fn update(&self, request: Request<proto::UpdateRequest>) -> Answer<proto::UpdateResponse> {
         let call = self.incoming(request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
-            let record = coordinator.update(wire::update(request)?, deadline).await?;
-            wire::to_update_response(&record, coordinator.directory().head().epoch)
+            let updated = coordinator.update(wire::update(request)?, deadline).await?;
+            let metadata = coordinator.stored_document(&updated.record)?;
+            Ok(wire::to_update_response(&updated, &metadata))
         })
         .await
     }
@@ -96,8 +113,10 @@ impl MulticastRegistryPattern for Service {
         call.read(async |coordinator, request, deadline| {
             let identity = wire::identity(&request.identity)?;
             let read = coordinator.get(identity.clone(), deadline).await?;
-            let absent = || Error::Unavailable(Unavailable::Store(SlotError::NotFound(identity)));
-            wire::to_get_response(&*read.record.ok_or_else(absent)?, read.head)
+            let absent = || Error::from(SlotError::NotFound(identity));
+            let record = read.record.ok_or_else(absent)?;
+            let metadata = coordinator.stored_document(&record)?;
+            Ok(wire::to_get_response(&record, &metadata, read.head))
         })
         .await
     }
@@ -110,7 +129,7 @@ impl MulticastRegistryPattern for Service {
             let page = coordinator
                 .enumerate(wire::enumerate(&limits, request)?, deadline)
                 .await?;
-            Ok(wire::to_enumerate_response(&page, include_metadata))
+            Ok(wire::to_enumerate_response(page, include_metadata))
         })
         .await
     }
@@ -157,7 +176,7 @@ impl MulticastRegistryPattern for Service {
     ) -> Answer<proto::UnregisterResponse> {
         let call = self.incoming(request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
-            let generation = wire::position(request.generation);
+            let generation = wire::position("generation", request.generation)?;
             let removed = coordinator
                 .unregister(request.identity.as_str(), generation, deadline)
                 .await?;

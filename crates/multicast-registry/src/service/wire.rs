@@ -9,17 +9,24 @@ use prism_slot::{
     Epoch, Identity, Position, Record, Registered, Renew, Renewed, Revision, SessionId, Timestamp, Ttl,
     Written,
 };
+use prost::Message as _;
 
 use crate::{
     config::ReadConsistency,
     coordinator::{
         Delivery, Enumerate, Error, Held, Multicast, Page, Register, Report, Stage, Status, Target, Update,
+        Updated,
     },
     directory::{Row, SortKey},
 };
 
 /// How many leases one renewal carries at most.
 const MAX_RENEWALS: usize = 10_000;
+/// How many bytes the list in an answer takes at most: clients of most languages decode no more than
+/// 4 MiB unless they are told to.
+const ANSWER_BYTES: usize = 3 << 20;
+/// What a list adds to each of its messages: the tag and the length.
+const ITEM_OVERHEAD: usize = 5;
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -31,13 +38,28 @@ pub(super) fn identity(text: &str) -> Result<Identity> {
     Identity::new(text).map_err(|error| Error::from(error).into())
 }
 
-pub(super) fn position(position: Option<proto::Position>) -> Option<Position> {
-    let position = position?;
-    // An unset message and one of zeros are the same thing to most clients: no position.
-    (position.epoch != 0).then_some(Position {
-        epoch: Epoch(position.epoch),
-        revision: Revision(position.revision),
-    })
+/// A message of zeros says nothing, as one that is absent does: many clients cannot leave it out.
+pub(super) fn position(field: &str, position: Option<proto::Position>) -> Result<Option<Position>> {
+    match position {
+        None
+        | Some(proto::Position {
+            epoch: 0,
+            revision: 0,
+        }) => Ok(None),
+        // A fence that is half there must not be taken for none.
+        Some(proto::Position { epoch: 0, .. }) => {
+            let message = "a position has the epoch that it was given out with";
+            Err(invalid(
+                Reason::InvalidRequest,
+                &format!("{field}.epoch"),
+                message,
+            ))
+        }
+        Some(proto::Position { epoch, revision }) => Ok(Some(Position {
+            epoch: Epoch(epoch),
+            revision: Revision(revision),
+        })),
+    }
 }
 
 fn to_position(position: Position) -> proto::Position {
@@ -55,8 +77,13 @@ fn to_timestamp(at: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-fn document(fields: HashMap<String, prost_types::Value>) -> Result<Document> {
-    Document::from_proto(&fields).map_err(|error| Error::from(error).into())
+/// `field` is where the request carries it.
+fn document(field: &str, fields: &HashMap<String, prost_types::Value>) -> Result<Document> {
+    Document::from_proto(fields).map_err(|error| {
+        let at = error.path().filter(|path| !path.is_empty());
+        let at = at.map_or(field.to_owned(), |path| format!("{field}.{path}"));
+        Failure::from(Error::from(error)).field(at)
+    })
 }
 
 fn filter(config: &prism_filter::Limits, filter: Option<proto::Filter>) -> Result<Option<Filter>> {
@@ -96,11 +123,21 @@ fn session(bytes: &[u8]) -> Result<Option<SessionId>> {
 pub(super) fn register(request: proto::RegisterRequest) -> Result<Register> {
     Ok(Register {
         identity: identity(&request.identity)?,
-        metadata: document(request.metadata)?,
+        metadata: document("metadata", &request.metadata)?,
         ttl: ttl(request.ttl_seconds, request.ttl_ms)?,
         replace: request.replace,
         session: session(&request.session)?,
     })
+}
+
+/// Names the field in which the request has its lease.
+pub(super) fn register_failure(error: Error, in_millis: bool) -> Failure {
+    let names_lease = matches!(error, Error::InvalidTtl { .. });
+    let failure = Failure::from(error);
+    if names_lease && in_millis {
+        return failure.field("ttl_ms");
+    }
+    failure
 }
 
 pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
@@ -136,20 +173,19 @@ fn renew_after(ttl: Ttl) -> i64 {
 }
 
 pub(super) fn renew(request: proto::RenewRequest) -> Result<Vec<Renew>> {
-    if request.leases.len() > MAX_RENEWALS {
-        let message = format!(
-            "one call renews at most {MAX_RENEWALS} leases, not {}",
-            request.leases.len()
-        );
-        return Err(invalid(Reason::InvalidRequest, "leases", message));
+    let count = request.leases.len();
+    if count > MAX_RENEWALS {
+        let message = format!("one call renews at most {MAX_RENEWALS} leases, not {count}");
+        return Err(invalid(Reason::InvalidRequest, "leases", message).with("limit", MAX_RENEWALS));
     }
-    let lease = |lease: proto::renew_request::Lease| {
+    let lease = |(index, lease): (usize, proto::renew_request::Lease)| {
+        let at = |name: &str| format!("leases[{index}].{name}");
         Ok(Renew {
-            identity: identity(&lease.identity)?,
-            generation: position(lease.generation),
+            identity: identity(&lease.identity).map_err(|failure| failure.field(at("identity")))?,
+            generation: position(&at("generation"), lease.generation)?,
         })
     };
-    request.leases.into_iter().map(lease).collect()
+    request.leases.into_iter().enumerate().map(lease).collect()
 }
 
 pub(super) fn to_renew_result(
@@ -178,15 +214,14 @@ pub(super) fn to_renew_result(
 pub(super) fn update(request: proto::UpdateRequest) -> Result<Update> {
     Ok(Update {
         identity: identity(&request.identity)?,
-        patch: document(request.patch)?,
-        generation: position(request.generation),
+        patch: document("patch", &request.patch)?,
+        generation: position("generation", request.generation)?,
         if_revision: (request.if_revision != 0).then_some(Revision(request.if_revision)),
     })
 }
 
-pub(super) fn to_identity(record: &Record) -> Result<proto::Identity> {
-    let metadata = Document::from_json(&record.metadata).map_err(Error::from)?;
-    Ok(proto::Identity {
+fn to_identity(record: &Record, metadata: &Document) -> proto::Identity {
+    proto::Identity {
         identity: record.identity.as_str().to_owned(),
         metadata: metadata.to_proto(),
         registered_at: Some(to_timestamp(record.registered_at)),
@@ -194,25 +229,21 @@ pub(super) fn to_identity(record: &Record) -> Result<proto::Identity> {
         updated_at: Some(to_timestamp(record.updated_at)),
         generation: Some(to_position(record.generation)),
         revision: record.revision.0,
-    })
+    }
 }
 
-pub(super) fn to_update_response(record: &Record, epoch: Epoch) -> Result<proto::UpdateResponse> {
-    let position = to_position(Position {
-        epoch,
-        revision: record.revision,
-    });
-    Ok(proto::UpdateResponse {
-        identity: Some(to_identity(record)?),
-        position: Some(position),
-    })
+pub(super) fn to_update_response(updated: &Updated, metadata: &Document) -> proto::UpdateResponse {
+    proto::UpdateResponse {
+        identity: Some(to_identity(&updated.record, metadata)),
+        position: Some(to_position(updated.position)),
+    }
 }
 
-pub(super) fn to_get_response(record: &Record, head: Position) -> Result<proto::GetResponse> {
-    Ok(proto::GetResponse {
-        identity: Some(to_identity(record)?),
+pub(super) fn to_get_response(record: &Record, metadata: &Document, head: Position) -> proto::GetResponse {
+    proto::GetResponse {
+        identity: Some(to_identity(record, metadata)),
         position: Some(to_position(head)),
-    })
+    }
 }
 
 pub(super) fn to_unregister_response(removed: prism_slot::Unregistered) -> proto::UnregisterResponse {
@@ -244,7 +275,7 @@ pub(super) fn enumerate(
         offset: natural("pagination.offset", pagination.offset)?,
         cursor: Some(pagination.cursor),
         consistency: consistency(request.consistency)?,
-        min_position: position(request.min_position),
+        min_position: position("min_position", request.min_position)?,
     })
 }
 
@@ -279,27 +310,59 @@ fn consistency(number: i32) -> Result<Option<ReadConsistency>> {
     }
 }
 
-pub(super) fn to_enumerate_response(page: &Page, include_metadata: bool) -> proto::EnumerateResponse {
-    let identity = |row: &Row| proto::Identity {
-        identity: row.identity().as_str().to_owned(),
-        metadata: if include_metadata {
-            row.document().to_proto()
+/// The page as far as it fits into one answer; the rest follows by its cursor.
+pub(super) fn to_enumerate_response(mut page: Page, include_metadata: bool) -> proto::EnumerateResponse {
+    let whole = page.rows.iter().map(largest).sum::<usize>() <= ANSWER_BYTES;
+    let mut identities = Vec::with_capacity(page.rows.len());
+    let mut left = ANSWER_BYTES;
+    for row in page.rows.iter() {
+        let identity = to_listed(row, page.expires_at(row), include_metadata);
+        // Measured only where it may matter: that takes about as long as encoding.
+        let size = if whole {
+            0
         } else {
-            HashMap::new()
-        },
-        registered_at: Some(to_timestamp(row.registered_at())),
-        expires_at: page.expires_at(row).map(to_timestamp),
-        updated_at: Some(to_timestamp(row.updated_at())),
-        generation: Some(to_position(row.generation())),
-        revision: row.revision().0,
-    };
+            identity.encoded_len() + ITEM_OVERHEAD
+        };
+        if size > left && !identities.is_empty() {
+            break;
+        }
+        left = left.saturating_sub(size);
+        identities.push(identity);
+    }
+    page.truncate(identities.len());
     proto::EnumerateResponse {
-        identities: page.rows.iter().map(identity).collect(),
+        identities,
         total_count: page.total as i64,
-        next_cursor: page.next.clone(),
+        next_cursor: page.next,
         position: Some(to_position(page.position)),
         view_age_ms: page.age.map(|age| age.as_millis() as i64),
     }
+}
+
+fn to_listed(row: &Row, expires_at: Option<Timestamp>, include_metadata: bool) -> proto::Identity {
+    let metadata = include_metadata.then(|| row.document().to_proto());
+    proto::Identity {
+        identity: row.identity().as_str().to_owned(),
+        metadata: metadata.unwrap_or_default(),
+        registered_at: Some(to_timestamp(row.registered_at())),
+        expires_at: expires_at.map(to_timestamp),
+        updated_at: Some(to_timestamp(row.updated_at())),
+        generation: Some(to_position(row.generation())),
+        revision: row.revision().0,
+    }
+}
+
+/// How large the row is in an answer.
+#[cfg(test)]
+pub(super) fn encoded_len(row: &Row) -> usize {
+    to_listed(row, row.expires_at, true).encoded_len() + ITEM_OVERHEAD
+}
+
+/// No smaller than the row in an answer: protobuf takes at most four bytes for each of a document's,
+/// and the rest is of bounded size.
+pub(super) fn largest(row: &Row) -> usize {
+    const REST: usize = 128;
+    row.document().byte_len() * 4 + row.identity().as_str().len() + REST
 }
 
 pub(super) fn multicast(
@@ -362,8 +425,30 @@ pub(super) fn to_multicast_response(report: Report) -> proto::MulticastResponse 
         timeout_count: count(Status::Timeout),
         multicast_id: report.id.to_string(),
         position: Some(to_position(report.position)),
-        statuses: report.targets.iter().map(to_delivery_status).collect(),
+        statuses: as_fits(report.targets.iter().map(to_delivery_status).collect()),
     }
+}
+
+/// The statuses that fit into one answer, in their order. Where not all do, those that were delivered
+/// are left out first: they are all alike, and the counts tell of them.
+fn as_fits(statuses: Vec<proto::DeliveryStatus>) -> Vec<proto::DeliveryStatus> {
+    let size = |status: &proto::DeliveryStatus| status.encoded_len() + ITEM_OVERHEAD;
+    if statuses.iter().map(size).sum::<usize>() <= ANSWER_BYTES {
+        return statuses;
+    }
+    let is_delivered =
+        |status: &proto::DeliveryStatus| status.status() == proto::delivery_status::Status::Delivered;
+    let mut left = ANSWER_BYTES;
+    let mut fits = vec![false; statuses.len()];
+    for delivered in [false, true] {
+        let of_kind = statuses.iter().zip(&mut fits);
+        for (status, fits) in of_kind.filter(|(status, _)| is_delivered(status) == delivered) {
+            *fits = size(status) <= left;
+            left = if *fits { left - size(status) } else { 0 };
+        }
+    }
+    let kept = statuses.into_iter().zip(fits).filter(|(_, fits)| *fits);
+    kept.map(|(status, _)| status).collect()
 }
 
 fn to_delivery_status(target: &Target) -> proto::DeliveryStatus {
@@ -392,7 +477,8 @@ pub(super) fn open(request: Option<proto::SubscribeRequest>) -> Result<(Identity
         let message = "the first message of a subscription opens it";
         return Err(invalid(Reason::InvalidRequest, "open", message));
     };
-    Ok((identity(&open.identity)?, position(open.generation)))
+    let identity = identity(&open.identity).map_err(|failure| failure.field("open.identity"))?;
+    Ok((identity, position("open.generation", open.generation)?))
 }
 
 pub(super) fn to_opened(claim: prism_slot::Claim) -> proto::SubscribeResponse {

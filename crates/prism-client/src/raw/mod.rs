@@ -6,7 +6,10 @@ mod subscription;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use prism_core::{backoff::Policy, telemetry::TraceContext};
+use prism_core::{
+    backoff::Policy,
+    telemetry::{self, TraceContext},
+};
 use prism_proto::pattern::{
     EnumerateRequest, EnumerateResponse, GetRequest, GetResponse, MulticastRequest, MulticastResponse,
     RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, UnregisterRequest, UnregisterResponse,
@@ -15,16 +18,20 @@ use prism_proto::pattern::{
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, transport::Channel};
+use tracing::Instrument;
 
 pub(crate) use subscription::Claim;
 pub use subscription::Subscription;
 
 use crate::{
-    Applied, Error, Result,
+    Error, Result,
     call::{self, Plan, Repeat},
     headers::Headers,
     transport::Connections,
 };
+
+/// No call waits longer, whatever it was given: what a day does not answer is not answered.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 
 /// What a multicast's own timeout leaves for the way there and back.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
@@ -51,7 +58,7 @@ impl Raw {
         Self {
             shared,
             headers,
-            timeout,
+            timeout: timeout.min(LONGEST_TIMEOUT),
         }
     }
 
@@ -79,7 +86,7 @@ impl Raw {
 
     pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
         Self {
-            timeout,
+            timeout: timeout.min(LONGEST_TIMEOUT),
             ..self.clone()
         }
     }
@@ -146,7 +153,10 @@ impl Raw {
             .timeout_ms
             .and_then(|millis| u64::try_from(millis).ok())
             .map(Duration::from_millis);
-        let least = asked.unwrap_or_default().saturating_add(ROUND_TRIP);
+        let least = asked
+            .unwrap_or_default()
+            .saturating_add(ROUND_TRIP)
+            .min(LONGEST_TIMEOUT);
         let plan = Plan {
             timeout: if asked.is_some() {
                 self.timeout.max(least)
@@ -196,10 +206,7 @@ impl Raw {
             .headers
             .request(message, TraceContext::current_or_new(), Some(self.timeout));
         let answer = timeout(self.timeout, send(self.shared.connections.channel(), request)).await;
-        let answer = answer.map_err(|_| Error::DeadlineExceeded {
-            timeout: self.timeout,
-            applied: Applied::Unknown,
-        })?;
+        let answer = answer.map_err(|_| Error::timed_out(self.timeout))?;
         answer
             .map(Response::into_inner)
             .map_err(|status| Error::from_status(&status, self.timeout))
@@ -221,8 +228,8 @@ impl Raw {
         F: Fn(Stub, Request<Req>) -> Fut,
         Fut: Future<Output = Result<Response<Res>, Status>>,
     {
-        let trace = TraceContext::current_or_new();
-        call::run(plan, |deadline| {
+        let (span, trace) = telemetry::call_span(plan.method);
+        let call = call::run(plan, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             let request = self.headers.request(message.clone(), trace, Some(left));
             let answer = send(self.shared.connections.for_calls(), request);
@@ -232,8 +239,8 @@ impl Raw {
                     .map(Response::into_inner)
                     .map_err(|status| Error::from_status(&status, plan.timeout))
             }
-        })
-        .await
+        });
+        call.instrument(span).await
     }
 }
 

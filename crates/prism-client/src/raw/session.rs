@@ -3,12 +3,13 @@
 use std::{future::ready, sync::Arc};
 
 use futures::{StreamExt, stream};
-use prism_core::telemetry::TraceContext;
+use prism_core::telemetry::{self, TraceContext};
 use prism_proto::pattern::{
     SubscribeRequest, SubscribeResponse, subscribe_request, subscribe_response::Message,
 };
 use tokio::sync::oneshot;
 use tonic::Streaming;
+use tracing::Instrument;
 
 use super::Raw;
 use crate::{
@@ -34,8 +35,10 @@ impl Session {
     /// A second attempt does no harm: of two sessions that one client opens the newer one wins.
     pub(super) async fn open(raw: &Raw, open: &subscribe_request::Open) -> Result<(Self, SubscribeResponse)> {
         let plan = raw.plan("Subscribe", Repeat::Harmless);
-        let trace = TraceContext::current_or_new();
-        call::run(plan, |_| Self::attempt(raw, open.clone(), trace)).await
+        let (span, trace) = telemetry::call_span(plan.method);
+        call::run(plan, |_| Self::attempt(raw, open.clone(), trace))
+            .instrument(span)
+            .await
     }
 
     async fn attempt(

@@ -42,7 +42,7 @@ pub struct Subscription {
 impl Subscription {
     pub(super) async fn open(
         raw: Raw,
-        mut open: subscribe_request::Open,
+        open: subscribe_request::Open,
         claim: Option<Box<dyn Claim>>,
     ) -> Result<Self> {
         let (session, opened) = Session::open(&raw, &open).await?;
@@ -52,7 +52,6 @@ impl Subscription {
             // somebody else's, and its session is not ours to take.
             Box::new(Pinned(generation(&opened)))
         });
-        open.generation = generation(&opened);
         let feed = Feed {
             raw,
             open,

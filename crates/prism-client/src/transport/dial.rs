@@ -80,6 +80,7 @@ impl Dialer {
         for turn in (0..count).map(|step| (first + step) % count) {
             match self.connect(&self.0.endpoints[turn]).await {
                 Ok(stream) => {
+                    tracing::debug!(endpoint = %self.0.endpoints[turn], "connected");
                     self.0.gate.lock().open(turn + 1);
                     return Ok(TokioIo::new(stream));
                 }

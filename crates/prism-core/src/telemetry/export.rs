@@ -3,6 +3,8 @@
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 
+use super::collector::Reported;
+
 const DEFAULT_ENDPOINT: &str = "http://localhost:4317";
 
 /// Where spans go.
@@ -85,7 +87,7 @@ impl Export {
         let service = self.service.clone().unwrap_or_else(|| service.to_owned());
         let resource = Resource::builder().with_service_name(service).build();
         Ok(SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
+            .with_batch_exporter(Reported::new(exporter, self.endpoint.clone()))
             .with_resource(resource)
             .build())
     }

@@ -1,10 +1,10 @@
-//! Log lines for machines: one JSON object each.
+//! Log lines: readable ones for terminals, and one JSON object each for machines.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 use tracing::{
-    Event, Subscriber,
+    Event, Level, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
@@ -17,6 +17,66 @@ use tracing_subscriber::{
 };
 
 use super::TraceContext;
+
+/// `<time> <LEVEL> <message> <field>=<value> … trace_id=<trace>`: what happened, without the span around
+/// it, whose fields are for collectors.
+pub(super) struct Readable;
+
+impl<S, N> FormatEvent<S, N> for Readable
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let ansi = out.has_ansi_escapes();
+        let dim = |text: String| {
+            if ansi {
+                format!("\u{1b}[2m{text}\u{1b}[0m")
+            } else {
+                text
+            }
+        };
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        write!(out, "{} {} ", dim(time), level(*event.metadata().level(), ansi))?;
+        context.format_fields(out.by_ref(), event)?;
+        if let Some(call) = call(context) {
+            write!(out, " {}", dim(format!("trace_id={}", call.trace_id())))?;
+        }
+        writeln!(out)
+    }
+}
+
+fn level(level: Level, ansi: bool) -> String {
+    let colour = match level {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    };
+    if ansi {
+        format!("\u{1b}[{colour}m{level:>5}\u{1b}[0m")
+    } else {
+        format!("{level:>5}")
+    }
+}
+
+/// The trace context of the call that an event belongs to.
+fn call<S, N>(context: &FmtContext<'_, S, N>) -> Option<TraceContext>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    context
+        .event_scope()?
+        .find_map(|span| span.extensions().get::<TraceContext>().copied())
+}
 
 /// `{"timestamp", "level", "target", "message", "trace_id"?, "span"?, ...fields}`.
 pub(super) struct Json;
@@ -42,12 +102,9 @@ where
         line.push(("target".into(), metadata.target().into()));
         if let Some(span) = context.lookup_current() {
             line.push(("span".into(), span.name().into()));
-            let kept = span
-                .scope()
-                .find_map(|span| span.extensions().get::<TraceContext>().copied());
-            if let Some(call) = kept {
-                line.push(("trace_id".into(), call.trace_id().to_string().into()));
-            }
+        }
+        if let Some(call) = call(context) {
+            line.push(("trace_id".into(), call.trace_id().to_string().into()));
         }
         event.record(&mut Fields(&mut line));
         let mut bytes = Vec::with_capacity(256);
@@ -63,12 +120,21 @@ struct Fields<'a>(&'a mut Line);
 
 impl Fields<'_> {
     fn put(&mut self, field: &Field, value: Value) {
-        // A field must not pass for one of ours.
         let name = match field.name() {
+            // What a library that knows only the crate `log` says comes under a target of its own.
+            "log.target" => return self.target(value),
+            "log.module_path" | "log.file" | "log.line" => return,
+            // A field must not pass for one of ours.
             name @ ("timestamp" | "level" | "target" | "trace_id" | "span") => format!("field.{name}"),
             name => name.to_owned(),
         };
         self.0.push((name, value));
+    }
+
+    fn target(&mut self, target: Value) {
+        if let Some((_, place)) = self.0.iter_mut().find(|(name, _)| name == "target") {
+            *place = target;
+        }
     }
 }
 

@@ -5,10 +5,12 @@
 //! variables ask for it. Whether or not they do, the W3C trace context of a call is passed on: see
 //! [`TraceContext`].
 
+mod collector;
 mod context;
 mod export;
 mod format;
 mod serve;
+mod span;
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -21,13 +23,16 @@ use tracing_subscriber::{
 
 pub use context::{TRACEPARENT, TraceContext};
 pub use export::{Export, ExportError};
-pub use serve::{TraceLayer, Traced, TracedBody, request_span};
+pub use serve::{TraceLayer, Traced, TracedBody};
+pub use span::{call_span, request_span};
 
 /// The target of the spans that carry a call's trace context. They exist whatever the log level is.
 pub(crate) const CALLS: &str = "prism::call";
 
 /// Libraries that would drown our own words at debug level, and whose spans would follow each export.
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 10] = [
+    "async_nats",
+    "fred",
     "h2",
     "hyper",
     "hyper_util",
@@ -96,12 +101,12 @@ impl Guard {
     /// been sent when it is dropped is lost.
     pub async fn shutdown(self, limit: Duration) {
         let Some(provider) = self.provider else { return };
-        // The exporter blocks, and needs the runtime's workers to make progress.
-        let flush = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(limit));
-        match tokio::time::timeout(limit, flush).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "the last spans may not have been exported"),
-            Ok(Err(_)) | Err(_) => tracing::warn!("the last spans were not exported in time"),
+        // It blocks, and the exporter needs the runtime's workers to make progress. The limit is for the
+        // thread: one that was given up instead would hold up the end of the runtime.
+        match tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(limit)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last spans may not have been exported"),
+            Err(error) => tracing::warn!(%error, "the last spans were not exported"),
         }
     }
 }
@@ -134,7 +139,7 @@ where
 {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if terminal {
-        layer.with_ansi(colour).with_target(false).boxed()
+        layer.with_ansi(colour).event_format(format::Readable).boxed()
     } else {
         layer.with_ansi(false).event_format(format::Json).boxed()
     }

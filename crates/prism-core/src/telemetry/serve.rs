@@ -1,4 +1,4 @@
-//! The server's side of tracing: a span for each request, with its parent from the headers.
+//! The server's side of tracing: each request in a span, with its parent from the headers.
 
 use std::{
     pin::Pin,
@@ -6,34 +6,12 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tower::{Layer, Service};
-use tracing::{Instrument, Span, field::Empty};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing::{Instrument, Span};
 
-use super::{CALLS, TraceContext};
-
-/// Opens the span of a call and says what its trace context is: continued from the headers, or new.
-///
-/// `method` is the path of the request, e.g. `/prism.pattern.MulticastRegistryPattern/Register`.
-pub fn request_span(method: &str, headers: &HeaderMap) -> (Span, TraceContext) {
-    let name = method.trim_start_matches('/');
-    let span = tracing::error_span!(
-        target: CALLS, "call", trace_id = Empty, rpc.method = name, otel.name = name, otel.kind = "server",
-    );
-    let given = TraceContext::extract(headers);
-    if let Some(given) = given {
-        // Fails only where nothing is exported, and there it does not matter.
-        let _ = span.set_parent(given.as_parent());
-    }
-    let context = TraceContext::exported(&span)
-        .or(given)
-        .unwrap_or_else(TraceContext::new_root);
-    context.keep_on(&span);
-    span.record("trace_id", tracing::field::display(context.trace_id()));
-    (span, context)
-}
+use super::request_span;
 
 /// A tower layer that runs each request, and the body of its response, inside [`request_span`].
 #[derive(Debug, Clone, Copy, Default)]

@@ -156,19 +156,59 @@ fn each_json_line_inside_a_call_carries_its_trace() {
 }
 
 #[test]
-fn each_readable_line_inside_a_call_carries_its_trace() {
+fn a_call_that_is_made_continues_the_trace_or_begins_one() {
     let lines = Lines::default();
     let layer = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
+        .event_format(format::Json)
         .with_writer(lines.clone());
     let _default = tracing::subscriber::set_default(Registry::default().with(layer));
-    let (call, _) = request_span("/a.B/C", &headers());
+    let (request, given) = request_span("/a.B/C", &headers());
+    let (_, continued) = request.in_scope(|| call_span("Get"));
+    assert_eq!(continued, given);
+    let (call, context) = call_span("Get");
+    assert_ne!(context, given);
     call.in_scope(|| tracing::warn!("inside"));
-    assert!(
-        lines.text().contains(&format!("trace_id={TRACE}")),
-        "{}",
-        lines.text()
+    let line: serde_json::Value = serde_json::from_str(&lines.text()).unwrap();
+    assert_eq!(line["trace_id"], context.trace_id().to_string());
+}
+
+/// As the bridge from the crate `log` words it.
+#[test]
+fn what_a_library_logs_stands_under_its_own_target() {
+    let lines = Lines::default();
+    let layer = tracing_subscriber::fmt::layer()
+        .event_format(format::Json)
+        .with_writer(lines.clone());
+    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    tracing::info!({ "log.target" = "fred::router", "log.file" = "x.rs", "log.line" = 7 }, "said");
+    let line: serde_json::Value = serde_json::from_str(&lines.text()).unwrap();
+    assert_eq!(
+        (&line["target"], &line["message"]),
+        (&"fred::router".into(), &"said".into())
     );
+    assert!(
+        line.get("log.file").is_none() && line.get("log.line").is_none(),
+        "{line}"
+    );
+}
+
+#[test]
+fn each_readable_line_inside_a_call_carries_its_trace_and_nothing_else_of_it() {
+    let readable = |ansi: bool| {
+        let lines = Lines::default();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(ansi)
+            .event_format(format::Readable)
+            .with_writer(lines.clone());
+        let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+        let (call, _) = request_span("/a.B/C", &headers());
+        call.in_scope(|| tracing::warn!(answer = 42, "inside"));
+        lines.text()
+    };
+    let line = readable(false);
+    let (_, said) = line.split_once("Z  WARN ").unwrap();
+    assert_eq!(said, format!("inside answer=42 trace_id={TRACE}\n"));
+    assert!(readable(true).contains("\u{1b}[33m WARN\u{1b}[0m inside"));
 }
 
 #[test]
@@ -182,9 +222,9 @@ fn the_context_outlives_any_log_filter() {
 
 #[test]
 fn verbosity_raises_us_before_the_libraries() {
-    assert!(default_directives(0).starts_with("info,h2=warn,"));
-    assert!(default_directives(1).starts_with("debug,h2=info,"));
-    assert!(default_directives(9).starts_with("trace,h2=debug,"));
+    assert!(default_directives(0).starts_with("info,async_nats=warn,fred=warn,"));
+    assert!(default_directives(1).starts_with("debug,async_nats=info,fred=info,"));
+    assert!(default_directives(9).starts_with("trace,async_nats=debug,fred=debug,"));
     for verbosity in 0..3 {
         EnvFilter::try_new(default_directives(verbosity)).unwrap();
     }
@@ -333,4 +373,46 @@ async fn a_mute_collector_does_not_hold_up_the_end() {
     .shutdown(Duration::from_millis(300))
     .await;
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// Takes spans or not, as it is told.
+#[derive(Debug, Default)]
+struct Fickle(std::sync::atomic::AtomicBool);
+
+impl opentelemetry_sdk::trace::SpanExporter for &Fickle {
+    async fn export(
+        &self,
+        _: Vec<opentelemetry_sdk::trace::SpanData>,
+    ) -> opentelemetry_sdk::error::OTelSdkResult {
+        match self.0.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(opentelemetry_sdk::error::OTelSdkError::InternalFailure(
+                "nobody there".to_owned(),
+            )),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_is_away_is_reported_once_and_so_is_its_return() {
+    use opentelemetry_sdk::trace::SpanExporter as _;
+    let lines = Lines::default();
+    let layer = tracing_subscriber::fmt::layer()
+        .event_format(format::Json)
+        .with_writer(lines.clone());
+    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    let inner = Fickle::default();
+    let exporter = collector::Reported::new(&inner, "http://c:1".to_owned());
+    for takes in [true, false, false, true, true, false] {
+        inner.0.store(takes, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(exporter.export(Vec::new()).await.is_ok(), takes);
+    }
+    let levels: Vec<_> = lines
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| (line["level"].clone(), line["collector"].clone()))
+        .collect();
+    let expected = ["WARN", "INFO", "WARN"].map(|level| (level.into(), "http://c:1".into()));
+    assert_eq!(levels, expected);
 }

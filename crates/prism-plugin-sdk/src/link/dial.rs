@@ -54,14 +54,28 @@ async fn connect(address: &str, unacknowledged: Duration) -> Result<Connection, 
     Ok(Connection { channel, host })
 }
 
+/// An address that cannot be dialled, whatever the network does.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no address of a proxy, write `host:port`")]
+pub(crate) struct NoAddress(String);
+
 /// The `host:port` of an address as operators write it: with or without a scheme, with or without a
 /// host.
-pub(crate) fn normalized(address: &str) -> String {
-    let address = address.trim().trim_start_matches("http://").trim_end_matches('/');
-    match address.strip_prefix(':') {
-        Some(port) => format!("localhost:{port}"),
-        None => address.to_owned(),
+pub(crate) fn normalized(written: &str) -> Result<String, NoAddress> {
+    let address = written.trim().trim_start_matches("http://").trim_end_matches('/');
+    let no_address = || NoAddress(written.to_owned());
+    let (host, port) = address.rsplit_once(':').ok_or_else(no_address)?;
+    let port: u16 = port
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(no_address)?;
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.contains(char::is_whitespace) || host.contains(':') && !bracketed {
+        return Err(no_address());
     }
+    let host = if host.is_empty() { "localhost" } else { host };
+    Ok(format!("{host}:{port}"))
 }
 
 #[cfg(test)]
@@ -76,8 +90,28 @@ mod tests {
             "http://localhost:9090/",
             " :9090 ",
         ] {
-            assert_eq!(normalized(written), "localhost:9090", "{written}");
+            assert_eq!(normalized(written).unwrap(), "localhost:9090", "{written}");
         }
-        assert_eq!(normalized("[::1]:9090"), "[::1]:9090");
+        assert_eq!(normalized("[::1]:9090").unwrap(), "[::1]:9090");
+    }
+
+    #[test]
+    fn what_cannot_be_dialled_is_refused() {
+        for written in [
+            "",
+            "localhost",
+            "host:",
+            "host:0",
+            "host:http",
+            "host:99999",
+            "::1:9090",
+            "a b:1",
+        ] {
+            assert_eq!(
+                normalized(written),
+                Err(NoAddress(written.to_owned())),
+                "{written}"
+            );
+        }
     }
 }

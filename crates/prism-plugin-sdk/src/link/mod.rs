@@ -13,7 +13,7 @@ use prism_proto::interfaces::PatternMetadata;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::dial::normalized;
+pub(crate) use self::dial::{NoAddress, normalized};
 use self::session::End;
 use crate::{
     Settings,

@@ -24,6 +24,12 @@ use crate::Limits;
 /// After the last call ended, how long one that was under way to us already may take to arrive.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
+/// How many bytes of one call's request may wait to be read.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for all calls of a connection together. A proxy has one connection for all its clients: a
+/// request that is not read, or a moment in which thousands speak, must not hold up or end the others.
+const CONNECTION_WINDOW: u32 = 1024 * 1024 * 1024;
+
 /// How ready the endpoint says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Readiness {
@@ -87,6 +93,10 @@ impl DataServer {
             .load_shed(true)
             .timeout(limits.call_within)
             .max_concurrent_streams(limits.streams)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            // By a proxy whose clients all lost patience while this process had no time.
+            .http2_max_pending_accept_reset_streams(Some(limits.calls))
             .http2_max_header_list_size(limits.header_bytes)
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, self.shared.goaway.cancelled())

@@ -126,9 +126,11 @@ impl Plugin for TestPlugin {
     }
 
     fn routes(&self) -> Routes {
+        let calls = self.calls.clone();
         let router = Router::new()
             .route("/prism.test.Echo/Say", post(say))
-            .route("/prism.test.Echo/Hold", post(hold));
+            .route("/prism.test.Echo/Hold", post(hold))
+            .route("/prism.test.Echo/Keep", post(move |request| keep(request, calls)));
         Routes::from(router)
     }
 
@@ -189,6 +191,13 @@ async fn say(request: Request) -> Response {
 async fn hold(_: Request) -> Response {
     let silence = futures::stream::pending::<Result<http_body::Frame<Bytes>, axum::Error>>();
     answered(Body::new(StreamBody::new(silence)))
+}
+
+/// Neither reads nor answers.
+async fn keep(request: Request, calls: Calls) -> Response {
+    calls.note("keep");
+    std::future::pending::<()>().await;
+    answered(request.into_body())
 }
 
 /// A client of the plugin's service.

@@ -7,7 +7,10 @@ use std::{ffi::OsString, time::Duration};
 
 use clap::{
     CommandFactory, Parser, Subcommand, ValueEnum,
-    builder::styling::{AnsiColor, Styles},
+    builder::{
+        StyledStr,
+        styling::{AnsiColor, Styles},
+    },
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use prism_core::{args, telemetry};
@@ -25,6 +28,12 @@ turns colours off; where the output is no terminal there are none.
 Exit codes: 0 done, 1 the call failed, 2 wrong usage (nothing was sent), 3 identity or namespace not found, \
 4 some target did not get a message, 5 unavailable or no answer in time, 6 denied, 130 interrupted before it \
 was done.";
+
+const INSTALL_COMPLETIONS: &str = "\
+Where shells look for it:
+  prism-probe completions bash > ~/.local/share/bash-completion/completions/prism-probe
+  prism-probe completions zsh > \"${fpath[1]}/_prism-probe\"
+  prism-probe completions fish > ~/.config/fish/completions/prism-probe.fish";
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::White.on_default().bold())
@@ -76,7 +85,7 @@ pub(crate) struct Global {
     /// How long a call may take, all attempts together: 10s, 500ms
     #[arg(long, global = true, value_name = "TIME", value_parser = value::duration, default_value = "10s")]
     pub(crate) deadline: Duration,
-    /// Say on stderr what is going on; twice for more
+    /// Say on stderr what is going on, with the trace id of the call; twice for more
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -84,11 +93,12 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Register, find and reach identities
-    #[command(subcommand)]
+    #[command(subcommand, after_help = multicast::EXAMPLES)]
     Multicast(multicast::Command),
     /// Is everything reachable, and what serves what?
     Check(Check),
     /// Print a completion script for a shell
+    #[command(after_help = INSTALL_COMPLETIONS)]
     Completions {
         /// Which shell
         #[arg(value_enum)]
@@ -111,7 +121,7 @@ impl Cli {
         let asked = self.global.verbose > 0 || std::env::var_os("RUST_LOG").is_some();
         let settings = telemetry::Settings {
             service: "prism-probe",
-            verbosity: self.global.verbose.saturating_sub(1),
+            verbosity: self.global.verbose,
         };
         let guard = asked.then(|| telemetry::init(&settings)).transpose();
         guard.map_err(|error| Box::new(Fault::usage("RUST_LOG", error.to_string())))
@@ -121,17 +131,35 @@ impl Cli {
 /// Reads a command line, program name first.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Usage> {
     let args = args::normalize(&Cli::command(), args);
-    Cli::try_parse_from(&args).map_err(|error| Usage {
-        json: wants_json(&args),
-        error: Box::new(error),
+    Cli::try_parse_from(&args).map_err(|mut error| {
+        if error.get(ContextKind::Usage).is_some() {
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(usage(&args)));
+        }
+        Usage {
+            json: wants_json(&args),
+            error: Box::new(error),
+        }
     })
 }
 
+/// How the command that a line asks for is used. The parser's own text would list whichever options the
+/// environment happens to set as if they had to be given.
+fn usage(args: &[OsString]) -> StyledStr {
+    let mut command = Cli::command();
+    command.build();
+    let words = args.iter().skip(1).filter_map(|arg| arg.to_str());
+    let asked = words.fold(&command, |command, word| {
+        command.find_subcommand(word).unwrap_or(command)
+    });
+    asked.clone().render_usage()
+}
+
 /// The completion script of a shell.
-pub(crate) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+pub(crate) fn completions(shell: clap_complete::Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "prism-probe", &mut script);
-    script
+    // For bash the generator writes the dash in our name in two ways, and completes no subcommand then.
+    String::from_utf8_lossy(&script).replace("prism__subcmd__probe", "prism__probe")
 }
 
 /// A command line that is no command: wrong, or a request for help.

@@ -7,6 +7,13 @@ use prost_types::Value;
 
 use super::value;
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  prism-probe multicast register sensor-1 --metadata '{\"type\": \"sensor\", \"battery\": 0.15}' --ttl 60
+  prism-probe multicast subscribe sensor-1 --count 1
+  prism-probe multicast enumerate --filter '{\"type\": \"sensor\", \"battery.lt\": 0.2}'
+  prism-probe multicast publish --filter '{\"battery.lt\": 0.2}' --payload 'charge!'";
+
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Register an identity

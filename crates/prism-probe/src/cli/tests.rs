@@ -161,6 +161,17 @@ fn what_is_wrong_is_refused_by_name() {
     }
 }
 
+/// Whatever the environment sets, it is no part of how a command is used.
+#[test]
+fn the_usage_is_that_of_the_command() {
+    let usage = read(&["-namespace", "n", "multicast", "get"]).unwrap_err();
+    let text = usage.error.to_string();
+    assert!(
+        text.contains("Usage: prism-probe multicast get [OPTIONS] <ID>\n"),
+        "{text}"
+    );
+}
+
 #[test]
 fn a_wrong_value_names_its_option_and_nothing_else() {
     let usage = read(&["multicast", "enumerate", "--filter", "{"]).unwrap_err();

@@ -22,7 +22,9 @@ pub(super) fn filter(text: &str) -> Result<Filter, String> {
         max_bytes: 4 << 20,
         ..Limits::default()
     };
-    let filter = prism_filter::Filter::parse_str(text, &limits).and_then(|filter| filter.to_proto());
+    let filter = prism_filter::Filter::parse_str(text, &limits);
+    // Regular expressions are read only here.
+    let filter = filter.and_then(|filter| filter.compile(&limits).and_then(|_| filter.to_proto()));
     filter.map_err(|error| error.to_string())
 }
 
@@ -34,7 +36,7 @@ pub(super) fn seconds(text: &str) -> Result<i64, String> {
     }
 }
 
-/// `500ms`, `10s`, `2m`; a bare number is seconds.
+/// `500ms`, `10s`, `2m`, `1h`; a bare number is seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let split = text
         .find(|letter: char| !letter.is_ascii_digit())
@@ -44,6 +46,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "ms" => 1,
         "s" | "" => 1_000,
         "m" => 60_000,
+        "h" => 3_600_000,
         _ => return Err("expected a time such as `500ms`, `10s` or `2m`".to_owned()),
     };
     let millis = number
@@ -83,6 +86,7 @@ mod tests {
         for (text, part) in [
             (r#"{"battery": {"$less": 1}}"#, "battery"),
             (r#"{"$or": [{"a.lt": [1]}]}"#, "$or[0]"),
+            (r#"{"firmware.regex": "1.(0"}"#, "unclosed group"),
             ("nonsense", "JSON"),
         ] {
             let error = filter(text).unwrap_err();
@@ -96,11 +100,12 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("10s"), duration("10"));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
         for wrong in [
             "",
             "s",
             "0s",
-            "1h",
+            "25h",
             "-1s",
             "1.5s",
             "25000m",

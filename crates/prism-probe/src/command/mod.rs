@@ -3,6 +3,8 @@
 mod check;
 mod multicast;
 
+use std::time::Duration;
+
 use prism_client::{Client, ClientBuilder};
 
 use crate::{
@@ -18,21 +20,21 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<Exit, Stop> {
         Command::Multicast(command) => multicast::run(command, &cli.global, output).await,
         Command::Check(check) => check::run(check, &cli.global, output).await,
         Command::Completions { shell } => {
-            output.raw(&cli::completions(*shell))?;
+            output.raw(cli::completions(*shell).as_bytes())?;
             Ok(Exit::Ok)
         }
     }
 }
 
-/// Connects as the command line says.
-async fn connect(global: &Global) -> Result<Client, Stop> {
-    Ok(builder(global).connect().await?)
+/// A client as the command line says. It connects with the first call, within that call's deadline.
+fn client(global: &Global) -> Result<Client, Stop> {
+    Ok(builder(global).connect_lazy()?)
 }
 
 fn builder(global: &Global) -> ClientBuilder {
     let mut builder = Client::builder()
         .timeout(global.deadline)
-        .connect_timeout(global.deadline);
+        .connect_timeout(connect_timeout(global.deadline));
     // An empty variable in the environment is none.
     if !global.endpoint.is_empty() {
         builder = builder.endpoint(&global.endpoint);
@@ -41,4 +43,9 @@ fn builder(global: &Global) -> ClientBuilder {
         builder = builder.namespace(&global.namespace);
     }
     builder
+}
+
+/// Short enough for another endpoint, or another attempt, to have its turn.
+fn connect_timeout(deadline: Duration) -> Duration {
+    Duration::from_secs(3).min(deadline / 2)
 }

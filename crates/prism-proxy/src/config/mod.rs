@@ -24,7 +24,7 @@ use crate::{
 
 pub use manifest::Manifest;
 pub use namespace::{Namespace, OnMove};
-pub use reference::{KEYS, Key};
+pub use reference::reference;
 pub use versions::{Version, Versions};
 
 /// A whole configuration, checked.
@@ -79,7 +79,7 @@ pub struct CallLimits {
     /// Bytes of one request message.
     #[serde(deserialize_with = "size")]
     pub message_size: usize,
-    /// Bytes of a request's headers. At the next start.
+    /// Bytes of a request's headers.
     #[serde(deserialize_with = "size")]
     pub header_size: usize,
     /// Bytes of a request that are kept to be sent a second time.
@@ -96,7 +96,7 @@ impl Default for CallLimits {
             connections: port.connections,
             streams_per_connection: port.streams,
             message_size: calls.message,
-            header_size: port.headers as usize,
+            header_size: calls.headers,
             retry_buffer: calls.replay,
         }
     }
@@ -259,6 +259,7 @@ impl Config {
         Limits {
             calls: self.limits.concurrent_calls,
             streams: self.limits.concurrent_streams,
+            headers: self.limits.header_size,
             message: self.limits.message_size,
             replay: self.limits.retry_buffer,
             bounds: Bounds {
@@ -274,7 +275,6 @@ impl Config {
         serve::Settings {
             connections: self.limits.connections,
             streams: self.limits.streams_per_connection,
-            headers: u32::try_from(self.limits.header_size).unwrap_or(u32::MAX),
             silence: self.timeouts.silence,
             ..serve::Settings::default()
         }
@@ -318,8 +318,9 @@ fn check_ranges(document: &Document) -> Result<(), Error> {
             return Err(Error::new(at("limits", key), "expected at least `1`, found `0`"));
         }
     }
-    if !(1_024..=1 << 20).contains(&limits.header_size) {
-        let message = format!("expected `1KiB` to `1MiB`, found `{}` bytes", limits.header_size);
+    // Runners take twice as much, with what is added on the way.
+    if !(1_024..=64 << 10).contains(&limits.header_size) {
+        let message = format!("expected `1KiB` to `64KiB`, found `{}` bytes", limits.header_size);
         return Err(Error::new(at("limits", "header_size"), message));
     }
     for (key, value) in [

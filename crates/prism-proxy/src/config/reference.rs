@@ -1,24 +1,56 @@
 //! Every key of the proxy's file that is its own, for the documentation.
 
+use std::fmt::Write;
+
+/// Every key, its type, default and meaning, as Markdown tables.
+pub fn reference() -> String {
+    let mut text = String::from(
+        "## The file of a proxy\n\n\
+         `prism-proxy --config FILE` reads this beside `namespaces`. The file is read again when it changes and on \
+         `SIGHUP`; what is marked with *start* takes effect at the next start.\n",
+    );
+    let mut section = None;
+    for key in KEYS {
+        // Writing to a text does not fail.
+        if section != Some(key.section) {
+            section = Some(key.section);
+            let table = "| key | type | default | meaning |\n|---|---|---|---|";
+            let _ = match key.section {
+                "" => writeln!(text, "\n{table}"),
+                section => writeln!(text, "\n### `{section}`\n\n{table}"),
+            };
+        }
+        let start = if key.live { "" } else { " (*start*)" };
+        let default = match key.default {
+            "" => String::new(),
+            default => format!("`{default}`"),
+        };
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {default} | {}{start} |",
+            key.name, key.kind, key.meaning
+        );
+    }
+    text
+}
+
 /// One key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
+struct Key {
     /// The mapping that holds it: `listen`, `limits`, `timeouts`, `runners[]`; empty for the file itself.
-    pub section: &'static str,
-    /// Its name.
-    pub name: &'static str,
+    section: &'static str,
+    name: &'static str,
     /// What it takes.
-    pub kind: &'static str,
+    kind: &'static str,
     /// As it would be written; empty where there is none.
-    pub default: &'static str,
-    /// What it is for.
-    pub meaning: &'static str,
+    default: &'static str,
+    meaning: &'static str,
     /// Whether a change takes effect while the proxy runs.
-    pub live: bool,
+    live: bool,
 }
 
 /// All of them, in the order of the file.
-pub const KEYS: &[Key] = &[
+const KEYS: &[Key] = &[
     at_start("", "listen", "mapping", "", "where to listen"),
     live("", "limits", "mapping", "", "bounds of size and number"),
     live(
@@ -42,7 +74,7 @@ pub const KEYS: &[Key] = &[
         "",
         "runners that the proxy starts and supervises itself",
     ),
-    live("", "namespaces", "list", "", "what is served, see below"),
+    live("", "namespaces", "list", "", "what is served, see above"),
     at_start("listen", "control", "address", ":9090", "for runners"),
     at_start("listen", "data", "address", ":8980", "for clients"),
     at_start("listen", "admin", "address", ":8981", "for operators and probes"),
@@ -81,12 +113,12 @@ pub const KEYS: &[Key] = &[
         "4MiB",
         "one request message; a larger one is `PAYLOAD_TOO_LARGE`",
     ),
-    at_start(
+    live(
         "limits",
         "header_size",
         "size",
         "32KiB",
-        "the headers of a request",
+        "the headers of a request, up to 64KiB; larger ones are `INVALID_REQUEST`",
     ),
     live(
         "limits",

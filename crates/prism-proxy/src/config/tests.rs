@@ -71,7 +71,7 @@ fn each_slip_is_pointed_at() {
         ),
         (
             "out-of-range",
-            "3:16: limits.header_size: expected `1KiB` to `1MiB`, found `10` bytes",
+            "3:16: limits.header_size: expected `1KiB` to `64KiB`, found `10` bytes",
         ),
         (
             "default-beyond-longest",

@@ -41,8 +41,8 @@ use crate::route::Table;
 
 /// How many events may wait. Beyond, the streams that bring them are not read on.
 const QUEUE: usize = 1_024;
-/// The largest message of a runner.
-const MAX_MESSAGE: usize = 1024 * 1024;
+/// The largest message of a runner: it comes back with word of as many namespaces as one may have.
+const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// A namespace as the operator wants it.
 #[derive(Debug, Clone, PartialEq)]

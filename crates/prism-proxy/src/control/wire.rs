@@ -138,6 +138,32 @@ mod tests {
     }
 
     #[test]
+    fn a_runner_with_as_many_namespaces_as_there_may_be_can_come_back() {
+        let names = (0..MAX_REPORTS).map(|number| format!("{number:0>128}"));
+        let digest = Digest::of(&serde_json::Map::new()).to_string();
+        let request = RegisterRequest {
+            pattern_name: "test".to_owned(),
+            metadata: Some(PatternMetadata {
+                extra: names
+                    .clone()
+                    .map(|name| (wire::scope_key(&name), "process".to_owned()))
+                    .collect(),
+                ..PatternMetadata::default()
+            }),
+            applied: names
+                .map(|namespace| AppliedConfig {
+                    namespace,
+                    applied_digest: digest.clone(),
+                    rejected_digest: digest.clone(),
+                })
+                .collect(),
+            ..RegisterRequest::default()
+        };
+        assert!(prost::Message::encoded_len(&request) < crate::control::MAX_MESSAGE);
+        assert_eq!(registration(request).unwrap().reports.len(), MAX_REPORTS);
+    }
+
+    #[test]
     fn a_registration_without_a_pattern_is_refused() {
         assert!(
             registration(RegisterRequest::default())

@@ -4,7 +4,7 @@ use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use h2::{RecvStream, client::ResponseFuture};
-use http::{HeaderMap, HeaderValue, Request, Response, Version, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use http_body::Body;
 use prism_core::failure::{APPLIED, Failure, Reason};
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use super::{
     headers,
     lane::{Connection, Lane, Unreachable},
     method::{Method, Shape},
-    relay::{Relay, RelayBounds, deadline_exceeded, draining, status_code},
+    relay::{Relay, RelayBounds, Rest, deadline_exceeded, draining, status_code},
     retry::{self, Circumstances, Fate},
     unknown,
     upload::{Sender, Stopped, Upload},
@@ -316,11 +316,7 @@ where
     fn stopped(&self, stopped: Stopped) -> Failed {
         match stopped {
             Stopped::TooLarge(too_large) => {
-                let message = format!(
-                    "a message of `{}` bytes is larger than the `{}` that are allowed",
-                    too_large.size, too_large.limit
-                );
-                let failure = Failure::new(Reason::PayloadTooLarge, message).with("limit", too_large.limit);
+                let failure = too_large.failure();
                 // Of a stream, earlier messages may have had their effect.
                 let first = self.upload.messages() == 0;
                 Failed::Call(
@@ -338,6 +334,9 @@ where
 
     fn relay(self, answered: Answered) -> Response<Answer> {
         let (mut head, stream) = answered.response.into_parts();
+        if head.status != StatusCode::OK {
+            return self.refuse(not_grpc(head.status));
+        }
         headers::for_client(&mut head.headers);
         if self.lost && head.headers.contains_key(APPLIED) {
             // True of the second attempt only.
@@ -353,17 +352,21 @@ where
 
 /// Sends what is left of a request while its answer is on its way. In a task of its own, because the
 /// answer is not asked for more while the client has no room for it.
-fn send_rest<B>(mut sender: Sender, mut upload: Upload<B>) -> AbortOnDropHandle<()>
+fn send_rest<B>(mut sender: Sender, mut upload: Upload<B>) -> Rest
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     upload.keep_nothing();
     AbortOnDropHandle::new(tokio::spawn(poll_fn(move |cx| {
         if sender.poll_reset(cx).is_ready() {
-            return Poll::Ready(());
+            return Poll::Ready(Ok(()));
         }
-        // A client that is gone also drops the answer, and this task with it.
-        sender.poll_send(&mut upload, cx).map(|_| ())
+        sender.poll_send(&mut upload, cx).map(|sent| match sent {
+            Err(Stopped::TooLarge(too_large)) => Err(too_large),
+            // A client that is gone also drops the answer, and this task with it; a runner that takes no
+            // more says why in its answer.
+            Ok(()) | Err(Stopped::ClientGone | Stopped::RunnerClosed) => Ok(()),
+        })
     })))
 }
 
@@ -409,6 +412,21 @@ fn fate(error: &h2::Error) -> Fate {
 fn says_not_applied(headers: &HeaderMap) -> bool {
     status_code(headers) == Some(Code::Unavailable)
         && headers.get(APPLIED).map(HeaderValue::as_bytes) == Some(b"no")
+}
+
+/// Whatever answers there, a web server or a load balancer, it is no runner.
+fn not_grpc(status: StatusCode) -> Failure {
+    let message = format!(
+        "the runner answered with HTTP status `{}` and not with gRPC",
+        status.as_u16()
+    );
+    let passing = matches!(status.as_u16(), 429 | 502..=504);
+    let reason = if passing {
+        Reason::RunnerLost
+    } else {
+        Reason::Internal
+    };
+    Failure::new(reason, message).maybe_applied()
 }
 
 fn lost(fate: Fate, message: &str) -> Failure {

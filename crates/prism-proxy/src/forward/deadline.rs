@@ -35,6 +35,8 @@ pub(crate) struct Deadline {
     pub(crate) begin: Option<Instant>,
     /// The answer must have ended.
     pub(crate) end: Option<Instant>,
+    /// The caller said so.
+    stated: bool,
 }
 
 impl Deadline {
@@ -51,7 +53,11 @@ impl Deadline {
         Ok(match shape {
             Shape::Unary => {
                 let end = at(asked.unwrap_or(bounds.default).min(bounds.longest));
-                Self { begin: end, end }
+                Self {
+                    begin: end,
+                    end,
+                    stated: asked.is_some(),
+                }
             }
             // It may be a stream; a stream ends when its ends like.
             Shape::Unknown => {
@@ -59,18 +65,21 @@ impl Deadline {
                 Self {
                     begin,
                     end: asked_end,
+                    stated: asked.is_some(),
                 }
             }
             Shape::Streaming => Self {
                 begin: asked_end,
                 end: asked_end,
+                stated: asked.is_some(),
             },
         })
     }
 
-    /// Tells the runner how much time is left.
+    /// Tells the runner how much time the caller has left. What the caller did not say is not made up: the
+    /// runner has a limit of its own for such calls, by namespace, and this end gives them up by its own.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap, now: Instant) {
-        match self.end {
+        match self.end.filter(|_| self.stated) {
             Some(end) => headers.insert(GRPC_TIMEOUT, format(end.saturating_duration_since(now))),
             None => headers.remove(GRPC_TIMEOUT),
         };

@@ -1,6 +1,8 @@
 //! The outermost layer of a gRPC body: a flag byte, four bytes of length, that many bytes of message.
 //! Looked at to bound messages; the messages themselves are not.
 
+use prism_core::failure::{Failure, Reason};
+
 /// Follows a body and refuses a message that announces to be too large, before it is sent on.
 #[derive(Debug, Clone)]
 pub(crate) struct Framing {
@@ -20,6 +22,15 @@ const PREFIX: usize = 5;
 pub(crate) struct TooLarge {
     pub(crate) size: usize,
     pub(crate) limit: usize,
+}
+
+impl TooLarge {
+    /// What the client is told.
+    pub(crate) fn failure(self) -> Failure {
+        let Self { size, limit } = self;
+        let message = format!("a message of `{size}` bytes is larger than the `{limit}` that are allowed");
+        Failure::new(Reason::PayloadTooLarge, message).with("limit", limit)
+    }
 }
 
 impl Framing {

@@ -76,14 +76,34 @@ pub(crate) fn namespace(headers: &HeaderMap) -> Result<&str, Failure> {
     }
 }
 
+/// Refuses headers that are too large in words that a gRPC client understands. The port, which cannot
+/// speak gRPC, cuts off only what is far beyond.
+pub(crate) fn check_size(headers: &HeaderMap, limit: usize) -> Result<(), Failure> {
+    /// What an entry costs beside its name and value, by the standard.
+    const ENTRY: usize = 32;
+    let size: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + ENTRY)
+        .sum();
+    if size <= limit {
+        return Ok(());
+    }
+    let message =
+        format!("the call's metadata of `{size}` bytes is larger than the `{limit}` that are allowed");
+    Err(Failure::new(Reason::InvalidRequest, message)
+        .field("metadata")
+        .with("limit", limit)
+        .not_applied())
+}
+
 /// Prepares a request's headers for the runner: what was meant for this hop stays here, nobody can
-/// claim to be somebody, and the namespace stands under its own name.
+/// claim to be somebody, and the namespace stands there once, under its own name: a runner must not read
+/// another than the call was routed by.
 pub(crate) fn for_runner(headers: &mut HeaderMap) {
     strip_hop(headers);
     headers.remove(PRINCIPAL);
-    if !headers.contains_key(NAMESPACE)
-        && let Some(namespace) = headers.remove(NAMESPACE_ALIAS)
-    {
+    let alias = headers.remove(NAMESPACE_ALIAS);
+    if let Some(namespace) = headers.remove(NAMESPACE).or(alias) {
         headers.insert(NAMESPACE, namespace);
     }
 }
@@ -181,10 +201,14 @@ mod tests {
         assert_eq!(namespace(&given), Ok("a"));
         for_runner(&mut given);
         assert_eq!(given, headers(&[("x-prism-namespace", "a")]));
-        assert_eq!(
-            namespace(&headers(&[("x-namespace", "a"), ("x-prism-namespace", "b")])),
-            Ok("b")
-        );
+        let mut given = headers(&[
+            ("x-namespace", "a"),
+            ("x-prism-namespace", "b"),
+            ("x-prism-namespace", "c"),
+        ]);
+        assert_eq!(namespace(&given), Ok("b"));
+        for_runner(&mut given);
+        assert_eq!(given, headers(&[("x-prism-namespace", "b")]));
     }
 
     #[test]

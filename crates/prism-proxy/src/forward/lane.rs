@@ -48,7 +48,7 @@ impl Default for Settings {
         Self {
             connect_timeout: Duration::from_secs(2),
             connections: 1,
-            stream_window: 256 << 10,
+            stream_window: 64 << 10,
             connection_window: 1 << 30,
             unacknowledged: Duration::from_secs(15),
         }
@@ -272,6 +272,11 @@ impl Lane {
             .initial_window_size(self.settings.stream_window)
             .initial_connection_window_size(self.settings.connection_window)
             .enable_push(false)
+            // Two guards of a server against a hostile client. Here they would break the connection of
+            // all clients: once enough answers had crossed with calls given up, or enough small messages
+            // waited for clients that do not read. The windows bound both.
+            .max_local_error_reset_streams(None)
+            .data_frame_budget(usize::MAX)
             .handshake::<_, Bytes>(stream)
             .await?;
         let ended = CancellationToken::new();

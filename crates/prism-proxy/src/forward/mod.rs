@@ -39,6 +39,8 @@ pub struct Limits {
     pub calls: usize,
     /// How many streams may be open.
     pub streams: usize,
+    /// How many bytes the headers of a request may have, as HTTP/2 counts them.
+    pub headers: usize,
     /// How many bytes a request message may have.
     pub message: usize,
     /// How much of a request is kept to be sent again; a longer one has no second attempt.
@@ -54,6 +56,7 @@ impl Default for Limits {
         Self {
             calls: 10_000,
             streams: 50_000,
+            headers: 32 << 10,
             message: 4 << 20,
             replay: 64 << 10,
             bounds: Bounds::default(),
@@ -157,7 +160,9 @@ impl Forward {
         } else if method::is_internal(request.uri().path()) {
             Err(not_for_clients(request.uri().path()))
         } else {
-            named.and_then(|namespace| route.ok_or_else(|| unknown(namespace)))
+            headers::check_size(request.headers(), limits.headers)
+                .and(named)
+                .and_then(|namespace| route.ok_or_else(|| unknown(namespace)))
         };
         let deadline = deadline::Deadline::of(request.headers(), method.shape(), limits.bounds, began);
         match checked.and_then(|route| deadline.map(|deadline| (route, deadline))) {

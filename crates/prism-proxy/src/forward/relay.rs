@@ -17,7 +17,8 @@ use tokio_util::{
 };
 use tonic::{Code, Status};
 
-use super::{account::Account, headers};
+use super::{account::Account, framing::TooLarge, headers};
+use crate::patience;
 
 /// What a call is answered with.
 #[derive(Debug)]
@@ -87,8 +88,11 @@ pub struct Relay {
     account: Account,
     bounds: RelayBounds,
     /// Sends the rest of the request, where there is one.
-    _upload: Option<AbortOnDropHandle<()>>,
+    upload: Option<Rest>,
 }
+
+/// Sends what is left of a request, unless a message of it is too large.
+pub(crate) type Rest = AbortOnDropHandle<Result<(), TooLarge>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -146,8 +150,11 @@ impl Relay {
         headers: &HeaderMap,
         mut account: Account,
         bounds: RelayBounds,
-        upload: Option<AbortOnDropHandle<()>>,
+        upload: Option<Rest>,
     ) -> Self {
+        if let Some(end) = bounds.end {
+            patience::answer_by(end);
+        }
         let mut stage = Stage::Data;
         if let Some(code) = status_code(headers) {
             account.answered(code);
@@ -160,7 +167,7 @@ impl Relay {
             stage,
             account,
             bounds,
-            _upload: upload,
+            upload,
         }
     }
 
@@ -172,9 +179,25 @@ impl Relay {
             Poll::Ready(Ok(frame)) => Poll::Ready(frame),
             Poll::Ready(Err(failure)) => Poll::Ready(Some(self.fail(failure))),
             Poll::Pending => {
-                let failure = ready!(self.bounds.poll_reached(cx));
+                let failure = match self.poll_upload(cx) {
+                    Poll::Ready(too_large) => too_large.failure().maybe_applied(),
+                    Poll::Pending => ready!(self.bounds.poll_reached(cx)),
+                };
                 Poll::Ready(Some(self.fail(failure)))
             }
+        }
+    }
+
+    /// Ready when a message of the request is too large: the runner waits for it in vain.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<TooLarge> {
+        let Some(upload) = &mut self.upload else {
+            return Poll::Pending;
+        };
+        let ended = ready!(Pin::new(upload).poll(cx));
+        self.upload = None;
+        match ended {
+            Ok(Err(too_large)) => Poll::Ready(too_large),
+            Ok(Ok(())) | Err(_) => Poll::Pending,
         }
     }
 

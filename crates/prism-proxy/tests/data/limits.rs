@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Request;
 use prism_core::failure::Reason;
-use prism_proxy::{forward::Limits, serve::Settings};
+use prism_proxy::forward::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
@@ -159,26 +159,90 @@ async fn more_streams_than_allowed_are_refused_at_once() {
 #[tokio::test]
 async fn headers_have_a_limit() {
     let runner = Runner::echo().await;
-    let proxy = Proxy::with(
-        Limits::default(),
-        Settings {
-            headers: 4_096,
-            ..Settings::default()
-        },
-    )
-    .await;
+    let proxy = Proxy::start(Limits::default()).await;
     proxy.serve(&[&runner]);
     let client = proxy.client().await;
-    let long = "x".repeat(6_000);
-    let reply = client
-        .send(Client::request(UNARY).header("x-long", long), &message(b"x"))
-        .await;
-    assert_eq!((reply.status.as_u16(), runner.calls()), (431, 0));
+    let with = |length: usize| {
+        let request = Client::request(UNARY).header("x-long", "x".repeat(length));
+        let client = client.clone();
+        async move { client.send(request, &message(b"x")).await }
+    };
+    assert_eq!(with(31_000).await.grpc().code(), Code::Ok);
+    let reply = with(33_000).await;
     assert_eq!(
-        client.unary(UNARY, b"x").await.grpc().code(),
-        Code::Ok,
-        "the connection lives on"
+        (reply.grpc().code(), reply.reason()),
+        (Code::InvalidArgument, "INVALID_REQUEST")
     );
+    assert_eq!(
+        (
+            &*reply.failure().details["field"],
+            &*reply.failure().details["limit"]
+        ),
+        ("metadata", "32768")
+    );
+    assert_eq!(
+        with(140_000).await.status.as_u16(),
+        431,
+        "what is far beyond is not even read"
+    );
+    assert_eq!(with(1).await.grpc().code(), Code::Ok, "the connection lives on");
+    assert_eq!(runner.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_a_stream_that_is_under_way() {
+    let (ended, mut told) = tokio::sync::mpsc::channel(1);
+    let runner = Runner::start(move |mut exchange| {
+        let ended = ended.clone();
+        async move {
+            let mut down = exchange.begin();
+            let first = exchange.read_message().await.unwrap();
+            down.send_data(message(&first), false).unwrap();
+            let reset = std::future::poll_fn(|cx| down.poll_reset(cx)).await;
+            ended.send(reset.unwrap()).await.unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::start(Limits {
+        message: 1_000,
+        ..Limits::default()
+    })
+    .await;
+    proxy.serve(&[&runner]);
+    let (response, mut up) = proxy.client().await.open(STREAM).await;
+    up.send_data(message(b"first"), false).unwrap();
+    let mut down = soon(response).await.unwrap();
+    assert_eq!(
+        soon(down.body_mut().data()).await.unwrap().unwrap(),
+        message(b"first")
+    );
+    up.send_data(message(&[7; 1_001]), false).unwrap();
+    let reply = Reply::read(down).await;
+    assert_eq!(
+        (reply.reason(), reply.failure().applied),
+        ("PAYLOAD_TOO_LARGE", Some(true))
+    );
+    assert_eq!(soon(told.recv()).await, Some(h2::Reason::CANCEL));
+}
+
+#[tokio::test]
+async fn what_is_no_grpc_at_the_runner_is_said_to_be_so() {
+    for (status, code, reason) in [
+        (404, Code::Internal, "INTERNAL"),
+        (503, Code::Unavailable, "RUNNER_LOST"),
+    ] {
+        let web = Runner::start(move |mut exchange| async move {
+            let head = http::Response::builder().status(status).body(()).unwrap();
+            exchange.respond.send_response(head, true).unwrap();
+        })
+        .await;
+        let proxy = Proxy::start(Limits::default()).await;
+        proxy.serve(&[&web]);
+        let reply = proxy.client().await.unary(UNARY, b"x").await;
+        assert_eq!((reply.grpc().code(), reply.reason()), (code, reason));
+        assert!(reply.grpc().message().contains(&status.to_string()), "{reply:?}");
+        assert_eq!((reply.failure().applied, web.calls()), (Some(true), 1));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The data port between scripted clients and scripted runners.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
+mod crowds;
 mod limits;
 mod passing;
 mod retrying;

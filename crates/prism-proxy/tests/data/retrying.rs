@@ -64,6 +64,18 @@ async fn a_stream_above_the_goaway_goes_to_another_runner() {
 }
 
 #[tokio::test]
+async fn a_stream_below_the_goaway_may_have_been_applied() {
+    let (leaves, works) = (Runner::leaving_midway().await, Runner::echo().await);
+    let (proxy, client) = proxy_before(&[&leaves, &works]).await;
+    let reply = call_until_hit(&client, &leaves).await;
+    assert_eq!(
+        (reply.reason(), reply.failure().applied),
+        ("RUNNER_LOST", Some(true))
+    );
+    assert_eq!(retries(&proxy, "unsent"), 0);
+}
+
+#[tokio::test]
 async fn a_runner_that_changed_nothing_is_passed_over() {
     let unavailable = Runner::failing(14, &[("prism-applied", "no")]).await;
     let works = Runner::echo().await;

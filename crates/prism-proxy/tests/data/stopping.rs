@@ -117,6 +117,8 @@ async fn what_does_not_end_is_ended_at_the_deadline() {
         "not a clean end"
     );
     assert!(began.elapsed() >= Duration::from_millis(200));
+    assert_eq!(proxy.forward.under_way(), 1, "what is left can be counted");
+    soon(proxy.port.end()).await;
     assert!(soon(response).await.is_err(), "the connection is gone");
     assert_eq!(proxy.forward.under_way(), 0);
 }

@@ -132,7 +132,8 @@ async fn metrics_are_prometheus_text() {
     let (status, text) = stage.get("/metrics").await;
     assert_eq!(status, 200);
     assert!(
-        text.contains("prism_proxy_namespace_targets{namespace=\"a\"} 0") && text.ends_with("# EOF\n"),
+        text.contains("# TYPE prism_proxy_retries_total counter\n")
+            && text.contains("prism_proxy_namespace_targets{namespace=\"a\"} 0\n"),
         "{text}"
     );
 }

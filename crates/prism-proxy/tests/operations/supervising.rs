@@ -157,7 +157,7 @@ async fn runners_are_asked_to_end() {
     let stage = Stage::new("trap 'echo bye >&3; exit 0' TERM\nwhile :; do sleep 0.05; done").await;
     let supervisor = stage.start();
     let mut life = stage.life().await;
-    supervisor.stop(Instant::now() + LONG).await;
+    assert!(supervisor.stop(Instant::now() + LONG).await);
     let mut said = String::new();
     life.connection.read_to_string(&mut said).await.unwrap();
     assert_eq!((said.trim(), stage.restarts()), ("bye", 0));
@@ -169,9 +169,20 @@ async fn a_runner_that_does_not_end_is_killed_at_the_deadline() {
     let supervisor = stage.start();
     let life = stage.life().await;
     let began = Instant::now();
-    supervisor.stop(began + Duration::from_millis(200)).await;
+    assert!(
+        !supervisor.stop(began + Duration::from_millis(200)).await,
+        "that was no end in order"
+    );
     assert!(began.elapsed() >= Duration::from_millis(200));
     life.ends().await;
+}
+
+#[tokio::test]
+async fn a_runner_whose_drain_deadline_passed_says_so_by_its_exit_code() {
+    let stage = Stage::new("trap 'exit 2' TERM\nwhile :; do sleep 0.05; done").await;
+    let supervisor = stage.start();
+    let _life = stage.life().await;
+    assert!(!supervisor.stop(Instant::now() + LONG).await);
 }
 
 #[tokio::test]
@@ -181,6 +192,23 @@ async fn runners_do_not_outlive_their_supervisor() {
     let life = stage.life().await;
     drop(supervisor);
     life.ends().await;
+}
+
+/// A runner that is left without its supervisor reads the end of its standard input. One that holds on to
+/// it sees nothing there.
+#[tokio::test]
+async fn a_runner_can_tell_whether_its_supervisor_lives() {
+    let stage = Stage::new("echo $PRISM_SUPERVISED >&3\nread -t 0.3 && exit\n[ $? -gt 128 ] && echo not alone >&3\nexec sleep 60").await;
+    let _supervisor = stage.start();
+    let mut life = stage.life().await;
+    for expected in ["1\n", "not alone\n"] {
+        let mut said = String::new();
+        tokio::time::timeout(LONG, life.connection.read_line(&mut said))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(said, expected);
+    }
 }
 
 #[tokio::test]

@@ -4,50 +4,36 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::{CALL_LIMIT, Options, deadline};
+use super::{CALL_LIMIT, Case, Options, cases, deadline};
 use crate::{
-    DynMessaging, GapReason, Identity, Kind, Listener, Message, MessagingCapability, MulticastId, Outcome,
-    Received, Scope, Timestamp,
+    DynMessaging, Error, GapReason, Identity, Kind, Listener, Message, MessagingCapability, MulticastId,
+    Outcome, Received, Scope, Timestamp,
 };
 
 pub(super) type Open = dyn Fn(String, Options) -> BoxFuture<'static, Arc<dyn DynMessaging>> + Send + Sync;
 
-pub(super) struct Case {
-    pub(super) name: &'static str,
-    pub(super) applies: fn(&MessagingCapability) -> bool,
-    pub(super) run: fn(Arc<Open>, String) -> BoxFuture<'static, ()>,
-}
-
-macro_rules! cases {
-    ($($name:ident $(if $applies:expr)?,)*) => {
-        pub(super) const CASES: &[Case] = &[$(Case {
-            name: stringify!($name),
-            applies: cases!(@applies $($applies)?),
-            run: |open, namespace| Box::pin($name(Fixture { open, namespace })),
-        },)*];
-    };
-    (@applies) => { |_| true };
-    (@applies $applies:expr) => { $applies };
-}
-
-cases! {
+pub(super) const CASES: &[Case<MessagingCapability, Fixture>] = cases![
     publish_reaches_every_listener,
     messages_arrive_unchanged,
     identities_never_share_an_address,
     publish_knows_who_listens,
+    publish_ends_by_its_deadline,
     accepted_messages_keep_their_order,
+    a_listener_hears_from_the_start,
     a_slow_listener_gets_a_gap,
     dropping_a_listener_ends_it,
     payloads_over_the_limit_are_not_sent,
-    openings_reach_each_other if |capability| capability.scope == Scope::Shared,
-    namespaces_are_apart if |capability| capability.scope == Scope::Shared,
-}
+    closing_ends_listeners_and_calls,
+    openings_reach_each_other if |capability: &MessagingCapability| capability.scope == Scope::Shared,
+    namespaces_are_apart if |capability: &MessagingCapability| capability.scope == Scope::Shared,
+];
 
-struct Fixture {
-    open: Arc<Open>,
-    namespace: String,
+/// How a case opens the slot, and a namespace of its own.
+pub(super) struct Fixture {
+    pub(super) open: Arc<Open>,
+    pub(super) namespace: String,
 }
 
 impl Fixture {
@@ -193,6 +179,21 @@ async fn publish_knows_who_listens(fixture: Fixture) {
     assert_eq!(publish(&slot, &[], &message("nobody")).await, []);
 }
 
+/// What is not known by then is not known.
+async fn publish_ends_by_its_deadline(fixture: Fixture) {
+    let slot = fixture.open().await;
+    let _listener = listen(&slot, "a").await;
+    let targets = vec![identity("a"); 100];
+    let late = slot.publish_batch(&targets, message("late"), Instant::now());
+    let outcomes = timeout(CALL_LIMIT / 5, late).await.expect("waited on");
+    assert_eq!(outcomes.len(), 100);
+    // Whatever came of it, the slot goes on.
+    let mut other = listen(&slot, "b").await;
+    let sent = message("in time");
+    assert_eq!(publish(&slot, &["b"], &sent).await, [Outcome::Accepted]);
+    expect(&mut other, &sent).await;
+}
+
 async fn accepted_messages_keep_their_order(fixture: Fixture) {
     let slot = fixture.open().await;
     let mut listener = listen(&slot, "a").await;
@@ -202,6 +203,26 @@ async fn accepted_messages_keep_their_order(fixture: Fixture) {
     }
     for message in &sent {
         expect(&mut listener, message).await;
+    }
+}
+
+async fn a_listener_hears_from_the_start(fixture: Fixture) {
+    let slot = fixture.open().await;
+    // Another runner, where there can be one.
+    let publisher = match slot.capability().scope {
+        Scope::Shared => fixture.open().await,
+        Scope::Process | Scope::Host => slot.clone(),
+    };
+    for number in 0..50 {
+        let name = format!("id-{number}");
+        let mut listener = listen(&slot, &name).await;
+        let sent = message(&name);
+        assert_eq!(
+            publish(&publisher, &[&name], &sent).await,
+            [Outcome::Accepted],
+            "{name}"
+        );
+        expect(&mut listener, &sent).await;
     }
 }
 
@@ -265,6 +286,26 @@ async fn payloads_over_the_limit_are_not_sent(fixture: Fixture) {
             .all(|outcome| matches!(outcome, Outcome::NotSent(_))),
         "{outcomes:?}"
     );
+}
+
+async fn closing_ends_listeners_and_calls(fixture: Fixture) {
+    let slot = fixture.open().await;
+    assert_eq!(slot.probe(deadline()).await, Ok(()));
+    let mut listener = listen(&slot, "a").await;
+    let sent = message("waiting");
+    assert_eq!(publish(&slot, &["a"], &sent).await, [Outcome::Accepted]);
+    expect(&mut listener, &sent).await;
+    slot.close().await;
+    let end = timeout(CALL_LIMIT, listener.next()).await;
+    assert_eq!(end.expect("the listener goes on"), None);
+    let unsent = publish(&slot, &["a", "b"], &sent).await;
+    assert!(
+        matches!(unsent[..], [Outcome::NotSent(_), Outcome::NotSent(_)]),
+        "{unsent:?}"
+    );
+    let refused = slot.listen(&identity("a"), deadline()).await.err();
+    assert!(matches!(refused, Some(Error::Unavailable { .. })), "{refused:?}");
+    assert!(slot.probe(deadline()).await.is_err());
 }
 
 /// A session on one runner and a publish through another is the normal case.

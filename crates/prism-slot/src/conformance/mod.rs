@@ -32,7 +32,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use tokio::time::Instant;
 
 use crate::{DynMessaging, DynRegistryStore, MessagingCapability, RegistryCapability};
@@ -78,13 +78,12 @@ where
     F: Future<Output = RegistrySubject> + Send + 'static,
 {
     let open: Arc<registry::Open> = Arc::new(move |namespace, options| Box::pin(open(namespace, options)));
-    let trials = registry::CASES.iter().map(|case| {
-        let open = open.clone();
-        trial(suite, case.name, (case.applies)(&capability), move |namespace| {
-            (case.run)(open, namespace)
-        })
-    });
-    conclude(trials.collect())
+    run(suite, registry::CASES, &capability, move |namespace| {
+        registry::Fixture {
+            open: open.clone(),
+            namespace,
+        }
+    })
 }
 
 /// Runs the messaging suite. `open` is given the name of a namespace and the case's wishes.
@@ -94,51 +93,76 @@ where
     F: Future<Output = Arc<dyn DynMessaging>> + Send + 'static,
 {
     let open: Arc<messaging::Open> = Arc::new(move |namespace, options| Box::pin(open(namespace, options)));
-    let trials = messaging::CASES.iter().map(|case| {
-        let open = open.clone();
-        trial(suite, case.name, (case.applies)(&capability), move |namespace| {
-            (case.run)(open, namespace)
-        })
-    });
-    conclude(trials.collect())
+    run(suite, messaging::CASES, &capability, move |namespace| {
+        messaging::Fixture {
+            open: open.clone(),
+            namespace,
+        }
+    })
 }
 
-/// The names of all cases, which the documentation of the traits refers to.
-pub fn case_names() -> Vec<&'static str> {
-    let registry = registry::CASES.iter().map(|case| case.name);
-    registry
-        .chain(messaging::CASES.iter().map(|case| case.name))
-        .collect()
-}
-
-fn trial<F>(
-    suite: &str,
+/// One promise of a trait, and for which slots it is made.
+struct Case<C, F> {
     name: &'static str,
-    applies: bool,
-    run: impl FnOnce(String) -> F + Send + 'static,
-) -> Trial
-where
-    F: Future<Output = ()>,
-{
+    applies: fn(&C) -> bool,
+    run: fn(F) -> BoxFuture<'static, ()>,
+}
+
+/// A list of cases, each the name of a function; after `if`, for which capabilities it is.
+macro_rules! cases {
+    ($($name:ident $(if $applies:expr)?),* $(,)?) => {
+        &[$($crate::conformance::Case {
+            name: stringify!($name),
+            applies: $crate::conformance::cases!(@applies $($applies)?),
+            run: |fixture| Box::pin($name(fixture)),
+        }),*]
+    };
+    (@applies) => { |_| true };
+    (@applies $applies:expr) => { $applies };
+}
+use cases;
+
+fn run<C, F: 'static>(
+    suite: &str,
+    cases: &'static [Case<C, F>],
+    capability: &C,
+    fixture: impl Fn(String) -> F + Send + Clone + 'static,
+) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials = cases
+        .iter()
+        .map(|case| trial(suite, case, capability, fixture.clone()));
+    let trials = trials.collect();
+    verdict(&arguments, &libtest_mimic::run(&arguments, trials))
+}
+
+fn trial<C, F: 'static>(
+    suite: &str,
+    case: &'static Case<C, F>,
+    capability: &C,
+    fixture: impl Fn(String) -> F + Send + 'static,
+) -> Trial {
     static NAMESPACES: AtomicU64 = AtomicU64::new(0);
     let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
     let namespace = format!("conformance-{}-{number}", std::process::id());
+    let run = case.run;
     let body = move || {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let outcome = runtime.block_on(async { tokio::time::timeout(CASE_LIMIT, run(namespace)).await });
+        let case = run(fixture(namespace));
+        let outcome = runtime.block_on(async { tokio::time::timeout(CASE_LIMIT, case).await });
         outcome.map_err(|_| Failed::from(format!("still running after {CASE_LIMIT:?}")))
     };
-    Trial::test(format!("{suite}::{name}"), body).with_ignored_flag(!applies)
+    let ignored = !(case.applies)(capability);
+    Trial::test(format!("{suite}::{}", case.name), body).with_ignored_flag(ignored)
 }
 
-fn conclude(trials: Vec<Trial>) -> ExitCode {
-    let arguments = Arguments::from_args();
-    let filtered = arguments.filter.is_some() || arguments.list;
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    if conclusion.num_passed + conclusion.num_failed == 0 && !filtered {
+/// A run of nothing has proved nothing, unless somebody asked for a part of the suite only.
+fn verdict(arguments: &Arguments, conclusion: &Conclusion) -> ExitCode {
+    let everything = arguments.filter.is_none() && !arguments.list;
+    if everything && conclusion.num_passed + conclusion.num_failed == 0 {
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()
@@ -150,7 +174,60 @@ fn deadline() -> Instant {
 
 #[cfg(test)]
 mod tests {
-    use super::case_names;
+    use super::*;
+
+    async fn passes(_: String) {}
+
+    async fn fails(_: String) {
+        panic!("as a case does that finds a promise broken");
+    }
+
+    /// Runs cases for a slot that has, or lacks, what some need.
+    fn outcome(cases: &'static [Case<bool, String>], capability: bool) -> (Conclusion, ExitCode) {
+        let arguments = Arguments {
+            quiet: true,
+            ..Arguments::default()
+        };
+        let trials = cases
+            .iter()
+            .map(|case| trial("test", case, &capability, |namespace| namespace));
+        let conclusion = libtest_mimic::run(&arguments, trials.collect());
+        let verdict = verdict(&arguments, &conclusion);
+        (conclusion, verdict)
+    }
+
+    #[test]
+    fn a_case_that_does_not_apply_is_ignored_and_not_passed() {
+        const CASES: &[Case<bool, String>] = cases![passes, fails if |able: &bool| *able];
+        let (conclusion, verdict) = outcome(CASES, false);
+        assert_eq!(
+            (
+                conclusion.num_passed,
+                conclusion.num_ignored,
+                conclusion.num_failed
+            ),
+            (1, 1, 0)
+        );
+        assert_eq!(verdict, ExitCode::SUCCESS);
+        let (conclusion, verdict) = outcome(CASES, true);
+        assert_eq!(
+            (
+                conclusion.num_passed,
+                conclusion.num_ignored,
+                conclusion.num_failed
+            ),
+            (1, 0, 1)
+        );
+        assert_ne!(verdict, ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn a_run_of_nothing_fails() {
+        const CASES: &[Case<bool, String>] = cases![passes if |able: &bool| *able];
+        assert_ne!(outcome(CASES, false).1, ExitCode::SUCCESS);
+        assert_ne!(outcome(cases![], true).1, ExitCode::SUCCESS);
+        assert_eq!(outcome(CASES, true).1, ExitCode::SUCCESS);
+    }
 
     /// Every case that a trait's documentation names exists, and every case is named.
     #[test]
@@ -161,7 +238,9 @@ mod tests {
             .skip(1)
             .filter_map(|rest| rest.split("`)").next());
         let mut named: Vec<&str> = named.collect();
-        let mut existing = case_names();
+        let registry = registry::CASES.iter().map(|case| case.name);
+        let messaging = messaging::CASES.iter().map(|case| case.name);
+        let mut existing: Vec<&str> = registry.chain(messaging).collect();
         named.sort_unstable();
         named.dedup();
         existing.sort_unstable();

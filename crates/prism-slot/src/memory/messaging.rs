@@ -14,6 +14,7 @@ use crate::{
 };
 
 const BACKEND: &str = "memory";
+const CLOSED: &str = "the slot is closed";
 
 /// A messaging slot that reaches the listeners of this value and no others.
 pub struct MemoryMessaging {
@@ -75,6 +76,9 @@ impl Messaging for MemoryMessaging {
         _deadline: Instant,
     ) -> Vec<Outcome> {
         let table = self.shared.table.read();
+        if table.closed {
+            return vec![Outcome::NotSent(CLOSED.to_owned()); targets.len()];
+        }
         targets
             .iter()
             .map(|target| table.publish(target, &message))
@@ -83,14 +87,7 @@ impl Messaging for MemoryMessaging {
 
     async fn listen(&self, identity: &Identity, _deadline: Instant) -> Result<Listener> {
         let mut table = self.shared.table.write();
-        if table.closed {
-            let message = "the slot is closed".to_owned();
-            return Err(Error::Unavailable {
-                backend: BACKEND,
-                message,
-                applied: Applied::No,
-            });
-        }
+        table.check_open()?;
         table.next += 1;
         let number = table.next;
         let entry = Entry {
@@ -108,7 +105,7 @@ impl Messaging for MemoryMessaging {
     }
 
     async fn probe(&self, _deadline: Instant) -> Result<()> {
-        Ok(())
+        self.shared.table.read().check_open()
     }
 
     async fn close(&self) {
@@ -121,6 +118,17 @@ impl Messaging for MemoryMessaging {
 }
 
 impl Table {
+    fn check_open(&self) -> Result<()> {
+        if !self.closed {
+            return Ok(());
+        }
+        Err(Error::Unavailable {
+            backend: BACKEND,
+            message: CLOSED.to_owned(),
+            applied: Applied::No,
+        })
+    }
+
     fn publish(&self, target: &Identity, message: &Arc<Message>) -> Outcome {
         let Some(listeners) = self.listeners.get(target) else {
             return Outcome::NoSubscriber;

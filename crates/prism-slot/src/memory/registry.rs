@@ -70,14 +70,7 @@ impl<C: Clock> MemoryRegistry<C> {
     fn step<T>(&self, call: &Call, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let now = self.clock.now();
         let mut state = self.state.lock();
-        if state.closed {
-            let message = "the slot is closed".to_owned();
-            return Err(Error::Unavailable {
-                backend: BACKEND,
-                message,
-                applied: Applied::No,
-            });
-        }
+        state.check_open()?;
         if call.epoch.is_some_and(|expected| expected != state.epoch) {
             return Err(Error::EpochChanged { current: state.epoch });
         }
@@ -171,7 +164,7 @@ impl<C: Clock> RegistryStore for MemoryRegistry<C> {
     }
 
     async fn probe(&self, _deadline: Instant) -> Result<()> {
-        Ok(())
+        self.state.lock().check_open()
     }
 
     async fn close(&self) {
@@ -240,6 +233,17 @@ impl State {
             leases: LeaseQueue::default(),
             claims: 0,
         }
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if !self.closed {
+            return Ok(());
+        }
+        Err(Error::Unavailable {
+            backend: BACKEND,
+            message: "the slot is closed".to_owned(),
+            applied: Applied::No,
+        })
     }
 
     fn head(&self) -> Position {

@@ -25,7 +25,8 @@ use prism_slot_nats::{Config, NatsMessaging};
 use prism_testkit::NatsServer;
 use tokio::{task::JoinSet, time::Instant};
 
-const PREFIX: &str = "prism.multicast";
+/// What the subjects of the namespace `bench` begin with.
+const SUBJECTS: &str = "prism.multicast.bench";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -39,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
         ..Config::default()
     };
     let receiving = async_nats::connect(server.url()).await?;
-    let slot = NatsMessaging::open("publishing", PREFIX, config).await?;
+    let slot = NatsMessaging::open("bench", "prism.multicast", config).await?;
     let floor = Floor::new(async_nats::connect(server.url()).await?).await?;
     println!(
         "{:>7} {:>10} {:>10} {:>10} {:>8} {:>8}",
@@ -51,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
             .collect::<Result<_, _>>()?;
         let mut readers = JoinSet::new();
         for target in &targets {
-            readers.spawn(drain(receiving.subscribe(format!("{PREFIX}.{target}")).await?));
+            readers.spawn(drain(receiving.subscribe(format!("{SUBJECTS}.{target}")).await?));
         }
         known_to_the_broker(&receiving).await?;
         measure(&slot, floor.clone(), &targets, rounds).await;
@@ -135,7 +136,7 @@ impl Floor {
         let mut arrivals = self.arrivals.lock().await;
         let begun = Instant::now();
         for (number, target) in targets.iter().enumerate() {
-            let (subject, reply) = (format!("{PREFIX}.{target}"), format!("{}.{number}", self.inbox));
+            let (subject, reply) = (format!("{SUBJECTS}.{target}"), format!("{}.{number}", self.inbox));
             let payload = Bytes::from_static(&[b'x'; 100]);
             match headers {
                 None => self

@@ -1,4 +1,4 @@
-//! Subjects: an identity is one token behind the topic prefix.
+//! Subjects: `<topic prefix>.<namespace>.<identity>`, the last two as one token each.
 //!
 //! A token keeps ASCII letters and digits and `-`, `_`, `:`, `@` as they are, so that ordinary identities
 //! read the same in the broker's tools. Every other byte of the UTF-8 text becomes `%` and two upper case
@@ -13,8 +13,8 @@ use prism_slot::Identity;
 
 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
-/// The longest prefix in bytes: with the longest identity and a reply subject behind it, a subject stays
-/// well below the 4 KiB that a server takes for a line of the protocol.
+/// The longest topic prefix, and the longest token of a namespace, in bytes: with the longest identity and a
+/// reply subject behind them, a subject stays below the 4 KiB that a server takes for a line of the protocol.
 const MAX_PREFIX: usize = 1_024;
 
 /// The token that stands for `text` in a subject.
@@ -72,9 +72,9 @@ fn digit(byte: u8) -> Option<u8> {
 pub(crate) struct Prefix(String);
 
 impl Prefix {
-    /// Checks a topic prefix; one trailing dot is ignored.
-    pub(crate) fn parse(text: &str) -> Result<Self, InvalidPrefix> {
-        let text = text.strip_suffix('.').unwrap_or(text);
+    /// Of the namespace's subjects. One trailing dot of the topic prefix is ignored.
+    pub(crate) fn new(topic_prefix: &str, namespace: &str) -> Result<Self, InvalidPrefix> {
+        let text = topic_prefix.strip_suffix('.').unwrap_or(topic_prefix);
         let invalid = |why| {
             Err(InvalidPrefix {
                 prefix: text.to_owned(),
@@ -96,7 +96,11 @@ impl Prefix {
         if text.starts_with('$') || text == "_INBOX" || text.starts_with("_INBOX.") {
             return invalid("`$…` and `_INBOX` belong to the broker");
         }
-        Ok(Self(format!("{text}.")))
+        let token = escape(namespace);
+        if token.is_empty() || token.len() > MAX_PREFIX {
+            return invalid("a namespace behind it must not be empty or longer than 1024 bytes");
+        }
+        Ok(Self(format!("{text}.{token}.")))
     }
 
     /// Where messages for `identity` go.
@@ -108,6 +112,11 @@ impl Prefix {
     pub(crate) fn write_subject(&self, identity: &Identity, buffer: &mut BytesMut) {
         buffer.put_slice(self.0.as_bytes());
         write_escaped(identity.as_str(), buffer);
+    }
+
+    /// What all subjects of the namespace match.
+    pub(crate) fn all(&self) -> String {
+        format!("{}*", self.0)
     }
 
     /// A subject in this prefix that stands for no identity, and that nobody else uses.
@@ -156,12 +165,40 @@ mod tests {
     fn a_prefix_may_end_in_a_dot() {
         let identity = Identity::new("a").unwrap();
         for text in ["prism.multicast", "prism.multicast."] {
-            let prefix = Prefix::parse(text).unwrap();
-            assert_eq!(prefix.subject(&identity), "prism.multicast.a");
+            let prefix = Prefix::new(text, "fleet").unwrap();
+            assert_eq!(prefix.subject(&identity), "prism.multicast.fleet.a");
             let mut buffer = BytesMut::new();
             prefix.write_subject(&identity, &mut buffer);
-            assert_eq!(&buffer[..], b"prism.multicast.a");
+            assert_eq!(&buffer[..], b"prism.multicast.fleet.a");
         }
+    }
+
+    #[test]
+    fn no_two_namespaces_share_a_subject() {
+        let all = [
+            ("p", "a"),
+            ("p", "a.b"),
+            ("p.a", "b"),
+            ("p.a", "b.c"),
+            ("p", "a%2Eb"),
+            ("p", "*"),
+            ("p", ">"),
+        ];
+        let names = ["x", "b", "b.x", "a.b.x", "*"].map(|name| Identity::new(name).unwrap());
+        let subjects = all.iter().flat_map(|(prefix, namespace)| {
+            let prefix = Prefix::new(prefix, namespace).unwrap();
+            names
+                .iter()
+                .map(move |identity| prefix.subject(identity))
+                .collect::<Vec<_>>()
+        });
+        let subjects: Vec<String> = subjects.collect();
+        let distinct: std::collections::HashSet<_> = subjects.iter().collect();
+        assert_eq!(distinct.len(), all.len() * names.len(), "{subjects:?}");
+        assert!(
+            subjects.iter().all(|subject| !subject.contains(['*', '>'])),
+            "{subjects:?}"
+        );
     }
 
     #[test]
@@ -169,16 +206,18 @@ mod tests {
         for text in [
             "", ".", "a..b", ".a", "a..", "a b", "a.*", "a.>", "$SYS.x", "_INBOX", "_INBOX.a", "a\n",
         ] {
-            assert!(Prefix::parse(text).is_err(), "{text:?}");
+            assert!(Prefix::new(text, "n").is_err(), "{text:?}");
         }
-        assert!(Prefix::parse(&"p".repeat(MAX_PREFIX + 1)).is_err());
-        assert!(Prefix::parse("_INBOXES.a").is_ok());
+        assert!(Prefix::new(&"p".repeat(MAX_PREFIX + 1), "n").is_err());
+        assert!(Prefix::new("p", "").is_err());
+        assert!(Prefix::new("p", &".".repeat(342)).is_err());
+        assert!(Prefix::new("_INBOXES.a", "n").is_ok());
     }
 
     #[test]
     fn the_unused_subject_stands_for_no_identity() {
-        let subject = Prefix::parse("p").unwrap().unused_subject();
-        assert_eq!(unescape(subject.strip_prefix("p.").unwrap()), None);
+        let subject = Prefix::new("p", "n").unwrap().unused_subject();
+        assert_eq!(unescape(subject.strip_prefix("p.n.").unwrap()), None);
     }
 
     fn identities() -> impl Strategy<Value = Identity> {

@@ -50,7 +50,8 @@ pub struct Config {
     /// the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// How many connections to hold; identities are spread over them. Default 1.
+    /// How many connections to hold for publishing, and as many again for listening; identities are spread
+    /// over them. Default 1.
     #[serde(deserialize_with = "whole")]
     #[schemars(range(min = 1, max = 64))]
     pub connections: usize,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions};
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, future::join_all};
 use prism_core::{backoff::Policy, config::Secret};
 use prism_slot::{Error, Result};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -15,13 +15,14 @@ use crate::{
     config::{Address, InvalidConfig},
     error::{misconfigured, timeout, unavailable},
     link::{Health, Link, SUBSCRIPTION_QUEUE},
+    rules::{self, Rules},
 };
 
 /// The longest pause between two attempts, unless the first one is configured to be longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// As good as never: async-nats cannot be told to give up, so a connection that is lost while the slot is
-/// closed sleeps instead of calling a broker that nobody wants any more.
-const NEVER: Duration = Duration::from_secs(365 * 86_400);
+/// How many times longer the pauses are after the slot has been closed. async-nats cannot be told to give
+/// up: it ends when it has a connection again, and until then calls a broker that nobody wants any more.
+const QUIET: u32 = 100;
 
 /// How long to wait for the reason of a refusal.
 const REASON: Duration = Duration::from_millis(100);
@@ -75,7 +76,7 @@ fn options(namespace: &str, config: &Config, addresses: &[Address], health: &Arc
 /// Drawn at random, so that many runners which lost the same broker do not return at the same moment.
 fn pause(policy: &Policy, attempt: usize, health: &Health) -> Duration {
     if health.is_closing() {
-        return NEVER;
+        return policy.base * QUIET;
     }
     // async-nats also asks before the very first attempt, when nobody has failed yet.
     if health.connection() == 0 {
@@ -132,11 +133,48 @@ fn explain(error: &ConnectError, servers: &[String]) -> Error {
     }
 }
 
-/// Finds out whether this login may publish and subscribe under the prefix.
+/// Makes sure that this login may publish and subscribe under the prefix, for every identity.
 ///
 /// The broker says so only afterwards and to nobody in particular, so a namespace would come up and lose
-/// everything. One message to a subject that is nobody's goes there and back instead.
-pub(crate) async fn check_permissions(link: &Link, prefix: &Prefix, deadline: Instant) -> Result<()> {
+/// everything.
+pub(crate) async fn check_permissions<'a>(
+    mut links: impl Iterator<Item = &'a Link>,
+    prefix: &Prefix,
+    deadline: Instant,
+) -> Result<()> {
+    // All of them log in alike.
+    let Some(first) = links.next() else {
+        return Ok(());
+    };
+    try_out(first, prefix, deadline).await?;
+    let subjects = prefix.all();
+    let asking = std::iter::once(first)
+        .chain(links)
+        .map(|link| link.learn_rules(&subjects));
+    for rules in timeout_at(deadline, join_all(asking))
+        .await
+        .map_err(|_| timeout())?
+    {
+        match rules {
+            Rules::Against(rule) => {
+                return Err(misconfigured(format!(
+                    "the broker does not let this login use all of `{subjects}`, {rule}; allow it"
+                )));
+            }
+            Rules::Hidden => {
+                tracing::warn!(
+                    "nats does not say what it allows, which slows down; allow `{}`",
+                    rules::SUBJECT
+                );
+            }
+            Rules::None | Rules::Unsupported => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sends one message to a subject that is nobody's, there and back.
+async fn try_out(link: &Link, prefix: &Prefix, deadline: Instant) -> Result<()> {
     let subject = prefix.unused_subject();
     let there_and_back = there_and_back(link, &subject, deadline);
     let checked = timeout_at(deadline, there_and_back)
@@ -176,7 +214,7 @@ mod tests {
     use crate::statistics::Counters;
 
     #[test]
-    fn only_a_lost_connection_makes_wait_and_a_closed_slot_never_calls_again() {
+    fn only_a_lost_connection_makes_wait_and_a_closed_slot_hardly_ever_calls() {
         let policy = Policy {
             base: Duration::from_millis(100),
             cap: LONGEST_PAUSE,
@@ -196,6 +234,6 @@ mod tests {
         let different: std::collections::HashSet<_> = pauses.iter().collect();
         assert!(different.len() > 150, "hardly any jitter in {pauses:?}");
         health.end();
-        assert_eq!(pause(&policy, 1, &health), NEVER);
+        assert_eq!(pause(&policy, 1, &health), Duration::from_secs(10));
     }
 }

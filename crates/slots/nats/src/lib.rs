@@ -8,7 +8,15 @@
 //! To other clients of the broker a message is the payload as its body, `Content-Type` unless it is
 //! `application/octet-stream`, the message's own headers such as `traceparent`, and
 //! `Prism-Multicast: v=1;id=<multicast id>;at=<milliseconds since 1970>`. Answering to its reply subject is
-//! welcome and means nothing yet. What others publish to an identity's subject is dropped and counted.
+//! welcome and means nothing yet. What others publish to an identity's subject is dropped and counted. With
+//! headers that are none, they can end the connections over which this slot listens, because async-nats takes
+//! such a message for the end: listeners are told of a gap, and publishing goes on over other connections. So
+//! let nobody else publish there.
+//!
+//! The login must be free to use all subjects of the namespace: rules about single identities are refused when
+//! the slot is opened. For that it asks at `$SYS.REQ.USER.INFO`, and publishes more slowly where it may not.
+//!
+//! In a cluster, other nodes than the listener's know of a listener a moment after `listen` has returned.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -19,7 +27,7 @@
 //!
 //! # async fn example() -> Result<(), Error> {
 //! let config = Config { servers: vec!["nats://localhost:4222".into()], ..Config::default() };
-//! let slot = NatsMessaging::open("default", "prism.multicast.default", config).await?;
+//! let slot = NatsMessaging::open("default", "prism.multicast", config).await?;
 //! # let alice = Identity::new("user-alice").unwrap();
 //! let mut listener = slot.listen(&alice, Instant::now() + Duration::from_secs(1)).await?;
 //! while let Some(received) = listener.next().await {
@@ -39,6 +47,7 @@ mod link;
 mod listen;
 mod messaging;
 mod publish;
+mod rules;
 mod statistics;
 
 pub use address::{escape, unescape};

@@ -10,7 +10,7 @@ use std::{
 
 use async_nats::{Client, ClientError, Event, connection::State};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use prism_slot::Result;
 use tokio::{
@@ -23,6 +23,7 @@ use crate::{
     error::{timeout as timed_out, unavailable},
     inbox::Inbox,
     listen::{Listeners, subscription_id},
+    rules::{self, Rules},
     statistics::Counters,
 };
 
@@ -33,7 +34,7 @@ const UNDER_WAY: usize = 32 * 1_024;
 /// the runtime gets to it. Beyond this it drops them.
 pub(crate) const SUBSCRIPTION_QUEUE: usize = 2 * UNDER_WAY;
 /// How long a report of async-nats may take to arrive after the messages that it preceded.
-const REPORTS: Duration = Duration::from_millis(5);
+const REPORTS: Duration = Duration::from_millis(20);
 /// How long a connection may take to say goodbye.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -54,10 +55,12 @@ pub(crate) struct Mark {
 }
 
 impl Link {
-    /// Subscribes to the inbox of a connection that has just been made.
+    /// Subscribes to the inbox of a connection that has just been made, and keeps learning the rules about
+    /// `subjects` over each one after it.
     pub(crate) async fn start(
         client: Client,
         health: Arc<Health>,
+        subjects: String,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self> {
@@ -74,12 +77,19 @@ impl Link {
                 sorter.take(&message);
             }
         }));
+        let learning = keep_learning(client.clone(), health.clone(), subjects);
+        tasks.spawn(stop.clone().run_until_cancelled_owned(learning));
         Ok(Self {
             client,
             inbox,
             health,
             budget: Semaphore::new(UNDER_WAY),
         })
+    }
+
+    /// Learns the rules about `subjects` over the current connection.
+    pub(crate) async fn learn_rules(&self, subjects: &str) -> Rules {
+        learn_rules(&self.client, &self.health, subjects).await
     }
 
     /// What holds now; `None` while there is no connection.
@@ -138,6 +148,8 @@ impl Link {
     /// Sends what is queued and closes the connection; gives up after a moment.
     pub(crate) async fn close(&self) {
         if self.mark().is_none() {
+            // It will be read when there is a connection again, and end that.
+            let _ = self.client.drain().now_or_never();
             return;
         }
         let mut closed = self.health.closed.subscribe();
@@ -163,6 +175,28 @@ impl Link {
     }
 }
 
+async fn learn_rules(client: &Client, health: &Health, subjects: &str) -> Rules {
+    let connection = health.connection();
+    let rules = Rules::ask(client, subjects).await;
+    // An old broker is given the benefit of the doubt, until its first complaint.
+    if matches!(rules, Rules::None | Rules::Unsupported) {
+        health.free.store(connection, Ordering::SeqCst);
+    }
+    rules
+}
+
+/// Learns the rules again over each new connection: the broker may have been restarted with others.
+async fn keep_learning(client: Client, health: Arc<Health>, subjects: String) {
+    let mut connected = health.connected.subscribe();
+    while connected.changed().await.is_ok() {
+        let rules = learn_rules(&client, &health, &subjects).await;
+        if let Rules::Against(rule) = rules {
+            let namespace = &*health.namespace;
+            tracing::error!(namespace, rule, "nats has a rule now against some identities");
+        }
+    }
+}
+
 /// What async-nats reports about one connection.
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -171,6 +205,10 @@ pub(crate) struct Health {
     pub(crate) listeners: Listeners,
     /// How often the connection was lost.
     losses: watch::Sender<u64>,
+    /// Told of each connection after the first.
+    connected: watch::Sender<()>,
+    /// The number of the connection over which no rule is in the way of anything.
+    free: AtomicU64,
     /// How often the broker refused something, or an arrival at the inbox was dropped.
     faults: AtomicU64,
     last_error: Mutex<Option<String>>,
@@ -190,6 +228,8 @@ impl Health {
             counters,
             listeners: Listeners::default(),
             losses: watch::Sender::new(0),
+            connected: watch::Sender::default(),
+            free: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             last_error: Mutex::default(),
             connections: OnceLock::new(),
@@ -208,12 +248,12 @@ impl Health {
     /// Waits, after an echo, for the reports that async-nats made before it: they travel apart from the
     /// messages and may arrive a little later.
     ///
-    /// Only a broker that has complained before is given this time. The permissions that every message
-    /// needs were checked when the slot was opened, so a complaint means that there are rules about single
-    /// identities, which are not worth slowing everybody down for; the first message against such a rule
-    /// may count as accepted.
+    /// Only a broker that has complained before, or that may have rules about single identities, is given
+    /// this time. A rule that is added to a running broker shows in its first complaint; the message that it
+    /// was about may have counted as accepted.
     pub(crate) async fn catch_up(&self) {
-        if self.faults.load(Ordering::SeqCst) > 0 {
+        let free = self.free.load(Ordering::SeqCst) == self.connection();
+        if !free || self.faults.load(Ordering::SeqCst) > 0 {
             sleep(REPORTS).await;
         }
     }
@@ -295,6 +335,7 @@ impl Health {
             *self.last_error.lock() = None;
             Counters::increment(&self.counters.reconnections);
             self.listeners.announce(connection);
+            self.connected.send_replace(());
         }
     }
 
@@ -312,6 +353,10 @@ impl Health {
     }
 
     fn refused(&self, error: String) {
+        // Not being told the rules is no fault.
+        if error.contains(rules::SUBJECT) {
+            return;
+        }
         tracing::warn!(namespace = &*self.namespace, error, "nats refused something");
         Counters::increment(&self.counters.broker_errors);
         self.faults.fetch_add(1, Ordering::SeqCst);
@@ -331,5 +376,59 @@ impl Health {
     /// async-nats' number of the inbox's subscription.
     pub(crate) fn inbox_id(&self) -> u64 {
         self.inbox.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prism_slot::Messaging;
+    use prism_testkit::{NatsServer, eventually};
+
+    use super::*;
+    use crate::{Config, NatsMessaging};
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    async fn slot(server: &NatsServer) -> NatsMessaging {
+        let config = Config {
+            servers: vec![server.url()],
+            reconnect_wait: Duration::from_millis(2),
+            ..Config::default()
+        };
+        NatsMessaging::open("test", "test", config).await.unwrap()
+    }
+
+    /// async-nats goes on until it has had a connection once more, and then ends.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_slot_that_was_closed_without_a_broker_ends_with_the_next_one() {
+        let mut server = NatsServer::start().await.unwrap();
+        let slot = slot(&server).await;
+        server.stop();
+        for link in slot.publishing.iter().chain(&slot.listening) {
+            eventually(LONG, "the loss is noticed", || async { link.mark().is_none() }).await;
+        }
+        slot.close().await;
+        server.restart().await.unwrap();
+        for link in slot.publishing.iter().chain(&slot.listening) {
+            let mut closed = link.health.closed.subscribe();
+            timeout(LONG, closed.wait_for(|closed| *closed))
+                .await
+                .unwrap()
+                .unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_rules_are_learned_over_each_connection() {
+        let mut server = NatsServer::start().await.unwrap();
+        let slot = slot(&server).await;
+        let health = &slot.publishing[0].health;
+        for connection in 1..4 {
+            eventually(LONG, "there are known to be no rules", || async {
+                health.free.load(Ordering::SeqCst) == connection && health.connection() == connection
+            })
+            .await;
+            server.restart().await.unwrap();
+        }
     }
 }

@@ -259,7 +259,7 @@ mod tests {
         let slot = NatsMessaging::open("test", "test", config).await.unwrap();
         let (identity, deadline) = (Identity::new("a").unwrap(), Instant::now() + LONG);
         let mut listener = slot.listen(&identity, deadline).await.unwrap();
-        slot.links[0]
+        slot.listening[0]
             .client
             .statistics()
             .connects
@@ -322,7 +322,7 @@ mod tests {
             slot.listen(&identity, Instant::now() + LONG).await.unwrap()
         };
         let mut unlucky = listen("unlucky").await;
-        let health = &slot.links[0].health;
+        let health = &slot.listening[0].health;
         let number = *health.listeners.0.lock().keys().next().unwrap();
         let mut lucky = listen("lucky").await;
         health.report(Event::SlowConsumer(number));

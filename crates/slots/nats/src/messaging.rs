@@ -41,9 +41,9 @@ pub const CAPABILITY: MessagingCapability = MessagingCapability {
 
 /// The messaging slot on NATS.
 ///
-/// Identity `i` listens at subject `<topic_prefix>.<escape(i)>`, so two namespaces on one broker need two
-/// prefixes. What any subscriber of the broker sees there is the payload, with `Prism-Multicast` and
-/// further headers beside it; see the crate's documentation.
+/// Identity `i` of namespace `n` listens at subject `<topic_prefix>.<escape(n)>.<escape(i)>`, so no two
+/// namespaces on one broker share a subject, whatever their prefixes. What any subscriber of the broker sees
+/// there is the payload, with `Prism-Multicast` and further headers beside it; see the crate's documentation.
 ///
 /// A subscription with a wildcard over the prefix, or a stream that captures it, counts as somebody
 /// listening: with it, no identity is ever without a subscriber.
@@ -52,7 +52,11 @@ pub struct NatsMessaging {
     capability: MessagingCapability,
     prefix: Prefix,
     window: usize,
-    pub(crate) links: Vec<Link>,
+    pub(crate) publishing: Vec<Link>,
+    /// Apart from those that publish: what strangers send to an identity can end the connection over which
+    /// it arrives (async-nats takes a header that it cannot read for the end), and must not put in doubt what
+    /// is published meanwhile.
+    pub(crate) listening: Vec<Link>,
     pub(crate) lounge: Lounge,
 }
 
@@ -65,13 +69,11 @@ impl NatsMessaging {
     /// `Timeout` for a broker that cannot be reached.
     pub async fn open(namespace: &str, topic_prefix: &str, config: Config) -> Result<Self> {
         config.validate().map_err(refused)?;
-        let prefix = Prefix::parse(topic_prefix)?;
+        let prefix = Prefix::new(topic_prefix, namespace)?;
         let deadline = Instant::now() + config.timeout;
         let opening = Self::connect(namespace, prefix, &config);
         let slot = timeout_at(deadline, opening).await.map_err(|_| timeout())??;
-        if let Some(link) = slot.links.first() {
-            check_permissions(link, &slot.prefix, deadline).await?;
-        }
+        check_permissions(slot.links(), &slot.prefix, deadline).await?;
         Ok(slot)
     }
 
@@ -85,13 +87,14 @@ impl NatsMessaging {
         // Ends the tasks of connections that were made when another one fails.
         let guard = stop.clone().drop_guard();
         let counters = Arc::new(Counters::default());
-        let links = (0..config.connections).map(|_| async {
+        let link = |_| async {
             let health = Arc::new(Health::new(namespace, counters.clone()));
             let client = connect(namespace, config, &health).await?;
-            Link::start(client, health, &tasks, &stop).await
-        });
-        let links = try_join_all(links).await?;
-        let most = links.iter().map(|link| link.client.max_payload()).min();
+            Link::start(client, health, prefix.all(), &tasks, &stop).await
+        };
+        let mut publishing = try_join_all((0..2 * config.connections).map(link)).await?;
+        let listening = publishing.split_off(config.connections);
+        let most = publishing.iter().map(|link| link.client.max_payload()).min();
         let max_payload = most.unwrap_or(USUAL_MAX_PAYLOAD).saturating_sub(HEADER_ROOM);
         guard.disarm();
         Ok(Self {
@@ -101,7 +104,8 @@ impl NatsMessaging {
             },
             prefix,
             window: config.publish_window,
-            links,
+            publishing,
+            listening,
             lounge: Lounge {
                 queue: config.listener_queue,
                 tasks,
@@ -114,9 +118,13 @@ impl NatsMessaging {
     /// Ends the tasks and the listeners, and accepts no more calls.
     fn end(&self) {
         self.lounge.stop.cancel();
-        for link in &self.links {
+        for link in self.links() {
             link.health.end();
         }
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        self.publishing.iter().chain(&self.listening)
     }
 
     fn is_closed(&self) -> bool {
@@ -127,7 +135,7 @@ impl NatsMessaging {
     fn link_number(&self, identity: &Identity) -> usize {
         let mut hasher = DefaultHasher::new();
         identity.hash(&mut hasher);
-        let links = self.links.len() as u64;
+        let links = self.publishing.len() as u64;
         usize::try_from(hasher.finish() % links.max(1)).unwrap_or_default()
     }
 
@@ -148,14 +156,14 @@ impl NatsMessaging {
         parcel: &Parcel,
         deadline: Instant,
     ) -> Vec<Outcome> {
-        let mut shares = vec![(Vec::new(), Vec::new()); self.links.len()];
+        let mut shares = vec![(Vec::new(), Vec::new()); self.publishing.len()];
         for (place, target) in targets.iter().enumerate() {
             let (places, share) = &mut shares[self.link_number(target)];
             places.push(place);
             share.push(target);
         }
         let publishing = self
-            .links
+            .publishing
             .iter()
             .zip(&shares)
             .map(|(link, (_, share))| self.publish_over(link, share, parcel, deadline));
@@ -191,7 +199,7 @@ impl Messaging for NatsMessaging {
             Ok(_) if self.is_closed() => Err("the slot is closed".to_owned()),
             parcel => parcel,
         };
-        match (parcel, &*self.links) {
+        match (parcel, &*self.publishing) {
             (Err(why), _) => vec![Outcome::NotSent(why); targets.len()],
             (Ok(parcel), [only]) => {
                 let targets: Vec<&Identity> = targets.iter().collect();
@@ -205,7 +213,7 @@ impl Messaging for NatsMessaging {
         if self.is_closed() {
             return Err(unavailable("the slot is closed"));
         }
-        let link = &self.links[self.link_number(identity)];
+        let link = &self.listening[self.link_number(identity)];
         self.lounge.listen(link, &self.prefix, identity, deadline).await
     }
 
@@ -213,14 +221,14 @@ impl Messaging for NatsMessaging {
         if self.is_closed() {
             return Err(unavailable("the slot is closed"));
         }
-        try_join_all(self.links.iter().map(|link| link.barrier(deadline)))
+        try_join_all(self.links().map(|link| link.barrier(deadline)))
             .await
             .map(drop)
     }
 
     async fn close(&self) {
         self.end();
-        join_all(self.links.iter().map(Link::close)).await;
+        join_all(self.links().map(Link::close)).await;
         self.lounge.tasks.close();
         // They were told to stop above and wait for nothing else.
         self.lounge.tasks.wait().await;

@@ -203,7 +203,7 @@ mod tests {
     use std::{sync::atomic::Ordering, time::Duration};
 
     use async_nats::{Event, ServerError};
-    use prism_slot::{Kind, MulticastId, Timestamp};
+    use prism_slot::{Kind, Messaging, MulticastId, Timestamp};
     use prism_testkit::NatsServer;
 
     use super::*;
@@ -217,14 +217,10 @@ mod tests {
             ..Config::default()
         };
         let slot = NatsMessaging::open("test", "test", config).await.unwrap();
-        let (link, prefix) = (&slot.links[0], Prefix::parse("test").unwrap());
+        let (link, prefix) = (&slot.publishing[0], Prefix::new("test", "test").unwrap());
         let listened = Identity::new("listened").unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        let _listener = slot
-            .lounge
-            .listen(link, &prefix, &listened, deadline)
-            .await
-            .unwrap();
+        let _listener = slot.listen(&listened, deadline).await.unwrap();
         let parcel = Parcel::new(&Message {
             multicast: MulticastId::random(),
             kind: Kind::Payload,

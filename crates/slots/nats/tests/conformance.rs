@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         };
         config.listener_queue = options.listener_queue.unwrap_or(config.listener_queue);
         async move {
-            let slot = NatsMessaging::open(&namespace, &format!("test.{namespace}"), config).await;
+            let slot = NatsMessaging::open(&namespace, "test", config).await;
             Arc::new(slot.unwrap()) as Arc<dyn DynMessaging>
         }
     })

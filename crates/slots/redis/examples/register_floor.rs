@@ -27,7 +27,7 @@ use prism_slot_redis::{Config, RedisRegistry, raw};
 use prism_testkit::RedisServer;
 use tokio::time::Instant;
 
-const ROUND: Duration = Duration::from_millis(1_500);
+const ROUND: Duration = Duration::from_millis(750);
 const ROUNDS: usize = 5;
 const METADATA: &[u8] = br#"{"status":"online","room":"lobby","firmware":"2.4.1","site":"fra-12","rack":"b7","model":"sensor-x","tags":["edge","beta"],"weight":12.5,"owner":"team-edge","region":"eu-central","note":"0123456789"}"#;
 

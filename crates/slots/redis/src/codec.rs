@@ -12,7 +12,7 @@ pub(crate) use history::{Cursor, scan_page, sync};
 pub(crate) use item::Item;
 pub(crate) use reader::{Malformed, Reader};
 pub(crate) use record::{read_change, read_record};
-pub(crate) use reply::{Answer, Reply, claim, put, registered, renewed, unregistered};
+pub(crate) use reply::{Answer, Reply, claim, leases, put, registered, renewed, unregistered};
 
 /// The version byte of the head, of records and of changes. A reader refuses a later one.
 pub(crate) const FORMAT: u8 = 1;

@@ -137,6 +137,22 @@ impl Default for Config {
     }
 }
 
+/// What is wrong with a configuration beyond the type of single keys.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidConfig {
+    /// The key at fault.
+    pub key: &'static str,
+    /// What is wrong with it, naming it.
+    pub message: String,
+}
+
+impl From<InvalidConfig> for prism_slot::Error {
+    fn from(invalid: InvalidConfig) -> Self {
+        crate::error::misconfigured(invalid.message)
+    }
+}
+
 fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format_duration(*duration))
 }

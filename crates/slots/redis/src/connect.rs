@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     config::{Config, Target},
-    error::{misconfigured, plain, unavailable},
+    error::{Fault, misconfigured, plain, refused_by_server, unavailable},
     server::check_servers,
     silence::Silence,
     tls::tls,
@@ -242,6 +242,9 @@ fn reconnects() -> ReconnectPolicy {
 }
 
 pub(crate) fn refused(target: &Target, error: &fred::error::Error) -> Error {
+    if let Fault::Refused(message) = refused_by_server(error.details()) {
+        return misconfigured(format!("`{target}` refuses: {message}"));
+    }
     let message = plain(error);
     match error.kind() {
         ErrorKind::Auth => misconfigured(format!(

@@ -36,5 +36,5 @@ mod server;
 mod silence;
 mod tls;
 
-pub use config::{Address, Config};
+pub use config::{Address, Config, InvalidConfig};
 pub use registry::RedisRegistry;

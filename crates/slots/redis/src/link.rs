@@ -144,8 +144,9 @@ impl Link {
         self.closed.store(true, Ordering::Release);
         self.leaving.close();
         let quits = self.connections.iter().map(|connection| connection.client.quit());
+        let goodbye = futures::future::join(self.leaving.wait(), futures::future::join_all(quits));
         // What does not end in time ends when the connections are dropped.
-        let _ = tokio::time::timeout(self.read_timeout, futures::future::join_all(quits)).await;
+        let _ = tokio::time::timeout(self.read_timeout, goodbye).await;
     }
 
     /// The next connection that is up, as soon as there is one.

@@ -11,7 +11,7 @@ use prism_slot::{
 use tokio::time::Instant;
 
 use crate::{
-    codec::{self, Answer, Cursor, Item, LARGEST, Reader},
+    codec::{self, Answer, Cursor, Item, LARGEST},
     config::Config,
     error::{BACKEND, unreadable},
     group::Group,
@@ -99,18 +99,12 @@ impl RedisRegistry {
         }
     }
 
+    /// When the leases of the first of these identities end, of one at least: all of them, unless many are
+    /// due.
     async fn some_leases(&self, call: Call, identities: &[Identity]) -> Result<Vec<Option<Timestamp>>> {
         let names: Vec<Bytes> = identities.iter().map(name).collect();
         let mut reply = self.link.read(Function::Leases, call, &names).await?;
-        let mut reader = Reader(reply.text()?);
-        identities
-            .iter()
-            .map(|_| {
-                reader
-                    .end()
-                    .map_err(|malformed| unreadable(malformed.to_string()))
-            })
-            .collect()
+        codec::leases(reply.text()?, names.len())
     }
 }
 
@@ -161,7 +155,8 @@ impl RegistryStore for RedisRegistry {
 
     async fn leases(&self, call: Call, identities: Vec<Identity>) -> Result<Vec<Option<Timestamp>>> {
         let mut all = Vec::with_capacity(identities.len());
-        for some in identities.chunks(LEASES) {
+        while let Some(rest) = identities.get(all.len()..).filter(|rest| !rest.is_empty()) {
+            let some = &rest[..rest.len().min(LEASES)];
             all.extend(self.some_leases(call, some).await?);
         }
         Ok(all)

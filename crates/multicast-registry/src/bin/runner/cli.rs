@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
 use prism_core::args;
 
 /// Serves the multicast registry pattern.
@@ -52,9 +52,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PORT", env = "HEALTH_PORT")]
     health_port: Option<u16>,
 
-    /// The id to register under [default: the process's own].
+    /// The id to register under, if it is a number [default: the process's own].
     #[arg(long, value_name = "ID", env = "PROCESS_ID")]
-    pub(crate) process_id: Option<i32>,
+    process_id: Option<String>,
 
     /// The pattern name to register under.
     #[arg(long, value_name = "NAME", env = "PATTERN_NAME")]
@@ -98,7 +98,9 @@ pub(crate) enum ConfigCommand {
 impl Options {
     /// Ends the process on a command line that makes no sense.
     pub(crate) fn from_command_line() -> Self {
-        Self::parse_from(args::normalize(&Self::command(), std::env::args_os()))
+        let command = Self::command().mut_args(without_empty_variable);
+        let matches = command.get_matches_from(args::normalize(&Self::command(), std::env::args_os()));
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
     pub(crate) fn proxies(&self) -> Vec<String> {
@@ -107,6 +109,16 @@ impl Options {
             .filter(|address| !address.is_empty())
             .cloned()
             .collect()
+    }
+
+    /// Whoever starts runners may name them by more than a number.
+    pub(crate) fn process_id(&self) -> Option<i32> {
+        self.process_id.as_deref()?.parse().ok()
+    }
+
+    /// Whether it was said where it serves, so that a proxy of the older style can dial in.
+    pub(crate) fn can_be_dialled(&self) -> bool {
+        self.data_addr.is_some() || self.grpc_port.is_some()
     }
 
     pub(crate) fn data_addr(&self) -> String {
@@ -118,6 +130,16 @@ impl Options {
 
     pub(crate) fn health_addr(&self) -> Option<String> {
         self.health_port.map(|port| format!("0.0.0.0:{port}"))
+    }
+}
+
+/// Set-ups that template their environment leave variables empty rather than out.
+fn without_empty_variable(argument: Arg) -> Arg {
+    let variable = argument.get_env().and_then(std::env::var_os);
+    if variable.is_some_and(|value| value.is_empty()) {
+        argument.env(Resettable::Reset)
+    } else {
+        argument
     }
 }
 
@@ -177,6 +199,12 @@ mod tests {
             Some("0.0.0.0:8080")
         );
         assert_eq!(parse("-v").health_addr(), None);
+    }
+
+    #[test]
+    fn a_name_in_place_of_a_process_id_is_no_mistake() {
+        assert_eq!(parse("-process-id 42").process_id(), Some(42));
+        assert_eq!(parse("-process-id shared:registry").process_id(), None);
     }
 
     #[test]

@@ -20,8 +20,11 @@ const DEFAULT_FILE: &str = "/etc/prism/config.yaml";
 pub(crate) fn initial(options: &Options) -> anyhow::Result<Vec<Initialize>> {
     let file = chosen(options, None)?;
     let Some(file) = file else {
-        if options.proxies().is_empty() {
-            bail!("nothing to serve: give `-proxy-addr` or `-config`, or set `REGISTRY_BACKEND`");
+        if options.proxies().is_empty() && !options.can_be_dialled() {
+            bail!(
+                "nothing to serve: give `-proxy-addr` or `-config`, or set `REGISTRY_BACKEND`; or give \
+                 `-grpc-port` for a proxy that dials in"
+            );
         }
         return Ok(Vec::new());
     };

@@ -8,11 +8,12 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context;
 use multicast_registry::MulticastRegistry;
 use prism_core::{
-    shutdown,
+    shutdown::Signals,
     telemetry::{self, Settings as Telemetry},
 };
 use prism_plugin_sdk::{ExitStatus, Runner};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use cli::{Command, Options};
 
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
 const FLUSH: Duration = Duration::from_secs(2);
 
 async fn run(options: Options) -> anyhow::Result<ExitStatus> {
-    let signal = shutdown::signals().context("signal handlers cannot be installed")?;
+    let signals = Signals::install().context("signal handlers cannot be installed")?;
     let telemetry = Telemetry {
         service: "multicast-registry-runner",
         verbosity: options.verbosity,
@@ -58,20 +59,32 @@ async fn run(options: Options) -> anyhow::Result<ExitStatus> {
         .advertise(options.advertise.clone())
         .health_listener(health)
         .initial(initial);
-    if let Some(id) = options.process_id {
+    if let Some(id) = options.process_id() {
         runner = runner.process_id(id);
     }
     if let Some(pattern) = &options.pattern_name {
         runner = runner.pattern(pattern);
     }
-    let status = runner
-        .run(async {
-            let signal = signal.await;
-            tracing::info!(signal, "told to end");
-        })
-        .await;
+    let status = run_until_told(runner, signals).await;
     telemetry.shutdown(FLUSH).await;
     Ok(status)
+}
+
+async fn run_until_told(runner: Runner<MulticastRegistry>, mut signals: Signals) -> ExitStatus {
+    let told = CancellationToken::new();
+    let mut running = std::pin::pin!(runner.run(told.cancelled()));
+    tokio::select! {
+        status = &mut running => return status,
+        signal = signals.next() => tracing::info!(signal, "told to end"),
+    }
+    told.cancel();
+    tokio::select! {
+        status = running => status,
+        signal = signals.next() => {
+            tracing::warn!(signal, "told to end a second time, and so at once");
+            ExitStatus::DrainOverran
+        }
+    }
 }
 
 async fn listen(address: &str) -> anyhow::Result<TcpListener> {

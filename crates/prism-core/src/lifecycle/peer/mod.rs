@@ -268,6 +268,12 @@ impl Peer {
         self.pending.values().any(busy)
     }
 
+    /// How many answers would still be taken.
+    #[cfg(test)]
+    pub(super) fn awaited(&self) -> usize {
+        self.pending.len()
+    }
+
     fn send(&mut self, request: Request) -> Sent {
         let correlation = self.ids.next();
         if let Request::Initialize { namespace, .. } | Request::Remove { namespace, .. } = &request
@@ -275,6 +281,9 @@ impl Peer {
         {
             space.sent(&correlation);
         }
+        // Whoever never answered the last one is not remembered for each.
+        self.pending
+            .retain(|_, pending| !pending.overdue || pending.request != request);
         let pending = Pending {
             request: request.clone(),
             overdue: false,

@@ -354,6 +354,19 @@ fn a_runner_is_not_flooded() {
 }
 
 #[test]
+fn a_start_that_is_never_answered_is_not_remembered_for_each_time() {
+    let (mut peer, push) = pushed(true);
+    peer.answered(&push, accepted());
+    for _ in 0..1_000 {
+        let start = peer.due().remove(0);
+        assert_eq!(start.request, Request::Start);
+        peer.expired(&start.correlation);
+        peer.retry_start();
+    }
+    assert!(peer.awaited() <= 1, "{} answers are awaited", peer.awaited());
+}
+
+#[test]
 fn what_was_asked_on_a_broken_stream_is_asked_again() {
     let (mut peer, push) = pushed(true);
     let check = peer.check_health().unwrap();

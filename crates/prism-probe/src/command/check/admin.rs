@@ -7,11 +7,13 @@ use http::{Request, StatusCode, Uri, header::HOST, uri::Authority};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::report::Report;
+use super::{
+    listing::{Kind, Listing},
+    report::Report,
+};
 use crate::{
     exit::Exit,
     fault::{Fault, Stop},
@@ -81,13 +83,14 @@ pub(super) async fn look(address: &Address, deadline: Duration, report: &mut Rep
         Err(error) if address.said => return report.bad(check, Exit::Unavailable, format!("{error:#}")),
         Err(error) => return report.absent(check, format!("{error:#}; --admin says where it is")),
     }
-    for (what, path) in [
-        ("namespaces", "/api/v1/namespaces"),
-        ("runners", "/api/v1/runners"),
-    ] {
-        match list(&address.authority, path, limit).await {
-            Ok(listing) => report.list(what, listing),
-            Err(error) => report.bad(format!("admin {path}"), Exit::Error, format!("{error:#}")),
+    for kind in Kind::ALL {
+        match list(&address.authority, kind, limit).await {
+            Ok(listing) => report.list(listing),
+            Err(error) => report.bad(
+                format!("admin {}", kind.path()),
+                Exit::Error,
+                format!("{error:#}"),
+            ),
         }
     }
 }
@@ -109,10 +112,11 @@ fn failing(status: StatusCode, body: &[u8]) -> String {
     }
 }
 
-async fn list(authority: &Authority, path: &str, limit: Duration) -> anyhow::Result<Value> {
-    let (status, body) = get(authority, path, limit).await?;
+async fn list(authority: &Authority, kind: Kind, limit: Duration) -> anyhow::Result<Listing> {
+    let (status, body) = get(authority, kind.path(), limit).await?;
     anyhow::ensure!(status.is_success(), "answers {status}");
-    serde_json::from_slice(&body).context("does not answer JSON")
+    let page = serde_json::from_slice(&body).context("does not answer JSON")?;
+    Listing::read(kind, page).context("does not answer with a list")
 }
 
 async fn get(authority: &Authority, path: &str, limit: Duration) -> anyhow::Result<(StatusCode, Bytes)> {
@@ -123,7 +127,7 @@ async fn get(authority: &Authority, path: &str, limit: Duration) -> anyhow::Resu
 async fn exchange(authority: &Authority, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(authority.as_str())
         .await
-        .context("cannot be reached")?;
+        .map_err(|error| anyhow::anyhow!("cannot be reached: {}", error.to_string().to_lowercase()))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let request = Request::get(path)

@@ -10,11 +10,16 @@ use tonic_health::pb::{
 };
 
 use super::report::Report;
-use crate::{cli::Global, command::builder, exit::Exit, fault::Stop};
+use crate::{
+    cli::Global,
+    command::{client, connect_timeout},
+    exit::Exit,
+    fault::Stop,
+};
 
 /// Looks at each endpoint, and through all of them at the namespace. Returns the endpoints.
 pub(super) async fn look(global: &Global, report: &mut Report) -> Result<Vec<String>, Stop> {
-    let client = builder(global).connect_lazy()?;
+    let client = client(global)?;
     let raw = client.registry.raw();
     for endpoint in raw.endpoints() {
         look_at(endpoint, global.deadline, report).await?;
@@ -27,7 +32,7 @@ async fn look_at(endpoint: &str, deadline: Duration, report: &mut Report) -> Res
     let builder = Client::builder()
         .endpoint(endpoint)
         .timeout(deadline)
-        .connect_timeout(deadline);
+        .connect_timeout(connect_timeout(deadline));
     // To look once is the point.
     let client = builder.attempts(1).connect_lazy()?;
     let health = client

@@ -2,6 +2,7 @@
 
 mod admin;
 mod data;
+mod listing;
 mod report;
 
 use crate::{

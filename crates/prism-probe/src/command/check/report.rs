@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::listing::Listing;
 use crate::{
     exit::Exit,
     output::{Cell, Shown, Table, tidy},
@@ -11,8 +12,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Report {
     findings: Vec<Finding>,
-    /// What the admin API lists, by what it is.
-    listings: Vec<(&'static str, Value)>,
+    /// What the admin API lists.
+    listings: Vec<Listing>,
 }
 
 #[derive(Debug)]
@@ -62,8 +63,8 @@ impl Report {
         });
     }
 
-    pub(super) fn list(&mut self, what: &'static str, listing: Value) {
-        self.listings.push((what, tidy(listing)));
+    pub(super) fn list(&mut self, listing: Listing) {
+        self.listings.push(listing);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -82,14 +83,14 @@ impl Report {
     }
 
     pub(super) fn shown(&self) -> Shown {
-        let namespaces = self.listings.iter().filter(|(what, _)| *what == "namespaces");
-        let names = namespaces
-            .flat_map(|(_, listing)| rows(listing))
-            .filter_map(|row| row["name"].as_str());
+        let namespaces = self
+            .listings
+            .iter()
+            .filter(|listing| listing.name() == "namespaces");
         Shown {
             tree: self.tree(),
             table: self.table(),
-            names: names.map(str::to_owned).collect(),
+            names: namespaces.flat_map(Listing::names).map(str::to_owned).collect(),
         }
     }
 
@@ -102,8 +103,8 @@ impl Report {
             })
         };
         let mut tree = json!({ "checks": self.findings.iter().map(check).collect::<Vec<_>>() });
-        for (what, listing) in &self.listings {
-            tree[*what] = listing.clone();
+        for listing in &self.listings {
+            tree[listing.name()] = listing.items().into();
         }
         tidy(tree)
     }
@@ -123,59 +124,16 @@ impl Report {
                 finding.detail.as_str().into(),
             ]);
         }
-        for (what, listing) in &self.listings {
-            table.below(tabulate(what, rows(listing)));
+        for listing in &self.listings {
+            table.below(listing.table());
         }
         table
-    }
-}
-
-/// The items of a list, which may be the only list in an object.
-fn rows(listing: &Value) -> &[Value] {
-    let list = match listing {
-        Value::Object(members) => members.values().find_map(Value::as_array),
-        other => other.as_array(),
-    };
-    list.map(Vec::as_slice).unwrap_or_default()
-}
-
-/// Whatever the items have, with the name of the first column saying what they are.
-fn tabulate(what: &str, rows: &[Value]) -> Table {
-    let mut keys: Vec<&str> = Vec::new();
-    for row in rows.iter().filter_map(Value::as_object) {
-        keys.extend(
-            row.keys()
-                .map(String::as_str)
-                .filter(|key| !keys.contains(key))
-                .collect::<Vec<_>>(),
-        );
-    }
-    // What something is called comes first.
-    keys.sort_by_key(|key| !matches!(*key, "name" | "instance" | "instance_id" | "id"));
-    let heading = keys.iter().enumerate().map(|(index, key)| match index {
-        0 => format!("{} ({key})", what.to_uppercase()),
-        _ => key.to_uppercase().replace('_', " "),
-    });
-    let mut table = Table::new(heading);
-    for row in rows {
-        table.row(keys.iter().map(|key| Cell::from(brief(&row[*key]))));
-    }
-    table
-}
-
-fn brief(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(brief).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::Style;
 
     #[test]
     fn the_first_failure_decides() {
@@ -186,29 +144,5 @@ mod tests {
         report.bad("c", Exit::NotFound, "");
         report.bad("d", Exit::Unavailable, "");
         assert_eq!(report.verdict(), Some((Exit::NotFound, 2)));
-    }
-
-    #[test]
-    fn what_is_listed_is_tabulated_whatever_it_has() {
-        let mut report = Report::default();
-        report.fine("health", "serving");
-        report.list(
-            "namespaces",
-            json!({"namespaces": [
-                {"name": "presence", "state": "ready", "runners": ["r1", "r2"]},
-                {"name": "iot", "error": "no runner"},
-            ]}),
-        );
-        let shown = report.shown();
-        assert_eq!(shown.names, ["presence", "iot"]);
-        let expected = "\
-CHECK   STATE  DETAIL
-health  ok     serving
-
-NAMESPACES (name)  RUNNERS  STATE  ERROR
-presence           r1, r2   ready  -
-iot                -        -      no runner
-";
-        assert_eq!(shown.table.render(&Style::plain()), expected);
     }
 }

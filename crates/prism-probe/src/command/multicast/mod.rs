@@ -8,7 +8,7 @@ mod write;
 use prism_client::raw::Raw;
 use prost_types::Timestamp;
 
-use super::connect;
+use super::client;
 use crate::{
     cli::{Global, multicast::Command},
     exit::Exit,
@@ -18,21 +18,25 @@ use crate::{
 
 pub(super) async fn run(command: &Command, global: &Global, output: &mut Output) -> Result<Exit, Stop> {
     match command {
-        Command::Register(register) => write::register(&raw(global).await?, register, output).await,
-        Command::Renew { identities } => write::renew(&raw(global).await?, identities, output).await,
-        Command::Update { identity, patch } => {
-            write::update(&raw(global).await?, identity, patch, output).await
-        }
-        Command::Unregister { identity } => write::unregister(&raw(global).await?, identity, output).await,
-        Command::Get { identity } => read::get(&raw(global).await?, identity, output).await,
-        Command::Enumerate(enumerate) => read::enumerate(&raw(global).await?, enumerate, output).await,
+        Command::Register(register) => write::register(&raw(global)?, register, output).await,
+        Command::Renew { identities } => write::renew(&raw(global)?, identities, output).await,
+        Command::Update { identity, patch } => write::update(&raw(global)?, identity, patch, output).await,
+        Command::Unregister { identity } => write::unregister(&raw(global)?, identity, output).await,
+        Command::Get { identity } => read::get(&raw(global)?, identity, output)
+            .await
+            .map_err(Stop::of_a_read),
+        Command::Enumerate(enumerate) => read::enumerate(&raw(global)?, enumerate, output)
+            .await
+            .map_err(Stop::of_a_read),
         Command::Publish(publish) => publish::publish(global, publish, output).await,
-        Command::Subscribe(subscribe) => subscribe::subscribe(&raw(global).await?, subscribe, output).await,
+        Command::Subscribe(subscribe) => subscribe::subscribe(&raw(global)?, subscribe, output)
+            .await
+            .map_err(Stop::of_a_read),
     }
 }
 
-async fn raw(global: &Global) -> Result<Raw, Stop> {
-    Ok(connect(global).await?.registry.raw().clone())
+fn raw(global: &Global) -> Result<Raw, Stop> {
+    Ok(client(global)?.registry.raw().clone())
 }
 
 /// Shows an answer of which a part may be bad news. Bad news counts more than that nobody reads it.

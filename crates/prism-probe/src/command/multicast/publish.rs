@@ -20,9 +20,16 @@ pub(super) async fn publish(global: &Global, publish: &Publish, output: &mut Out
         timeout_ms: publish.timeout,
         ..Default::default()
     };
-    let answer = raw(global).await?.multicast(request).await?;
+    let answer = raw(global)?.multicast(request).await?;
     if output.format() == Format::Table {
         talk(&answer);
+    }
+    let unlisted = usize::try_from(answer.target_count).unwrap_or_default();
+    let unlisted = unlisted.saturating_sub(answer.statuses.len());
+    if unlisted > 0 && matches!(output.format(), Format::Table | Format::Name) {
+        Style::talk(&format!(
+            "{unlisted} of the targets are counted and not listed, they would make the answer too large"
+        ));
     }
     let delivered = answer
         .statuses

@@ -52,7 +52,7 @@ impl Fleet {
         let id = RunnerId(self.next_runner);
         self.next_runner += 1;
         let runner = Runner::new(id, session, registration, peer);
-        tracing::info!(instance = %runner.instance, pattern = runner.pattern, ?peer, "registered");
+        tracing::info!(instance = %runner.instance, pattern = runner.pattern, peer = peer.map(tracing::field::display), "registered");
         self.tokens.insert(runner.token.clone(), id);
         self.runners.insert(id, runner);
         Ok(id)

@@ -38,8 +38,17 @@ pub struct Reply {
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
+        Self::connect_with_window(address, 65_535).await
+    }
+
+    /// One that lets the proxy send so many bytes ahead for each call.
+    pub async fn connect_with_window(address: SocketAddr, bytes: u32) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
-        let (send, driver) = h2::client::handshake(stream).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        // A test may leave as many answers unread as it likes.
+        builder.initial_window_size(bytes).data_frame_budget(usize::MAX);
+        let handshake = builder.handshake(stream);
+        let (send, driver) = handshake.await.unwrap();
         let (over, ended) = tokio::sync::watch::channel(None);
         let driver = tokio::spawn(async move {
             let said = driver

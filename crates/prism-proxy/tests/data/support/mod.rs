@@ -45,11 +45,15 @@ impl Proxy {
     }
 
     pub async fn with(limits: Limits, settings: Settings) -> Self {
-        let metrics = Arc::new(Metrics::new());
         let lanes = lane::Settings {
             connect_timeout: Duration::from_millis(500),
-            ..Default::default()
+            ..lane::Settings::default()
         };
+        Self::with_lanes(limits, settings, lanes).await
+    }
+
+    pub async fn with_lanes(limits: Limits, settings: Settings, lanes: lane::Settings) -> Self {
+        let metrics = Arc::new(Metrics::new());
         let table = Arc::new(Table::new(Arc::new(Lanes::new(lanes)), metrics.clone()));
         table.declare([NAMESPACE]);
         let forward = Arc::new(Forward::new(table.clone(), limits));

@@ -55,7 +55,12 @@ impl Runner {
                 let (script, calls) = (script.clone(), count.clone());
                 let (arrived, kill) = (arriving.clone(), killing.clone());
                 connections.spawn(async move {
-                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    // As patient with crowds as a runner has to be.
+                    let mut builder = h2::server::Builder::new();
+                    builder
+                        .data_frame_budget(usize::MAX)
+                        .max_pending_accept_reset_streams(usize::MAX);
+                    let mut connection = builder.handshake(stream).await.unwrap();
                     let mut exchanges = JoinSet::new();
                     loop {
                         let accepted = tokio::select! {
@@ -127,8 +132,17 @@ impl Runner {
 
     /// Answers the first request of each connection with a GOAWAY that says it was not looked at.
     pub async fn leaving() -> Self {
+        Self::leaving_after(0).await
+    }
+
+    /// The same, but it was looked at. No answer follows.
+    pub async fn leaving_midway() -> Self {
+        Self::leaving_after(1).await
+    }
+
+    async fn leaving_after(last_looked_at: u8) -> Self {
         const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-        const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last_looked_at, 0, 0, 0, 0];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let calls = Arc::<AtomicUsize>::default();
@@ -150,9 +164,11 @@ impl Runner {
                     }
                 }
                 count.fetch_add(1, Ordering::SeqCst);
-                stream.write_all(&GOAWAY).await.unwrap();
-                // Reads on until the proxy closes, so that nothing is lost to a reset.
-                let _ = stream.read_to_end(&mut Vec::new()).await;
+                stream.write_all(&goaway).await.unwrap();
+                if last_looked_at == 0 {
+                    // Reads on until the proxy closes, so that nothing is lost to a reset.
+                    let _ = stream.read_to_end(&mut Vec::new()).await;
+                }
             }
         });
         Self {

@@ -24,10 +24,14 @@ async fn a_listener_survives_its_broker() {
         // Also the one for whom nothing was published.
         assert_eq!(next(&mut one).await, RECONNECTED);
         assert_eq!(next(&mut other).await, RECONNECTED);
-        slot.probe(soon()).await.unwrap();
+        eventually(LONG, "the other connection is back, too", || async {
+            slot.probe(soon()).await.is_ok()
+        })
+        .await;
         assert_eq!(publish(&slot, "one", "after").await, Outcome::Accepted);
         hears(&mut one, "after").await;
-        assert_eq!(slot.statistics().reconnections, round);
+        // Of two connections: the other one publishes.
+        assert_eq!(slot.statistics().reconnections, 2 * round);
     }
     assert!(
         timeout(SHORT, other.next()).await.is_err(),
@@ -120,20 +124,17 @@ async fn a_listener_listens_when_listen_returns() {
     }
 }
 
-/// Within one slot a dropped listener is gone at once, and for others soon.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_listener_is_gone() {
     let server = NatsServer::start().await.unwrap();
     let (here, there) = (open(&server.url()).await, open(&server.url()).await);
-    for _ in 0..200 {
+    for publisher in [&here, &there] {
         drop(listen(&here, "a").await);
-        assert_eq!(publish(&here, "a", "x").await, Outcome::NoSubscriber);
+        eventually(LONG, "nobody listens", || async {
+            publish(publisher, "a", "x").await == Outcome::NoSubscriber
+        })
+        .await;
     }
-    drop(listen(&here, "b").await);
-    eventually(LONG, "nobody listens", || async {
-        publish(&there, "b", "x").await == Outcome::NoSubscriber
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod cluster;
 mod listening;
 mod opening;
 mod outcomes;

@@ -3,9 +3,13 @@
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use futures::StreamExt;
-use prism_slot::{Kind, Message, Messaging, Outcome, Received};
+use prism_slot::{GapReason, Kind, Message, Messaging, Outcome, Received};
 use prism_testkit::{NatsServer, eventually};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::{LONG, all, hears, identities, identity, listen, message, next, open, publish, soon};
 
@@ -29,8 +33,8 @@ async fn a_plain_client_understands_a_message() {
     let slot = open(&server.url()).await;
     let client = plain(&server).await;
     for (name, subject) in [
-        ("user-alice-session-1", "test.multicast.user-alice-session-1"),
-        ("a.b *", "test.multicast.a%2Eb%20%2A"),
+        ("user-alice-session-1", "test.multicast.test.user-alice-session-1"),
+        ("a.b *", "test.multicast.test.a%2Eb%20%2A"),
     ] {
         let mut subscriber = subscribe(&client, subject).await;
         let sent = message("hello");
@@ -54,7 +58,7 @@ async fn answers_of_receivers_confuse_nothing() {
     let server = NatsServer::start().await.unwrap();
     let slot = open(&server.url()).await;
     let client = plain(&server).await;
-    let mut subscriber = subscribe(&client, "test.multicast.id-1").await;
+    let mut subscriber = subscribe(&client, "test.multicast.test.id-1").await;
     let answering = async {
         while let Some(received) = subscriber.next().await {
             let reply = received.reply.unwrap();
@@ -99,7 +103,7 @@ async fn what_strangers_publish_is_dropped_and_counted() {
     newer.insert("Prism-Multicast", "v=2");
     let mut broken = HeaderMap::new();
     broken.insert("Prism-Multicast", "v=1");
-    let subject = "test.multicast.a";
+    let subject = "test.multicast.test.a";
     client.publish(subject, "boo".into()).await.unwrap();
     client
         .publish_with_headers(subject, newer, "boo".into())
@@ -117,6 +121,55 @@ async fn what_strangers_publish_is_dropped_and_counted() {
     .await;
     assert_eq!(publish(&slot, "a", "ours").await, Outcome::Accepted);
     hears(&mut listener, "ours").await;
+}
+
+/// A stranger who speaks the protocol can send headers that async-nats takes for the end of the connection.
+/// That costs this slot's listeners a gap, and nobody else anything: what is published is as certain as ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_cannot_be_read_spoil_no_verdict() {
+    let server = NatsServer::start().await.unwrap();
+    let (slot, elsewhere) = (open(&server.url()).await, open(&server.url()).await);
+    let mut listener = listen(&slot, "a").await;
+    let _other = listen(&elsewhere, "id-1").await;
+    for poison in [
+        "NATS/1.0\r\nPrism-Multicast v=1",
+        "NATS/1.0 what?",
+        "",
+        "NATS/1.0\r\n\u{e9}: x",
+    ] {
+        let publishing = async {
+            for _ in 0..50 {
+                let outcomes = slot.publish_batch(&identities(3), message("x"), soon()).await;
+                let expected = [Outcome::NoSubscriber, Outcome::Accepted, Outcome::NoSubscriber];
+                assert_eq!(outcomes, expected, "{poison:?}");
+            }
+        };
+        let ((), ()) = tokio::join!(publishing, send_raw(&server, "test.multicast.test.a", poison));
+        let gap = Received::Gap {
+            dropped: 0,
+            reason: GapReason::Reconnected,
+        };
+        assert_eq!(next(&mut listener).await, gap, "{poison:?}");
+        eventually(LONG, "the listener is back", || async {
+            publish(&elsewhere, "a", "heard").await == Outcome::Accepted
+        })
+        .await;
+        hears(&mut listener, "heard").await;
+    }
+    assert_eq!(elsewhere.statistics().reconnections, 0);
+}
+
+/// Publishes a message with these headers, however they are, and makes sure that the broker has it.
+async fn send_raw(server: &NatsServer, subject: &str, headers: &str) {
+    let mut stream = TcpStream::connect(server.addr()).await.unwrap();
+    let headers = format!("{headers}\r\n\r\n");
+    let (size, total) = (headers.len(), headers.len() + 3);
+    let words = format!(
+        "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nHPUB {subject} {size} {total}\r\n{headers}boo\r\nPING\r\n"
+    );
+    stream.write_all(words.as_bytes()).await.unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    while timeout(LONG, lines.next_line()).await.unwrap().unwrap().unwrap() != "PONG" {}
 }
 
 /// Two runners and a word between them.

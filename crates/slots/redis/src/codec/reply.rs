@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fred::interfaces::Resp3Frame;
 use prism_slot::{
     Applied, Claim, Epoch, Error, Identity, Position, Put, Record, Registered, Renewed, Result, Revision,
-    Unregistered, Written,
+    Timestamp, Unregistered, Written,
 };
 
 use super::{
@@ -174,11 +174,25 @@ pub(crate) fn claim(answer: Answer, identity: &Identity) -> Result<Claim> {
     read().map_err(meaningless)
 }
 
+/// Reads when leases end: of the first at least, of `most` at most.
+pub(crate) fn leases(bytes: Bytes, most: usize) -> Result<Vec<Option<Timestamp>>> {
+    let count = bytes.len() / size_of::<u64>();
+    if count == 0 || count > most {
+        return Err(nonsense());
+    }
+    let mut reader = Reader(bytes);
+    (0..count).map(|_| reader.end().map_err(meaningless)).collect()
+}
+
 /// Reads what a function says of a part of it that went wrong.
 fn failure(bytes: &Bytes) -> Error {
     let said = || String::from_utf8_lossy(&bytes[1..]).into_owned();
     match bytes.first() {
         Some(b'V') => later_version("a record"),
+        Some(b'D') => misconfigured(format!(
+            "the user may not use `{}`; see `username` in the configuration for all that is needed",
+            said()
+        )),
         Some(b'F') => unavailable(format!("a function failed: {}", said()), Applied::Unknown),
         _ => nonsense(),
     }

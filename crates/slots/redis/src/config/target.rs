@@ -5,8 +5,8 @@ use std::{fmt, ops::RangeInclusive, time::Duration};
 use prism_core::config::Secret;
 use prism_slot::Error;
 
-use super::{Config, address::Endpoint};
-use crate::{error::misconfigured, registry::MAX_BATCH};
+use super::{Config, InvalidConfig, address::Endpoint};
+use crate::registry::MAX_BATCH;
 
 const DEFAULT_HOST: &str = "localhost";
 const DEFAULT_PORT: u16 = 6379;
@@ -45,11 +45,19 @@ impl Config {
         Ok(format!("{} {}", self.target()?, self.prefix))
     }
 
+    /// Checks what can be checked without a server.
+    ///
+    /// # Errors
+    /// The first key at fault.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        self.target().map(drop)
+    }
+
     /// Checks every value and resolves the several ways to write one.
     ///
     /// # Errors
-    /// [`Error::Misconfigured`], naming the key at fault.
-    pub(crate) fn target(&self) -> Result<Target, Error> {
+    /// The first key at fault.
+    pub(crate) fn target(&self) -> Result<Target, InvalidConfig> {
         self.check_ranges()?;
         self.check_names()?;
         let endpoints = self.endpoints()?;
@@ -69,13 +77,15 @@ impl Config {
             (own, of_address) => own.or(of_address).unwrap_or(0),
         };
         if self.cluster && db != 0 {
-            return Err(misconfigured(
+            return Err(invalid(
+                "db",
                 "`db` must be 0 with `cluster`, a Redis Cluster has no other",
             ));
         }
         let tls = self.tls || endpoints.iter().any(|endpoint| endpoint.tls);
         if self.ca_file.is_some() && !tls {
-            return Err(misconfigured(
+            return Err(invalid(
+                "ca_file",
                 "`ca_file` has no effect without `tls`; set `tls: true` or remove it",
             ));
         }
@@ -89,7 +99,8 @@ impl Config {
         })
     }
 
-    fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+    fn endpoints(&self) -> Result<Vec<Endpoint>, InvalidConfig> {
+        let no_address = |message| invalid("address", message);
         let single = match (&self.address, &self.host) {
             (Some(_), Some(_)) => return Err(contradiction("host")),
             (address, host) => address.as_ref().or(host.as_ref()),
@@ -97,21 +108,22 @@ impl Config {
         let listed = match (single, self.addresses.as_slice()) {
             (Some(_), [_, ..]) => return Err(contradiction("addresses")),
             (Some(single), []) => std::slice::from_ref(single),
-            (None, []) => return Ok(vec![Endpoint::parse(DEFAULT_HOST).map_err(misconfigured)?]),
+            (None, []) => return Ok(vec![Endpoint::parse(DEFAULT_HOST).map_err(no_address)?]),
             (None, listed) => listed,
         };
         if listed.len() > 1 && !self.cluster {
-            return Err(misconfigured(
+            return Err(invalid(
+                "addresses",
                 "several `addresses` need `cluster: true`; name one server otherwise",
             ));
         }
         listed
             .iter()
-            .map(|address| Endpoint::parse(address.expose()).map_err(misconfigured))
+            .map(|address| Endpoint::parse(address.expose()).map_err(no_address))
             .collect()
     }
 
-    fn with_ports(&self, endpoints: Vec<Endpoint>) -> Result<Vec<(String, u16)>, Error> {
+    fn with_ports(&self, endpoints: Vec<Endpoint>) -> Result<Vec<(String, u16)>, InvalidConfig> {
         let port = |endpoint: &Endpoint| match (endpoint.port, self.port) {
             (Some(own), Some(configured)) if own != configured => Err(contradiction("port")),
             (own, configured) => Ok(own.or(configured).unwrap_or(DEFAULT_PORT)),
@@ -122,7 +134,7 @@ impl Config {
             .collect()
     }
 
-    fn check_ranges(&self) -> Result<(), Error> {
+    fn check_ranges(&self) -> Result<(), InvalidConfig> {
         let minute = |minutes: u64| Duration::from_secs(60 * minutes);
         let soon = Duration::from_millis(1)..=minute(10);
         within("dial_timeout", self.dial_timeout, &soon)?;
@@ -148,40 +160,47 @@ impl Config {
     }
 
     /// A brace would move the end of the hash tag that keeps a namespace's keys together.
-    fn check_names(&self) -> Result<(), Error> {
+    fn check_names(&self) -> Result<(), InvalidConfig> {
         if self.prefix.contains(['{', '}']) {
-            return Err(misconfigured(format!(
-                "`prefix` must not contain braces, `{}` does",
-                self.prefix
-            )));
+            let message = format!("`prefix` must not contain braces, `{}` does", self.prefix);
+            return Err(invalid("prefix", message));
         }
         Ok(())
     }
 }
 
-fn within<T: PartialOrd + fmt::Debug>(key: &str, value: T, range: &RangeInclusive<T>) -> Result<(), Error> {
+fn within<T: PartialOrd + fmt::Debug>(
+    key: &'static str,
+    value: T,
+    range: &RangeInclusive<T>,
+) -> Result<(), InvalidConfig> {
     if range.contains(&value) {
         return Ok(());
     }
     let (least, most) = (range.start(), range.end());
-    Err(misconfigured(format!(
-        "`{key}` must be from `{least:?}` to `{most:?}`, not `{value:?}`"
-    )))
+    let message = format!("`{key}` must be from `{least:?}` to `{most:?}`, not `{value:?}`");
+    Err(invalid(key, message))
 }
 
 fn agreed<'a>(
-    key: &str,
+    key: &'static str,
     own: Option<&'a str>,
     of_address: Option<&'a str>,
-) -> Result<Option<&'a str>, Error> {
+) -> Result<Option<&'a str>, InvalidConfig> {
     match (own, of_address) {
         (Some(own), Some(other)) if own != other => Err(contradiction(key)),
         (own, other) => Ok(own.or(other)),
     }
 }
 
-fn contradiction(key: &str) -> Error {
-    misconfigured(format!(
-        "`{key}` contradicts what another key says about the address; write it once"
-    ))
+fn contradiction(key: &'static str) -> InvalidConfig {
+    let message = format!("`{key}` contradicts what another key says about the address; write it once");
+    invalid(key, message)
+}
+
+fn invalid(key: &'static str, message: impl Into<String>) -> InvalidConfig {
+    InvalidConfig {
+        key,
+        message: message.into(),
+    }
 }

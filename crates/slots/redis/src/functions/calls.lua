@@ -1,18 +1,22 @@
 -- The functions that are called.
 --
 -- Each answers with K, the epoch, the last revision and what it found; or with E and the epoch that
--- is not the expected one, V and a later version of the head, O and the name of another namespace.
+-- is not the expected one, V and a later version of the head, O and the name of another namespace, F and
+-- what went wrong.
 
 -- Runs one part of a call; says what went wrong instead of ending the call before its head is saved.
-local function guarded(work, ...)
-  local done, result = pcall(work, ...)
+local function guarded(work, ns, ...)
+  local done, result = pcall(work, ns, ...)
   if done then
     return result
   end
-  if type(result) == 'table' then
-    return result.answer or 'F' .. tostring(result.err)
+  local failure = type(result) == 'table' and result or { err = result }
+  if failure.answer then
+    return failure.answer
   end
-  return 'F' .. tostring(result)
+  -- Perhaps only a part of a change was written: views are to be built from the records again.
+  drop_feed(ns)
+  return 'F' .. tostring(failure.err)
 end
 
 -- Arguments: COMMON, then items. Answer: one string an item, in order.
@@ -49,8 +53,20 @@ local function call(work)
   end
 end
 
-local function open(ns)
+local mark_opened = call(function(ns)
   ns.changed = true
+end)
+
+-- Checks what the user may do, so that nothing is found missing in the middle of a write.
+local function open(keys, args)
+  for index, commands in ipairs(COMMANDS) do
+    for _, command in ipairs(commands) do
+      if not redis.acl_check_cmd(command, keys[index]) then
+        return { 'F', 'D' .. command }
+      end
+    end
+  end
+  return mark_opened(keys, args)
 end
 
 -- Argument: an identity. Adds its ttl, its end and its record, if it is there.
@@ -67,7 +83,8 @@ local function leases_of(ns, identities, from, to)
     redis.call('ZMSCORE', ns.keys.leases, unpack(identities, from, to))
 end
 
--- Arguments: identities. Adds for each when its lease ends, in one string.
+-- Arguments: identities. Adds for each when its lease ends, in one string; for the first of them only
+-- when many are due.
 local function leases(ns, answer, args)
   local all = {}
   for from = 2, #args, CHUNK do
@@ -76,6 +93,11 @@ local function leases(ns, answer, args)
     for index, term in ipairs(terms) do
       local lease_end = term and effective_end(ns, term, deadlines[index]) or nil
       if lease_end and lease_end <= ns.now then
+        if tired(ns) then
+          answer[4] = table.concat(all)
+          return
+        end
+        ns.may_expire = ns.may_expire - 1
         expire(ns, args[from + index - 1], term, lease_end)
         lease_end = nil
       end
@@ -146,7 +168,7 @@ end
 
 redis.register_function('@LIBRARY@_write', write)
 when_full('@LIBRARY@_relieve', write)
-when_full('@LIBRARY@_open', call(open))
+when_full('@LIBRARY@_open', open)
 when_full('@LIBRARY@_get', call(get))
 when_full('@LIBRARY@_leases', call(leases))
 when_full('@LIBRARY@_sync', call(sync))

@@ -106,6 +106,7 @@ local function begin(names, common)
   ns.segment_changes = math.max(1, math.floor(max_changes / SEGMENTS))
   ns.segment_bytes = math.max(1, math.floor(max_bytes / SEGMENTS))
   ns.segment_age = math.max(1, math.floor(max_age / SEGMENTS))
+  ns.may_expire, ns.may_expire_bytes = EXPIRE_RECORDS, EXPIRE_BYTES
   verify(ns, found, epoch, secret)
   tick(ns, wall)
   if expected ~= NONE_8 and expected ~= ns.epoch then

@@ -16,15 +16,19 @@ local function readable(value)
   end
 end
 
--- Returns how many bytes the record had.
+-- Whether this call has done enough.
+local function tired(ns)
+  return ns.may_expire == 0 or ns.may_expire_bytes <= 0
+end
+
 local function expire(ns, identity, term, lease_end)
   local value = redis.call('HGET', ns.keys.records, identity)
   if not value then
-    return 0
+    return
   end
   readable(value)
   remove(ns, identity, CAUSE_EXPIRED, value, term, lease_end)
-  return #value
+  ns.may_expire_bytes = ns.may_expire_bytes - #value
 end
 
 -- The record of an identity, its terms and the end of its lease; nothing when absent. One that is due
@@ -43,17 +47,17 @@ local function live(ns, identity)
   return value, term, lease_end
 end
 
--- Expires what is due, within bounds. Returns whether something was left.
+-- Expires what is due, within what this call may still do. Returns whether something was left.
 local function expire_due(ns)
-  local due = redis.call('ZRANGE', ns.keys.leases, '-inf', ns.now, 'BYSCORE', 'LIMIT', 0, EXPIRE_RECORDS + 1)
-  local bytes = 0
-  for index, identity in ipairs(due) do
-    if index > EXPIRE_RECORDS or bytes > EXPIRE_BYTES then
+  local due = redis.call('ZRANGE', ns.keys.leases, '-inf', ns.now, 'BYSCORE', 'LIMIT', 0, ns.may_expire + 1)
+  for _, identity in ipairs(due) do
+    if tired(ns) then
       return true
     end
+    ns.may_expire = ns.may_expire - 1
     local term, lease_end = lease_of(ns, identity)
     if lease_end <= ns.now then
-      bytes = bytes + expire(ns, identity, term, lease_end)
+      expire(ns, identity, term, lease_end)
     else
       -- Interrupted since it was granted: it comes up again at its new end, and not before.
       redis.call('ZADD', ns.keys.leases, bounded(lease_end), identity)

@@ -285,3 +285,59 @@ async fn many_due_leases_are_expired_in_bounded_steps() {
     assert!(first.more && first.changes.len() < 300, "{}", first.changes.len());
     assert_eq!(history(&slot, Revision(1_301)).await.len(), 300);
 }
+
+/// However many writes of one call find due leases in their way.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_call_expires_no_more_than_one_step() {
+    let server = RedisServer::start().await.unwrap();
+    let (slot, admin) = (open(server.addr()).await, Admin::to(server.addr()).await);
+    let batch = (0..3_000)
+        .map(|number| leased(&format!("id-{number}"), 1_000))
+        .collect();
+    assert!(slot.register(call(), batch).await.iter().all(Result::is_ok));
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    // The quota has been lowered meanwhile, so that every one of them has to make room.
+    let late = (0..100).map(|number| Register {
+        max_identities: 200,
+        ..request(&format!("late-{number}"))
+    });
+    admin.run(&["CONFIG", "RESETSTAT"]).await;
+    assert!(
+        slot.register(call(), late.collect())
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
+    let calls = admin.info("commandstats", "cmdstat_fcall").await;
+    let calls: u64 = calls["calls=".len()..]
+        .split(',')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(calls >= 2_800 / 128, "{calls} calls expired 2,800 leases");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asking_for_many_due_leases_expires_them_in_steps() {
+    let server = RedisServer::start().await.unwrap();
+    let (slot, admin) = (open(server.addr()).await, Admin::to(server.addr()).await);
+    let batch = |ttl| {
+        (0..500)
+            .map(move |number| leased(&format!("id-{ttl}-{number}"), ttl))
+            .collect()
+    };
+    for ttl in [300, 60_000] {
+        assert!(slot.register(call(), batch(ttl)).await.iter().all(Result::is_ok));
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let names = (0..500).flat_map(|number| [300, 60_000].map(|ttl| identity(&format!("id-{ttl}-{number}"))));
+    admin.run(&["CONFIG", "RESETSTAT"]).await;
+    let ends = slot.leases(call(), names.collect()).await.unwrap();
+    for (number, end) in ends.iter().enumerate() {
+        assert_eq!(end.is_some(), number % 2 == 1, "{number}");
+    }
+    let calls = admin.info("commandstats", "cmdstat_fcall").await;
+    assert!(calls.starts_with("calls=4,"), "500 in steps of 128: {calls}");
+    assert_eq!(history(&slot, Revision(1_000)).await.len(), 500);
+}

@@ -277,3 +277,73 @@ async fn a_call_that_comes_too_late_is_not_sent() {
     assert!(slot.renew(call(), Vec::new()).await.is_empty());
     assert!(slot.leases(call(), Vec::new()).await.unwrap().is_empty());
 }
+
+/// Far more than one call carries, and more than may wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_batch_is_done_in_its_order() {
+    const MANY: u64 = 20_000;
+    let server = RedisServer::start().await.unwrap();
+    let slot = open(server.addr()).await;
+    let names: Vec<_> = (0..MANY)
+        .map(|number| identity(&format!("id-{number}")))
+        .collect();
+    let batch = (0..MANY).map(|number| leased(&format!("id-{number}"), 600_000));
+    let results = slot
+        .register(within(Duration::from_secs(60)), batch.collect())
+        .await;
+    let revisions = results
+        .iter()
+        .map(|result| result.as_ref().unwrap().position.revision.0);
+    assert!(revisions.eq(1..=MANY), "in the order of the batch");
+
+    let renewals = names.iter().cloned().map(|identity| Renew {
+        identity,
+        generation: None,
+    });
+    let renewed = slot
+        .renew(within(Duration::from_secs(60)), renewals.collect())
+        .await;
+    let ends = slot.leases(within(Duration::from_secs(60)), names).await.unwrap();
+    assert_eq!((renewed.len(), ends.len()), (MANY as usize, MANY as usize));
+    for (renewed, end) in renewed.iter().zip(ends) {
+        // As long as the wall clock does what the lease clock does, which it may not on the millisecond.
+        let apart = renewed.as_ref().unwrap().expires_at.unwrap().0 - end.unwrap().0;
+        assert!(
+            apart.abs() < 1_000,
+            "{apart} ms between the end of a lease and itself"
+        );
+    }
+}
+
+/// Redis looks at its memory when a call begins: what runs out within it is used all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_that_runs_out_within_a_call_leaves_no_half_of_it() {
+    let server = RedisServer::start().await.unwrap();
+    let slot = open(server.addr()).await;
+    let admin = Admin::to(server.addr()).await;
+    let used: u64 = admin.info("memory", "used_memory").await.parse().unwrap();
+    admin
+        .run(&["CONFIG", "SET", "maxmemory", &(used + (1 << 20)).to_string()])
+        .await;
+    let batch = (0..400).map(|number| Register {
+        metadata: Bytes::from(vec![b'x'; 16_000]),
+        ..leased(&format!("id-{number}"), 60_000)
+    });
+    let results = slot.register(call(), batch.collect()).await;
+    let done = results.iter().take_while(|result| result.is_ok()).count();
+    assert!((1..400).contains(&done), "{done} of 400 were registered");
+    for refused in &results[done..] {
+        let error = refused.as_ref().unwrap_err();
+        assert!(error.to_string().contains("OOM"), "{error}");
+        assert_eq!(error.applied(), Applied::No);
+    }
+    assert_eq!(head(&slot).await.revision, Revision(done as u64));
+    assert_eq!(history(&slot, Revision::ZERO).await.len(), done);
+    for (part, size) in [("records", "HLEN"), ("terms", "HLEN"), ("leases", "ZCARD")] {
+        assert_eq!(
+            admin.run(&[size, &key(part)]).await.as_u64(),
+            Some(done as u64),
+            "{part}"
+        );
+    }
+}

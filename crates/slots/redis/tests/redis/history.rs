@@ -346,3 +346,34 @@ async fn two_namespaces_under_one_name_are_told_apart() {
     let found = eventually_some(SOON, "the first is there", || async { get(&one, "x").await }).await;
     assert_eq!(found.identity, identity("x"));
 }
+
+/// Whatever may fail in the middle of a write, views do not keep what the records do not hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_write_is_not_served() {
+    let server = RedisServer::start().await.unwrap();
+    let slot = open(server.addr()).await;
+    register(&slot, request("a")).await.unwrap();
+    let epoch = head(&slot).await.epoch;
+    let admin = Admin::to(server.addr()).await;
+    // A permission that is taken away at runtime: the change goes into the feed and the record does not.
+    admin.run(&["ACL", "SETUSER", "default", "-hset"]).await;
+    let broken = register(&slot, request("b")).await.unwrap_err();
+    assert_eq!(broken.applied(), Applied::Unknown, "{broken:?}");
+    assert!(broken.to_string().contains("can't run"), "{broken}");
+    admin.run(&["ACL", "SETUSER", "default", "+hset"]).await;
+
+    assert_eq!(get(&slot, "b").await, None);
+    let gone = slot.sync(in_epoch(epoch), Revision(1), 10).await;
+    assert_eq!(
+        gone,
+        Err(Error::Compacted { up_to: Revision(2) }),
+        "views start over"
+    );
+    assert!(register(&slot, request("b")).await.is_ok());
+    let scan = Scan {
+        cursor: None,
+        limit: 10,
+        hold: Duration::ZERO,
+    };
+    assert_eq!(slot.scan(in_epoch(epoch), scan).await.unwrap().records.len(), 2);
+}

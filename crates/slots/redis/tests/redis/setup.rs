@@ -5,6 +5,12 @@ use prism_slot_redis::{Config, RedisRegistry};
 use prism_testkit::{RedisServer, free_port};
 use serde_json::{Value as Json, json};
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+};
+
 use super::support::*;
 
 async fn refusal(config: Config) -> String {
@@ -35,6 +41,9 @@ async fn credentials_are_used_and_wrong_ones_named() {
         assert!(text.contains("`password`"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
+    let open_to_all = RedisServer::start().await.unwrap();
+    let text = refusal(config(open_to_all.addr(), json!({ "password": "hunter2" }))).await;
+    assert!(text.contains("`password`"), "needs none: {text}");
     let right = open_with(server.addr(), json!({ "password": "swordfish" })).await;
     assert!(register(&right, request("a")).await.is_ok());
     let url = json!({ "address": format!("redis://:swordfish@{}", server.addr()) });
@@ -46,7 +55,52 @@ async fn credentials_are_used_and_wrong_ones_named() {
 async fn a_user_needs_few_permissions_and_is_told_which() {
     let server = RedisServer::start().await.unwrap();
     let admin = Admin::to(server.addr()).await;
-    let allowed = [
+    allow(&admin, &[]).await;
+    let slot = open_with(server.addr(), login()).await;
+    assert!(register(&slot, leased("a", 60_000)).await.is_ok());
+    assert_eq!(history(&slot, prism_slot::Revision::ZERO).await.len(), 1);
+
+    // A key that the user may not touch.
+    let mut elsewhere = login();
+    elsewhere["prefix"] = "other:".into();
+    let text = refusal(config(server.addr(), elsewhere)).await;
+    assert!(text.contains("permissions"), "{text}");
+}
+
+/// Before anything is written: a permission that is found missing in the middle of a write comes too late.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_missing_permission_is_named_at_open() {
+    let server = RedisServer::start().await.unwrap();
+    let admin = Admin::to(server.addr()).await;
+    for missing in [
+        "fcall", "info", "time", "get", "set", "unlink", "hget", "hset", "hmget", "hdel", "hlen", "hscan",
+        "zadd", "zrem", "zcard", "zscore", "zmscore", "zrange", "xadd", "xlen", "xrange", "xtrim", "rpush",
+        "lpop", "llen", "lindex",
+    ] {
+        allow(&admin, &[&format!("-{missing}")]).await;
+        let text = refusal(config(server.addr(), login())).await;
+        let said = text.to_lowercase();
+        assert!(
+            said.contains(missing) || said.contains("permissions to run"),
+            "without {missing}: {text}"
+        );
+        assert!(said.contains("username"), "without {missing}: {text}");
+        assert_eq!(
+            admin.run(&["DBSIZE"]).await.as_u64(),
+            Some(0),
+            "without {missing}"
+        );
+    }
+    admin.run(&["FUNCTION", "FLUSH"]).await;
+    allow(&admin, &["-function|load"]).await;
+    let text = refusal(config(server.addr(), login())).await;
+    assert!(text.contains("FUNCTION LOAD"), "{text}");
+}
+
+/// Lets the user `runner` do what the documentation says that it needs, with changes.
+async fn allow(admin: &Admin, changes: &[&str]) {
+    let user = ["ACL", "SETUSER", "runner", "reset", "on", ">secret", "~{prism:*"];
+    let needed = [
         "+fcall",
         "+function|load",
         "+info",
@@ -62,16 +116,57 @@ async fn a_user_needs_few_permissions_and_is_told_which() {
         "+client|id",
         "+cluster|info",
     ];
-    let user = ["ACL", "SETUSER", "runner", "on", ">secret", "~{prism:*"];
-    admin.run(&[&user[..], &allowed[..]].concat()).await;
-    let login = json!({ "username": "runner", "password": "secret" });
-    let slot = open_with(server.addr(), login.clone()).await;
-    assert!(register(&slot, leased("a", 60_000)).await.is_ok());
-    assert_eq!(history(&slot, prism_slot::Revision::ZERO).await.len(), 1);
+    admin.run(&[&user[..], &needed[..], changes].concat()).await;
+}
 
-    admin.run(&["ACL", "SETUSER", "runner", "-fcall"]).await;
-    let text = refusal(config(server.addr(), login)).await;
-    assert!(text.contains("FCALL"), "{text}");
+fn login() -> Json {
+    json!({ "username": "runner", "password": "secret" })
+}
+
+/// Speaks enough of the protocol to say which version it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_functions_is_refused_by_its_version() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let old = async {
+        let mut clients = JoinSet::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            clients.spawn(async move {
+                let mut request = vec![0; 4_096];
+                while let Ok(length @ 1..) = stream.read(&mut request).await {
+                    let commands = String::from_utf8_lossy(&request[..length]).to_uppercase();
+                    for command in commands.split('*').skip(1) {
+                        let version = "redis_version:6.2.14\r\n";
+                        let answer = if command.contains("INFO") {
+                            format!("${}\r\n{version}\r\n", version.len())
+                        } else {
+                            "+OK\r\n".to_owned()
+                        };
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                }
+            });
+        }
+    };
+    let text = tokio::select! {
+        text = refusal(config(addr, json!({ "pool_size": 1 }))) => text,
+        () = old => String::new(),
+    };
+    assert!(text.contains("`6.2.14`") && text.contains("7.0"), "{text}");
+}
+
+/// It may become the primary at any time: unavailable, and not misconfigured.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_no_place_for_a_registry() {
+    let primary = RedisServer::start().await.unwrap();
+    let replica = RedisServer::start_replica_of(primary.addr()).await.unwrap();
+    let settings = json!({ "max_retries": 1 });
+    let refused = RedisRegistry::open(NAMESPACE, config(replica.addr(), settings))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, Error::Unavailable { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("read only replica"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

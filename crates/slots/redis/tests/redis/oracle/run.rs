@@ -4,27 +4,32 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use prism_slot::{
-    Change, Error, Identity, Mode, Owner, Position, Put, Record, Register, RegistryStore, Renew, RequestId,
-    Revision, Scan, SessionId, Ttl, Unregister,
+    Change, Claim, Error, Identity, Mode, Owner, Position, Put, Record, Register, Registered, RegistryStore,
+    Renew, Renewed, RequestId, Revision, Scan, SessionId, Timestamp, Ttl, Unregister, Unregistered,
 };
 
 use super::{
     super::support::*,
-    steps::{Guess, Step},
+    steps::{Guess, Registration, Rewrite, Step, TTLS},
     warp::Warped,
 };
 
-/// No sum of steps of time comes near the end of a lease or the longest step of the lease clock, so that
-/// the moments that real calls take do not matter.
-const TTLS: [u64; 4] = [0, 400, 1_200, 3_600_000];
+/// Half a tick more than some whole ones, and so is what is left of each lease at any time: the moments that
+/// real calls take do not matter.
+const LEASES: [u64; TTLS] = [0, 600, 1_800, 3_000, 3_600_600];
+/// How many identities there are.
+const NAMES: std::ops::Range<u8> = 0..6;
 
-/// Makes the same calls on one slot and writes down what came of them, without times and epochs.
+/// Makes the same calls on one slot and writes down what came of them, without epochs, and of times what
+/// they say about each other.
 pub(super) struct Run<'a, S> {
     slot: Warped<'a, S>,
     /// Whether time went by since the last look.
     passed: bool,
     /// As the records were after the last step that looked.
     known: BTreeMap<Identity, (Position, Revision)>,
+    /// When each generation was registered, as it was first said.
+    registered: BTreeMap<Revision, Timestamp>,
     requests: Vec<RequestId>,
     log: Vec<String>,
 }
@@ -35,6 +40,7 @@ impl<'a, S: RegistryStore> Run<'a, S> {
             slot,
             passed: false,
             known: BTreeMap::new(),
+            registered: BTreeMap::new(),
             requests: Vec::new(),
             log: Vec::new(),
         }
@@ -43,153 +49,141 @@ impl<'a, S: RegistryStore> Run<'a, S> {
     /// Makes the calls and returns what came of each.
     pub(super) async fn all(mut self, steps: &[(Step, [u8; 16])]) -> Vec<String> {
         for (step, fresh) in steps {
-            self.step(step, RequestId(*fresh)).await;
+            self.step(step, *fresh).await;
         }
-        self.step(&Step::Scan, RequestId([0; 16])).await;
+        self.step(&Step::Scan, [0; 16]).await;
         self.log
     }
 
-    async fn step(&mut self, step: &Step, fresh: RequestId) {
+    async fn step(&mut self, step: &Step, fresh: [u8; 16]) {
         if let Step::Pass { millis } = step {
             self.slot.pass(*millis);
             self.passed = true;
             return;
         }
         // In which order several due leases end is nobody's promise: they end one by one, then.
-        if self.passed && matches!(step, Step::Sync { .. } | Step::Register { .. }) {
+        if self.passed && matches!(step, Step::Sync { .. } | Step::Register(_)) {
             self.look().await;
         }
-        let line = match step.clone() {
-            Step::Pass { .. } => String::new(),
-            Step::Register {
-                who,
-                what,
-                ttl,
-                replace,
-                session,
-                principal,
-                most,
-                again,
-            } => {
-                let request = Register {
-                    identity: name(who),
-                    metadata: metadata(what),
-                    ttl: Ttl::from_millis(TTLS[usize::from(ttl)]),
-                    mode: if replace { Mode::Replace } else { Mode::Create },
-                    owner: Owner {
-                        principal: if principal { "someone" } else { "" }.into(),
-                        session: (session > 0).then_some(SessionId([session; 16])),
-                    },
-                    max_identities: most,
-                    request: self.request(fresh, again),
-                };
-                let results = self.slot.now().await.register(call(), vec![request]).await;
-                let plain = results.into_iter().map(|result| {
-                    let done = result.map_err(plain_error)?;
-                    let leased = done.expires_at.is_some();
-                    Ok::<_, String>((
-                        done.written,
-                        done.generation.revision,
-                        done.position.revision,
-                        leased,
-                    ))
-                });
-                format!("{:?}", plain.collect::<Vec<_>>())
-            }
-            Step::Put {
-                who,
-                what,
-                revision,
-                generation,
-                again,
-            } => {
-                let put = Put {
-                    identity: name(who),
-                    metadata: metadata(what),
-                    if_revision: self.revision(who, revision),
-                    generation: self.generation(who, generation),
-                    request: self.request(fresh, again),
-                };
-                let record = self.slot.now().await.put(call(), put).await;
-                format!(
-                    "{:?}",
-                    record.map(|record| plain_record(&record)).map_err(plain_error)
-                )
-            }
-            Step::Renew { who, generation } => {
-                let batch = who.iter().map(|&who| Renew {
-                    identity: name(who),
-                    generation: self.generation(who, generation),
-                });
-                let batch = batch.collect();
-                let results = self.slot.now().await.renew(call(), batch).await;
-                let plain = results.into_iter().map(|result| {
-                    result
-                        .map(|renewed| (renewed.ttl, renewed.expires_at.is_some()))
-                        .map_err(plain_error)
-                });
-                format!("{:?}", plain.collect::<Vec<_>>())
-            }
-            Step::Unregister { who, generation } => {
-                let gone = Unregister {
-                    identity: name(who),
-                    generation: self.generation(who, generation),
-                };
-                let gone = self.slot.now().await.unregister(call(), gone).await;
-                format!(
-                    "{:?}",
-                    gone.map(|gone| (gone.existed, gone.position.revision))
-                        .map_err(plain_error)
-                )
-            }
-            Step::Get { who } => {
-                let read = self.slot.now().await.get(call(), name(who)).await.unwrap();
-                format!(
-                    "{:?} {:?}",
-                    read.head.revision,
-                    read.record.map(|record| plain_record(&record))
-                )
-            }
-            Step::Leases => {
-                let leases = self
-                    .slot
-                    .now()
-                    .await
-                    .leases(call(), (0..6).map(name).collect())
-                    .await
-                    .unwrap();
-                format!("{:?}", leases.iter().map(Option::is_some).collect::<Vec<_>>())
-            }
-            Step::Claim { who, generation } => {
-                let generation = self.generation(who, generation);
-                let claim = self
-                    .slot
-                    .now()
-                    .await
-                    .claim_session(call(), name(who), generation)
-                    .await;
-                format!(
-                    "{:?}",
-                    claim
-                        .map(|claim| (claim.session_seq, claim.generation.revision))
-                        .map_err(plain_error)
-                )
-            }
-            Step::Sync { from, limit } => {
-                let sync = self.slot.now().await.sync(call(), Revision(from), limit).await;
-                let plain = sync.map(|sync| {
-                    let changes: Vec<_> = sync.changes.iter().map(plain_change).collect();
-                    (sync.head.revision, changes, sync.more)
-                });
-                format!("{:?}", plain.map_err(plain_error))
-            }
-            Step::Scan => format!("{:?}", self.scan().await),
+        let outcome = match step {
+            Step::Pass { .. } => return,
+            Step::Register(batch) => self.register(batch, fresh).await,
+            Step::Put(rewrite) => self.put(rewrite, fresh).await,
+            Step::Renew { who, generation } => self.renew(who, *generation).await,
+            Step::Unregister { who, generation } => self.unregister(*who, *generation).await,
+            Step::Get { who } => self.get(*who).await,
+            Step::Leases => self.leases().await,
+            Step::Claim { who, generation } => self.claim(*who, *generation).await,
+            Step::Sync { from, limit } => self.sync(Revision(*from), *limit).await,
+            Step::Scan => self.scan().await,
         };
-        self.log.push(format!("{step:?} -> {line}"));
+        self.log.push(format!("{step:?} -> {outcome}"));
         self.look().await;
     }
 
-    async fn scan(&mut self) -> BTreeMap<Identity, String> {
+    async fn register(&mut self, batch: &[Registration], fresh: [u8; 16]) -> String {
+        let numbered = batch.iter().zip(0..);
+        let batch = numbered.map(|(one, number)| Register {
+            identity: name(one.who),
+            metadata: metadata(one.what),
+            ttl: Ttl::from_millis(LEASES[usize::from(one.ttl)]),
+            mode: if one.replace { Mode::Replace } else { Mode::Create },
+            owner: Owner {
+                principal: if one.principal { "someone" } else { "" }.into(),
+                session: (one.session > 0).then_some(SessionId([one.session; 16])),
+            },
+            max_identities: one.most,
+            request: self.request(fresh, number, one.again),
+        });
+        let batch = batch.collect();
+        let results = self.slot.now().await.register(call(), batch).await;
+        let results: Vec<_> = results
+            .into_iter()
+            .map(|result| result.map(|done| self.registered(&done)).map_err(plain_error))
+            .collect();
+        format!("{results:?}")
+    }
+
+    fn registered(&mut self, done: &Registered) -> String {
+        format!(
+            "{:?} {:?} {:?} {} {:?}",
+            done.written,
+            done.generation.revision,
+            done.position.revision,
+            self.is_steady(done.generation, done.registered_at),
+            self.slot.left(done.expires_at),
+        )
+    }
+
+    async fn put(&mut self, rewrite: &Rewrite, fresh: [u8; 16]) -> String {
+        let put = Put {
+            identity: name(rewrite.who),
+            metadata: metadata(rewrite.what),
+            if_revision: self.revision(rewrite.who, rewrite.revision),
+            generation: self.generation(rewrite.who, rewrite.generation),
+            request: self.request(fresh, 0, rewrite.again),
+        };
+        match self.slot.now().await.put(call(), put).await {
+            Ok(record) => self.record(&record),
+            Err(error) => plain_error(error),
+        }
+    }
+
+    async fn renew(&mut self, who: &[u8], generation: Guess) -> String {
+        let batch = who.iter().map(|&who| Renew {
+            identity: name(who),
+            generation: self.generation(who, generation),
+        });
+        let batch = batch.collect();
+        let results = self.slot.now().await.renew(call(), batch).await;
+        let plain = |renewed: Renewed| (renewed.ttl, self.slot.left(renewed.expires_at));
+        let results = results
+            .into_iter()
+            .map(|result| result.map(plain).map_err(plain_error));
+        format!("{:?}", results.collect::<Vec<_>>())
+    }
+
+    async fn unregister(&mut self, who: u8, generation: Guess) -> String {
+        let request = Unregister {
+            identity: name(who),
+            generation: self.generation(who, generation),
+        };
+        let gone = self.slot.now().await.unregister(call(), request).await;
+        let plain = |gone: Unregistered| (gone.existed, gone.position.revision);
+        format!("{:?}", gone.map(plain).map_err(plain_error))
+    }
+
+    async fn get(&mut self, who: u8) -> String {
+        let read = self.slot.now().await.get(call(), name(who)).await.unwrap();
+        let record = read.record.map(|record| self.record(&record));
+        format!("{:?} {record:?}", read.head.revision)
+    }
+
+    async fn leases(&mut self) -> String {
+        let identities = NAMES.map(name).collect();
+        let ends = self.slot.now().await.leases(call(), identities).await.unwrap();
+        let left: Vec<_> = ends.into_iter().map(|end| self.slot.left(end)).collect();
+        format!("{left:?}")
+    }
+
+    async fn claim(&mut self, who: u8, generation: Guess) -> String {
+        let generation = self.generation(who, generation);
+        let slot = self.slot.now().await;
+        let claim = slot.claim_session(call(), name(who), generation).await;
+        let plain = |claim: Claim| (claim.session_seq, claim.generation.revision);
+        format!("{:?}", claim.map(plain).map_err(plain_error))
+    }
+
+    async fn sync(&mut self, from: Revision, limit: usize) -> String {
+        let sync = self.slot.now().await.sync(call(), from, limit).await;
+        let plain = sync.map(|sync| {
+            let changes: Vec<_> = sync.changes.iter().map(plain_change).collect();
+            (sync.head.revision, changes, sync.more)
+        });
+        format!("{:?}", plain.map_err(plain_error))
+    }
+
+    async fn scan(&mut self) -> String {
         let scan = Scan {
             cursor: None,
             limit: 100,
@@ -197,17 +191,19 @@ impl<'a, S: RegistryStore> Run<'a, S> {
         };
         let page = self.slot.now().await.scan(call(), scan).await.unwrap();
         assert_eq!(page.next, None);
-        page.records
+        let records: BTreeMap<_, _> = page
+            .records
             .iter()
-            .map(|record| (record.identity.clone(), plain_record(record)))
-            .collect()
+            .map(|record| (record.identity.clone(), self.record(record)))
+            .collect();
+        format!("{:?} {records:?}", page.head.revision)
     }
 
     /// Learns what a caller could know.
     async fn look(&mut self) {
         self.passed = false;
         self.known.clear();
-        for who in 0..6 {
+        for who in NAMES {
             if let Some(record) = self.slot.now().await.get(call(), name(who)).await.unwrap().record {
                 self.known.insert(name(who), (record.generation, record.revision));
             }
@@ -215,17 +211,19 @@ impl<'a, S: RegistryStore> Run<'a, S> {
     }
 
     /// A fresh one, or one that was used before.
-    fn request(&mut self, fresh: RequestId, again: bool) -> RequestId {
+    fn request(&mut self, fresh: [u8; 16], number: u8, again: bool) -> RequestId {
         let used = if self.requests.is_empty() {
             0
         } else {
-            usize::from(fresh.0[0]) % self.requests.len()
+            usize::from(fresh[0]) % self.requests.len()
         };
         match self.requests.get(used) {
             Some(used) if again => *used,
             _ => {
-                self.requests.push(fresh);
-                fresh
+                let mut fresh = fresh;
+                fresh[15] = number;
+                self.requests.push(RequestId(fresh));
+                RequestId(fresh)
             }
         }
     }
@@ -250,6 +248,21 @@ impl<'a, S: RegistryStore> Run<'a, S> {
             }),
         }
     }
+
+    fn record(&mut self, record: &Record) -> String {
+        let steady = self.is_steady(record.generation, record.registered_at);
+        let left = self.slot.left(record.expires_at);
+        format!("{} {steady} {left:?}", plain_content(record))
+    }
+
+    /// Whether the generation was always said to be of this time.
+    fn is_steady(&mut self, generation: Position, registered_at: Timestamp) -> bool {
+        let first = self
+            .registered
+            .entry(generation.revision)
+            .or_insert(registered_at);
+        *first == registered_at
+    }
 }
 
 fn name(who: u8) -> Identity {
@@ -258,10 +271,6 @@ fn name(who: u8) -> Identity {
 
 fn metadata(what: u8) -> Bytes {
     Bytes::from(format!("{{\"n\":{what},\"z\":\"\0\u{fffd}\"}}"))
-}
-
-fn plain_record(record: &Record) -> String {
-    format!("{} {}", plain_content(record), record.expires_at.is_some())
 }
 
 fn plain_content(record: &Record) -> String {

@@ -2,29 +2,20 @@
 
 use proptest::prelude::*;
 
+/// How many milliseconds pass at a time: no sum of them comes near the longest step of the lease clock, two
+/// seconds.
+pub(super) const TICK: u64 = 1_200;
+/// How many lengths of leases there are to choose from.
+pub(super) const TTLS: usize = 5;
+
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     /// Time goes by: of none of the calls around it, but of the leases.
     Pass {
         millis: u64,
     },
-    Register {
-        who: u8,
-        what: u8,
-        ttl: u8,
-        replace: bool,
-        session: u8,
-        principal: bool,
-        most: u64,
-        again: bool,
-    },
-    Put {
-        who: u8,
-        what: u8,
-        revision: Guess,
-        generation: Guess,
-        again: bool,
-    },
+    Register(Vec<Registration>),
+    Put(Rewrite),
     Renew {
         who: Vec<u8>,
         generation: Guess,
@@ -48,6 +39,27 @@ pub(super) enum Step {
     Scan,
 }
 
+#[derive(Debug, Clone)]
+pub(super) struct Registration {
+    pub(super) who: u8,
+    pub(super) what: u8,
+    pub(super) ttl: u8,
+    pub(super) replace: bool,
+    pub(super) session: u8,
+    pub(super) principal: bool,
+    pub(super) most: u64,
+    pub(super) again: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Rewrite {
+    pub(super) who: u8,
+    pub(super) what: u8,
+    pub(super) revision: Guess,
+    pub(super) generation: Guess,
+    pub(super) again: bool,
+}
+
 /// What a caller believes of the record.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Guess {
@@ -60,24 +72,29 @@ fn guess() -> impl Strategy<Value = Guess> {
     prop_oneof![2 => Just(Guess::None), 5 => Just(Guess::Right), 2 => Just(Guess::Wrong)]
 }
 
+fn registration() -> impl Strategy<Value = Registration> {
+    let owner = (0..3_u8, any::<bool>());
+    let lease = 0..TTLS as u8;
+    (0..6_u8, 0..3_u8, lease, any::<bool>(), owner, 2..8_u64, 0..6_u8).prop_map(
+        |(who, what, ttl, replace, (session, principal), most, again)| Registration {
+            who,
+            what,
+            ttl,
+            replace,
+            session,
+            principal,
+            most,
+            again: again == 0,
+        },
+    )
+}
+
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let who = 0..6_u8;
-    let register = (
-        who.clone(),
-        0..3_u8,
-        0..4_u8,
-        any::<bool>(),
-        0..3_u8,
-        any::<bool>(),
-        2..8_u64,
-        0..6_u8,
-    );
     prop_oneof![
-        8 => register.prop_map(|(who, what, ttl, replace, session, principal, most, again)| Step::Register {
-            who, what, ttl, replace, session, principal, most, again: again == 0,
-        }),
+        8 => prop::collection::vec(registration(), 1..4).prop_map(Step::Register),
         4 => (who.clone(), 0..3_u8, guess(), guess(), 0..6_u8).prop_map(|(who, what, revision, generation, again)| {
-            Step::Put { who, what, revision, generation, again: again == 0 }
+            Step::Put(Rewrite { who, what, revision, generation, again: again == 0 })
         }),
         3 => (prop::collection::vec(who.clone(), 1..5), guess()).prop_map(|(who, generation)| Step::Renew { who, generation }),
         3 => (who.clone(), guess()).prop_map(|(who, generation)| Step::Unregister { who, generation }),
@@ -87,6 +104,6 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (0..40_u64, 0..8_usize).prop_map(|(from, limit)| Step::Sync { from, limit }),
         1 => Just(Step::Scan),
         // The longer one is an interruption.
-        4 => prop_oneof![3 => Just(800), 1 => Just(5_000)].prop_map(|millis| Step::Pass { millis }),
+        4 => prop_oneof![3 => Just(TICK), 1 => Just(5_000)].prop_map(|millis| Step::Pass { millis }),
     ]
 }

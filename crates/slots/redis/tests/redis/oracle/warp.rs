@@ -1,9 +1,13 @@
 //! Slots whose leases live in the test's time.
 
 use fred::types::Value;
-use prism_slot::{Timestamp, lease::LeaseClock, memory::ManualClock};
+use prism_slot::{
+    Timestamp,
+    lease::LeaseClock,
+    memory::{Clock, ManualClock},
+};
 
-use super::super::support::Admin;
+use super::{super::support::Admin, steps::TICK};
 
 /// Where the lease clock stands in the head of a namespace: now, the wall clock at the last call, and
 /// when it was resumed.
@@ -52,6 +56,15 @@ impl<'a, S> Warped<'a, S> {
             Time::Memory(clock) => clock.advance(std::time::Duration::from_millis(millis)),
             Time::Redis { passed, .. } => *passed += millis as i64,
         }
+    }
+
+    /// How many whole ticks there are until `end`.
+    pub(super) fn left(&self, end: Option<Timestamp>) -> Option<i64> {
+        let now = match &self.time {
+            Time::Memory(clock) => clock.now(),
+            Time::Redis { .. } => Timestamp::now(),
+        };
+        end.map(|end| (end.0 - now.0).div_euclid(TICK as i64))
     }
 
     /// The slot, for one call.

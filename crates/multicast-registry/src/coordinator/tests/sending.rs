@@ -1,0 +1,259 @@
+//! Multicast: what is sent, how often, and what is said of it.
+
+use std::time::Duration;
+
+use prism_filter::Filter;
+use prism_slot::Outcome;
+use tokio::time::Instant;
+
+use super::{
+    super::{Multicast, SessionEvent, Status},
+    fixture,
+};
+use crate::testing::{Fate, Op, soon};
+
+#[tokio::test]
+async fn a_multicast_says_what_it_knows_of_each() {
+    let fixture = fixture(|_| {});
+    for name in ["a", "b", "c"] {
+        fixture.register(name, r#"{"room":"x"}"#).await;
+    }
+    fixture.register("elsewhere", r#"{"room":"y"}"#).await;
+    let mut session = fixture.coordinator.subscribe("b", None, soon()).await.unwrap();
+    let multicast = Multicast {
+        filter: Some(Filter::new().eq("room", "x")),
+        payload: "hello".into(),
+        content_type: Some("text/plain".into()),
+        ..Default::default()
+    };
+    let report = fixture
+        .coordinator
+        .multicast(multicast.clone(), soon())
+        .await
+        .unwrap();
+    let outcomes: Vec<_> = report
+        .targets
+        .iter()
+        .map(|target| (target.identity.as_str(), target.status(), target.reason()))
+        .collect();
+    let expected = [
+        ("a", Status::Failed, "NO_SUBSCRIBER"),
+        ("b", Status::Delivered, ""),
+        ("c", Status::Failed, "NO_SUBSCRIBER"),
+    ];
+    assert_eq!(outcomes, expected);
+    let Some(Ok(SessionEvent::Message(message))) = session.next().await else {
+        panic!("no message")
+    };
+    assert_eq!(
+        (&message.payload[..], &*message.content_type, message.multicast),
+        (&b"hello"[..], "text/plain", report.id)
+    );
+
+    let nobody = Multicast {
+        filter: Some(Filter::new().eq("room", "z")),
+        ..multicast
+    };
+    assert!(
+        fixture
+            .coordinator
+            .multicast(nobody, soon())
+            .await
+            .unwrap()
+            .targets
+            .is_empty()
+    );
+}
+
+/// Sent again is only what is known not to have been sent; a second copy of anything else could be one
+/// too many.
+#[tokio::test(start_paused = true)]
+async fn only_what_was_certainly_not_sent_is_sent_again() {
+    let fixture = fixture(|_| {});
+    for name in ["accepted", "nobody", "unknown", "unsent"] {
+        fixture.register(name, "{}").await;
+    }
+    let unsent = || Outcome::NotSent("no connection".to_owned());
+    let unknown = || Outcome::Unknown("no confirmation".to_owned());
+    fixture
+        .broker
+        .judge(move |_| vec![Outcome::Accepted, Outcome::NoSubscriber, unknown(), unsent()]);
+    fixture.broker.judge(move |_| vec![unsent()]);
+    fixture.broker.judge(|_| vec![Outcome::Accepted]);
+    let report = fixture
+        .coordinator
+        .multicast(Multicast::default(), soon())
+        .await
+        .unwrap();
+    let batches = fixture.broker.batches();
+    assert_eq!(batches.len(), 3);
+    assert!(
+        batches[1..].iter().all(|batch| batch == &["unsent"]),
+        "{batches:?}"
+    );
+    let statuses: Vec<Status> = report.targets.iter().map(|target| target.status()).collect();
+    let expected = [
+        Status::Delivered,
+        Status::Failed,
+        Status::Timeout,
+        Status::Delivered,
+    ];
+    assert_eq!(statuses, expected);
+    let sum: usize = [Status::Delivered, Status::Failed, Status::Timeout]
+        .map(|status| report.count(status))
+        .iter()
+        .sum();
+    assert_eq!(sum, report.targets.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_are_as_many_and_as_far_apart_as_configured() {
+    for (attempts, delay, pauses) in [(0, 100, 0..=0), (2, 100, 100..=300), (2, 1_000, 1_000..=3_000)] {
+        let fixture = fixture(|config| {
+            config.behavior.retry_attempts = attempts;
+            config.behavior.retry_delay_ms = delay;
+        });
+        fixture.register("a", "{}").await;
+        for _ in 0..9 {
+            fixture
+                .broker
+                .judge(|_| vec![Outcome::NotSent("no connection".to_owned())]);
+        }
+        let started = Instant::now();
+        let deadline = started + Duration::from_secs(60);
+        let report = fixture
+            .coordinator
+            .multicast(Multicast::default(), deadline)
+            .await
+            .unwrap();
+        assert_eq!(fixture.broker.batches().len() as u32, 1 + attempts);
+        let took = started.elapsed().as_millis() as u64;
+        assert!(pauses.contains(&took), "{attempts} x {delay} ms took {took} ms");
+        assert_eq!(report.targets[0].reason(), "NOT_SENT");
+    }
+}
+
+/// Retries end with the time that the caller gave, and say what is known.
+#[tokio::test(start_paused = true)]
+async fn retries_end_with_the_timeout() {
+    let fixture = fixture(|config| config.behavior.retry_attempts = 100);
+    fixture.register("a", "{}").await;
+    for _ in 0..100 {
+        fixture
+            .broker
+            .judge(|_| vec![Outcome::NotSent("no connection".to_owned())]);
+    }
+    let started = Instant::now();
+    let brief = Multicast {
+        timeout: Some(Duration::from_millis(500)),
+        ..Default::default()
+    };
+    let report = fixture.coordinator.multicast(brief, soon()).await.unwrap();
+    assert!(
+        started.elapsed() <= Duration::from_millis(501),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(report.targets[0].status(), Status::Failed);
+}
+
+/// Totals add up even where a slot says nothing of some targets.
+#[tokio::test]
+async fn a_target_that_the_slot_says_nothing_of_is_unknown() {
+    let fixture = fixture(|_| {});
+    for name in ["a", "b", "c"] {
+        fixture.register(name, "{}").await;
+    }
+    fixture.broker.judge(|_| vec![Outcome::Accepted]);
+    let report = fixture
+        .coordinator
+        .multicast(Multicast::default(), soon())
+        .await
+        .unwrap();
+    let reasons: Vec<&str> = report.targets.iter().map(|target| target.reason()).collect();
+    assert_eq!(reasons, ["", "UNKNOWN_OUTCOME", "UNKNOWN_OUTCOME"]);
+    assert_eq!(fixture.broker.batches().len(), 1);
+}
+
+/// The set is taken at one position, and written to it is whoever was in it then.
+#[tokio::test]
+async fn the_targets_are_pinned_where_the_answer_says() {
+    let fixture = fixture(|_| {});
+    fixture.register("a", "{}").await;
+    let registered = fixture.sibling();
+    let late = registered
+        .register(super::request("b", "{}"), soon())
+        .await
+        .unwrap();
+    let report = fixture
+        .coordinator
+        .multicast(Multicast::default(), soon())
+        .await
+        .unwrap();
+    assert_eq!(
+        report.targets.len(),
+        2,
+        "registered through another runner, and acknowledged"
+    );
+    assert_eq!(report.position, late.position);
+}
+
+/// Whoever listened and reads too slowly is told what it missed, and delays nobody.
+#[tokio::test]
+async fn a_full_session_fails_alone() {
+    let fixture = fixture(|config| config.behavior.retry_attempts = 0);
+    for name in ["quick", "stuck"] {
+        fixture.register(name, "{}").await;
+    }
+    let mut quick = fixture
+        .coordinator
+        .subscribe("quick", None, soon())
+        .await
+        .unwrap();
+    let mut stuck = fixture
+        .coordinator
+        .subscribe("stuck", None, soon())
+        .await
+        .unwrap();
+    let mut failed = 0;
+    for _ in 0..300 {
+        let report = fixture
+            .coordinator
+            .multicast(Multicast::default(), soon())
+            .await
+            .unwrap();
+        let [quick_one, stuck_one] = report.targets.as_slice() else {
+            panic!("{report:?}")
+        };
+        assert_eq!(quick_one.status(), Status::Delivered);
+        failed += usize::from(stuck_one.status() == Status::Failed);
+        assert!(matches!(quick.next().await, Some(Ok(SessionEvent::Message(_)))));
+    }
+    let mut received = 0;
+    loop {
+        match stuck.next().await {
+            Some(Ok(SessionEvent::Message(_))) => received += 1,
+            Some(Ok(SessionEvent::Gap { dropped, .. })) => {
+                assert_eq!((received + failed, dropped as usize), (300, failed));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The store's own trouble before anything was sent is an error, and not a report.
+#[tokio::test]
+async fn without_the_registry_nothing_is_sent() {
+    let fixture = fixture(|_| {});
+    fixture.register("a", "{}").await;
+    let lost = crate::testing::unavailable(prism_slot::Applied::No);
+    fixture.script().always(Op::Sync, Fate::Refuse(lost.clone()));
+    let error = fixture
+        .coordinator
+        .multicast(Multicast::default(), soon())
+        .await
+        .unwrap_err();
+    assert_eq!(super::slot_error(error), lost);
+    assert!(fixture.broker.batches().is_empty());
+}

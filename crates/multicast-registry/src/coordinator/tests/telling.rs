@@ -1,0 +1,140 @@
+//! What is logged at which level.
+
+use std::{
+    fmt::Write,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use prism_slot::{Applied, Outcome};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{Layer, layer::Context, prelude::*};
+
+use super::{
+    super::{Multicast, Register},
+    fixture, request,
+};
+use crate::{
+    metrics::Metrics,
+    testing::{Fate, Op, soon, unavailable},
+};
+
+/// Keeps the level and the text of every event of this crate.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<(Level, String)>>>);
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        let _ = write!(self.0, "{}={value:?} ", field.name());
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Kept {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if !event.metadata().target().starts_with("multicast_registry") {
+            return;
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push((*event.metadata().level(), text.0));
+    }
+}
+
+impl Kept {
+    fn level_of(&self, what: &str) -> Level {
+        let kept = self.0.lock().unwrap();
+        let found = kept.iter().find(|(_, text)| text.contains(what));
+        found
+            .unwrap_or_else(|| panic!("nothing says `{what}`: {kept:?}"))
+            .0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_thing_is_told_at_its_level() {
+    let kept = Kept::default();
+    let _guard = tracing_subscriber::registry().with(kept.clone()).set_default();
+    let fixture = fixture(|_| {});
+    let leased = Register {
+        ttl: Some(Duration::from_secs(1)),
+        ..request("leased", "{}")
+    };
+    fixture.coordinator.register(leased, soon()).await.unwrap();
+    fixture.register("a", "{}").await;
+    let session = fixture.coordinator.subscribe("a", None, soon()).await.unwrap();
+    fixture
+        .broker
+        .judge(|targets| vec![Outcome::NotSent("no connection".to_owned()); targets.len()]);
+    fixture
+        .coordinator
+        .multicast(Multicast::default(), soon())
+        .await
+        .unwrap();
+    drop(session);
+    fixture.coordinator.unregister("a", None, soon()).await.unwrap();
+    fixture.clock.advance(Duration::from_millis(1_100));
+    fixture.names(Default::default()).await;
+    let refused = unavailable(Applied::No);
+    fixture.script().next(Op::Register, Fate::Refuse(refused));
+    fixture.register("b", "{}").await;
+
+    for (what, level) in [
+        ("message=registered", Level::DEBUG),
+        ("message=unregistered", Level::DEBUG),
+        ("message=expired", Level::DEBUG),
+        ("message=subscribed", Level::DEBUG),
+        ("message=multicast", Level::INFO),
+        ("message=sending again", Level::WARN),
+        ("trying again", Level::WARN),
+    ] {
+        assert_eq!(kept.level_of(what), level, "{what}");
+    }
+}
+
+/// The metrics say what happened.
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let (metrics, slots) = (Metrics::default(), fixture(|_| {}));
+    let (store, broker) = (slots.store.clone(), slots.broker.clone());
+    let config = super::super::Config::named("n");
+    let coordinator =
+        super::super::Coordinator::with_metrics(config, store, broker, None, metrics.namespace("n"));
+    let leased = Register {
+        ttl: Some(Duration::from_secs(1)),
+        ..request("leased", "{}")
+    };
+    coordinator.register(leased, soon()).await.unwrap();
+    for name in ["a", "b"] {
+        coordinator.register(request(name, "{}"), soon()).await.unwrap();
+    }
+    let mut session = coordinator.subscribe("a", None, soon()).await.unwrap();
+    coordinator.multicast(Multicast::default(), soon()).await.unwrap();
+    slots.clock.advance(Duration::from_millis(1_100));
+    coordinator.enumerate(Default::default(), soon()).await.unwrap();
+    let exported = metrics.encode();
+    for line in [
+        "multicast_registry_registered_identities{namespace=\"n\"} 2",
+        "multicast_registry_sessions{namespace=\"n\"} 1",
+        "multicast_registry_multicast_delivered_total_sum{namespace=\"n\"} 1.0",
+        "multicast_registry_multicast_delivered_total_count{namespace=\"n\"} 1",
+        "multicast_registry_delivery_failures_total{namespace=\"n\"} 2",
+        "multicast_registry_enumerate_latency_seconds_count{namespace=\"n\"} 1",
+        "multicast_registry_ttl_expiration_total{namespace=\"n\"} 1",
+        "multicast_registry_session_dropped_total{namespace=\"n\"} 0",
+    ] {
+        assert!(exported.contains(line), "{line} is not in {exported}");
+    }
+    for _ in 0..300 {
+        coordinator.multicast(Multicast::default(), soon()).await.unwrap();
+    }
+    while let Some(Ok(super::super::SessionEvent::Message(_))) = session.next().await {}
+    drop(session);
+    let exported = metrics.encode();
+    assert!(exported.contains("multicast_registry_sessions{namespace=\"n\"} 0"));
+    assert!(!exported.contains("multicast_registry_session_dropped_total{namespace=\"n\"} 0"));
+}

@@ -1,0 +1,227 @@
+//! Namespaces as they are configured, changed and taken away.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use prism_plugin_sdk::{Initialize, Plugin};
+use prism_slot::{Kind, Message, MulticastId, Outcome, Timestamp};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, time::Instant};
+
+use super::MulticastRegistry;
+use crate::{
+    coordinator::{Closed, Register, SessionEvent},
+    testing::{id, soon},
+};
+
+fn configuration(namespace: &str, config: &Value) -> Initialize {
+    Initialize {
+        namespace: namespace.to_owned(),
+        version: String::new(),
+        config: config.as_object().unwrap().clone(),
+        config_version: 0,
+        config_digest: String::new(),
+    }
+}
+
+fn on_memory() -> Value {
+    json!({ "slots": { "registry": "memory", "messaging": "memory" } })
+}
+
+/// A namespace whose backends take connections and never say a word.
+#[cfg(all(feature = "redis", feature = "nats"))]
+async fn on_mutes() -> (Value, TcpListener) {
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = mute.local_addr().unwrap();
+    let slots = json!({
+        "registry": { "backend": "redis", "config": { "address": address.to_string() } },
+        "messaging": { "backend": "nats", "config": { "servers": [format!("nats://{address}")] } },
+    });
+    (json!({ "slots": slots }), mute)
+}
+
+async fn register(plugin: &MulticastRegistry, namespace: &str, name: &str) {
+    let coordinator = plugin.namespaces().get(namespace).unwrap();
+    let request = Register::new(name, Default::default()).unwrap();
+    coordinator.register(request, soon()).await.unwrap();
+}
+
+/// A backend that does not answer is not a bad configuration, however many namespaces wait for it; and
+/// none of them waits for another.
+#[cfg(all(feature = "redis", feature = "nats"))]
+#[tokio::test(start_paused = true)]
+async fn a_slow_backend_holds_up_only_its_own_namespace() {
+    let plugin = std::sync::Arc::new(MulticastRegistry::default());
+    let (config, _mute) = on_mutes().await;
+    let started = Instant::now();
+    let slow: Vec<_> = (0..8)
+        .map(|number| {
+            let (plugin, request) = (plugin.clone(), configuration(&format!("slow-{number}"), &config));
+            tokio::spawn(async move { plugin.initialize(request).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    plugin
+        .initialize(configuration("quick", &on_memory()))
+        .await
+        .unwrap();
+    assert!(!slow.iter().any(tokio::task::JoinHandle::is_finished));
+    register(&plugin, "quick", "a").await;
+    for outcome in join_all(slow).await {
+        outcome.unwrap().unwrap();
+    }
+    let within = prism_plugin_sdk::Settings::default().initialize_within;
+    assert!(started.elapsed() < within / 2, "{:?}", started.elapsed());
+    plugin.stop(soon()).await.unwrap();
+}
+
+/// Data that would be left behind is not left behind unasked; and where that is asked for, sessions are
+/// told, and the namespace starts over.
+#[cfg(all(feature = "redis", feature = "nats"))]
+#[tokio::test(start_paused = true)]
+async fn a_namespace_moves_only_where_it_may() {
+    let plugin = MulticastRegistry::default();
+    plugin.initialize(configuration("n", &on_memory())).await.unwrap();
+    register(&plugin, "n", "a").await;
+    let before = plugin.namespaces().get("n").unwrap();
+    let mut session = before.subscribe("a", None, soon()).await.unwrap();
+    let (mut moved, _mute) = on_mutes().await;
+    let refusal = plugin.initialize(configuration("n", &moved)).await.unwrap_err();
+    assert!(refusal.to_string().contains("slot `registry`"), "{refusal}");
+    assert!(
+        before.get(id("a"), soon()).await.unwrap().record.is_some(),
+        "the last good one serves"
+    );
+
+    moved["on_move"] = json!("discard");
+    plugin.initialize(configuration("n", &moved)).await.unwrap();
+    assert_eq!(session.next().await, Some(Err(Closed::Draining)));
+    let after = plugin.namespaces().get("n").unwrap();
+    assert_eq!(after.registry().capability().backend, "redis");
+    plugin.stop(soon()).await.unwrap();
+}
+
+/// Settings of the memory slots take effect in place, under live sessions.
+#[tokio::test]
+async fn memory_slots_are_retuned_in_place() {
+    let plugin = MulticastRegistry::default();
+    plugin.initialize(configuration("n", &on_memory())).await.unwrap();
+    for name in ["a", "b"] {
+        register(&plugin, "n", name).await;
+    }
+    let coordinator = plugin.namespaces().get("n").unwrap();
+    let mut session = coordinator.subscribe("a", None, soon()).await.unwrap();
+    let tuned = json!({ "slots": {
+        "registry": { "backend": "memory", "config": { "feed_max_changes": 1, "feed_max_bytes": 1 } },
+        "messaging": { "backend": "memory", "config": { "listener_queue": 1 } },
+    } });
+    plugin.initialize(configuration("n", &tuned)).await.unwrap();
+    let call = prism_slot::Call {
+        epoch: None,
+        deadline: soon(),
+    };
+    let past = coordinator
+        .registry()
+        .sync(call, prism_slot::Revision::ZERO, 10)
+        .await;
+    assert!(
+        matches!(past, Err(prism_slot::Error::Compacted { .. })),
+        "{past:?}"
+    );
+
+    let narrow = coordinator.subscribe("b", None, soon()).await.unwrap();
+    let message = std::sync::Arc::new(Message {
+        multicast: MulticastId(1),
+        kind: Kind::Payload,
+        payload: Default::default(),
+        content_type: "".into(),
+        published_at: Timestamp(0),
+        headers: Vec::new(),
+    });
+    let targets = ["a", "b", "a", "b"].map(id);
+    let outcomes = coordinator
+        .messaging()
+        .publish_batch(&targets, message, soon())
+        .await;
+    let accepted: Vec<bool> = outcomes
+        .iter()
+        .map(|outcome| *outcome == Outcome::Accepted)
+        .collect();
+    assert_eq!(
+        [accepted[0], accepted[2]],
+        [true; 2],
+        "a session from before keeps its queue"
+    );
+    assert!(!accepted[3], "a queue of one has no room for two");
+    assert!(matches!(session.next().await, Some(Ok(SessionEvent::Message(_)))));
+    drop(narrow);
+}
+
+#[tokio::test]
+async fn what_is_refused_names_slot_and_key() {
+    let plugin = MulticastRegistry::default();
+    let cases = [
+        (
+            json!({ "slots": { "registry": { "backend": "memory", "interfaces": ["QueueInterface"] }, "messaging": "memory" } }),
+            "slot `registry`: key `interfaces`",
+        ),
+        (
+            json!({ "slots": { "registry": "memory", "messaging": { "backend": "memory", "config": { "listener_queue": 0.0 } } } }),
+            "slot `messaging`: key `config.listener_queue`",
+        ),
+        (
+            json!({ "slots": { "registry": "memory", "messaging": "memory" }, "behavior": { "max_claws": 1 } }),
+            "did you mean `max_clauses`?",
+        ),
+        (json!({ "slots": { "registry": "memory" } }), "messaging"),
+        (
+            json!({ "name": "other", "slots": { "registry": "memory", "messaging": "memory" } }),
+            "`other`",
+        ),
+    ];
+    for (config, expected) in cases {
+        let refusal = plugin.initialize(configuration("n", &config)).await.unwrap_err();
+        assert!(refusal.to_string().contains(expected), "{refusal}");
+        assert!(plugin.namespaces().get("n").is_none());
+    }
+}
+
+/// Taken away, a namespace is unknown, its sessions end and its metrics go; it may come back empty.
+#[tokio::test]
+async fn a_namespace_goes_and_comes_back() {
+    let plugin = MulticastRegistry::default();
+    plugin.start().await.unwrap();
+    plugin.initialize(configuration("n", &on_memory())).await.unwrap();
+    register(&plugin, "n", "a").await;
+    let coordinator = plugin.namespaces().get("n").unwrap();
+    let mut session = coordinator.subscribe("a", None, soon()).await.unwrap();
+    assert!(plugin.metrics().contains("namespace=\"n\""));
+    plugin.remove("n").await.unwrap();
+    assert_eq!(session.next().await, Some(Err(Closed::Draining)));
+    assert!(plugin.namespaces().of_call(Some("n")).is_err());
+    assert!(!plugin.metrics().contains("namespace=\"n\""));
+    plugin.remove("n").await.unwrap();
+
+    plugin.initialize(configuration("n", &on_memory())).await.unwrap();
+    let coordinator = plugin.namespaces().get("n").unwrap();
+    assert!(coordinator.get(id("a"), soon()).await.unwrap().record.is_none());
+}
+
+/// The end waits for mutations under way, and for no longer than it may.
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_mutations() {
+    let plugin = MulticastRegistry::default();
+    plugin.initialize(configuration("n", &on_memory())).await.unwrap();
+    plugin
+        .service
+        .mutations()
+        .spawn(tokio::time::sleep(Duration::from_secs(2)));
+    plugin
+        .service
+        .mutations()
+        .spawn(tokio::time::sleep(Duration::from_secs(60)));
+    let started = Instant::now();
+    let drained = plugin.drain(started + Duration::from_secs(5)).await;
+    assert_eq!((drained.drained, drained.aborted), (1, 1));
+    assert_eq!(started.elapsed(), Duration::from_secs(5));
+}

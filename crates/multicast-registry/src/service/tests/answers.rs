@@ -1,0 +1,182 @@
+//! Answers fit into what clients decode, and say what was left out.
+
+use prism_proto::pattern::{self as proto, delivery_status::Status};
+use prism_slot::Outcome;
+use proptest::prelude::*;
+use prost::Message;
+use serde_json::{Value, json};
+
+use super::{super::wire, fixture, registration, to};
+
+/// What clients decode unless they are told otherwise.
+const DECODED: usize = 4 << 20;
+
+#[tokio::test]
+async fn pages_are_bounded_in_bytes() {
+    let fixture = fixture(|_| {});
+    let mut client = fixture.client().await;
+    let large = json!({ "text": "x".repeat(60_000) });
+    for number in 0..200 {
+        let request = registration(&format!("id-{number:03}"), &large);
+        client.register(to("test", request)).await.unwrap();
+    }
+    let expected: Vec<String> = (0..200).map(|number| format!("id-{number:03}")).collect();
+    for include_metadata in [true, false] {
+        let (mut seen, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let request = proto::EnumerateRequest {
+                include_metadata: Some(include_metadata),
+                pagination: Some(proto::Pagination {
+                    limit: 1_000,
+                    cursor,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            let page = client.enumerate(to("test", request)).await.unwrap().into_inner();
+            assert!(page.encoded_len() < DECODED, "{} bytes", page.encoded_len());
+            assert_eq!(page.total_count, 200);
+            seen.extend(page.identities.into_iter().map(|identity| identity.identity));
+            pages += 1;
+            match page.next_cursor {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+        assert_eq!(seen, expected);
+        assert_eq!(pages, if include_metadata { 4 } else { 1 });
+    }
+}
+
+/// One that is larger than any page comes by itself: a page without progress would never end.
+#[tokio::test]
+async fn a_page_has_at_least_one_registration() {
+    let fixture = fixture(|config| config.behavior.max_metadata_bytes = 8 << 20);
+    let mut client = fixture.client().await.max_decoding_message_size(64 << 20);
+    for name in ["a", "b"] {
+        let request = registration(name, &json!({ "text": "x".repeat(5 << 20) }));
+        client.register(to("test", request)).await.unwrap();
+    }
+    let page = client
+        .enumerate(to("test", Default::default()))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(page.identities.len(), 1);
+    assert!(page.next_cursor.is_some());
+}
+
+/// Receipts of very many targets do not fit into one answer. The counts are of all, and what is left out
+/// first is what the counts already tell.
+#[tokio::test]
+async fn receipts_are_bounded_in_bytes() {
+    const TARGETS: usize = 30_000;
+    let fixture = fixture(|config| config.behavior.max_identities = 100_000);
+    let mut client = fixture.client().await;
+    let padding = "x".repeat(200);
+    for number in 0..TARGETS {
+        let name = format!("{number:05}-{padding}");
+        let request = super::super::wire::register(registration(&name, &json!({}))).unwrap();
+        fixture
+            .coordinator
+            .register(request, crate::testing::soon())
+            .await
+            .unwrap();
+    }
+    let unsent = |number: usize| number % 100 == 7;
+    let judge = |failing: fn(usize) -> bool| {
+        for _ in 0..TARGETS.div_ceil(4_096) {
+            fixture.broker.judge(move |targets| {
+                let outcome = |target: &prism_slot::Identity| match target.as_str()[..5].parse() {
+                    Ok(number) if failing(number) => Outcome::NoSubscriber,
+                    _ => Outcome::Accepted,
+                };
+                targets.iter().map(outcome).collect()
+            });
+        }
+    };
+    let request = || {
+        let mut request = to("test", proto::MulticastRequest::default());
+        request.set_timeout(std::time::Duration::from_secs(60));
+        request
+    };
+    judge(unsent);
+    let answer = client.multicast(request()).await.unwrap().into_inner();
+    assert!(answer.encoded_len() < DECODED, "{} bytes", answer.encoded_len());
+    let counts = (answer.target_count, answer.delivered_count, answer.failed_count);
+    assert_eq!(counts, (30_000, 29_700, 300));
+    assert!(answer.statuses.len() < TARGETS, "some were left out");
+    let failed = answer
+        .statuses
+        .iter()
+        .filter(|status| status.status() == Status::Failed);
+    assert_eq!(failed.count(), 300, "none that failed");
+    assert!(
+        answer
+            .statuses
+            .is_sorted_by(|one, other| one.identity < other.identity)
+    );
+
+    judge(|_| true);
+    let answer = client.multicast(request()).await.unwrap().into_inner();
+    assert!(answer.encoded_len() < DECODED, "{} bytes", answer.encoded_len());
+    assert_eq!((answer.target_count, answer.failed_count), (30_000, 30_000));
+    assert!(
+        (8_000..TARGETS).contains(&answer.statuses.len()),
+        "{}",
+        answer.statuses.len()
+    );
+}
+
+fn json_values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        any::<f64>()
+            .prop_filter("finite", |number| number.is_finite())
+            .prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+        ".{200,300}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 200, 12, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..12).prop_map(Value::from),
+            proptest::collection::btree_map(".{0,6}", inner, 0..12)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A page is measured only if this bound says that it might be too large.
+    #[test]
+    fn no_registration_takes_more_than_its_bound(
+        fields in proptest::collection::btree_map(".{0,6}", json_values(), 0..12), name in ".{1,60}",
+    ) {
+        let metadata = Value::Object(fields.into_iter().collect());
+        let document = prism_filter::Document::from_value(&metadata).unwrap();
+        let Ok(identity) = prism_slot::Identity::new(name) else { return Ok(()) };
+        let at = prism_slot::Position {
+            epoch: prism_slot::Epoch(u64::MAX),
+            revision: prism_slot::Revision(u64::MAX >> 11),
+        };
+        let time = prism_slot::Timestamp(i64::MAX / 2);
+        let record = prism_slot::Record {
+            identity,
+            metadata: Default::default(),
+            registered_at: time,
+            updated_at: time,
+            ttl: prism_slot::Ttl::from_millis(1),
+            expires_at: Some(time),
+            generation: at,
+            revision: at.revision,
+            owner: Default::default(),
+        };
+        let row = crate::directory::Row::new(&record, document);
+        let encoded = wire::encoded_len(&row);
+        prop_assert!(encoded <= wire::largest(&row), "{} > {}: {}", encoded, wire::largest(&row), metadata);
+    }
+}
