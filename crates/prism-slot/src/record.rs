@@ -1,6 +1,14 @@
 //! Records and the points in history at which they were written (DESIGN §3).
 
-use std::{borrow::Borrow, fmt, num::NonZeroU64, sync::Arc};
+use std::{
+    borrow::Borrow,
+    fmt,
+    num::NonZeroU64,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 
@@ -22,7 +30,11 @@ impl Identity {
         if text.len() > Self::MAX_BYTES {
             return Err(InvalidIdentity::TooLong(text.len()));
         }
-        if let Some(at) = text.find(char::is_control) {
+        // Only these bytes begin or are control characters, and most identities have none of them.
+        let suspicious = |byte: u8| byte < 0x20 || byte == 0x7f || byte == 0xc2;
+        if text.bytes().any(suspicious)
+            && let Some(at) = text.find(char::is_control)
+        {
             return Err(InvalidIdentity::Control(at));
         }
         Ok(Self(text.into()))
@@ -31,6 +43,22 @@ impl Identity {
     /// The identity as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<&str> for Identity {
+    type Error = InvalidIdentity;
+
+    fn try_from(text: &str) -> Result<Self, InvalidIdentity> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for Identity {
+    type Error = InvalidIdentity;
+
+    fn try_from(text: String) -> Result<Self, InvalidIdentity> {
+        Self::new(text)
     }
 }
 
@@ -146,9 +174,12 @@ pub struct SessionId(pub [u8; 16]);
 pub struct RequestId(pub [u8; 16]);
 
 impl RequestId {
-    /// A fresh one.
-    pub fn random() -> Self {
-        Self(rand::random())
+    /// A fresh one: drawn at random once a process, and counted on from there.
+    pub fn next() -> Self {
+        static PROCESS: LazyLock<u64> = LazyLock::new(rand::random);
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self((u128::from(*PROCESS) << 64 | u128::from(count)).to_be_bytes())
     }
 }
 

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Applied, Change, Epoch, Error, Identity, Owner, Position, Record, RegistryCapability, RequestId, Result,
@@ -344,65 +344,61 @@ impl<S: RegistryStore> DynRegistryStore for S {
     }
 
     fn register(&self, call: Call, batch: Vec<Register>) -> BoxFuture<'_, Vec<Result<Registered>>> {
-        Box::pin(split(self, call, batch, |call, part| {
-            RegistryStore::register(self, call, part)
-        }))
+        split(self, call, batch, RegistryStore::register)
     }
 
     fn put(&self, call: Call, put: Put) -> BoxFuture<'_, Result<Arc<Record>>> {
-        Box::pin(bounded(
+        bounded(
             self,
             call.deadline,
             Applied::Unknown,
             RegistryStore::put(self, call, put),
-        ))
+        )
     }
 
     fn renew(&self, call: Call, batch: Vec<Renew>) -> BoxFuture<'_, Vec<Result<Renewed>>> {
-        Box::pin(split(self, call, batch, |call, part| {
-            RegistryStore::renew(self, call, part)
-        }))
+        split(self, call, batch, RegistryStore::renew)
     }
 
     fn unregister(&self, call: Call, request: Unregister) -> BoxFuture<'_, Result<Unregistered>> {
         let unregister = RegistryStore::unregister(self, call, request);
-        Box::pin(bounded(self, call.deadline, Applied::Unknown, unregister))
+        bounded(self, call.deadline, Applied::Unknown, unregister)
     }
 
     fn get(&self, call: Call, identity: Identity) -> BoxFuture<'_, Result<Read>> {
-        Box::pin(bounded(
+        bounded(
             self,
             call.deadline,
             Applied::No,
             RegistryStore::get(self, call, identity),
-        ))
+        )
     }
 
     fn leases(&self, call: Call, identities: Vec<Identity>) -> BoxFuture<'_, Result<Vec<Option<Timestamp>>>> {
-        Box::pin(bounded(
+        bounded(
             self,
             call.deadline,
             Applied::No,
             RegistryStore::leases(self, call, identities),
-        ))
+        )
     }
 
     fn sync(&self, call: Call, from: Revision, limit: usize) -> BoxFuture<'_, Result<Sync>> {
-        Box::pin(bounded(
+        bounded(
             self,
             call.deadline,
             Applied::No,
             RegistryStore::sync(self, call, from, limit),
-        ))
+        )
     }
 
     fn scan(&self, call: Call, scan: Scan) -> BoxFuture<'_, Result<ScanPage>> {
-        Box::pin(bounded(
+        bounded(
             self,
             call.deadline,
             Applied::No,
             RegistryStore::scan(self, call, scan),
-        ))
+        )
     }
 
     fn claim_session(
@@ -412,16 +408,11 @@ impl<S: RegistryStore> DynRegistryStore for S {
         generation: Option<Position>,
     ) -> BoxFuture<'_, Result<Claim>> {
         let claim = RegistryStore::claim_session(self, call, identity, generation);
-        Box::pin(bounded(self, call.deadline, Applied::Unknown, claim))
+        bounded(self, call.deadline, Applied::Unknown, claim)
     }
 
     fn probe(&self, deadline: Instant) -> BoxFuture<'_, Result<()>> {
-        Box::pin(bounded(
-            self,
-            deadline,
-            Applied::No,
-            RegistryStore::probe(self, deadline),
-        ))
+        bounded(self, deadline, Applied::No, RegistryStore::probe(self, deadline))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -430,58 +421,58 @@ impl<S: RegistryStore> DynRegistryStore for S {
 }
 
 /// Ends a call at its deadline. A slot inside this process never waits, so it is not timed.
-async fn bounded<T>(
+fn bounded<'a, T>(
     slot: &impl RegistryStore,
     deadline: Instant,
     applied: Applied,
-    call: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let capability = slot.capability();
-    if capability.scope == Scope::Process {
-        return call.await;
+    call: impl Future<Output = Result<T>> + Send + 'a,
+) -> BoxFuture<'a, Result<T>> {
+    let &RegistryCapability { scope, backend, .. } = slot.capability();
+    if scope == Scope::Process {
+        return Box::pin(call);
     }
-    let timeout = Error::Timeout {
-        backend: capability.backend,
-        applied,
-    };
-    tokio::time::timeout_at(deadline, call)
-        .await
-        .unwrap_or(Err(timeout))
+    Box::pin(async move {
+        let timeout = Error::Timeout { backend, applied };
+        timeout_at(deadline, call).await.unwrap_or(Err(timeout))
+    })
 }
 
-/// Sends a batch in parts that the slot takes, one after the other.
-async fn split<S, I, O, F>(
-    slot: &S,
+/// Sends a batch, in parts that the slot takes, one after the other.
+fn split<'a, S, I, O, F>(
+    slot: &'a S,
     call: Call,
     mut batch: Vec<I>,
-    send: impl Fn(Call, Vec<I>) -> F,
-) -> Vec<Result<O>>
+    send: impl Fn(&'a S, Call, Vec<I>) -> F + Send + 'a,
+) -> BoxFuture<'a, Vec<Result<O>>>
 where
     S: RegistryStore,
-    F: Future<Output = Vec<Result<O>>>,
+    I: Send + 'a,
+    O: Send + 'a,
+    F: Future<Output = Vec<Result<O>>> + Send + 'a,
 {
-    let most = slot.capability().max_batch;
-    let mut results = Vec::with_capacity(batch.len());
-    loop {
-        let rest = if batch.len() > most {
-            batch.split_off(most)
-        } else {
-            Vec::new()
-        };
-        let (count, backend) = (batch.len(), slot.capability().backend);
-        let part = async { Ok(send(call, batch).await) };
-        match bounded(slot, call.deadline, Applied::Unknown, part).await {
-            Ok(part) => results.extend(part),
-            Err(_) => results.extend((0..count).map(|_| {
-                Err(Error::Timeout {
-                    backend,
-                    applied: Applied::Unknown,
-                })
-            })),
-        }
-        if rest.is_empty() {
-            return results;
-        }
-        batch = rest;
+    let &RegistryCapability {
+        scope,
+        backend,
+        max_batch,
+        ..
+    } = slot.capability();
+    if scope == Scope::Process && batch.len() <= max_batch {
+        return Box::pin(send(slot, call, batch));
     }
+    Box::pin(async move {
+        let mut results = Vec::with_capacity(batch.len());
+        while !batch.is_empty() {
+            let rest = batch.split_off(batch.len().min(max_batch));
+            let count = batch.len();
+            match timeout_at(call.deadline, send(slot, call, batch)).await {
+                Ok(part) => results.extend(part),
+                Err(_) => results.extend((0..count).map(|_| {
+                    let applied = Applied::Unknown;
+                    Err(Error::Timeout { backend, applied })
+                })),
+            }
+            batch = rest;
+        }
+        results
+    })
 }

@@ -194,19 +194,12 @@ impl Lines {
 /// only.
 pub fn workspace_binary(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe().context("cannot tell where this test is")?;
-    // `target/<profile>/deps/<test>`, or `target/<profile>/examples/<example>`.
-    let folder = test
-        .ancestors()
-        .nth(2)
-        .context("this test is not in cargo's target folder")?;
-    let path = folder.join(name);
-    if !path.is_file() {
-        bail!(
-            "`{}` has not been built; run `cargo build --workspace --bins` with the test's profile",
-            path.display()
-        );
-    }
-    Ok(path)
+    // Tests and examples lie one folder below `target/<profile>`, binaries right in it.
+    let mut folders = test.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    folders.find(|path| path.is_file()).with_context(|| {
+        let test = test.display();
+        format!("`{name}` has not been built for `{test}`; run `cargo build --workspace --bins` with the same profile")
+    })
 }
 
 #[cfg(test)]

@@ -150,12 +150,20 @@ impl Coordinator {
             total: cursor.as_ref().map(|cursor| cursor.total),
             leases: filter_leases.as_ref(),
         };
-        let (position, found) = self.shared.directory.read(|view| {
+        let (position, found, leased) = self.shared.directory.read(|view| {
             let head = view.head();
             let at = cursor.as_ref().map_or(head, Cursor::position);
-            check_position(at, head, view.floor()).map(|()| (at, view.select(at.revision, &query)))
+            check_position(at, head, view.floor()).map(|()| {
+                // At earlier revisions there may have been leases where there are none now.
+                let leased = view.leased() > 0 || at != head;
+                (at, view.select(at.revision, &query), leased)
+            })
         })?;
-        let leases = self.page_leases(&found.rows, freshness, deadline).await;
+        let leases = if leased {
+            self.page_leases(&found.rows, freshness, deadline).await
+        } else {
+            Ok(None)
+        };
         let leases = tolerate(&config, leases, &mut freshness)?;
         let mut page = Page {
             rows: found.rows,
@@ -264,6 +272,9 @@ impl Coordinator {
             return Ok(None);
         }
         let leased: Vec<Identity> = self.shared.directory.read(|view| {
+            if view.leased() == 0 {
+                return Vec::new();
+            }
             let rows = view.matching(view.head().revision, None, None);
             rows.into_iter()
                 .filter(|row| row.ttl.is_some())

@@ -118,3 +118,9 @@ impl From<prism_slot::Error> for Error {
         Self::Unavailable(Unavailable::Store(error))
     }
 }
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}

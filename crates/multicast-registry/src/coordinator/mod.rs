@@ -114,14 +114,21 @@ pub struct Coordinator {
 }
 
 struct Shared {
-    config: RwLock<Arc<Config>>,
-    registry: RwLock<Arc<dyn DynRegistryStore>>,
-    messaging: RwLock<Arc<dyn DynMessaging>>,
+    parts: RwLock<Parts>,
     directory: Directory,
     sessions: Arc<Sessions>,
     metrics: NamespaceMetrics,
+    /// Closed as soon as the coordinator is.
     tasks: TaskTracker,
     closing: CancellationToken,
+}
+
+/// What a call works with from its beginning to its end, and the next one may find replaced.
+#[derive(Clone)]
+struct Parts {
+    config: Arc<Config>,
+    registry: Arc<dyn DynRegistryStore>,
+    messaging: Arc<dyn DynMessaging>,
 }
 
 impl Coordinator {
@@ -160,11 +167,13 @@ impl Coordinator {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let follow = (directory.clone(), closing.clone());
         tasks.spawn(async move { follow.0.run(follow.1).await });
-        tasks.close();
+        let parts = Parts {
+            config: Arc::new(config),
+            registry,
+            messaging,
+        };
         let shared = Shared {
-            config: RwLock::new(Arc::new(config)),
-            registry: RwLock::new(registry),
-            messaging: RwLock::new(messaging),
+            parts: RwLock::new(parts),
             directory,
             sessions,
             metrics,
@@ -178,25 +187,25 @@ impl Coordinator {
 
     /// The configuration now.
     pub fn config(&self) -> Arc<Config> {
-        self.shared.config.read().clone()
+        self.shared.parts.read().config.clone()
     }
 
     /// Behaves differently from now on. Sessions and the view stay.
     pub fn reconfigure(&self, config: Config) {
         self.shared.directory.set_horizon(config.horizon());
-        *self.shared.config.write() = Arc::new(config);
+        self.shared.parts.write().config = Arc::new(config);
     }
 
     /// Reaches the same records through another slot from now on; returns the one before.
     pub fn replace_registry(&self, registry: Arc<dyn DynRegistryStore>) -> Arc<dyn DynRegistryStore> {
         self.shared.directory.replace_store(registry.clone());
-        std::mem::replace(&mut *self.shared.registry.write(), registry)
+        std::mem::replace(&mut self.shared.parts.write().registry, registry)
     }
 
     /// Sends and listens through another slot from now on; sessions stay on the one before, which is
     /// returned.
     pub fn replace_messaging(&self, messaging: Arc<dyn DynMessaging>) -> Arc<dyn DynMessaging> {
-        std::mem::replace(&mut *self.shared.messaging.write(), messaging)
+        std::mem::replace(&mut self.shared.parts.write().messaging, messaging)
     }
 
     /// The view.
@@ -211,12 +220,12 @@ impl Coordinator {
 
     /// The registry slot.
     pub fn registry(&self) -> Arc<dyn DynRegistryStore> {
-        self.shared.registry.read().clone()
+        self.shared.parts.read().registry.clone()
     }
 
     /// The messaging slot.
     pub fn messaging(&self) -> Arc<dyn DynMessaging> {
-        self.shared.messaging.read().clone()
+        self.shared.parts.read().messaging.clone()
     }
 
     /// Ends every session with a word that the namespace goes elsewhere. Other calls still work.
@@ -227,6 +236,7 @@ impl Coordinator {
     /// Ends sessions, stops following, and closes the slots. Later calls fail with
     /// [`Error::Draining`] or the slots' errors.
     pub async fn close(&self) {
+        self.shared.tasks.close();
         self.shared.closing.cancel();
         self.close_sessions();
         self.shared.tasks.wait().await;
@@ -235,7 +245,7 @@ impl Coordinator {
     }
 
     fn open_for_calls(&self) -> Result<(), Error> {
-        if self.shared.closing.is_cancelled() {
+        if self.shared.tasks.is_closed() {
             Err(Error::Draining)
         } else {
             Ok(())
@@ -245,11 +255,8 @@ impl Coordinator {
     /// What a call to the registry slot carries, once the view knows the epoch.
     async fn call(&self, deadline: Instant) -> Result<Call, Error> {
         self.open_for_calls()?;
-        self.shared.directory.ready(deadline).await?;
-        Ok(Call {
-            epoch: Some(self.epoch()),
-            deadline,
-        })
+        let epoch = Some(self.shared.directory.ready(deadline).await?);
+        Ok(Call { epoch, deadline })
     }
 
     fn epoch(&self) -> Epoch {

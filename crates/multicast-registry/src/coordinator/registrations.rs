@@ -123,7 +123,7 @@ impl Coordinator {
                 ..Owner::default()
             },
             max_identities: config.behavior.max_identities,
-            request: RequestId::random(),
+            request: RequestId::next(),
         };
         let registered = self
             .retrying(deadline, |slot, call| {
@@ -204,7 +204,7 @@ impl Coordinator {
             metadata: stored_form(config, &request.identity, after, Occasion::Updated)?,
             if_revision: record.revision,
             generation: Some(record.generation),
-            request: RequestId::random(),
+            request: RequestId::next(),
         })
     }
 
@@ -235,11 +235,11 @@ impl Coordinator {
     /// `StaleGeneration`; unavailability, saying whether it may have been removed.
     pub async fn unregister(
         &self,
-        identity: impl AsRef<str>,
+        identity: impl TryInto<Identity, Error: Into<Error>>,
         generation: Option<Position>,
         deadline: Instant,
     ) -> Result<Unregistered, Error> {
-        let identity = Identity::new(identity)?;
+        let identity = identity.try_into().map_err(Into::into)?;
         let request = Unregister { identity, generation };
         let removed = self
             .retrying(deadline, |slot, call| {

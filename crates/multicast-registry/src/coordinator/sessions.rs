@@ -122,11 +122,11 @@ impl Coordinator {
     /// `NotFound`, `StaleGeneration`; unavailability.
     pub async fn subscribe(
         &self,
-        identity: impl AsRef<str>,
+        identity: impl TryInto<Identity, Error: Into<Error>>,
         generation: Option<Position>,
         deadline: Instant,
     ) -> Result<Session, Error> {
-        let identity = Identity::new(identity)?;
+        let identity = identity.try_into().map_err(Into::into)?;
         self.call(deadline).await?;
         // Listening comes first: what is accepted after the claim must find it.
         let messaging = self.messaging();

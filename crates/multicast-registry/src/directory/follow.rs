@@ -81,6 +81,8 @@ struct Shared {
     view: RwLock<View>,
     secret: Mutex<[u8; 16]>,
     state: watch::Sender<State>,
+    /// The epoch that the view follows; 0 while it is being built. Written with `state`.
+    following: AtomicU64,
     /// Held while the slot's history is being fetched and applied.
     fetching: tokio::sync::Mutex<()>,
     /// How many fetches have begun, and the number of the last one that completed.
@@ -108,6 +110,7 @@ impl Directory {
             view: RwLock::new(View::unbuilt(horizon)),
             secret: Mutex::new([0; 16]),
             state: watch::Sender::new(State::Building(None)),
+            following: AtomicU64::new(0),
             fetching: tokio::sync::Mutex::new(()),
             begun: AtomicU64::new(0),
             completed: AtomicU64::new(0),
@@ -146,7 +149,14 @@ impl Directory {
 
     /// Whether the view has been built and follows.
     pub fn is_ready(&self) -> bool {
-        *self.shared.state.borrow() == State::Ready
+        self.following().is_some()
+    }
+
+    fn following(&self) -> Option<Epoch> {
+        match self.shared.following.load(Ordering::Acquire) {
+            0 => None,
+            epoch => Some(Epoch(epoch)),
+        }
     }
 
     /// How long ago the view was known to be current.
@@ -181,24 +191,33 @@ impl Directory {
     }
 
     /// Waits until the view has been built, but not for long where the store is known not to answer.
-    pub async fn ready(&self, deadline: Instant) -> Result<(), Unavailable> {
+    /// Returns the epoch that it follows.
+    pub async fn ready(&self, deadline: Instant) -> Result<Epoch, Unavailable> {
+        match self.following() {
+            Some(epoch) => Ok(epoch),
+            None => self.built(deadline).await,
+        }
+    }
+
+    async fn built(&self, deadline: Instant) -> Result<Epoch, Unavailable> {
         let mut state = self.shared.state.subscribe();
         let mut patience = deadline;
         loop {
-            match &*state.borrow_and_update() {
-                State::Ready => return Ok(()),
-                State::Building(Some(Error::Unavailable { .. } | Error::Timeout { .. })) => {
-                    patience = patience.min(Instant::now() + ABSENT_PATIENCE);
-                }
-                State::Building(_) => {}
+            if let State::Building(Some(Error::Unavailable { .. } | Error::Timeout { .. })) =
+                &*state.borrow_and_update()
+            {
+                patience = patience.min(Instant::now() + ABSENT_PATIENCE);
+            }
+            if let Some(epoch) = self.following() {
+                return Ok(epoch);
             }
             if !matches!(timeout_at(patience, state.changed()).await, Ok(Ok(()))) {
                 break;
             }
         }
         match &*state.borrow() {
-            State::Ready => Ok(()),
             State::Building(last) => Err(Unavailable::NotReady(last.clone())),
+            State::Ready => self.following().ok_or(Unavailable::NotReady(None)),
         }
     }
 
@@ -229,7 +248,7 @@ impl Directory {
             Ok(Err(error)) if self.must_rebuild(&error) => {
                 drop(fetching);
                 // Building reads the slot's head after this call began.
-                self.ready(deadline).await
+                self.ready(deadline).await.map(drop)
             }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(self.too_late().into()),
@@ -263,6 +282,7 @@ impl Directory {
         self.shared.state.send_if_modified(|state| {
             let was_ready = *state == State::Ready;
             if was_ready {
+                self.shared.following.store(0, Ordering::Release);
                 *state = State::Building(because);
             }
             was_ready
@@ -360,7 +380,11 @@ impl Directory {
             match self.build().await {
                 Ok(()) => {
                     backoff.reset();
-                    self.shared.state.send_replace(State::Ready);
+                    self.shared.state.send_modify(|state| {
+                        let epoch = self.head().epoch.0;
+                        self.shared.following.store(epoch, Ordering::Release);
+                        *state = State::Ready;
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the view could not be built, trying again");

@@ -43,6 +43,8 @@ pub(crate) struct View {
     /// Rows that are open, that is, the registrations at the head.
     open: Order,
     by_identity: HashTable<RowId>,
+    /// How many open rows have a lease.
+    leased: usize,
     hasher: DefaultHashBuilder,
     /// Rows that are closed and kept.
     closed: Order,
@@ -68,6 +70,7 @@ impl View {
             rows: Rows::default(),
             open: Order::default(),
             by_identity: HashTable::with_capacity(records.len()),
+            leased: 0,
             hasher: DefaultHashBuilder::default(),
             closed: Order::default(),
             retired: VecDeque::new(),
@@ -112,6 +115,11 @@ impl View {
 
     pub(crate) fn open(&self) -> &Order {
         &self.open
+    }
+
+    /// How many registrations at the head have a lease.
+    pub(crate) fn leased(&self) -> usize {
+        self.leased
     }
 
     pub(crate) fn closed(&self) -> &Order {
@@ -178,6 +186,7 @@ impl View {
         };
         let row = self.rows.get(id);
         let size = row.size();
+        self.leased -= usize::from(row.ttl.is_some());
         self.open.remove(&self.rows, id);
         row.close(at);
         self.closed.insert(&self.rows, id);
@@ -207,8 +216,10 @@ impl View {
             rows,
             by_identity,
             hasher,
+            leased,
             ..
         } = self;
+        *leased += usize::from(rows.get(id).ttl.is_some());
         let hash = |&id: &RowId| hasher.hash_one(rows.get(id).identity.as_str());
         by_identity.insert_unique(hash(&id), id, hash);
     }

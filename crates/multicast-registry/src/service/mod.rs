@@ -178,7 +178,7 @@ impl MulticastRegistryPattern for Service {
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let generation = wire::position("generation", request.generation)?;
             let removed = coordinator
-                .unregister(&request.identity, generation, deadline)
+                .unregister(request.identity.as_str(), generation, deadline)
                 .await?;
             Ok(wire::to_unregister_response(removed))
         })

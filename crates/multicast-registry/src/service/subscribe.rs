@@ -34,7 +34,7 @@ pub(super) async fn open(
     let first = requests.message().await.ok().flatten();
     let (identity, generation) = wire::open(first)?;
     let session = coordinator
-        .subscribe(identity.as_str(), generation, deadline)
+        .subscribe(identity.clone(), generation, deadline)
         .await?;
     let opened = futures::stream::once(std::future::ready(Ok(wire::to_opened(session.claim()))));
     let state = Live {

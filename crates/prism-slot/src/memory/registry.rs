@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, hash_map::EntryRef};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -193,6 +193,33 @@ struct Entry {
     last_write: (RequestId, Written),
 }
 
+impl Entry {
+    fn is_due(&self, clock: &LeaseClock) -> bool {
+        self.record
+            .ttl
+            .is_some_and(|ttl| clock.is_due(self.deadline, ttl))
+    }
+
+    /// Sees to it that the queue comes back to the lease when it ends. Only a deadline before the
+    /// queued one needs an entry of its own.
+    fn queue(&mut self, leases: &mut LeaseQueue) {
+        let leased = self.record.ttl.is_some();
+        if leased && self.queued_at.is_none_or(|queued| queued > self.deadline) {
+            self.queued_at = Some(self.deadline);
+            leases.push(self.deadline, self.record.identity.clone());
+        }
+    }
+
+    fn check_generation(&self, identity: &Identity, asked: Option<Position>) -> Result<()> {
+        let current = self.record.generation;
+        if asked.is_some_and(|asked| asked != current) {
+            let identity = identity.clone();
+            return Err(Error::StaleGeneration { identity, current });
+        }
+        Ok(())
+    }
+}
+
 impl State {
     fn new(config: &RegistryConfig, now: Timestamp) -> Self {
         Self {
@@ -233,19 +260,30 @@ impl State {
     // ------------------------------------------------------------------------------ operations
 
     fn register(&mut self, request: Register) -> Result<Registered> {
-        self.expire_if_due(&request.identity);
-        let Some(entry) = self.entries.get(&request.identity) else {
-            self.make_room(request.max_identities)?;
-            return Ok(self.write_registration(request, Written::Registered));
+        let known = match self.entries.get(&request.identity) {
+            Some(entry) if self.is_due(entry) => {
+                self.remove(&request.identity, Cause::Expired);
+                false
+            }
+            known => known.is_some(),
         };
+        if known {
+            return self.register_again(request);
+        }
+        if self.entries.len() as u64 >= request.max_identities {
+            self.make_room(request.max_identities)?;
+        }
+        Ok(self.write_registration(request, Written::Registered))
+    }
+
+    fn register_again(&mut self, request: Register) -> Result<Registered> {
+        let entry = &self.entries[&request.identity];
         if entry.last_write.0 == request.request {
             return Ok(self.registered(entry, entry.last_write.1));
         }
         let same_session = request.owner.session.is_some() && entry.record.owner == request.owner;
-        if same_session {
-            return Ok(self.repeat_registration(request));
-        }
         match request.mode {
+            _ if same_session => Ok(self.repeat_registration(request)),
             Mode::Create => Err(Error::AlreadyExists(request.identity)),
             Mode::Replace => Ok(self.write_registration(request, Written::Replaced)),
         }
@@ -255,15 +293,14 @@ impl State {
     fn write_registration(&mut self, request: Register, written: Written) -> Registered {
         let generation = self.next_position();
         let now = self.now();
+        let deadline = request.ttl.map_or(0, |ttl| self.clock.deadline(ttl));
         let record = Arc::new(Record {
-            identity: request.identity,
+            identity: request.identity.clone(),
             metadata: request.metadata,
             registered_at: now,
             updated_at: now,
             ttl: request.ttl,
-            expires_at: request
-                .ttl
-                .map(|ttl| self.clock.expires_at(self.clock.deadline(ttl), ttl)),
+            expires_at: request.ttl.map(|ttl| self.clock.expires_at(deadline, ttl)),
             generation,
             revision: generation.revision,
             owner: request.owner,
@@ -273,8 +310,20 @@ impl State {
         } else {
             Cause::Replaced
         };
-        self.store(record.clone(), cause, (request.request, written));
-        self.granted(&record.identity, written)
+        self.append(cause, record.clone());
+        let mut entry = Entry {
+            record,
+            deadline,
+            queued_at: None,
+            last_write: (request.request, written),
+        };
+        if written == Written::Replaced {
+            entry.queued_at = self.entries[&request.identity].queued_at;
+        }
+        entry.queue(&mut self.leases);
+        let registered = self.registered(&entry, written);
+        self.entries.insert(request.identity, entry);
+        registered
     }
 
     /// The session that holds the identity registers it again.
@@ -292,7 +341,7 @@ impl State {
         self.granted(&request.identity, Written::Updated)
     }
 
-    /// The answer to a registration, after granting its lease.
+    /// The answer to a repeated registration, after granting its lease.
     fn granted(&mut self, identity: &Identity, written: Written) -> Registered {
         self.extend_lease(identity);
         self.registered(&self.entries[identity], written)
@@ -326,20 +375,25 @@ impl State {
     }
 
     fn unregister(&mut self, request: &Unregister) -> Result<Unregistered> {
-        match self.live(&request.identity, request.generation) {
-            Ok(_) => {
-                self.remove(&request.identity, Cause::Unregistered);
-                Ok(Unregistered {
-                    existed: true,
-                    position: self.head(),
-                })
+        let (clock, mut existed) = (self.clock, false);
+        if let EntryRef::Occupied(found) = self.entries.entry_ref(request.identity.as_str()) {
+            let entry = found.get();
+            existed = !entry.is_due(&clock);
+            if existed {
+                entry.check_generation(&request.identity, request.generation)?;
             }
-            Err(Error::NotFound(_)) => Ok(Unregistered {
-                existed: false,
-                position: self.head(),
-            }),
-            Err(error) => Err(error),
+            let (_, entry) = found.remove_entry();
+            self.removed(
+                entry,
+                if existed {
+                    Cause::Unregistered
+                } else {
+                    Cause::Expired
+                },
+            );
         }
+        let position = self.head();
+        Ok(Unregistered { existed, position })
     }
 
     fn sync(&mut self, from: Revision, limit: usize) -> Result<Sync> {
@@ -362,13 +416,7 @@ impl State {
             .entries
             .get(identity)
             .ok_or_else(|| Error::NotFound(identity.clone()))?;
-        let current = entry.record.generation;
-        if generation.is_some_and(|asked| asked != current) {
-            return Err(Error::StaleGeneration {
-                identity: identity.clone(),
-                current,
-            });
-        }
+        entry.check_generation(identity, generation)?;
         Ok(entry)
     }
 
@@ -390,33 +438,28 @@ impl State {
         })
     }
 
-    /// Writes a record at the next revision. Its lease stays as it was.
+    /// Writes a record of a known identity at the next revision. Its lease stays as it was.
     fn store(&mut self, record: Arc<Record>, cause: Cause, last_write: (RequestId, Written)) {
         self.append(cause, record.clone());
-        match self.entries.get_mut(&record.identity) {
-            Some(entry) => (entry.record, entry.last_write) = (record, last_write),
-            None => {
-                let entry = Entry {
-                    record: record.clone(),
-                    deadline: 0,
-                    queued_at: None,
-                    last_write,
-                };
-                self.entries.insert(record.identity.clone(), entry);
-            }
+        if let Some(entry) = self.entries.get_mut(&record.identity) {
+            (entry.record, entry.last_write) = (record, last_write);
         }
     }
 
     fn remove(&mut self, identity: &Identity, cause: Cause) {
         if let Some(entry) = self.entries.remove(identity) {
-            self.append(cause, entry.record);
-            let entries = &self.entries;
-            self.leases.sweep(entries.len(), |deadline, identity| {
-                entries
-                    .get(identity)
-                    .is_some_and(|entry| entry.queued_at == Some(deadline))
-            });
+            self.removed(entry, cause);
         }
+    }
+
+    fn removed(&mut self, entry: Entry, cause: Cause) {
+        self.append(cause, entry.record);
+        let entries = &self.entries;
+        self.leases.sweep(entries.len(), |deadline, identity| {
+            entries
+                .get(identity)
+                .is_some_and(|entry| entry.queued_at == Some(deadline))
+        });
     }
 
     fn append(&mut self, cause: Cause, record: Arc<Record>) {
@@ -470,18 +513,11 @@ impl State {
         };
         let Some(ttl) = entry.record.ttl else { return };
         entry.deadline = self.clock.deadline(ttl);
-        // Only a deadline before the queued one needs an entry of its own.
-        if entry.queued_at.is_none_or(|queued| queued > entry.deadline) {
-            entry.queued_at = Some(entry.deadline);
-            self.leases.push(entry.deadline, identity.clone());
-        }
+        entry.queue(&mut self.leases);
     }
 
     fn is_due(&self, entry: &Entry) -> bool {
-        entry
-            .record
-            .ttl
-            .is_some_and(|ttl| self.clock.is_due(entry.deadline, ttl))
+        entry.is_due(&self.clock)
     }
 
     fn expire_if_due(&mut self, identity: &Identity) {

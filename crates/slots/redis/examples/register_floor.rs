@@ -103,7 +103,7 @@ fn request(number: u64, ttl: Option<Ttl>) -> anyhow::Result<Register> {
         mode: Mode::Create,
         owner: Owner::default(),
         max_identities: 10_000_000,
-        request: RequestId::random(),
+        request: RequestId::next(),
     })
 }
 

@@ -2,10 +2,12 @@
 //!
 //! `make bench` runs everything; arguments select rows by the beginning of their names.
 
-mod backends;
 mod memory;
+mod nats;
 mod proxied;
+mod redis;
 mod report;
+mod system;
 
 use report::Report;
 
@@ -13,7 +15,9 @@ fn main() -> anyhow::Result<()> {
     let mut report = Report::from_arguments(std::env::args().skip(1).collect());
     memory::run(&mut report)?;
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(backends::run(&mut report))?;
+    runtime.block_on(redis::run(&mut report))?;
+    runtime.block_on(nats::run(&mut report))?;
     runtime.block_on(proxied::run(&mut report))?;
+    runtime.block_on(system::run(&mut report))?;
     report.write()
 }

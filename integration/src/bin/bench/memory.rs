@@ -10,13 +10,21 @@ use std::{
 };
 
 use anyhow::Result;
+use futures::FutureExt;
 use multicast_registry::{Config, Coordinator, Enumerate, Multicast, Register};
 use prism_filter::{Document, Filter, Limits, Record};
-use prism_slot::memory::{MemoryMessaging, MemoryRegistry};
+use prism_slot::{
+    Identity,
+    memory::{MemoryMessaging, MemoryRegistry},
+};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::report::{Better, Report, median};
+
+/// How often each row is measured; the median counts.
+const ROUNDS: usize = 101;
+const WARM_UP: usize = 10;
 
 /// The prototype on this kind of machine, in nanoseconds.
 const MEASURED: [(&str, f64); 7] = [
@@ -78,19 +86,30 @@ fn metadata(number: usize) -> Document {
     Document::from_value(&fields).unwrap_or_else(|_| Document::empty())
 }
 
-/// Adds a row for an operation that was done `count` times by `work`, several times over.
-fn measure(report: &mut Report, name: &str, count: usize, mut work: impl FnMut(usize)) {
+/// Adds a row for an operation that `work` does `count` times, over several rounds. What a round needs
+/// is made by `prepare`, outside the measured time.
+fn measure<T>(
+    report: &mut Report,
+    name: &str,
+    count: usize,
+    mut prepare: impl FnMut() -> T,
+    mut work: impl FnMut(T),
+) {
     if !report.wants(name) {
         return;
     }
-    work(0);
     let mut nanos = Vec::new();
-    for round in 1..=9 {
+    for _ in 0..WARM_UP {
+        work(prepare());
+    }
+    for _ in 0..ROUNDS {
+        let prepared = prepare();
         let began = Instant::now();
-        work(round);
+        work(prepared);
         nanos.push(began.elapsed().as_secs_f64() * 1e9 / count as f64);
     }
-    let counted = allocation_counter::measure(|| work(10));
+    let prepared = prepare();
+    let counted = allocation_counter::measure(|| work(prepared));
     let each = |total: u64| (total as f64 / count as f64 * 100.0).round() / 100.0;
     let more = json!({ "allocations": each(counted.count_total), "bytes": each(counted.bytes_total) });
     report.row(name, median(&mut nanos), "ns", floor(name), Better::Lower, more);
@@ -123,56 +142,63 @@ fn filter(report: &mut Report) -> Result<()> {
         "battery": 0.7, "model": "t-1000", "floor": 2,
     });
     let device = Device(Document::from_value(&fields)?);
-    measure(report, "filter_eq", 1_000_000, |_| {
-        for _ in 0..1_000_000 {
-            black_box(filter.matches(black_box(&device)));
-        }
-    });
+    measure(
+        report,
+        "filter_eq",
+        1_000_000,
+        || (),
+        |()| {
+            for _ in 0..1_000_000 {
+                black_box(filter.matches(black_box(&device)));
+            }
+        },
+    );
     Ok(())
 }
 
+/// A namespace of 1,000 identities is filled and emptied, over and over.
 fn registrations(report: &mut Report, runtime: &Runtime) -> Result<()> {
-    const COUNT: usize = 20_000;
+    const COUNT: usize = 1_000;
+    let request = |number, ttl| {
+        let request = Register::new(format!("device-{number}"), metadata(number))?;
+        anyhow::Ok(Register { ttl, ..request })
+    };
+    let requests = |ttl| -> Result<Vec<Register>> { (0..COUNT).map(|number| request(number, ttl)).collect() };
+    let fill = |coordinator: &Coordinator, requests: Vec<Register>| {
+        let deadline = soon();
+        runtime.block_on(async {
+            for request in requests {
+                let _ = black_box(coordinator.register(request, deadline).await);
+            }
+        });
+    };
+    let names = (0..COUNT).map(|number| Identity::new(format!("device-{number}")));
+    let names = names.collect::<Result<Vec<_>, _>>()?;
+    let empty = |coordinator: &Coordinator| {
+        let deadline = soon();
+        runtime.block_on(async {
+            for name in &names {
+                let _ = black_box(coordinator.unregister(name.clone(), None, deadline).await);
+            }
+        });
+    };
     for (name, ttl) in [
         ("register_memory", None),
         ("register_ttl_memory", Some(Duration::from_secs(300))),
     ] {
-        let coordinator = coordinator(runtime);
-        let mut requests: Vec<Vec<Register>> = Vec::new();
-        for round in 0..=10 {
-            let request = |number| {
-                let request = Register::new(format!("device-{round}-{number}"), metadata(number))?;
-                anyhow::Ok(Register { ttl, ..request })
-            };
-            requests.push((0..COUNT).map(request).collect::<Result<_>>()?);
-        }
-        measure(report, name, COUNT, |round| {
-            let batch = std::mem::take(&mut requests[round]);
-            runtime.block_on(async {
-                for request in batch {
-                    let _ = black_box(coordinator.register(request, soon()).await);
-                }
-            });
+        let (coordinator, requests) = (coordinator(runtime), requests(ttl)?);
+        let prepare = || {
+            empty(&coordinator);
+            requests.clone()
+        };
+        measure(report, name, COUNT, prepare, |requests| {
+            fill(&coordinator, requests)
         });
     }
-    let coordinator = coordinator(runtime);
-    for number in 0..COUNT * 11 {
-        let request = Register::new(format!("device-{number}"), metadata(number))?;
-        let _ = runtime.block_on(coordinator.register(request, soon()));
-    }
-    let names: Vec<Vec<String>> = (0..11)
-        .map(|round| {
-            (0..COUNT)
-                .map(|n| format!("device-{}", round * COUNT + n))
-                .collect()
-        })
-        .collect();
-    measure(report, "unregister_memory", COUNT, |round| {
-        runtime.block_on(async {
-            for name in &names[round] {
-                let _ = black_box(coordinator.unregister(name, None, soon()).await);
-            }
-        });
+    let (coordinator, requests) = (coordinator(runtime), requests(None)?);
+    let prepare = || fill(&coordinator, requests.clone());
+    measure(report, "unregister_memory", COUNT, prepare, |()| {
+        empty(&coordinator)
     });
     Ok(())
 }
@@ -187,7 +213,7 @@ fn filled(runtime: &Runtime, count: usize) -> Result<Coordinator> {
 }
 
 fn enumerations(report: &mut Report, runtime: &Runtime) -> Result<()> {
-    const COUNT: usize = 500;
+    const COUNT: usize = 100;
     let coordinator = filled(runtime, 1_000)?;
     let all = Enumerate {
         limit: 1_000,
@@ -201,13 +227,14 @@ fn enumerations(report: &mut Report, runtime: &Runtime) -> Result<()> {
         ("enumerate_1000_memory", all),
         ("enumerate_1000_filtered_memory", some),
     ] {
-        measure(report, name, COUNT, |_| {
+        let work = |()| {
             runtime.block_on(async {
                 for _ in 0..COUNT {
                     let _ = black_box(coordinator.enumerate(request.clone(), soon()).await);
                 }
             });
-        });
+        };
+        measure(report, name, COUNT, || (), work);
     }
     Ok(())
 }
@@ -224,7 +251,14 @@ fn multicasts(report: &mut Report, runtime: &Runtime) -> Result<()> {
         }
         // Within the queue of a session, so that none is full.
         let count = 100;
-        measure(report, &name, count, |_| {
+        let drain = || {
+            runtime.block_on(async {
+                for session in &mut sessions {
+                    while session.next().now_or_never().is_some() {}
+                }
+            });
+        };
+        measure(report, &name, count, drain, |()| {
             runtime.block_on(async {
                 for _ in 0..count {
                     let request = Multicast {
@@ -232,14 +266,7 @@ fn multicasts(report: &mut Report, runtime: &Runtime) -> Result<()> {
                         ..Default::default()
                     };
                     let report = coordinator.multicast(request, soon()).await;
-                    debug_assert!(report.is_ok_and(|report| report.delivered() == targets));
-                }
-            });
-            runtime.block_on(async {
-                for session in &mut sessions {
-                    for _ in 0..count {
-                        let _ = session.next().await;
-                    }
+                    assert!(report.is_ok_and(|report| report.delivered() == targets));
                 }
             });
         });

@@ -167,7 +167,7 @@ fn request(name: &str) -> Register {
         mode: Mode::Create,
         owner: Owner::default(),
         max_identities: 1_000,
-        request: RequestId::random(),
+        request: RequestId::next(),
     }
 }
 
@@ -184,7 +184,7 @@ fn put(name: &str, if_revision: Revision) -> Put {
         metadata: Bytes::from_static(br#"{"status":"away"}"#),
         if_revision,
         generation: None,
-        request: RequestId::random(),
+        request: RequestId::next(),
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) async fn register_same_session_renews_or_updates(fixture: Fixture) {
         ..request("a")
     };
     let again = || Register {
-        request: RequestId::random(),
+        request: RequestId::next(),
         ..mine.clone()
     };
     let first = subject.register(mine.clone()).await.unwrap();

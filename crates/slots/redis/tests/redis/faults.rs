@@ -106,7 +106,7 @@ async fn a_lost_reply_is_replayed_from_the_record() {
         metadata: "{}".into(),
         if_revision: Revision(1),
         generation: Some(applied.generation),
-        request: RequestId::random(),
+        request: RequestId::next(),
     };
     proxy.drop_replies();
     let lost = timed(limit, slot.put(within(limit), put.clone()))
@@ -164,7 +164,7 @@ async fn every_kind_of_call_ends_while_the_server_is_frozen() {
         metadata: "{}".into(),
         if_revision: Revision(1),
         generation: None,
-        request: RequestId::random(),
+        request: RequestId::next(),
     };
     let remove = Unregister {
         identity: a(),

@@ -197,7 +197,7 @@ async fn a_scan_and_the_feed_after_it_give_every_record() {
                         metadata: format!("{{\"n\":{number}}}").into(),
                         if_revision,
                         generation: None,
-                        request: RequestId::random(),
+                        request: RequestId::next(),
                     };
                     slot.put(call(), put).await.unwrap();
                 }

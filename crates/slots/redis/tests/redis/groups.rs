@@ -67,7 +67,7 @@ async fn every_kind_of_write_in_one_group_gets_its_own_answer() {
                         metadata: format!("{number}").into(),
                         if_revision: Revision(number + 1),
                         generation,
-                        request: RequestId::random(),
+                        request: RequestId::next(),
                     };
                     let record = slot.put(call(), put).await.unwrap();
                     assert_eq!(

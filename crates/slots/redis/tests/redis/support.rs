@@ -74,7 +74,7 @@ pub(super) fn request(name: &str) -> Register {
         mode: Mode::Create,
         owner: Owner::default(),
         max_identities: 1_000_000,
-        request: RequestId::random(),
+        request: RequestId::next(),
     }
 }
 
