@@ -410,7 +410,7 @@ impl Directory {
 
         let mut view = self.shared.view.write();
         let horizon = view.horizon();
-        *view = View::new(scanned.head, horizon, documents);
+        *view = View::new(scanned.head, horizon, &[], documents);
         let generation_of = |identity: &Identity| view.get(identity.as_str()).map(|row| row.generation);
         let count = scanned.records.len();
         self.shared.observer.rebuilt(scanned.head, &generation_of, count);

@@ -6,6 +6,7 @@
 
 mod cursor;
 mod follow;
+mod index;
 mod order;
 mod query;
 mod rows;

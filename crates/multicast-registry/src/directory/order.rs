@@ -80,6 +80,21 @@ impl Order {
         ids[at..].iter().chain(rest.iter().flatten()).copied()
     }
 
+    /// The rows of one identity, the oldest first.
+    pub(crate) fn versions<'a>(
+        &'a self,
+        rows: &'a Rows,
+        identity: &'a str,
+    ) -> impl Iterator<Item = RowId> + 'a {
+        let key = (identity, 0);
+        let leaf = self.leaf_of(rows, key);
+        let ids = self.leaves.get(leaf).map_or(&[][..], Vec::as_slice);
+        let at = ids.partition_point(|&id| sort_key(rows.get(id)) < key);
+        let rest = self.leaves.get(leaf + 1..).unwrap_or_default();
+        let from = ids[at..].iter().chain(rest.iter().flatten()).copied();
+        from.take_while(move |&id| rows.get(id).identity.as_str() == identity)
+    }
+
     /// The first `limit` rows.
     pub(crate) fn first(&self, limit: usize) -> Vec<RowId> {
         let mut ids = Vec::with_capacity(limit.min(self.len));

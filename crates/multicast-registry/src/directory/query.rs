@@ -4,11 +4,13 @@ use std::{cmp::Ordering, collections::HashMap};
 
 use prism_filter::{Compiled, Path, SystemField, ValueRef};
 use prism_slot::{Identity, Revision, Timestamp};
+use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    index::plan::Plan,
     rows::{Row, RowId, Selection},
-    view::View,
+    view::{SpaceAt, View},
 };
 
 /// When leases end, for filters that ask: known for every identity with a lease.
@@ -70,10 +72,16 @@ pub(crate) struct Found {
 impl View {
     /// One page at a revision, which must be between the floor and the head.
     pub(crate) fn select(&self, at: Revision, query: &Query<'_>) -> Found {
-        let (ids, total, more) = match (query.filter, query.sort) {
-            (None, []) if at == self.head().revision => self.select_all(query),
-            (_, []) => self.select_by_identity(at, query),
-            (_, sort) => self.select_sorted(at, query, sort),
+        let found = self.indexed(at, query);
+        let (ids, total, more) = match (found, query.sort) {
+            (None, []) if query.filter.is_none() && at == self.head().revision => self.select_all(query),
+            (None, []) => self.select_by_identity(at, query),
+            (Some(found), []) => self.select_found(at, &found, query),
+            (None, sort) => {
+                let rows = self.visible(at, None);
+                self.select_sorted(rows.filter(|&id| query.matches(self.rows().get(id))), query, sort)
+            }
+            (Some(found), sort) => self.select_sorted(found.into_iter(), query, sort),
         };
         Found {
             rows: Selection::new(self.rows(), ids),
@@ -82,7 +90,7 @@ impl View {
         }
     }
 
-    /// Everything that matches, in the order of identities.
+    /// Everything that matches, in no particular order.
     pub(crate) fn matching(
         &self,
         at: Revision,
@@ -94,6 +102,9 @@ impl View {
             leases,
             ..Query::default()
         };
+        if let Some(found) = self.indexed(at, &query) {
+            return found.into_iter().map(|id| self.rows().get(id)).collect();
+        }
         if filter.is_none() && at == self.head().revision {
             return self.open().iter().map(|id| self.rows().get(id)).collect();
         }
@@ -101,6 +112,61 @@ impl View {
             .map(|id| self.rows().get(id))
             .filter(|row| query.matches(row))
             .collect()
+    }
+
+    /// The rows that match, where indexes lead to them.
+    fn indexed(&self, at: Revision, query: &Query<'_>) -> Option<RoaringBitmap> {
+        let filter = query.filter?;
+        let space = SpaceAt { view: self, at };
+        let plan = Plan::of(filter.filter().node(), &space)?;
+        let mut found = plan.find(&space);
+        if at == self.head().revision {
+            found &= self.open_rows();
+        }
+        let sure = plan.estimate.exact && at == self.head().revision;
+        if sure {
+            return Some(found);
+        }
+        let matches = |&id: &RowId| {
+            let row = self.rows().get(id);
+            row.is_visible_at(at) && (plan.estimate.exact || query.matches(row))
+        };
+        Some(found.into_iter().filter(matches).collect())
+    }
+
+    /// One page of rows that are known to match, in the order of identities.
+    fn select_found(
+        &self,
+        at: Revision,
+        found: &RoaringBitmap,
+        query: &Query<'_>,
+    ) -> (Vec<RowId>, u64, bool) {
+        let total = query.total.unwrap_or(found.len());
+        let (wanted, all) = (query.offset + query.limit + 1, self.open().len() as u64);
+        // Walking through all rows in order meets the page's last one after so many.
+        let walk = (wanted as u64).saturating_mul(all / found.len().max(1));
+        let after = query.after.map(|after| after.identity.as_str());
+        let name = |&id: &RowId| self.rows().get(id).identity.as_str();
+        let mut ids: Vec<RowId> = if walk < found.len() {
+            self.visible(at, after)
+                .filter(|&id| found.contains(id))
+                .take(wanted)
+                .collect()
+        } else {
+            found
+                .iter()
+                .filter(|id| after.is_none_or(|after| name(id) > after))
+                .collect()
+        };
+        if ids.len() > wanted {
+            ids.select_nth_unstable_by(wanted - 1, |one, other| name(one).cmp(name(other)));
+            ids.truncate(wanted);
+        }
+        ids.sort_unstable_by(|one, other| name(one).cmp(name(other)));
+        let more = ids.len() == wanted;
+        ids.truncate(wanted - 1);
+        ids.drain(..query.offset.min(ids.len()));
+        (ids, total, more)
     }
 
     /// Registrations at the head, of which nothing is asked but their order.
@@ -141,12 +207,14 @@ impl View {
         (ids, query.total.unwrap_or(count as u64), count > end)
     }
 
-    fn select_sorted(&self, at: Revision, query: &Query<'_>, sort: &[SortKey]) -> (Vec<RowId>, u64, bool) {
+    fn select_sorted(
+        &self,
+        matching: impl Iterator<Item = RowId>,
+        query: &Query<'_>,
+        sort: &[SortKey],
+    ) -> (Vec<RowId>, u64, bool) {
         let row = |id: RowId| self.rows().get(id);
-        let mut ids: Vec<RowId> = self
-            .visible(at, None)
-            .filter(|&id| query.matches(row(id)))
-            .collect();
+        let mut ids: Vec<RowId> = matching.collect();
         let total = query.total.unwrap_or(ids.len() as u64);
         if let Some(after) = query.after {
             ids.retain(|&id| compare_to_bookmark(row(id), after, sort).is_gt());

@@ -62,7 +62,7 @@ fn play(horizon: Horizon, steps: &[Step]) -> (View, Vec<State>) {
         epoch: Epoch(1),
         revision: Revision::ZERO,
     };
-    let mut view = View::new(origin, horizon, Vec::new());
+    let mut view = View::new(origin, horizon, &indexed(), Vec::new());
     let (mut states, now) = (vec![State::new()], std::time::Instant::now());
     for (name, written) in steps {
         let mut state = states.last().unwrap().clone();
@@ -273,4 +273,9 @@ fn an_answer_outlives_the_rows_it_selected() {
     }
     let kept: Vec<_> = found.rows.iter().map(|row| row.document().to_json()).collect();
     assert_eq!(kept, [br#"{"level":1,"status":"s3"}"#.to_vec()]);
+}
+
+/// On one of the two fields that the steps write, so that both ways are taken and mixed.
+fn indexed() -> [Path; 1] {
+    [Path::parse("status").unwrap()]
 }

@@ -7,10 +7,12 @@ use std::{
 };
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use prism_filter::Document;
+use prism_filter::{Document, Path};
 use prism_slot::{Cause, Change, Epoch, Identity, Position, Record, Revision};
+use roaring::RoaringBitmap;
 
 use super::{
+    index::{Indexes, plan::Space},
     order::Order,
     rows::{Row, RowId, Rows},
 };
@@ -48,6 +50,9 @@ pub(crate) struct View {
     hasher: DefaultHashBuilder,
     /// Rows that are closed and kept.
     closed: Order,
+    open_rows: RoaringBitmap,
+    closed_rows: RoaringBitmap,
+    indexes: Indexes,
     /// The same, oldest first.
     retired: VecDeque<Retired>,
     retired_bytes: usize,
@@ -62,8 +67,13 @@ struct Retired {
 }
 
 impl View {
-    /// A view of exactly these records.
-    pub(crate) fn new(head: Position, horizon: Horizon, records: Vec<(&Record, Document)>) -> Self {
+    /// A view of exactly these records, with indexes on these paths.
+    pub(crate) fn new(
+        head: Position,
+        horizon: Horizon,
+        indexed: &[Path],
+        records: Vec<(&Record, Document)>,
+    ) -> Self {
         let mut view = Self {
             head,
             floor: head.revision,
@@ -73,6 +83,9 @@ impl View {
             leased: 0,
             hasher: DefaultHashBuilder::default(),
             closed: Order::default(),
+            open_rows: RoaringBitmap::new(),
+            closed_rows: RoaringBitmap::new(),
+            indexes: Indexes::on(indexed),
             retired: VecDeque::new(),
             retired_bytes: 0,
             horizon,
@@ -97,6 +110,7 @@ impl View {
                 revision: Revision::ZERO,
             },
             horizon,
+            &[],
             Vec::new(),
         )
     }
@@ -120,6 +134,10 @@ impl View {
     /// How many registrations at the head have a lease.
     pub(crate) fn leased(&self) -> usize {
         self.leased
+    }
+
+    pub(crate) fn open_rows(&self) -> &RoaringBitmap {
+        &self.open_rows
     }
 
     pub(crate) fn closed(&self) -> &Order {
@@ -169,6 +187,8 @@ impl View {
             self.retired_bytes -= size;
             self.floor = self.floor.max(self.rows.get(id).to());
             self.closed.remove(&self.rows, id);
+            self.closed_rows.remove(id);
+            self.indexes.remove(id, &self.rows.get(id).document);
             self.release(id);
         }
     }
@@ -188,8 +208,10 @@ impl View {
         let size = row.size();
         self.leased -= usize::from(row.ttl.is_some());
         self.open.remove(&self.rows, id);
+        self.open_rows.remove(id);
         row.close(at);
         self.closed.insert(&self.rows, id);
+        self.closed_rows.insert(id);
         self.retired.push_back(Retired { id, at: now, size });
         self.retired_bytes += size;
     }
@@ -200,11 +222,18 @@ impl View {
             open,
             by_identity,
             hasher,
+            open_rows,
+            indexes,
             ..
         } = self;
         rows.release(id, |rows, before, after| {
-            let identity = rows.get(after).identity.as_str();
+            let row = rows.get(after);
+            let identity = row.identity.as_str();
             open.replace(rows, before, after);
+            open_rows.remove(before);
+            open_rows.insert(after);
+            indexes.remove(before, &row.document);
+            indexes.insert(after, &row.document);
             if let Some(entry) = by_identity.find_mut(hasher.hash_one(identity), |&id| id == before) {
                 *entry = after;
             }
@@ -217,9 +246,14 @@ impl View {
             by_identity,
             hasher,
             leased,
+            open_rows,
+            indexes,
             ..
         } = self;
-        *leased += usize::from(rows.get(id).ttl.is_some());
+        let row = rows.get(id);
+        *leased += usize::from(row.ttl.is_some());
+        open_rows.insert(id);
+        indexes.insert(id, &row.document);
         let hash = |&id: &RowId| hasher.hash_one(rows.get(id).identity.as_str());
         by_identity.insert_unique(hash(&id), id, hash);
     }
@@ -241,5 +275,45 @@ impl View {
         let same = |&id: &RowId| rows.get(id).identity.as_str() == identity;
         let entry = by_identity.find_entry(hasher.hash_one(identity), same).ok()?;
         Some(entry.remove().0)
+    }
+}
+
+/// What a plan may find at one revision: at the head only what is open, before it everything that is kept.
+pub(crate) struct SpaceAt<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) at: Revision,
+}
+
+impl SpaceAt<'_> {
+    fn is_head(&self) -> bool {
+        self.at == self.view.head.revision
+    }
+}
+
+impl Space for SpaceAt<'_> {
+    fn indexes(&self) -> &Indexes {
+        &self.view.indexes
+    }
+
+    fn all(&self) -> RoaringBitmap {
+        if self.is_head() {
+            self.view.open_rows.clone()
+        } else {
+            &self.view.open_rows | &self.view.closed_rows
+        }
+    }
+
+    fn count(&self) -> u64 {
+        let closed = if self.is_head() { 0 } else { self.view.closed.len() };
+        (self.view.open.len() + closed) as u64
+    }
+
+    fn named(&self, identity: &str) -> RoaringBitmap {
+        let closed = (!self.is_head()).then(|| self.view.closed.versions(&self.view.rows, identity));
+        self.view
+            .find(identity)
+            .into_iter()
+            .chain(closed.into_iter().flatten())
+            .collect()
     }
 }

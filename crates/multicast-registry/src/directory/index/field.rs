@@ -1,0 +1,314 @@
+//! The rows of a view by the value at one path.
+
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, RangeBounds},
+};
+
+use prism_filter::{Document, Path, ValueRef};
+use roaring::RoaringBitmap;
+
+use super::{key::Key, postings::Postings};
+use crate::directory::rows::RowId;
+
+/// How many elements of one list are indexed.
+const MAX_ELEMENTS: usize = 256;
+/// How many different values a lookup walks through. Beyond, asking every row is as good.
+const MAX_WALK: usize = 1 << 16;
+
+/// An index on one path. It holds every row that the view holds, whatever the revision.
+#[derive(Debug)]
+pub(crate) struct Field {
+    path: Path,
+    values: BTreeMap<Key, Postings>,
+    /// The rows whose value is a list, by its scalar elements.
+    elements: BTreeMap<Key, Postings>,
+    /// The rows that have any value here.
+    present: RoaringBitmap,
+    /// The rows whose value is text.
+    texts: RoaringBitmap,
+    /// The rows whose value is larger than what is indexed: always to be asked themselves.
+    oversized: RoaringBitmap,
+}
+
+/// What a lookup may find: rows, and whether exactly those match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Estimate {
+    pub(crate) rows: u64,
+    pub(crate) exact: bool,
+}
+
+/// A question that an index answers.
+#[derive(Debug, Clone)]
+pub(crate) enum Lookup {
+    Exists,
+    /// One of these.
+    AnyOf(Vec<Value>),
+    Range(Range),
+    Prefix(Box<str>),
+    /// A list with this element, or a text with this inside.
+    Contains(Value),
+    /// Text, of which only its rows can tell more.
+    SomeText,
+}
+
+impl Lookup {
+    /// Whether a text or a list that is too large for the index may be what is looked for.
+    fn may_be_oversized(&self) -> bool {
+        match self {
+            Self::Exists | Self::SomeText => false,
+            Self::AnyOf(values) => values.iter().any(Value::is_text),
+            Self::Range(range) => range.is_of_text(),
+            Self::Prefix(_) | Self::Contains(_) => true,
+        }
+    }
+}
+
+/// A scalar to look for.
+#[derive(Debug, Clone)]
+pub(crate) struct Value(Key);
+
+impl Value {
+    /// `None` for what is not indexed.
+    pub(crate) fn of(value: ValueRef<'_>) -> Option<Self> {
+        Key::of(value).map(Self)
+    }
+
+    fn is_text(&self) -> bool {
+        matches!(self.0, Key::Text(_))
+    }
+}
+
+/// Values of one type between bounds.
+#[derive(Debug, Clone)]
+pub(crate) struct Range(Bound<Key>, Bound<Key>);
+
+impl Range {
+    pub(crate) fn below(value: Value, inclusive: bool) -> Self {
+        let least = match value.0 {
+            Key::Text(_) => Key::Text("".into()),
+            _ => Key::Number(f64::NEG_INFINITY),
+        };
+        Self(Bound::Included(least), bound(value, inclusive))
+    }
+
+    pub(crate) fn above(value: Value, inclusive: bool) -> Self {
+        // Nothing comes after the texts.
+        let end = match value.0 {
+            Key::Text(_) => Bound::Unbounded,
+            _ => Bound::Included(Key::Number(f64::INFINITY)),
+        };
+        Self(bound(value, inclusive), end)
+    }
+
+    fn is_of_text(&self) -> bool {
+        matches!(
+            &self.0,
+            Bound::Included(Key::Text(_)) | Bound::Excluded(Key::Text(_))
+        )
+    }
+}
+
+impl RangeBounds<Key> for Range {
+    fn start_bound(&self) -> Bound<&Key> {
+        self.0.as_ref()
+    }
+
+    fn end_bound(&self) -> Bound<&Key> {
+        self.1.as_ref()
+    }
+}
+
+fn bound(value: Value, inclusive: bool) -> Bound<Key> {
+    if inclusive {
+        Bound::Included(value.0)
+    } else {
+        Bound::Excluded(value.0)
+    }
+}
+
+impl Field {
+    pub(crate) fn new(path: Path) -> Self {
+        Self {
+            path,
+            values: BTreeMap::new(),
+            elements: BTreeMap::new(),
+            present: RoaringBitmap::new(),
+            texts: RoaringBitmap::new(),
+            oversized: RoaringBitmap::new(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn insert(&mut self, id: RowId, document: &Document) {
+        let Some(value) = document.get(&self.path) else {
+            return;
+        };
+        self.present.insert(id);
+        if matches!(value, ValueRef::String(_)) {
+            self.texts.insert(id);
+        }
+        match value {
+            ValueRef::Array(list) => {
+                if list.len() > MAX_ELEMENTS {
+                    self.oversized.insert(id);
+                    return;
+                }
+                for element in list.iter() {
+                    match (Key::of(element), element) {
+                        (Some(key), _) => add(&mut self.elements, key, id),
+                        (None, ValueRef::String(_)) => {
+                            self.oversized.insert(id);
+                        }
+                        // Never looked for here.
+                        (None, _) => {}
+                    }
+                }
+            }
+            ValueRef::Object(_) => {}
+            scalar => match Key::of(scalar) {
+                Some(key) => add(&mut self.values, key, id),
+                None => {
+                    self.oversized.insert(id);
+                }
+            },
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: RowId, document: &Document) {
+        let Some(value) = document.get(&self.path) else {
+            return;
+        };
+        for rows in [&mut self.present, &mut self.texts, &mut self.oversized] {
+            rows.remove(id);
+        }
+        match value {
+            ValueRef::Array(list) if list.len() <= MAX_ELEMENTS => {
+                for key in list.iter().filter_map(Key::of) {
+                    remove(&mut self.elements, &key, id);
+                }
+            }
+            scalar => {
+                if let Some(key) = Key::of(scalar) {
+                    remove(&mut self.values, &key, id);
+                }
+            }
+        }
+    }
+
+    /// How many rows a lookup would find; `None` where that takes too long to find out.
+    pub(crate) fn estimate(&self, lookup: &Lookup) -> Option<Estimate> {
+        let rows = match lookup {
+            Lookup::Exists => self.present.len(),
+            Lookup::SomeText => self.texts.len(),
+            Lookup::AnyOf(values) => {
+                let found = values.iter().map(|value| self.values.get(&value.0));
+                found.map(|rows| rows.map_or(0, Postings::len)).sum()
+            }
+            Lookup::Contains(value) => {
+                let texts = if value.is_text() { self.texts.len() } else { 0 };
+                self.elements.get(&value.0).map_or(0, Postings::len) + texts
+            }
+            Lookup::Range(range) => count(self.values.range(range.clone()))?,
+            Lookup::Prefix(prefix) => count(self.prefixed(prefix))?,
+        };
+        let doubtful = if lookup.may_be_oversized() {
+            self.oversized.len()
+        } else {
+            0
+        };
+        let texts = match lookup {
+            Lookup::Contains(value) => value.is_text() && !self.texts.is_empty(),
+            other => matches!(other, Lookup::SomeText),
+        };
+        Some(Estimate {
+            rows: rows + doubtful,
+            exact: doubtful == 0 && !texts,
+        })
+    }
+
+    /// The rows that a lookup finds: all that match, and where the estimate says so, no others.
+    pub(crate) fn find(&self, lookup: &Lookup) -> RoaringBitmap {
+        let mut rows = RoaringBitmap::new();
+        match lookup {
+            Lookup::Exists => return self.present.clone(),
+            Lookup::SomeText => return self.texts.clone(),
+            Lookup::AnyOf(values) => {
+                let found = values.iter().filter_map(|value| self.values.get(&value.0));
+                found.for_each(|found| found.add_to(&mut rows));
+            }
+            Lookup::Contains(value) => {
+                if let Some(found) = self.elements.get(&value.0) {
+                    found.add_to(&mut rows);
+                }
+                if value.is_text() {
+                    rows |= &self.texts;
+                }
+            }
+            Lookup::Range(range) => union(self.values.range(range.clone()), &mut rows),
+            Lookup::Prefix(prefix) => union(self.prefixed(prefix), &mut rows),
+        }
+        if lookup.may_be_oversized() {
+            rows |= &self.oversized;
+        }
+        rows
+    }
+
+    /// What the index takes, in bytes, roughly.
+    pub(crate) fn size(&self) -> usize {
+        let maps = [&self.values, &self.elements];
+        let entries = maps.iter().flat_map(|map| map.iter());
+        let entry = |(key, rows): (&Key, &Postings)| {
+            size_of::<(Key, Postings)>() + key.heap_bytes() + rows.heap_bytes()
+        };
+        let sets = [&self.present, &self.texts, &self.oversized];
+        entries.map(entry).sum::<usize>() + sets.map(RoaringBitmap::serialized_size).iter().sum::<usize>()
+    }
+
+    fn prefixed(&self, prefix: &str) -> impl Iterator<Item = (&Key, &Postings)> {
+        let start = Bound::Included(Key::Text(prefix.into()));
+        self.values
+            .range((start, Bound::Unbounded))
+            .take_while(move |(key, _)| matches!(key, Key::Text(text) if text.starts_with(prefix)))
+    }
+}
+
+fn add(map: &mut BTreeMap<Key, Postings>, key: Key, id: RowId) {
+    map.entry(key)
+        .and_modify(|rows| rows.insert(id))
+        .or_insert(Postings::One(id));
+}
+
+fn remove(map: &mut BTreeMap<Key, Postings>, key: &Key, id: RowId) {
+    if map.get_mut(key).is_some_and(|rows| rows.remove(id)) {
+        map.remove(key);
+    }
+}
+
+fn count<'a>(entries: impl Iterator<Item = (&'a Key, &'a Postings)>) -> Option<u64> {
+    let (mut rows, mut walked) = (0, 0);
+    for (_, found) in entries {
+        walked += 1;
+        if walked > MAX_WALK {
+            return None;
+        }
+        rows += found.len();
+    }
+    Some(rows)
+}
+
+fn union<'a>(entries: impl Iterator<Item = (&'a Key, &'a Postings)>, rows: &mut RoaringBitmap) {
+    let mut few = Vec::new();
+    for (_, found) in entries {
+        match found {
+            Postings::One(id) => few.push(*id),
+            Postings::Few(ids) => few.extend_from_slice(ids),
+            Postings::Many(ids) => *rows |= ids,
+        }
+    }
+    few.sort_unstable();
+    rows.extend(few);
+}
