@@ -58,7 +58,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Behavior,
-    directory::{Directory, Horizon},
+    directory::{self, Directory, Horizon},
     metrics::NamespaceMetrics,
     schema::Schema,
 };
@@ -93,11 +93,13 @@ impl Config {
         }
     }
 
-    fn horizon(&self) -> Horizon {
-        Horizon {
+    fn directory(&self) -> directory::Settings {
+        let horizon = Horizon {
             age: self.behavior.history_age,
             bytes: self.behavior.history_bytes,
-        }
+        };
+        let indexed = self.schema.iter().flat_map(Schema::indexed).cloned().collect();
+        directory::Settings { horizon, indexed }
     }
 
     fn default_ttl(&self) -> Option<Ttl> {
@@ -161,7 +163,7 @@ impl Coordinator {
         let sessions = Arc::new(Sessions::new(config.namespace.clone(), metrics.clone()));
         let directory = Directory::new(
             registry.clone(),
-            config.horizon(),
+            config.directory(),
             sessions::Following(sessions.clone()),
         );
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
@@ -192,7 +194,7 @@ impl Coordinator {
 
     /// Behaves differently from now on. Sessions and the view stay.
     pub fn reconfigure(&self, config: Config) {
-        self.shared.directory.set_horizon(config.horizon());
+        self.shared.directory.configure(config.directory());
         self.shared.parts.write().config = Arc::new(config);
     }
 

@@ -22,10 +22,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::view::{Horizon, View};
+use super::view::{Settings, View};
 
 /// How often the slot is asked even when nobody reads. The lease clock stops beyond two seconds.
 const TICK: Duration = Duration::from_millis(500);
+/// How often it is decided which fields are worth an index.
+const ADAPT_EVERY: Duration = Duration::from_secs(60);
+/// How many rows a new index takes in at once, while readers and changes wait.
+const FILL_ROWS: usize = 2_048;
 /// How many changes one call to the slot brings.
 const SYNC_LIMIT: usize = 1_024;
 /// How many records one page of a scan brings.
@@ -79,6 +83,7 @@ struct Shared {
     store: RwLock<Arc<dyn DynRegistryStore>>,
     observer: Box<dyn Observer>,
     view: RwLock<View>,
+    settings: Mutex<Settings>,
     secret: Mutex<[u8; 16]>,
     state: watch::Sender<State>,
     /// The epoch that the view follows; 0 while it is being built. Written with `state`.
@@ -103,11 +108,12 @@ enum State {
 
 impl Directory {
     /// A directory that is not built yet; [`Self::run`] builds it.
-    pub fn new(store: Arc<dyn DynRegistryStore>, horizon: Horizon, observer: impl Observer) -> Self {
+    pub fn new(store: Arc<dyn DynRegistryStore>, settings: Settings, observer: impl Observer) -> Self {
         let shared = Shared {
             store: RwLock::new(store),
             observer: Box::new(observer),
-            view: RwLock::new(View::unbuilt(horizon)),
+            view: RwLock::new(View::unbuilt()),
+            settings: Mutex::new(settings),
             secret: Mutex::new([0; 16]),
             state: watch::Sender::new(State::Building(None)),
             following: AtomicU64::new(0),
@@ -126,11 +132,20 @@ impl Directory {
     /// Keeps the view in step until cancelled. Exactly one task runs this.
     pub async fn run(&self, cancelled: CancellationToken) {
         let work = async {
+            let mut adapted_at = Instant::now();
             loop {
                 self.build_until_ready().await;
                 let _ = tokio::time::timeout(TICK, self.shared.wake.notified()).await;
                 if self.fetch_in_background().await {
                     self.shared.view.write().collect(std::time::Instant::now());
+                }
+                if adapted_at.elapsed() >= ADAPT_EVERY {
+                    adapted_at = Instant::now();
+                    self.shared.view.write().adapt_indexes();
+                }
+                while self.shared.view.write().fill_indexes(FILL_ROWS) {
+                    // Readers and changes come in between.
+                    tokio::task::yield_now().await;
                 }
             }
         };
@@ -142,9 +157,13 @@ impl Directory {
         *self.shared.store.write() = store;
     }
 
-    /// Keeps past versions for longer or less long.
-    pub fn set_horizon(&self, horizon: Horizon) {
-        self.shared.view.write().set_horizon(horizon);
+    /// Keeps other past versions and other indexes from now on. A new index is used once it is complete.
+    pub fn configure(&self, settings: Settings) {
+        let mut view = self.shared.view.write();
+        view.configure(&settings);
+        *self.shared.settings.lock() = settings;
+        drop(view);
+        self.nudge();
     }
 
     /// Whether the view has been built and follows.
@@ -408,9 +427,12 @@ impl Directory {
         let documents = records.map(|record| Ok((&**record, stored_document(record, backend)?)));
         let documents = documents.collect::<Result<Vec<_>, Error>>()?;
 
+        let settings = self.shared.settings.lock().clone();
+        let built = View::new(scanned.head, &settings, documents);
         let mut view = self.shared.view.write();
-        let horizon = view.horizon();
-        *view = View::new(scanned.head, horizon, &[], documents);
+        *view = built;
+        // They may have changed meanwhile.
+        view.configure(&self.shared.settings.lock());
         let generation_of = |identity: &Identity| view.get(identity.as_str()).map(|row| row.generation);
         let count = scanned.records.len();
         self.shared.observer.rebuilt(scanned.head, &generation_of, count);

@@ -18,7 +18,7 @@ mod tests;
 pub use follow::{Directory, Observer, Unavailable};
 pub use query::SortKey;
 pub use rows::{Row, Selection};
-pub use view::Horizon;
+pub use view::{Horizon, Settings};
 
 pub(crate) use cursor::{Cursor, InvalidCursor, Seal, digest};
 pub(crate) use follow::{leases_of, stored_document};

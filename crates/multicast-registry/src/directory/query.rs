@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    index::plan::Plan,
+    index::plan::{self, Plan, Space},
     rows::{Row, RowId, Selection},
     view::{SpaceAt, View},
 };
@@ -118,7 +118,11 @@ impl View {
     fn indexed(&self, at: Revision, query: &Query<'_>) -> Option<RoaringBitmap> {
         let filter = query.filter?;
         let space = SpaceAt { view: self, at };
-        let plan = Plan::of(filter.filter().node(), &space)?;
+        let Some(plan) = Plan::of(filter.filter().node(), &space) else {
+            let paths = plan::wanted(filter.filter().node());
+            self.indexes().miss(paths.into_iter(), space.count());
+            return None;
+        };
         let mut found = plan.find(&space);
         if at == self.head().revision {
             found &= self.open_rows();

@@ -10,7 +10,7 @@ use super::{
     SortKey,
     query::{Query, bookmark},
     rows::Row,
-    view::{Horizon, View},
+    view::{Horizon, Settings, View},
 };
 
 /// What one step does: which identity, and its new metadata, or `None` to remove it.
@@ -62,7 +62,11 @@ fn play(horizon: Horizon, steps: &[Step]) -> (View, Vec<State>) {
         epoch: Epoch(1),
         revision: Revision::ZERO,
     };
-    let mut view = View::new(origin, horizon, &indexed(), Vec::new());
+    let settings = Settings {
+        horizon,
+        indexed: indexed().into(),
+    };
+    let mut view = View::new(origin, &settings, Vec::new());
     let (mut states, now) = (vec![State::new()], std::time::Instant::now());
     for (name, written) in steps {
         let mut state = states.last().unwrap().clone();

@@ -35,6 +35,15 @@ impl Default for Horizon {
     }
 }
 
+/// What a view keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How far back it can be read.
+    pub horizon: Horizon,
+    /// The fields by which registrations are found without asking each of them.
+    pub indexed: Vec<Path>,
+}
+
 /// A namespace as of its head, with the versions that its horizon keeps.
 #[derive(Debug)]
 pub(crate) struct View {
@@ -67,13 +76,8 @@ struct Retired {
 }
 
 impl View {
-    /// A view of exactly these records, with indexes on these paths.
-    pub(crate) fn new(
-        head: Position,
-        horizon: Horizon,
-        indexed: &[Path],
-        records: Vec<(&Record, Document)>,
-    ) -> Self {
+    /// A view of exactly these records.
+    pub(crate) fn new(head: Position, settings: &Settings, records: Vec<(&Record, Document)>) -> Self {
         let mut view = Self {
             head,
             floor: head.revision,
@@ -85,10 +89,10 @@ impl View {
             closed: Order::default(),
             open_rows: RoaringBitmap::new(),
             closed_rows: RoaringBitmap::new(),
-            indexes: Indexes::on(indexed),
+            indexes: Indexes::on(&settings.indexed),
             retired: VecDeque::new(),
             retired_bytes: 0,
-            horizon,
+            horizon: settings.horizon,
         };
         let mut records = records;
         records.sort_unstable_by(|(one, _), (other, _)| one.identity.cmp(&other.identity));
@@ -103,16 +107,9 @@ impl View {
     }
 
     /// A view that follows no history yet.
-    pub(crate) fn unbuilt(horizon: Horizon) -> Self {
-        Self::new(
-            Position {
-                epoch: Epoch(0),
-                revision: Revision::ZERO,
-            },
-            horizon,
-            &[],
-            Vec::new(),
-        )
+    pub(crate) fn unbuilt() -> Self {
+        let (epoch, revision) = (Epoch(0), Revision::ZERO);
+        Self::new(Position { epoch, revision }, &Settings::default(), Vec::new())
     }
 
     pub(crate) fn head(&self) -> Position {
@@ -144,12 +141,11 @@ impl View {
         &self.closed
     }
 
-    pub(crate) fn horizon(&self) -> Horizon {
-        self.horizon
-    }
-
-    pub(crate) fn set_horizon(&mut self, horizon: Horizon) {
-        self.horizon = horizon;
+    /// Keeps something else from now on. New indexes are filled by [`Self::fill_indexes`].
+    pub(crate) fn configure(&mut self, settings: &Settings) {
+        self.horizon = settings.horizon;
+        self.indexes
+            .declare(&settings.indexed, &(&self.open_rows | &self.closed_rows));
     }
 
     /// The registration of an identity at the head.
@@ -191,6 +187,21 @@ impl View {
             self.indexes.remove(id, &self.rows.get(id).document);
             self.release(id);
         }
+    }
+
+    /// Begins and gives up indexes by what has been asked lately.
+    pub(crate) fn adapt_indexes(&mut self) {
+        self.indexes.adapt(&(&self.open_rows | &self.closed_rows));
+    }
+
+    /// Fills new indexes with up to so many rows; whether there are more.
+    pub(crate) fn fill_indexes(&mut self, count: usize) -> bool {
+        let Self { indexes, rows, .. } = self;
+        indexes.fill(count, |id| &rows.get(id).document)
+    }
+
+    pub(crate) fn indexes(&self) -> &Indexes {
+        &self.indexes
     }
 
     /// How many chunks of rows are held.

@@ -126,6 +126,14 @@ impl Schema {
         tree
     }
 
+    /// The fields that are declared to be indexed.
+    pub fn indexed(&self) -> impl Iterator<Item = &Path> {
+        self.fields
+            .iter()
+            .filter(|field| field.index)
+            .map(|field| &field.path)
+    }
+
     /// The document to store for `identity`, at `now` in Unix milliseconds: with defaults and automatic
     /// values written in, and everything checked.
     ///

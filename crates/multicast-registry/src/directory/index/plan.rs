@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use prism_filter::{Clause, Kind, Node, Operator, SystemField, ValueRef};
+use prism_filter::{Clause, Kind, Node, Operator, Path, SystemField, ValueRef};
 use roaring::RoaringBitmap;
 
 use super::{
@@ -179,6 +179,22 @@ impl fmt::Display for Plan {
             Step::All(plans) => list(f, "all", plans),
             Step::Any(plans) => list(f, "any", plans),
             Step::Except(plan) => write!(f, "except({plan})"),
+        }
+    }
+}
+
+/// The fields on which an index would have helped: those that a matching row must have some value in.
+pub(crate) fn wanted(node: &Node) -> Vec<Path> {
+    match node {
+        Node::And(nodes) | Node::Or(nodes) => nodes.iter().flat_map(wanted).collect(),
+        Node::Not(_) => Vec::new(),
+        Node::Clause(clause) => {
+            let useful = Question::of(clause).is_some_and(|asked| asked.exact && !asked.negated);
+            let field = clause.path().system().is_none() && clause.operator() != Operator::Exists;
+            (useful && field)
+                .then(|| clause.path().clone())
+                .into_iter()
+                .collect()
         }
     }
 }
