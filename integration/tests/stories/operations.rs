@@ -307,9 +307,13 @@ async fn each_port_that_is_taken_is_named() -> Result<()> {
         }
         let mut process = Process::spawn("prism-proxy", &arguments, &[])?;
         assert_eq!(process.wait(START_LIMIT).await?.code(), Some(1), "{port}");
-        let said = process.stderr().join("\n");
-        let clear = said.contains(&format!("cannot listen on `{taken}`")) && said.contains("in use");
-        assert!(clear && process.stdout().is_empty(), "{port}: {said}");
+        let said = process
+            .stderr_line(&format!("cannot listen on `{taken}`"), PATIENCE)
+            .await?;
+        assert!(
+            said.contains("in use") && process.stdout().is_empty(),
+            "{port}: {said}"
+        );
     }
     Ok(())
 }
@@ -346,6 +350,6 @@ async fn a_runner_told_twice_ends_at_once() -> Result<()> {
     runner.process.signal(Signal::INT)?;
     let status = runner.process.wait(PATIENCE).await?;
     assert_eq!(status.code(), Some(2), "{:?}", runner.process.stderr());
-    assert!(runner.process.stderr().join("\n").contains("a second time"));
+    runner.process.stderr_line("a second time", PATIENCE).await?;
     Ok(())
 }

@@ -13,10 +13,7 @@ use prism_slot::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Config, Coordinator, Error};
-use crate::{
-    directory::{Unavailable, stored_document},
-    schema::Occasion,
-};
+use crate::{directory::stored_document, schema::Occasion};
 
 /// The longest lease that can be asked for, about a hundred years.
 const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -177,9 +174,7 @@ impl Coordinator {
             let put = self.patched(&config, &request, deadline).await?;
             match self.put(put, deadline).await {
                 // Somebody else was faster; unless the caller named a revision, that is no conflict.
-                Err(Error::Unavailable(Unavailable::Store(SlotError::Conflict { .. })))
-                    if request.if_revision.is_none() =>
-                {
+                Err(Error::Slot(SlotError::Conflict { .. })) if request.if_revision.is_none() => {
                     let pause = backoff.get_or_insert_with(|| Backoff::new(CONTENDED)).pause();
                     if timeout_at(deadline, sleep(pause)).await.is_err() {
                         return Err(Error::DeadlineExceeded);
@@ -273,9 +268,7 @@ impl Coordinator {
             })
         };
         match attempt().await {
-            Err(Error::Unavailable(Unavailable::Store(error)))
-                if error.applied() == Applied::Unknown && Instant::now() < deadline =>
-            {
+            Err(Error::Slot(error)) if error.applied() == Applied::Unknown && Instant::now() < deadline => {
                 attempt().await.map_err(|_| error.into())
             }
             outcome => outcome,
