@@ -122,6 +122,14 @@ impl Process {
         self.child.signal(signal)
     }
 
+    /// Stops it in the middle of whatever it does, all its threads; [`Signal::CONT`] lets it go on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn freeze(&mut self) -> io::Result<()> {
+        self.child.freeze()
+    }
+
     /// Waits until it has ended by itself.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ async fn a_runner_notices_that_its_proxy_is_frozen() -> Result<()> {
     let runner = &system.runners[0];
     let direct = runner.client("test")?;
 
-    system.proxy.process.signal(Signal::STOP)?;
+    system.proxy.process.freeze()?;
     let began = Instant::now();
     runner
         .process
@@ -72,7 +72,7 @@ async fn a_proxy_notices_that_a_runner_is_frozen() -> Result<()> {
         .stderr_line("registered with the proxy", START_LIMIT)
         .await?;
 
-    owner.process.signal(Signal::STOP)?;
+    owner.process.freeze()?;
     let began = Instant::now();
     // A call that is with the frozen one ends by its own deadline, or sooner when the runner is given up.
     let hurried = client.registry.with_timeout(Duration::from_secs(1));

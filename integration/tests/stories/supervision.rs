@@ -108,8 +108,8 @@ async fn a_runner_that_cannot_start_makes_no_storm() -> Result<()> {
     let arguments = ["-config", "/nowhere.yaml"];
     let mut proxy = Proxy::start_with(&supervised(&arguments), &[]).await?;
     let began = std::time::Instant::now();
-    eventually(START_LIMIT, "the third start", async || {
-        count(&proxy, "runner started") >= 3
+    eventually(START_LIMIT, "the third pause", async || {
+        count(&proxy, "runner did not end in order") >= 3
     })
     .await;
     // Two pauses of at least an eighth of a second.
