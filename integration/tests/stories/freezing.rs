@@ -34,7 +34,7 @@ async fn a_runner_notices_that_its_proxy_is_frozen() -> Result<()> {
         "its data endpoint serves on"
     );
 
-    system.proxy.process.signal(Signal::CONT)?;
+    system.proxy.process.thaw()?;
     eventually(START_LIMIT, "the runner is back", async || {
         count(&runner.process.stderr(), "registered with the proxy") >= 2
     })
@@ -98,7 +98,7 @@ async fn a_proxy_notices_that_a_runner_is_frozen() -> Result<()> {
     .await;
 
     // It comes back to find that another has taken over, and lets go.
-    owner.process.signal(Signal::CONT)?;
+    owner.process.thaw()?;
     owner
         .process
         .stderr_line("the namespace was taken away", START_LIMIT)
