@@ -29,7 +29,7 @@ pub(crate) struct Health {
     pub(crate) connected: watch::Sender<()>,
     /// Told when the broker does not let this login ask for its rules.
     pub(crate) denied: watch::Sender<()>,
-    /// The number of the connection over which no rule is in the way of anything.
+    /// The number of the connection over which no rule is in the way of anything, as far as is known.
     pub(crate) free: AtomicU64,
     /// How often the broker refused something, or an arrival at the inbox was dropped.
     pub(crate) faults: AtomicU64,
@@ -71,12 +71,11 @@ impl Health {
     /// Waits, after an echo, for the reports that async-nats made before it: they travel apart from the
     /// messages and may arrive a little later.
     ///
-    /// Only a broker that has complained before, or that may have rules about single identities, is given
-    /// this time. A rule that is added to a running broker shows in its first complaint; the message that it
-    /// was about may have counted as accepted.
+    /// Only a connection over which there may be rules about single identities is given this time. A rule
+    /// that is added to a running broker shows in its first complaint; the message that it was about may have
+    /// counted as accepted.
     pub(crate) async fn catch_up(&self) {
-        let free = self.free.load(Ordering::SeqCst) == self.connection();
-        if !free || self.faults.load(Ordering::SeqCst) > 0 {
+        if self.free.load(Ordering::SeqCst) != self.connection() {
             sleep(REPORTS).await;
         }
     }
@@ -185,6 +184,7 @@ impl Health {
         }
         tracing::warn!(namespace = &*self.namespace, error, "nats refused something");
         Counters::increment(&self.counters.broker_errors);
+        self.free.store(0, Ordering::SeqCst);
         self.faults.fetch_add(1, Ordering::SeqCst);
         *self.last_error.lock() = Some(error);
     }
@@ -202,5 +202,32 @@ impl Health {
     /// async-nats' number of the inbox's subscription.
     pub(crate) fn inbox_id(&self) -> u64 {
         self.inbox.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::ServerError;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_are_waited_for_where_there_may_be_rules() {
+        let health = Health::new("test", Arc::new(Counters::default()));
+        health.connected_for_the_first_time();
+        let waits = async || {
+            let begun = Instant::now();
+            health.catch_up().await;
+            begun.elapsed() >= REPORTS
+        };
+        assert!(waits().await, "nothing is known");
+        health.free.store(1, Ordering::SeqCst);
+        assert!(!waits().await);
+        let denied = "Permissions Violation for Publish to \"$SYS.REQ.USER.INFO\"";
+        health.report(Event::ServerError(ServerError::Other(denied.to_owned())));
+        assert!(!waits().await, "no complaint about a message");
+        health.report(Event::ServerError(ServerError::Other("no permission".to_owned())));
+        assert!(waits().await);
     }
 }
