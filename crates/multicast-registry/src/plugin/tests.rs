@@ -1,5 +1,10 @@
 //! Namespaces as they are configured, changed and taken away.
 
+#![cfg_attr(
+    not(all(feature = "redis", feature = "nats")),
+    allow(dead_code, unused_imports, reason = "some cases need every backend")
+)]
+
 use std::time::Duration;
 
 use futures::future::join_all;
