@@ -8,8 +8,7 @@ mkdir -p "$out"
 cargo tarpaulin --engine ptrace --workspace --exclude integration --exclude prism-testkit --all-features \
     --exclude-files 'crates/prism-proto/*' 'crates/*/tests/*' 'crates/*/examples/*' 'crates/slots/*/tests/*' \
     'crates/slots/*/examples/*' 'crates/prism-testkit/*' 'examples/*' 'integration/*' \
-    --timeout 300 --skip-clean --target-dir target/tarpaulin --out Json --out Html --output-dir "$out" \
-    -- --skip runners_are_asked_to_end >&2 # its shell loses the signal while it is traced
+    --timeout 300 --skip-clean --target-dir target/tarpaulin --out Json --out Html --output-dir "$out" >&2
 
 python3 - "$out/tarpaulin-report.json" <<'PYTHON'
 import json, sys
