@@ -259,7 +259,7 @@ impl Coordinator {
             if timeout_at(deadline, sleep(pause)).await.is_err() {
                 break;
             }
-            tracing::warn!(targets = unsent.len(), attempt, multicast = %message.multicast, "sending again");
+            tracing::warn!(namespace = config.namespace, targets = unsent.len(), attempt, multicast = %message.multicast, "sending again");
             let again: Vec<Identity> = unsent.iter().map(|&at| targets[at].clone()).collect();
             let retried = self.publish(&again, message, deadline).await;
             for (at, outcome) in unsent.into_iter().zip(retried) {

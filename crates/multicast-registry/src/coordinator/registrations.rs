@@ -131,7 +131,12 @@ impl Coordinator {
                 }
             })
             .await?;
-        tracing::debug!(identity = %slot_request.identity, at = %registered.position, "registered");
+        tracing::debug!(
+            namespace = self.shared.sessions.namespace(),
+            identity = %slot_request.identity,
+            at = %registered.position,
+            "registered"
+        );
         Ok(Held { registered, ttl })
     }
 
@@ -243,7 +248,12 @@ impl Coordinator {
             })
             .await?;
         if removed.existed {
-            tracing::debug!(identity = %request.identity, at = %removed.position, "unregistered");
+            tracing::debug!(
+                namespace = self.shared.sessions.namespace(),
+                identity = %request.identity,
+                at = %removed.position,
+                "unregistered"
+            );
             if self.shared.sessions.has(&request.identity) {
                 // Its sessions here should not wait for the next tick.
                 self.shared.directory.nudge();
@@ -300,7 +310,8 @@ impl Coordinator {
                 SlotError::Unavailable {
                     applied: Applied::No, ..
                 } if attempt < ATTEMPTS => {
-                    tracing::warn!(%error, attempt, "the registry slot did not take a call, trying again");
+                    let namespace = self.shared.sessions.namespace();
+                    tracing::warn!(namespace, %error, attempt, "the registry slot did not take a call, trying again");
                     let pause = backoff.get_or_insert_with(|| Backoff::new(RETRY)).pause();
                     if timeout_at(deadline, sleep(pause)).await.is_err() {
                         return Err(error.into());
