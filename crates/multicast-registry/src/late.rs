@@ -194,3 +194,116 @@ impl Messaging for Late<MessagingCapability, dyn DynMessaging> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use prism_slot::memory::{ManualClock, MemoryMessaging, MemoryRegistry};
+
+    use super::*;
+    use crate::testing::{Store, id, soon};
+
+    type LateRegistry = Late<RegistryCapability, dyn DynRegistryStore>;
+
+    fn refused() -> Error {
+        Error::Timeout {
+            backend: "double",
+            applied: Applied::Unknown,
+        }
+    }
+
+    fn call() -> Call {
+        Call {
+            epoch: None,
+            deadline: soon(),
+        }
+    }
+
+    /// Until the backend is there every call says so, and that nothing was done; then it serves.
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_is_used_once_it_is_there() {
+        let late = LateRegistry::new(MemoryRegistry::CAPABILITY, "double", refused());
+        let error = DynRegistryStore::get(&late, call(), id("a")).await.unwrap_err();
+        assert!(
+            matches!(error, Error::Unavailable { .. }) && error.applied() == Applied::No,
+            "{error:?}"
+        );
+        let batch = vec![
+            Renew {
+                identity: id("a"),
+                generation: None
+            };
+            3
+        ];
+        let results = DynRegistryStore::renew(&late, call(), batch).await;
+        assert!(results.len() == 3 && results.iter().all(Result::is_err));
+
+        let attempts = AtomicUsize::new(0);
+        let open = || async {
+            let slot: Arc<dyn DynRegistryStore> = Store::new(Arc::new(ManualClock::new(Timestamp(0))));
+            let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+            if attempt < 3 { Err(refused()) } else { Ok(slot) }
+        };
+        let started = Instant::now();
+        late.run(open).await;
+        assert_eq!(attempts.load(Ordering::Relaxed), 4);
+        assert!(
+            started.elapsed() >= Duration::from_millis(400),
+            "with pauses: {:?}",
+            started.elapsed()
+        );
+        assert!(DynRegistryStore::get(&late, call(), id("a")).await.is_ok());
+    }
+
+    /// What only the operator can mend is said as it is.
+    #[tokio::test]
+    async fn a_backend_that_cannot_be_used_says_why() {
+        let message = "the password is wrong".to_owned();
+        let wrong = Error::Misconfigured {
+            backend: "double",
+            message,
+        };
+        let late = LateRegistry::new(MemoryRegistry::CAPABILITY, "double", wrong.clone());
+        assert_eq!(
+            DynRegistryStore::get(&late, call(), id("a")).await.unwrap_err(),
+            wrong
+        );
+    }
+
+    /// A namespace that is taken away stops trying.
+    #[tokio::test(start_paused = true)]
+    async fn closing_ends_the_attempts() {
+        let late = LateRegistry::new(MemoryRegistry::CAPABILITY, "double", refused());
+        let opening = late.clone();
+        let attempts = tokio::spawn(async move { opening.run(std::future::pending).await });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!attempts.is_finished());
+        DynRegistryStore::close(&late).await;
+        attempts.await.unwrap();
+    }
+
+    /// Nothing was sent to a broker that is not there.
+    #[tokio::test]
+    async fn a_missing_broker_was_sent_nothing() {
+        let late: Late<MessagingCapability, dyn DynMessaging> =
+            Late::new(MemoryMessaging::CAPABILITY, "double", refused());
+        let message = Arc::new(Message {
+            multicast: prism_slot::MulticastId(1),
+            kind: prism_slot::Kind::Payload,
+            payload: Default::default(),
+            content_type: "".into(),
+            published_at: Timestamp(0),
+            headers: Vec::new(),
+        });
+        let outcomes = DynMessaging::publish_batch(&late, &[id("a"), id("b")], message, soon()).await;
+        assert!(
+            outcomes.len() == 2
+                && outcomes
+                    .iter()
+                    .all(|outcome| matches!(outcome, Outcome::NotSent(_)))
+        );
+        assert!(DynMessaging::listen(&late, &id("a"), soon()).await.is_err());
+        assert!(DynMessaging::probe(&late, soon()).await.is_err());
+    }
+}

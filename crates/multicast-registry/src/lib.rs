@@ -18,6 +18,11 @@ pub mod slots;
 #[cfg(test)]
 mod testing;
 
+/// The filter language: what [`Register`] takes as metadata, and how [`Enumerate`] and [`Multicast`] select.
+pub use prism_filter as filter;
+/// The slots: the traits to implement for a backend, and the ones in memory.
+pub use prism_slot as slot;
+
 pub use coordinator::{
     Closed, Config, Coordinator, Delivery, Enumerate, Error, Multicast, Page, Register, Report, Session,
     SessionEvent, Status, Target, Update, Updated,

@@ -83,3 +83,27 @@ impl Namespaces {
         failure.with("namespace", name).not_applied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A namespace that may be on its way is not called unknown.
+    #[test]
+    fn what_is_not_there_yet_may_still_come() {
+        let namespaces = Namespaces::default();
+        for name in [None, Some("n")] {
+            let failure = namespaces.of_call(name).map(drop).unwrap_err();
+            assert_eq!((failure.reason, failure.applied), (Reason::NotReady, Some(false)));
+            assert!(failure.retry_after.is_some());
+        }
+        namespaces.set_complete();
+        for name in [None, Some("n")] {
+            let failure = namespaces.of_call(name).map(drop).unwrap_err();
+            assert_eq!(
+                (failure.reason, failure.applied),
+                (Reason::UnknownNamespace, Some(false))
+            );
+        }
+    }
+}

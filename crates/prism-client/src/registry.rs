@@ -15,8 +15,9 @@ use crate::{
 ///
 /// Every call ends within its timeout. A call that failed because the service was away, busy ending or
 /// not there yet is tried again within it where that is safe: a read, a registration, a renewal; any
-/// other call only when it is known to have changed nothing. Every call may be dropped at any time; a
-/// mutation may then be carried out or not.
+/// other call only when it is known to have changed nothing. Where a store or broker was away, the service
+/// has tried again by itself, and that is told at once. Every call may be dropped at any time; a mutation
+/// may then be carried out or not.
 #[derive(Clone)]
 pub struct Registry {
     raw: Raw,

@@ -73,7 +73,7 @@ mod tests {
             Poll::Pending
         }));
         let both = async { tokio::join!(hurried, patient) };
-        both.await;
+        tokio::time::timeout(GRACE * 10, both).await.expect("it was cut");
         assert_eq!(began.elapsed(), second + GRACE);
         assert_eq!(polled, 5, "it was not cut");
     }

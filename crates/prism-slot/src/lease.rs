@@ -110,7 +110,9 @@ mod tests {
         let mut clock = clock();
         let deadline = clock.deadline(ttl(10_000));
         serve(&mut clock, 9_000);
+        let before = clock.now;
         clock.tick(Timestamp(clock.last_seen.0 + 5 * 60_000));
+        assert_eq!(clock.now, before + MAX_STEP);
         assert!(!clock.is_due(deadline, ttl(10_000)));
         serve(&mut clock, 9_999);
         assert!(!clock.is_due(deadline, ttl(10_000)));

@@ -476,3 +476,6 @@ where
         results
     })
 }
+
+#[cfg(test)]
+mod tests;

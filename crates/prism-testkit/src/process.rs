@@ -122,6 +122,23 @@ impl Process {
         self.child.signal(signal)
     }
 
+    /// Stops it, and returns when none of its threads runs any more: a signal alone takes effect a moment
+    /// later.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn freeze(&mut self) -> io::Result<()> {
+        self.child.freeze()
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn thaw(&mut self) -> io::Result<()> {
+        self.child.signal(Signal::CONT)
+    }
+
     /// Waits until it has ended by itself.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ async fn requests_that_cannot_be_decoded_are_refused_by_name() -> Result<()> {
             Value {
                 kind: Some(Kind::NumberValue(1.0))
             };
-            1_000_000
+            200_000
         ],
     });
     let cases = [

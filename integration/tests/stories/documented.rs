@@ -126,7 +126,7 @@ async fn the_commands_of_the_examples_work() -> Result<()> {
             .filter(is_run)
             .collect();
         assert!(!commands.is_empty(), "{name} shows nothing");
-        let served = Served::start(&[namespace.clone()]).await?;
+        let served = Served::start(std::slice::from_ref(namespace)).await?;
         served
             .run(&commands, &[("PRISM_NAMESPACE", &name)])
             .await

@@ -21,6 +21,7 @@ fn links_lead_somewhere() {
         "CONTRIBUTING.md",
         "crates/ARCHITECTURE.md",
         "docs/decisions/README.md",
+        "docs/filters.md",
         "docs/operations.md",
     ];
     for page in pages {
@@ -29,10 +30,25 @@ fn links_lead_somewhere() {
             if target.contains("://") {
                 continue;
             }
-            let path = root.join(page).parent().unwrap().join(target);
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = root.join(page).parent().unwrap().join(file);
             assert!(path.exists(), "{page} links to {target}, which is not there");
+            let there = heading.is_empty() || headings(&path).any(|found| found == heading);
+            assert!(there, "{page} links to {target}, where there is no such heading");
         }
     }
+}
+
+/// The headings of a page, as links name them.
+fn headings(page: &Path) -> impl Iterator<Item = String> {
+    let text = std::fs::read_to_string(page).unwrap();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let names = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase());
+    let plain = |name: String| {
+        name.replace(' ', "-")
+            .replace(|letter: char| !letter.is_alphanumeric() && letter != '-', "")
+    };
+    names.map(plain).collect::<Vec<_>>().into_iter()
 }
 
 /// The metrics that the operations page lists are those that exist.

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use integration::{Proxy, Runner, START_LIMIT, System, memory_namespace};
-use prism_client::{Code, Reason, RegisterRequest};
-use prism_testkit::{Signal, eventually};
+use integration::{Proxy, Runner, START_LIMIT, System, memory_namespace, shared_namespace};
+use prism_client::{Applied, Code, Reason, RegisterRequest};
+use prism_testkit::{NatsServer, RedisServer, Signal, eventually};
 
 /// Within which a link that leads nowhere has to be noticed, at both ends.
 const NOTICED_WITHIN: Duration = Duration::from_secs(15);
@@ -22,7 +22,7 @@ async fn a_runner_notices_that_its_proxy_is_frozen() -> Result<()> {
     let runner = &system.runners[0];
     let direct = runner.client("test")?;
 
-    system.proxy.process.signal(Signal::STOP)?;
+    system.proxy.process.freeze()?;
     let began = Instant::now();
     runner
         .process
@@ -34,7 +34,7 @@ async fn a_runner_notices_that_its_proxy_is_frozen() -> Result<()> {
         "its data endpoint serves on"
     );
 
-    system.proxy.process.signal(Signal::CONT)?;
+    system.proxy.process.thaw()?;
     eventually(START_LIMIT, "the runner is back", async || {
         count(&runner.process.stderr(), "registered with the proxy") >= 2
     })
@@ -72,7 +72,7 @@ async fn a_proxy_notices_that_a_runner_is_frozen() -> Result<()> {
         .stderr_line("registered with the proxy", START_LIMIT)
         .await?;
 
-    owner.process.signal(Signal::STOP)?;
+    owner.process.freeze()?;
     let began = Instant::now();
     // A call that is with the frozen one ends by its own deadline, or sooner when the runner is given up.
     let hurried = client.registry.with_timeout(Duration::from_secs(1));
@@ -98,7 +98,7 @@ async fn a_proxy_notices_that_a_runner_is_frozen() -> Result<()> {
     .await;
 
     // It comes back to find that another has taken over, and lets go.
-    owner.process.signal(Signal::CONT)?;
+    owner.process.thaw()?;
     owner
         .process
         .stderr_line("the namespace was taken away", START_LIMIT)
@@ -106,5 +106,36 @@ async fn a_proxy_notices_that_a_runner_is_frozen() -> Result<()> {
     proxy.wait_for_runners("test", 1).await;
     client.registry.register(RegisterRequest::new("c")).await?;
     assert!(standby.client("test")?.registry.get("c").await.is_ok());
+    Ok(())
+}
+
+/// A runner dies with a call in its hands: nobody knows what became of it, and that is what is said.
+#[tokio::test]
+async fn a_call_whose_runner_dies_may_have_been_applied() -> Result<()> {
+    let (mut redis, nats) = tokio::try_join!(RedisServer::start(), NatsServer::start())?;
+    let proxy = Proxy::start(&[shared_namespace("test", &redis, &nats)]).await?;
+    let mut runner = Runner::under(proxy.control).await?;
+    proxy.wait_for_runners("test", 1).await;
+    let client = proxy.client("test")?;
+    client.registry.register(RegisterRequest::new("a")).await?;
+    redis.freeze()?;
+    let calling = tokio::spawn(async move { client.registry.register(RegisterRequest::new("b")).await });
+    let under_way = "prism_proxy_calls_in_flight 1\n";
+    eventually(START_LIMIT, "the call is under way", async || {
+        proxy
+            .admin("/metrics")
+            .await
+            .is_ok_and(|(_, metrics)| metrics.contains(under_way))
+    })
+    .await;
+    runner.process.signal(Signal::KILL)?;
+    let lost = calling.await?.unwrap_err();
+    assert_eq!(
+        (lost.code(), lost.reason()),
+        (Code::Unavailable, Some(Reason::RunnerLost)),
+        "{lost:?}"
+    );
+    assert_eq!(lost.applied(), Applied::Unknown, "{lost:?}");
+    redis.thaw()?;
     Ok(())
 }

@@ -26,7 +26,7 @@ async fn subscribe(client: &Client, identity: &str) -> Result<Subscription> {
 
 async fn multicast(client: &Client, payload: &str) -> Result<Multicast> {
     let request = MulticastRequest {
-        payload: payload.as_bytes().to_vec().into(),
+        payload: payload.as_bytes().to_vec(),
         ..MulticastRequest::default()
     };
     Ok(client.registry.multicast(request).await?)

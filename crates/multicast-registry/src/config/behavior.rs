@@ -35,6 +35,10 @@ pub struct Behavior {
     pub max_filter_depth: usize,
     /// How many clauses a filter may have.
     pub max_clauses: usize,
+    /// The longest regular expression in a filter, in bytes or as `1KiB`. Reading one takes up to 60 µs a byte.
+    #[serde(deserialize_with = "size")]
+    #[schemars(with = "SizeText")]
+    pub max_regex_bytes: usize,
     /// The largest metadata of one identity, in bytes of JSON or as `64KiB`.
     #[serde(deserialize_with = "size")]
     #[schemars(with = "SizeText")]
@@ -79,6 +83,7 @@ impl Default for Behavior {
             ttl_max: None,
             max_filter_depth: 5,
             max_clauses: 20,
+            max_regex_bytes: 256,
             max_metadata_bytes: 64 << 10,
             max_payload_bytes: None,
             consistency: ReadConsistency::Consistent,
@@ -173,6 +178,7 @@ impl Behavior {
             ("retry_delay_ms", self.retry_delay_ms, 0, 60_000),
             ("max_filter_depth", self.max_filter_depth as u64, 1, 64),
             ("max_clauses", self.max_clauses as u64, 1, 10_000),
+            ("max_regex_bytes", self.max_regex_bytes as u64, 1, 4 << 10),
             ("max_metadata_bytes", self.max_metadata_bytes as u64, 2, 16 << 20),
         ];
         for (key, value, least, most) in bounds {

@@ -1,5 +1,10 @@
 //! What loads, what does not, and what people are told.
 
+#![cfg_attr(
+    not(all(feature = "redis", feature = "nats")),
+    allow(dead_code, unused_imports, reason = "some cases need every backend")
+)]
+
 use std::path::{Path as FilePath, PathBuf};
 
 use serde_json::json;

@@ -324,7 +324,7 @@ pub(super) fn tolerate<T>(
     freshness: &mut Freshness,
 ) -> Result<Option<T>, Error> {
     match told {
-        Err(Error::Unavailable(Unavailable::Store(error))) if may_be_stale(config, &error) => {
+        Err(Error::Slot(error)) if may_be_stale(config, &error) => {
             *freshness = Freshness::Stale;
             Ok(None)
         }

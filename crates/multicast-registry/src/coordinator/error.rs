@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prism_filter::DocumentError;
-use prism_slot::{Epoch, InvalidIdentity, Revision};
+use prism_slot::{Applied, Epoch, InvalidIdentity, Revision};
 
 use crate::{directory::Unavailable, schema::Violation};
 
@@ -76,9 +76,12 @@ pub enum Error {
         /// The earliest one that is kept.
         floor: Revision,
     },
-    /// The view cannot answer, or the slot failed.
+    /// The registry or messaging slot refused, or failed.
     #[error(transparent)]
-    Unavailable(Unavailable),
+    Slot(#[from] prism_slot::Error),
+    /// The view is not built yet; with what went wrong last, if something did.
+    #[error("{}", Unavailable::NotReady(.0.clone()))]
+    NotReady(Option<prism_slot::Error>),
     /// The deadline passed.
     #[error("the deadline passed before the call was done")]
     DeadlineExceeded,
@@ -88,6 +91,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the failed call may have changed anything.
+    pub fn applied(&self) -> Applied {
+        match self {
+            Self::Slot(error) => error.applied(),
+            // Noticed before anything was sent.
+            _ => Applied::No,
+        }
+    }
+
     pub(crate) fn argument(field: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Self::InvalidArgument {
@@ -109,13 +121,10 @@ impl Error {
 
 impl From<Unavailable> for Error {
     fn from(unavailable: Unavailable) -> Self {
-        Self::Unavailable(unavailable)
-    }
-}
-
-impl From<prism_slot::Error> for Error {
-    fn from(error: prism_slot::Error) -> Self {
-        Self::Unavailable(Unavailable::Store(error))
+        match unavailable {
+            Unavailable::NotReady(last) => Self::NotReady(last),
+            Unavailable::Store(error) => Self::Slot(error),
+        }
     }
 }
 

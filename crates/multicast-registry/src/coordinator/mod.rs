@@ -89,6 +89,7 @@ impl Config {
         prism_filter::Limits {
             max_depth: self.behavior.max_filter_depth,
             max_clauses: self.behavior.max_clauses,
+            max_regex_bytes: self.behavior.max_regex_bytes,
             ..prism_filter::Limits::default()
         }
     }

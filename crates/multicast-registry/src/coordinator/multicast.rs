@@ -16,8 +16,8 @@ use crate::config::ReadConsistency;
 
 /// How many targets are handed to the messaging slot at a time.
 const WINDOW: usize = 4_096;
-/// How much of the deadline is kept for the answer to travel back.
-const RESERVE: Duration = Duration::from_millis(5);
+/// What is kept of the time that is left for the answer to travel back: a tenth, between these.
+const RESERVE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 /// What a payload is, unless the sender says.
 const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
 
@@ -158,7 +158,10 @@ impl Coordinator {
         let config = self.config();
         self.check_multicast(&config, &request)?;
         let (position, identities) = self.resolve(&config, &request, deadline).await?;
-        let mut until = deadline.checked_sub(RESERVE).unwrap_or(deadline);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut until = deadline
+            .checked_sub((left / 10).clamp(RESERVE.0, RESERVE.1))
+            .unwrap_or(deadline);
         if let Some(timeout) = request.timeout {
             until = until.min(Instant::now() + timeout);
         }
@@ -256,7 +259,7 @@ impl Coordinator {
             if timeout_at(deadline, sleep(pause)).await.is_err() {
                 break;
             }
-            tracing::warn!(targets = unsent.len(), attempt, multicast = %message.multicast, "sending again");
+            tracing::warn!(namespace = config.namespace, targets = unsent.len(), attempt, multicast = %message.multicast, "sending again");
             let again: Vec<Identity> = unsent.iter().map(|&at| targets[at].clone()).collect();
             let retried = self.publish(&again, message, deadline).await;
             for (at, outcome) in unsent.into_iter().zip(retried) {

@@ -13,10 +13,7 @@ use prism_slot::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Config, Coordinator, Error};
-use crate::{
-    directory::{Unavailable, stored_document},
-    schema::Occasion,
-};
+use crate::{directory::stored_document, schema::Occasion};
 
 /// The longest lease that can be asked for, about a hundred years.
 const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -134,7 +131,12 @@ impl Coordinator {
                 }
             })
             .await?;
-        tracing::debug!(identity = %slot_request.identity, at = %registered.position, "registered");
+        tracing::debug!(
+            namespace = self.shared.sessions.namespace(),
+            identity = %slot_request.identity,
+            at = %registered.position,
+            "registered"
+        );
         Ok(Held { registered, ttl })
     }
 
@@ -177,9 +179,7 @@ impl Coordinator {
             let put = self.patched(&config, &request, deadline).await?;
             match self.put(put, deadline).await {
                 // Somebody else was faster; unless the caller named a revision, that is no conflict.
-                Err(Error::Unavailable(Unavailable::Store(SlotError::Conflict { .. })))
-                    if request.if_revision.is_none() =>
-                {
+                Err(Error::Slot(SlotError::Conflict { .. })) if request.if_revision.is_none() => {
                     let pause = backoff.get_or_insert_with(|| Backoff::new(CONTENDED)).pause();
                     if timeout_at(deadline, sleep(pause)).await.is_err() {
                         return Err(Error::DeadlineExceeded);
@@ -248,7 +248,12 @@ impl Coordinator {
             })
             .await?;
         if removed.existed {
-            tracing::debug!(identity = %request.identity, at = %removed.position, "unregistered");
+            tracing::debug!(
+                namespace = self.shared.sessions.namespace(),
+                identity = %request.identity,
+                at = %removed.position,
+                "unregistered"
+            );
             if self.shared.sessions.has(&request.identity) {
                 // Its sessions here should not wait for the next tick.
                 self.shared.directory.nudge();
@@ -273,9 +278,7 @@ impl Coordinator {
             })
         };
         match attempt().await {
-            Err(Error::Unavailable(Unavailable::Store(error)))
-                if error.applied() == Applied::Unknown && Instant::now() < deadline =>
-            {
+            Err(Error::Slot(error)) if error.applied() == Applied::Unknown && Instant::now() < deadline => {
                 attempt().await.map_err(|_| error.into())
             }
             outcome => outcome,
@@ -307,7 +310,8 @@ impl Coordinator {
                 SlotError::Unavailable {
                     applied: Applied::No, ..
                 } if attempt < ATTEMPTS => {
-                    tracing::warn!(%error, attempt, "the registry slot did not take a call, trying again");
+                    let namespace = self.shared.sessions.namespace();
+                    tracing::warn!(namespace, %error, attempt, "the registry slot did not take a call, trying again");
                     let pause = backoff.get_or_insert_with(|| Backoff::new(RETRY)).pause();
                     if timeout_at(deadline, sleep(pause)).await.is_err() {
                         return Err(error.into());

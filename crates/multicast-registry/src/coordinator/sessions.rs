@@ -140,7 +140,7 @@ impl Coordinator {
         if self.shared.closing.is_cancelled() {
             return Err(Error::Draining);
         }
-        tracing::debug!(%identity, session = claim.session_seq, "subscribed");
+        tracing::debug!(namespace = self.shared.sessions.namespace, %identity, session = claim.session_seq, "subscribed");
         Ok(Session {
             claim,
             listener,
@@ -203,7 +203,8 @@ impl Coordinator {
             .await;
         if !matches!(outcomes.as_slice(), [Outcome::Accepted]) {
             // The session itself works. An older one elsewhere may stay for a while and hear the same.
-            tracing::warn!(%identity, ?outcomes, "could not tell older sessions that a newer one took over");
+            let namespace = &self.shared.sessions.namespace;
+            tracing::warn!(namespace, %identity, ?outcomes, "could not tell older sessions that a newer one took over");
         }
     }
 }
@@ -278,6 +279,10 @@ impl Sessions {
             next: AtomicU64::new(0),
             open: Mutex::default(),
         }
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     pub(super) fn len(&self) -> usize {

@@ -66,3 +66,59 @@ async fn check(coordinator: &Coordinator) -> Checked {
     checked.details.insert(format!("{name}.view"), view.to_owned());
     checked
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use prism_slot::{Applied, Timestamp, memory::ManualClock};
+
+    use super::*;
+    use crate::{
+        coordinator::Config,
+        testing::{Broker, Fate, Op, Store, soon, unavailable},
+    };
+
+    async fn namespace(name: &str) -> (Coordinator, Arc<Store>, Arc<Broker>) {
+        let (store, broker) = (
+            Store::new(Arc::new(ManualClock::new(Timestamp(0)))),
+            Broker::new(),
+        );
+        let coordinator = Coordinator::new(Config::named(name), store.clone(), broker.clone(), None);
+        coordinator.directory().ready(soon()).await.unwrap();
+        (coordinator, store, broker)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn health_is_that_of_every_slot() {
+        let (one, store, _) = namespace("one").await;
+        let (two, _, broker) = namespace("two").await;
+        let both = [one.clone(), two];
+        let well = report(&both).await;
+        assert_eq!((well.status, well.message.as_str()), (HealthStatus::Healthy, ""));
+        assert_eq!(well.details["one.registry"], "healthy");
+        assert_eq!(well.details["two.view"], "ready");
+
+        store
+            .script
+            .always(Op::Probe, Fate::Refuse(unavailable(Applied::No)));
+        let ill = report(&both).await;
+        assert_eq!(ill.status, HealthStatus::Degraded, "one of two");
+        assert!(ill.message.starts_with("one.registry: "), "{}", ill.message);
+        assert_eq!(ill.details["one.registry"], "unhealthy");
+
+        // One that does not answer is no better, and is not waited for.
+        broker.script.always(Op::Probe, Fate::Hang);
+        let started = Instant::now();
+        let worse = report(&both).await;
+        assert_eq!(worse.status, HealthStatus::Unhealthy, "all of them");
+        assert!(worse.message.contains("two.messaging: "), "{}", worse.message);
+        assert!(started.elapsed() <= PROBE_TIMEOUT);
+        assert_eq!(
+            report(&[]).await.status,
+            HealthStatus::Healthy,
+            "nothing to serve is nothing wrong"
+        );
+        one.close().await;
+    }
+}

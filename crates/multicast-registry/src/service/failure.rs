@@ -6,10 +6,7 @@ use prism_core::failure::{Failure, Reason};
 use prism_filter::DocumentError;
 use prism_slot::{Applied, Error as Slot, Identity, Position};
 
-use crate::{
-    coordinator::{Closed, Error},
-    directory::Unavailable,
-};
+use crate::coordinator::{Closed, Error};
 
 /// When to try again after something that passes by itself.
 const SOON: Duration = Duration::from_millis(200);
@@ -60,13 +57,13 @@ impl From<Error> for Failure {
             Error::Compacted { asked, floor } => failure(Reason::Compacted)
                 .with("revision", asked.0)
                 .with("floor", floor.0),
-            Error::Unavailable(Unavailable::NotReady(Some(
-                Slot::Unavailable { backend, .. } | Slot::Timeout { backend, .. },
-            ))) => failure(Reason::BackendUnavailable)
-                .with("backend", backend)
-                .retry_after(SOON),
-            Error::Unavailable(Unavailable::NotReady(_)) => failure(Reason::NotReady).retry_after(SOON),
-            Error::Unavailable(Unavailable::Store(error)) => return slot_failure(error),
+            Error::NotReady(Some(Slot::Unavailable { backend, .. } | Slot::Timeout { backend, .. })) => {
+                failure(Reason::BackendUnavailable)
+                    .with("backend", backend)
+                    .retry_after(SOON)
+            }
+            Error::NotReady(_) => failure(Reason::NotReady).retry_after(SOON),
+            Error::Slot(error) => return slot_failure(error),
             Error::DeadlineExceeded => failure(Reason::DeadlineExceeded),
             Error::Draining => failure(Reason::Draining).retry_after(SOON),
         };
@@ -156,7 +153,7 @@ mod tests {
     use crate::testing::id;
 
     fn of_slot(error: Slot) -> Failure {
-        Error::Unavailable(Unavailable::Store(error)).into()
+        Error::Slot(error).into()
     }
 
     fn positions() -> (Position, Epoch, Revision) {
@@ -241,7 +238,7 @@ mod tests {
             message: String::new(),
             applied: Applied::No,
         };
-        let building = |error| Failure::from(Error::Unavailable(Unavailable::NotReady(error)));
+        let building = |error| Failure::from(Error::NotReady(error));
         for failure in [
             of_slot(unavailable.clone()),
             building(None),

@@ -522,3 +522,18 @@ pub(super) fn unexpected_request() -> Failure {
         "a subscription is opened once, by its first message",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients that came together renew spread out, and well before their leases end.
+    #[test]
+    fn renewals_are_due_after_a_third_of_the_lease_more_or_less() {
+        let ttl = Ttl::from_millis(30_000).unwrap();
+        let times: Vec<i64> = (0..1_000).map(|_| renew_after(ttl)).collect();
+        assert!(times.iter().all(|time| (8_000..=12_000).contains(time)));
+        let spread = times.iter().max().unwrap() - times.iter().min().unwrap();
+        assert!(spread > 3_000, "{spread} ms");
+    }
+}

@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::Mark;
-use crate::id::Digest;
 
 /// One namespace's configuration, as pushed.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,24 +17,6 @@ pub struct Configuration {
     pub config: Map<String, Value>,
     /// Which version it is, and of what content.
     pub mark: Mark,
-}
-
-impl Configuration {
-    /// A configuration that carries neither version nor digest, as a foreign proxy or a file gives it:
-    /// the version is 0 and the digest is computed.
-    pub fn unversioned(
-        namespace: impl Into<String>,
-        pattern_version: impl Into<String>,
-        config: Map<String, Value>,
-    ) -> Self {
-        let digest = Digest::of(&config);
-        Self {
-            namespace: namespace.into(),
-            pattern_version: pattern_version.into(),
-            config,
-            mark: Mark { version: 0, digest },
-        }
-    }
 }
 
 /// A command. `within` is how long its sender is prepared to wait, `None` when it does not say.

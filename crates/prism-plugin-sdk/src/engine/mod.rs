@@ -137,7 +137,7 @@ impl<P: Plugin> Engine<P> {
             }
             Input::LinkUp { link, ours } => {
                 self.links.insert(link);
-                tracing::info!(%link, ours, "registered with the proxy");
+                tracing::debug!(%link, ours, "a control stream is there");
                 Vec::new()
             }
             Input::LinkDown { link } => {

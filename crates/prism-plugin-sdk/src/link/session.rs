@@ -149,7 +149,7 @@ async fn open<'a>(
         *token = None;
         return Err(format!("the proxy refused the registration: {}", ack.error));
     }
-    tracing::info!(proxy = %link.address, instance = ack.instance_id, "registered");
+    tracing::info!(proxy = %link.address, instance = ack.instance_id, "registered with the proxy");
     session.ours = !ack.session_token.is_empty();
     *token = SessionToken::from_wire(ack.session_token);
     Ok(session)

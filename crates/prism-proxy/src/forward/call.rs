@@ -167,7 +167,10 @@ where
             self.account.move_to(lane.enter());
             let (fate, message) = match self.attempt(&lane).await {
                 Ok(answered) if !second && says_not_applied(answered.response.headers()) => {
-                    if self.retry(Fate::NotApplied, second, idempotent).is_none() {
+                    // The same runner would say the same again, after as long a wait as this one.
+                    if !self.may_be_served_by_another_than(&lane)
+                        || self.retry(Fate::NotApplied, second, idempotent).is_none()
+                    {
                         return Ok(answered);
                     }
                     (
@@ -209,6 +212,14 @@ where
         }
         self.account.series().metrics().retried(cause);
         Some(cause)
+    }
+
+    fn may_be_served_by_another_than(&self, lane: &Arc<Lane>) -> bool {
+        match self.forward.table.find(self.namespace()).map(|route| route.standing) {
+            Some(Standing::Served(lanes)) => lanes.iter().any(|other| !Arc::ptr_eq(other, lane)),
+            Some(Standing::Held) => true,
+            Some(Standing::Unserved) | None => false,
+        }
     }
 
     /// The less loaded of two runners drawn at random, rather not the one to avoid.

@@ -160,7 +160,7 @@ async fn a_client_that_does_not_read_its_answer_is_given_up() {
     let proxy = Proxy::start(Limits::default()).await;
     proxy.serve(&[&runner]);
     let client = Client::connect_with_window(proxy.port.address(), 0).await;
-    let request = Client::request(UNARY).header("grpc-timeout", "100m");
+    let request = Client::request(UNARY).header("grpc-timeout", "1S");
     let mut send = client.send.clone().ready().await.unwrap();
     let (response, mut up) = send.send_request(request.body(()).unwrap(), false).unwrap();
     up.send_data(message(b"x"), true).unwrap();

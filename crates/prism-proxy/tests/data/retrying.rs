@@ -88,6 +88,15 @@ async fn a_runner_that_changed_nothing_is_passed_over() {
 }
 
 #[tokio::test]
+async fn the_only_runner_is_asked_once() {
+    let unavailable = Runner::failing(14, &[("prism-applied", "no")]).await;
+    let (proxy, client) = proxy_before(&[&unavailable]).await;
+    let reply = client.unary(UNARY, b"x").await;
+    assert_eq!(reply.grpc().code(), Code::Unavailable);
+    assert_eq!((unavailable.calls(), retries(&proxy, "not_applied")), (1, 0));
+}
+
+#[tokio::test]
 async fn unavailable_alone_is_not_enough() {
     for trailers in [&[][..], &[("prism-applied", "unknown")][..]] {
         let unavailable = Runner::failing(14, trailers).await;
@@ -288,8 +297,9 @@ async fn an_answer_that_has_begun_is_never_begun_again() {
 
 #[tokio::test]
 async fn retries_are_a_part_of_all_calls_and_no_more() {
-    let unavailable = Runner::failing(14, &[("prism-applied", "no")]).await;
-    let (proxy, client) = proxy_before(&[&unavailable]).await;
+    let no = &[("prism-applied", "no")];
+    let (unavailable, another) = (Runner::failing(14, no).await, Runner::failing(14, no).await);
+    let (proxy, client) = proxy_before(&[&unavailable, &another]).await;
     for _ in 0..400 {
         client.unary(UNARY, b"x").await;
     }

@@ -43,8 +43,14 @@ impl Stage {
         let port = listener.local_addr().unwrap().port();
         let directory = tempfile::tempdir().unwrap();
         let executable = directory.path().join("runner");
-        let script =
-            format!("#!/bin/bash\nexec 3<>/dev/tcp/127.0.0.1/{port}\necho \"$* $MARK\" >&3\n{body}\n");
+        // It says that it lives once it is ready for signals.
+        let (traps, body) = match body.split_once('\n') {
+            Some((traps, body)) if traps.starts_with("trap") => (traps, body),
+            _ => ("", body),
+        };
+        let script = format!(
+            "#!/bin/bash\n{traps}\nexec 3<>/dev/tcp/127.0.0.1/{port}\necho \"$* $MARK\" >&3\n{body}\n"
+        );
         std::fs::write(&executable, script).unwrap();
         std::fs::set_permissions(&executable, std::fs::Permissions::from_mode(0o755)).unwrap();
         let manifest = Manifest {

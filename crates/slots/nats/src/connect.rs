@@ -14,7 +14,8 @@ use crate::{
     address::Prefix,
     config::{Address, InvalidConfig},
     error::{misconfigured, timeout, unavailable},
-    link::{Health, Link, SUBSCRIPTION_QUEUE},
+    health::Health,
+    link::{Link, SUBSCRIPTION_QUEUE},
     rules::{self, Rules},
 };
 

@@ -42,6 +42,7 @@ mod codec;
 mod config;
 mod connect;
 mod error;
+mod health;
 mod inbox;
 mod link;
 mod listen;

@@ -1,30 +1,26 @@
-//! One connection to the broker, and what is known about its health.
+//! One connection to the broker.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use async_nats::{Client, ClientError, Event, connection::State};
+use async_nats::{Client, connection::State};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use parking_lot::Mutex;
 use prism_slot::Result;
 use tokio::{
-    sync::{Semaphore, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    sync::Semaphore,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     error::{timeout as timed_out, unavailable},
+    health::Health,
     inbox::Inbox,
-    listen::{Listeners, subscription_id},
-    rules::{self, Rules},
-    statistics::Counters,
+    listen::subscription_id,
+    rules::Rules,
 };
 
 /// How many messages of ours may be under way on one connection before the broker has confirmed them. Each
@@ -33,8 +29,6 @@ const UNDER_WAY: usize = 32 * 1_024;
 /// How many messages async-nats holds for one subscription until they are taken, which happens as soon as
 /// the runtime gets to it. Beyond this it drops them.
 pub(crate) const SUBSCRIPTION_QUEUE: usize = 2 * UNDER_WAY;
-/// How long a report of async-nats may take to arrive after the messages that it preceded.
-const REPORTS: Duration = Duration::from_millis(20);
 /// How long a connection may take to say goodbye.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -177,7 +171,11 @@ impl Link {
 
 async fn learn_rules(client: &Client, health: &Health, subjects: &str) -> Rules {
     let connection = health.connection();
-    let rules = Rules::ask(client, subjects).await;
+    let mut denied = health.denied.subscribe();
+    let rules = tokio::select! {
+        rules = Rules::ask(client, subjects) => rules,
+        _ = denied.changed() => Rules::Hidden,
+    };
     // An old broker is given the benefit of the doubt, until its first complaint.
     if matches!(rules, Rules::None | Rules::Unsupported) {
         health.free.store(connection, Ordering::SeqCst);
@@ -194,188 +192,6 @@ async fn keep_learning(client: Client, health: Arc<Health>, subjects: String) {
             let namespace = &*health.namespace;
             tracing::error!(namespace, rule, "nats has a rule now against some identities");
         }
-    }
-}
-
-/// What async-nats reports about one connection.
-#[derive(Debug)]
-pub(crate) struct Health {
-    namespace: Arc<str>,
-    counters: Arc<Counters>,
-    pub(crate) listeners: Listeners,
-    /// How often the connection was lost.
-    losses: watch::Sender<u64>,
-    /// Told of each connection after the first.
-    connected: watch::Sender<()>,
-    /// The number of the connection over which no rule is in the way of anything.
-    free: AtomicU64,
-    /// How often the broker refused something, or an arrival at the inbox was dropped.
-    faults: AtomicU64,
-    last_error: Mutex<Option<String>>,
-    /// Counts connections; set once there is one.
-    connections: OnceLock<Arc<async_nats::Statistics>>,
-    /// async-nats' number of the inbox's subscription.
-    inbox: AtomicU64,
-    gave_up: AtomicBool,
-    closing: AtomicBool,
-    closed: watch::Sender<bool>,
-}
-
-impl Health {
-    pub(crate) fn new(namespace: &str, counters: Arc<Counters>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            counters,
-            listeners: Listeners::default(),
-            losses: watch::Sender::new(0),
-            connected: watch::Sender::default(),
-            free: AtomicU64::new(0),
-            faults: AtomicU64::new(0),
-            last_error: Mutex::default(),
-            connections: OnceLock::new(),
-            inbox: AtomicU64::new(u64::MAX),
-            gave_up: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            closed: watch::Sender::new(false),
-        }
-    }
-
-    /// Notices the losses from now on.
-    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
-        self.losses.subscribe()
-    }
-
-    /// Waits, after an echo, for the reports that async-nats made before it: they travel apart from the
-    /// messages and may arrive a little later.
-    ///
-    /// Only a broker that has complained before, or that may have rules about single identities, is given
-    /// this time. A rule that is added to a running broker shows in its first complaint; the message that it
-    /// was about may have counted as accepted.
-    pub(crate) async fn catch_up(&self) {
-        let free = self.free.load(Ordering::SeqCst) == self.connection();
-        if !free || self.faults.load(Ordering::SeqCst) > 0 {
-            sleep(REPORTS).await;
-        }
-    }
-
-    /// The number of the current connection, from 1. async-nats counts before it uses a new one.
-    pub(crate) fn connection(&self) -> u64 {
-        self.connections
-            .get()
-            .map_or(0, |statistics| statistics.connects.load(Ordering::SeqCst))
-    }
-
-    /// Whether the slot is being closed, so that nothing should be tried again.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
-    }
-
-    /// Ends the listeners, and all attempts to connect again.
-    pub(crate) fn end(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-        self.listeners.close();
-    }
-
-    /// What the broker said last, if it ever complained.
-    pub(crate) fn last_error(&self) -> Option<String> {
-        self.last_error.lock().clone()
-    }
-
-    /// What async-nats has to say. Called in its own task, one event after the other.
-    pub(crate) fn report(&self, event: Event) {
-        match event {
-            Event::Connected => self.connected(),
-            Event::Disconnected => {
-                tracing::warn!(namespace = &*self.namespace, "lost the connection to nats");
-                self.losses.send_modify(|losses| *losses += 1);
-            }
-            Event::SlowConsumer(subscription) => self.overflowed(subscription),
-            Event::ServerError(error) => self.refused(error.to_string()),
-            Event::ClientError(ClientError::MaxReconnects) => {
-                tracing::error!(namespace = &*self.namespace, "gave up connecting to nats");
-                self.gave_up.store(true, Ordering::Relaxed);
-            }
-            Event::ClientError(error) => {
-                tracing::warn!(namespace = &*self.namespace, %error, "cannot connect to nats");
-                *self.last_error.lock() = Some(error.to_string());
-            }
-            Event::Closed => {
-                self.closed.send_replace(true);
-                self.losses.send_modify(|losses| *losses += 1);
-            }
-            Event::LameDuckMode | Event::Draining => {
-                tracing::info!(namespace = &*self.namespace, %event, "nats is about to end this connection");
-            }
-        }
-    }
-
-    fn begin(&self, client: &Client) {
-        // Set once: a link has one client.
-        let _ = self.connections.set(client.statistics());
-    }
-
-    fn trouble(&self) -> String {
-        if self.gave_up.load(Ordering::Relaxed) {
-            return "gave up connecting after `max_reconnects` attempts; open the slot again".to_owned();
-        }
-        match self.last_error() {
-            Some(error) => format!("not connected, trying again; the last error was: {error}"),
-            None => "not connected, trying again".to_owned(),
-        }
-    }
-
-    fn connected(&self) {
-        let connection = self.connection();
-        if connection > 1 {
-            tracing::info!(
-                namespace = &*self.namespace,
-                connection,
-                "connected to nats again"
-            );
-            *self.last_error.lock() = None;
-            Counters::increment(&self.counters.reconnections);
-            self.listeners.announce(connection);
-            self.connected.send_replace(());
-        }
-    }
-
-    fn overflowed(&self, subscription: u64) {
-        if subscription == self.inbox.load(Ordering::Relaxed) {
-            tracing::warn!(
-                namespace = &*self.namespace,
-                "more answers from nats than can be read"
-            );
-            self.faults.fetch_add(1, Ordering::SeqCst);
-        } else {
-            Counters::increment(&self.counters.overflows);
-            self.listeners.overflowed(subscription);
-        }
-    }
-
-    fn refused(&self, error: String) {
-        // Not being told the rules is no fault.
-        if error.contains(rules::SUBJECT) {
-            return;
-        }
-        tracing::warn!(namespace = &*self.namespace, error, "nats refused something");
-        Counters::increment(&self.counters.broker_errors);
-        self.faults.fetch_add(1, Ordering::SeqCst);
-        *self.last_error.lock() = Some(error);
-    }
-}
-
-#[cfg(test)]
-impl Health {
-    /// As if there had been a connection.
-    pub(crate) fn connected_for_the_first_time(&self) {
-        let statistics = async_nats::Statistics::default();
-        statistics.connects.store(1, Ordering::SeqCst);
-        let _ = self.connections.set(Arc::new(statistics));
-    }
-
-    /// async-nats' number of the inbox's subscription.
-    pub(crate) fn inbox_id(&self) -> u64 {
-        self.inbox.load(Ordering::Relaxed)
     }
 }
 

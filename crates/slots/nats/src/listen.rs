@@ -23,7 +23,8 @@ use crate::{
     address::Prefix,
     codec::{self, Unreadable},
     error::{timeout, unavailable},
-    link::{Health, Link},
+    health::Health,
+    link::Link,
     statistics::Counters,
 };
 

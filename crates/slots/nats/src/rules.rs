@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 /// Where a broker tells what the login may do; since NATS 2.10.
 pub(crate) const SUBJECT: &str = "$SYS.REQ.USER.INFO";
-/// How long to wait for the answer, which does not come when asking is not allowed.
-const ANSWER: Duration = Duration::from_millis(250);
+/// How long to wait for the answer.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// What is known about the rules for the subjects of one namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]

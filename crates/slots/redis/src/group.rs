@@ -380,3 +380,6 @@ fn answers(frame: Resp3Frame, count: usize) -> Vec<Result<Answer>> {
     });
     read.unwrap_or_else(|error| vec![Err(error); count])
 }
+
+#[cfg(test)]
+mod tests;

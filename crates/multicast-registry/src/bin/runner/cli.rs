@@ -159,17 +159,17 @@ pub(crate) fn announce(what: &str, address: SocketAddr) -> io::Result<()> {
     out.flush()
 }
 
+/// Reads a command line without the program's name.
+#[cfg(test)]
+pub(crate) fn parse(line: &str) -> Options {
+    let words = std::iter::once("runner").chain(line.split(' '));
+    let words = words.map(std::ffi::OsString::from);
+    Options::try_parse_from(args::normalize(&Options::command(), words)).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-
     use super::*;
-
-    fn parse(line: &str) -> Options {
-        let words = line.split(' ').map(OsString::from);
-        let words = std::iter::once(OsString::from("runner")).chain(words);
-        Options::try_parse_from(args::normalize(&Options::command(), words)).unwrap()
-    }
 
     #[test]
     fn both_dash_styles_are_understood() {

@@ -18,8 +18,7 @@ const DEFAULT_FILE: &str = "/etc/prism/config.yaml";
 
 /// The namespaces to serve without being told by a proxy.
 pub(crate) fn initial(options: &Options) -> anyhow::Result<Vec<Initialize>> {
-    let file = chosen(options, None)?;
-    let Some(file) = file else {
+    let Some(file) = chosen(options, None, Path::new(DEFAULT_FILE))? else {
         if options.proxies().is_empty() && !options.can_be_dialled() {
             bail!(
                 "nothing to serve: give `-proxy-addr` or `-config`, or set `REGISTRY_BACKEND`; or give \
@@ -56,7 +55,7 @@ fn initialize(namespace: Namespace, tree: Value) -> Initialize {
 }
 
 /// The configuration by precedence: a named file, the environment, the default file.
-fn chosen(options: &Options, named: Option<&PathBuf>) -> anyhow::Result<Option<File>> {
+fn chosen(options: &Options, named: Option<&PathBuf>, default: &Path) -> anyhow::Result<Option<File>> {
     let fallback = options.namespace.as_deref();
     if let Some(path) = named.or(options.config.as_ref()) {
         tracing::info!(file = %path.display(), "loading configuration");
@@ -67,9 +66,8 @@ fn chosen(options: &Options, named: Option<&PathBuf>) -> anyhow::Result<Option<F
             namespaces: vec![made],
         }));
     }
-    let default = Path::new(DEFAULT_FILE);
     if options.proxies().is_empty() && default.exists() {
-        tracing::info!(file = DEFAULT_FILE, "loading configuration");
+        tracing::info!(file = %default.display(), "loading configuration");
         return Ok(Some(load(default, fallback)?));
     }
     Ok(None)
@@ -79,7 +77,7 @@ fn chosen(options: &Options, named: Option<&PathBuf>) -> anyhow::Result<Option<F
 #[allow(clippy::print_stderr)] // these commands talk to people, not to a log
 pub(crate) fn show(command: &ConfigCommand, options: &Options) -> ExitCode {
     let (ConfigCommand::Print { file } | ConfigCommand::Validate { file }) = command;
-    let loaded = match chosen(options, file.as_ref()) {
+    let loaded = match chosen(options, file.as_ref(), Path::new(DEFAULT_FILE)) {
         Ok(Some(loaded)) => loaded,
         Ok(None) => {
             eprintln!("no configuration: name a file");
@@ -119,4 +117,29 @@ fn print(file: &File) -> anyhow::Result<()> {
     let text = serde_saphyr::to_string(&json!({ "namespaces": namespaces }))?;
     io::stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::parse;
+
+    /// With no flag at all, the file of a container image is read; one that has a proxy is told by it.
+    #[test]
+    fn the_default_file_is_read_where_nothing_else_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.yaml");
+        let chosen = |line| {
+            let found = chosen(&parse(line), None, &file).unwrap();
+            found.map(|file| file.namespaces[0].0.name.clone())
+        };
+        assert_eq!(chosen("-v"), None);
+        std::fs::write(
+            &file,
+            "name: mounted\nslots: { registry: memory, messaging: memory }\n",
+        )
+        .unwrap();
+        assert_eq!(chosen("-v").as_deref(), Some("mounted"));
+        assert_eq!(chosen("-proxy-addr localhost:9090"), None);
+    }
 }

@@ -28,8 +28,13 @@ const CALLS: [&str; 8] = [
     "subscribe",
 ];
 
-/// Makes one call; whether it failed.
+/// Makes one call; whether it failed. One that never ends is given up well after its deadline.
 async fn call(coordinator: &Coordinator, name: &str, deadline: Instant) -> bool {
+    let outcome = tokio::time::timeout(10 * PATIENCE, outcome(coordinator, name, deadline));
+    outcome.await.unwrap_or_else(|_| panic!("{name} never ends"))
+}
+
+async fn outcome(coordinator: &Coordinator, name: &str, deadline: Instant) -> bool {
     let lease = Renew {
         identity: id("a"),
         generation: None,

@@ -16,10 +16,7 @@ use prism_filter::{Document, Filter};
 use prism_slot::{Error as SlotError, Timestamp, memory::ManualClock};
 
 use super::{Config, Coordinator, Enumerate, Error, Held, Page, Register};
-use crate::{
-    directory::Unavailable,
-    testing::{Broker, Script, Store, soon},
-};
+use crate::testing::{Broker, Script, Store, soon};
 
 struct Fixture {
     coordinator: Coordinator,
@@ -78,7 +75,7 @@ fn request(name: &str, metadata: &str) -> Register {
 
 fn slot_error(error: Error) -> SlotError {
     match error {
-        Error::Unavailable(Unavailable::Store(error)) => error,
+        Error::Slot(error) => error,
         other => panic!("{other:?}"),
     }
 }

@@ -133,6 +133,27 @@ async fn retries_are_as_many_and_as_far_apart_as_configured() {
     }
 }
 
+#[tokio::test]
+async fn a_payload_is_bytes_unless_the_sender_says_what() {
+    let fixture = fixture(|_| {});
+    fixture.register("a", "{}").await;
+    let mut session = fixture.coordinator.subscribe("a", None, soon()).await.unwrap();
+    for (content_type, expected) in [
+        (None, "application/octet-stream"),
+        (Some("text/plain"), "text/plain"),
+    ] {
+        let request = Multicast {
+            content_type: content_type.map(str::to_owned),
+            ..Default::default()
+        };
+        fixture.coordinator.multicast(request, soon()).await.unwrap();
+        let Some(Ok(SessionEvent::Message(message))) = session.next().await else {
+            panic!("no message")
+        };
+        assert_eq!(&*message.content_type, expected);
+    }
+}
+
 /// Retries end with the time that the caller gave, and say what is known.
 #[tokio::test(start_paused = true)]
 async fn retries_end_with_the_timeout() {

@@ -7,10 +7,16 @@ use prism_slot::{Error as SlotError, Outcome};
 use tokio::sync::Notify;
 
 use super::{
-    super::{Closed, Multicast, Register, SessionEvent},
+    super::{Closed, Multicast, Register, Session, SessionEvent},
     fixture, request, slot_error,
 };
 use crate::testing::{Fate, Op, id, soon};
+
+/// What a session is handed next.
+async fn next(session: &mut Session) -> Option<Result<SessionEvent, Closed>> {
+    let next = tokio::time::timeout(Duration::from_secs(5), session.next());
+    next.await.expect("the session is handed something")
+}
 
 #[tokio::test]
 async fn a_newer_session_takes_over_wherever_it_is() {
@@ -20,14 +26,14 @@ async fn a_newer_session_takes_over_wherever_it_is() {
     let mut first = fixture.coordinator.subscribe("a", None, soon()).await.unwrap();
     let mut second = sibling.subscribe("a", None, soon()).await.unwrap();
     assert_eq!(
-        first.next().await,
+        next(&mut first).await,
         Some(Err(Closed::Superseded)),
         "told across runners"
     );
-    assert_eq!(first.next().await, None);
+    assert_eq!(next(&mut first).await, None);
     let third = sibling.subscribe("a", None, soon()).await.unwrap();
     assert_eq!(
-        second.next().await,
+        next(&mut second).await,
         Some(Err(Closed::Superseded)),
         "and on the same one"
     );
@@ -56,7 +62,7 @@ async fn a_session_ends_with_its_registration() {
         .unregister("removed", None, soon())
         .await
         .unwrap();
-    assert_eq!(removed.next().await, Some(Err(Closed::Unregistered)));
+    assert_eq!(next(&mut removed).await, Some(Err(Closed::Unregistered)));
 
     let mut replaced = open("replaced").await;
     let taken = Register {
@@ -64,19 +70,19 @@ async fn a_session_ends_with_its_registration() {
         ..request("replaced", "{}")
     };
     fixture.coordinator.register(taken, soon()).await.unwrap();
-    assert_eq!(replaced.next().await, Some(Err(Closed::Replaced)));
+    assert_eq!(next(&mut replaced).await, Some(Err(Closed::Replaced)));
 
     let mut expired = open("expired").await;
     fixture.clock.advance(Duration::from_millis(1_001));
     assert_eq!(
-        expired.next().await,
+        next(&mut expired).await,
         Some(Err(Closed::Expired)),
         "noticed by the ticking view"
     );
 
     let mut drained = open("drained").await;
     fixture.coordinator.close_sessions();
-    assert_eq!(drained.next().await, Some(Err(Closed::Draining)));
+    assert_eq!(next(&mut drained).await, Some(Err(Closed::Draining)));
 }
 
 #[tokio::test]
@@ -120,13 +126,16 @@ async fn the_newest_claim_stays_whichever_is_noted_last() {
     hold.notify_one();
     let mut first = first.await.unwrap().unwrap();
     assert!(first.claim().session_seq < second.claim().session_seq);
-    assert_eq!(first.next().await, Some(Err(Closed::Superseded)));
+    assert_eq!(next(&mut first).await, Some(Err(Closed::Superseded)));
     fixture
         .coordinator
         .multicast(Multicast::default(), soon())
         .await
         .unwrap();
-    assert!(matches!(second.next().await, Some(Ok(SessionEvent::Message(_)))));
+    assert!(matches!(
+        next(&mut second).await,
+        Some(Ok(SessionEvent::Message(_)))
+    ));
 }
 
 /// A registration that is replaced while its new holder subscribes: the session is the new one's.
@@ -160,7 +169,10 @@ async fn a_replacement_during_the_claim_does_not_end_the_session() {
         .await
         .unwrap();
     assert_eq!(report.delivered(), 1);
-    assert!(matches!(session.next().await, Some(Ok(SessionEvent::Message(_)))));
+    assert!(matches!(
+        next(&mut session).await,
+        Some(Ok(SessionEvent::Message(_)))
+    ));
 }
 
 /// A registration that goes away while the claim's answer is on its way: the view has followed past
@@ -187,7 +199,7 @@ async fn a_removal_during_the_claim_ends_the_session() {
         } else {
             Closed::Unregistered
         };
-        assert_eq!(session.next().await, Some(Err(expected)));
+        assert_eq!(next(&mut session).await, Some(Err(expected)));
     }
 }
 
@@ -210,7 +222,10 @@ async fn older_replacements_do_not_end_a_newer_session() {
         .multicast(Multicast::default(), soon())
         .await
         .unwrap();
-    assert!(matches!(session.next().await, Some(Ok(SessionEvent::Message(_)))));
+    assert!(matches!(
+        next(&mut session).await,
+        Some(Ok(SessionEvent::Message(_)))
+    ));
 }
 
 /// What happens to a session when its identity registers again, as the same session and as another.
@@ -236,7 +251,10 @@ async fn a_session_outlives_renewals_and_updates() {
         .multicast(Multicast::default(), soon())
         .await
         .unwrap();
-    assert!(matches!(session.next().await, Some(Ok(SessionEvent::Message(_)))));
+    assert!(matches!(
+        next(&mut session).await,
+        Some(Ok(SessionEvent::Message(_)))
+    ));
 }
 
 /// A claim that was certainly not made is made again; what the client asked for was a session, not an

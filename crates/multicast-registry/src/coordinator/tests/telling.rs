@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
+use prism_proto::pattern::{self as proto, multicast_registry_pattern_server::MulticastRegistryPattern};
 use prism_slot::{Applied, Outcome};
 use tracing::{
-    Event, Level, Subscriber,
+    Event, Instrument, Level, Subscriber,
     field::{Field, Visit},
 };
-use tracing_subscriber::{Layer, layer::Context, prelude::*};
+use tracing_subscriber::{Layer, layer::Context, prelude::*, registry::LookupSpan};
 
 use super::{
     super::{Multicast, Register},
@@ -19,12 +20,17 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
+    namespaces::Namespaces,
+    service::Service,
     testing::{Fate, Op, soon, unavailable},
 };
 
 /// Keeps the level and the text of every event of this crate.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<(Level, String)>>>);
+struct Kept(Arc<Mutex<Vec<Told>>>);
+
+/// The level, the text, and the names of the spans around it.
+type Told = (Level, String, Vec<&'static str>);
 
 struct Text(String);
 
@@ -34,24 +40,29 @@ impl Visit for Text {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Kept {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Kept {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         if !event.metadata().target().starts_with("multicast_registry") {
             return;
         }
         let mut text = Text(String::new());
         event.record(&mut text);
-        self.0.lock().unwrap().push((*event.metadata().level(), text.0));
+        let spans = context.event_scope(event).into_iter().flatten();
+        let spans = spans.map(|span| span.name()).collect();
+        self.0
+            .lock()
+            .unwrap()
+            .push((*event.metadata().level(), text.0, spans));
     }
 }
 
 impl Kept {
-    fn level_of(&self, what: &str) -> Level {
+    fn find(&self, what: &str) -> Told {
         let kept = self.0.lock().unwrap();
-        let found = kept.iter().find(|(_, text)| text.contains(what));
+        let found = kept.iter().find(|(_, text, _)| text.contains(what));
         found
             .unwrap_or_else(|| panic!("nothing says `{what}`: {kept:?}"))
-            .0
+            .clone()
     }
 }
 
@@ -92,8 +103,34 @@ async fn each_thing_is_told_at_its_level() {
         ("message=sending again", Level::WARN),
         ("trying again", Level::WARN),
     ] {
-        assert_eq!(kept.level_of(what), level, "{what}");
+        assert_eq!(kept.find(what).0, level, "{what}");
     }
+}
+
+/// What is told inside a call is told inside its span, which carries the trace; also by a mutation, which
+/// runs on a task of its own.
+#[tokio::test(start_paused = true)]
+async fn everything_inside_a_call_belongs_to_it() {
+    let kept = Kept::default();
+    let _guard = tracing_subscriber::registry().with(kept.clone()).set_default();
+    let fixture = fixture(|config| config.behavior.call_timeout = Duration::from_secs(1));
+    let namespaces = Namespaces::default();
+    namespaces.insert(fixture.coordinator.clone());
+    let service = Service::new(namespaces);
+    let registration = proto::RegisterRequest {
+        identity: "a".into(),
+        ..Default::default()
+    };
+    let call = service.register(tonic::Request::new(registration));
+    call.instrument(tracing::info_span!("call")).await.unwrap();
+    assert_eq!(kept.find("message=registered").2, ["call"]);
+
+    fixture.script().always(Op::Get, Fate::Hang);
+    let read = proto::GetRequest { identity: "a".into() };
+    let call = service.get(tonic::Request::new(read));
+    call.instrument(tracing::info_span!("call")).await.unwrap_err();
+    let (level, _, spans) = kept.find("could not be served");
+    assert_eq!((level, spans), (Level::ERROR, vec!["call"]));
 }
 
 /// The metrics say what happened.
@@ -101,7 +138,8 @@ async fn each_thing_is_told_at_its_level() {
 async fn what_happens_is_counted() {
     let (metrics, slots) = (Metrics::default(), fixture(|_| {}));
     let (store, broker) = (slots.store.clone(), slots.broker.clone());
-    let config = super::super::Config::named("n");
+    let mut config = super::super::Config::named("n");
+    config.behavior.retry_attempts = 0;
     let coordinator =
         super::super::Coordinator::with_metrics(config, store, broker, None, metrics.namespace("n"));
     let leased = Register {

@@ -29,6 +29,7 @@ fn set(behavior: &mut Behavior, key: &str) {
         "ttl_max" => behavior.ttl_max = Some(Duration::from_secs(60)),
         "max_filter_depth" => behavior.max_filter_depth = 1,
         "max_clauses" => behavior.max_clauses = 1,
+        "max_regex_bytes" => behavior.max_regex_bytes = 1,
         "max_metadata_bytes" => behavior.max_metadata_bytes = 2,
         "max_payload_bytes" => behavior.max_payload_bytes = Some(1),
         "consistency" => behavior.consistency = ReadConsistency::Stale,
@@ -97,6 +98,7 @@ async fn reads(fixture: &Fixture) -> String {
         Filter::new(),
         Filter::not(Filter::not(Filter::new().exists("a"))),
         Filter::new().exists("a").exists("b"),
+        Filter::new().regex("a", ".."),
     ];
     for filter in filters {
         let request = Enumerate {

@@ -51,22 +51,26 @@ async fn a_reader_shares_only_a_fetch_that_began_after_it_came() {
     assert_eq!(shared, 1, "ten readers, one fetch");
 }
 
-/// A caller that gives up early takes nobody with it.
+/// A caller that gives up early takes nobody with it, not even those who would have shared its fetch.
 #[tokio::test(start_paused = true)]
 async fn an_impatient_reader_fails_alone() {
     let fixture = fixture(|_| {});
     fixture.register("a", "{}").await;
     fixture.names(Filter::new()).await;
-    let (fetches, hold) = (fixture.script().count(Op::Sync), Arc::new(Notify::new()));
+    let (hold, first) = held_fetch(&fixture).await;
+    let (fetches, again) = (fixture.script().count(Op::Sync), Arc::new(Notify::new()));
     fixture.script().next(Op::Sync, Fate::Hang);
-    fixture.script().next(Op::Sync, Fate::Wait(hold.clone()));
+    fixture.script().next(Op::Sync, Fate::Wait(again.clone()));
     let impatient = read(&fixture.coordinator, Instant::now() + Duration::from_millis(50));
-    fixture.script().reached(Op::Sync, fetches + 1).await;
+    tokio::task::yield_now().await;
     let patient = read(&fixture.coordinator, soon());
+    tokio::task::yield_now().await;
+    hold.notify_one();
+    assert!(first.await.unwrap().is_ok());
     let error = impatient.await.unwrap().unwrap_err();
     assert!(matches!(slot_error(error), SlotError::Timeout { .. }));
     fixture.script().reached(Op::Sync, fetches + 2).await;
-    hold.notify_one();
+    again.notify_one();
     assert_eq!(names(&patient.await.unwrap().unwrap()), ["a"]);
 }
 
@@ -126,6 +130,7 @@ async fn a_history_without_end_is_followed_for_a_while() {
     fixture.names(Filter::new()).await;
     fixture.store.never_end();
     let deadline = Instant::now() + Duration::from_millis(100);
+    let others = tokio::spawn(tokio::time::sleep_until(deadline));
     let outcome = fixture
         .coordinator
         .enumerate(Enumerate::default(), deadline)
@@ -134,6 +139,12 @@ async fn a_history_without_end_is_followed_for_a_while() {
         slot_error(outcome.unwrap_err()),
         SlotError::Timeout { .. }
     ));
+    assert!(
+        deadline.elapsed() < Duration::from_secs(3),
+        "others had no turn for {:?}",
+        deadline.elapsed()
+    );
+    others.await.unwrap();
     fixture.coordinator.close().await;
 }
 

@@ -86,8 +86,13 @@ impl Bench {
         let Some(Sent { correlation, request }) = self.down.pop_front() else {
             return false;
         };
-        let command =
-            request.into_command(|name| Some(Configuration::unversioned(name, "v1", serde_json::Map::new())));
+        let configuration = |name: &str| Configuration {
+            namespace: name.to_owned(),
+            pattern_version: "v1".to_owned(),
+            config: serde_json::Map::new(),
+            mark: mark(0, 0),
+        };
+        let command = request.into_command(|name| Some(configuration(name)));
         let decisions = self.machine.command((self.stream, correlation), command.unwrap());
         self.obey(decisions);
         true

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Call, Cause, Fixture, Mode, Options, PAST_TTL, Register, Renew, Result, Revision, TTL, Unregister, call,
-    causes, deadline, identity, leased, put, request,
+    Call, Cause, Fixture, Mode, Options, PAST_TTL, Register, Renew, Result, Revision, TTL, Ttl, Unregister,
+    call, causes, deadline, identity, leased, put, request, session,
 };
 use crate::{Applied, Epoch, Error, Scan};
 
@@ -46,13 +46,22 @@ pub(super) async fn sync_returns_dense_history(fixture: Fixture) {
 
 pub(super) async fn sync_expires_what_is_due(fixture: Fixture) {
     let subject = fixture.open().await;
-    for number in 0..10 {
+    for number in 0..9 {
         subject.register(leased(&format!("id-{number}"))).await.unwrap();
+    }
+    // Shortened: it ends sooner than it was first to end.
+    for ttl in [Ttl::from_millis(3_600_000), leased("id-9").ttl] {
+        let shorter = Register {
+            ttl,
+            owner: session(1),
+            ..request("id-9")
+        };
+        subject.register(shorter).await.unwrap();
     }
     subject.pass(TTL / 2).await;
     subject.renew("id-7", None).await.unwrap();
     subject.pass(PAST_TTL - TTL / 2).await;
-    let history = subject.history(Revision(10)).await;
+    let history = subject.history(Revision(11)).await;
     assert_eq!(history.len(), 9);
     assert!(history.iter().all(|change| change.cause == Cause::Expired));
     assert!(

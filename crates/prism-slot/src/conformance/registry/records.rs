@@ -37,6 +37,7 @@ pub(super) async fn put_checks_revision_and_generation(fixture: Fixture) {
     };
     assert_eq!(stale, Err(expected));
 
+    subject.pass(TTL / 3).await;
     let written = subject.put(Put {
         generation: Some(registered.generation),
         ..put("a", current)
@@ -50,7 +51,7 @@ pub(super) async fn put_checks_revision_and_generation(fixture: Fixture) {
     let expires_at = |at: Option<crate::Timestamp>| at.map_or(0, |at| at.0);
     let moved = (expires_at(record.expires_at) - expires_at(registered.expires_at)).abs();
     assert!(
-        moved < 50,
+        moved < 100,
         "a put leaves the lease alone, this one moved it by {moved} ms"
     );
 }

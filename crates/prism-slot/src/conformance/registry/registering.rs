@@ -34,7 +34,11 @@ pub(super) async fn register_create_refuses_existing(fixture: Fixture) {
             })
             .await
             .unwrap();
-        for other in [Owner::default(), session(2)] {
+        let somebody_else = Owner {
+            principal: "somebody else".into(),
+            ..session(1)
+        };
+        for other in [Owner::default(), session(2), somebody_else] {
             let refused = subject
                 .register(Register {
                     owner: other,
@@ -109,7 +113,7 @@ pub(super) async fn register_same_session_renews_or_updates(fixture: Fixture) {
 
     let replaced = Register {
         mode: Mode::Replace,
-        metadata,
+        metadata: metadata.clone(),
         ..again()
     };
     assert_eq!(
@@ -118,6 +122,7 @@ pub(super) async fn register_same_session_renews_or_updates(fixture: Fixture) {
     );
     let longer = Register {
         ttl: Ttl::from_millis(90_000),
+        metadata,
         ..again()
     };
     assert_eq!(

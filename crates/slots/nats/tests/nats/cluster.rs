@@ -71,8 +71,8 @@ async fn a_slot_moves_to_another_node_when_its_own_is_gone() {
     heard_of(&steady, "a").await;
     hears(&mut listener, "anybody?").await;
     // Its connections may be to any of them, but to the one that is left in the end at last.
-    for gone in 0..2 {
-        nodes[gone].stop();
+    for gone in &mut nodes[..2] {
+        gone.stop();
         eventually(LONG, "the slot works through another node", || async {
             slot.probe(soon()).await.is_ok() && publish(&steady, "a", "moved").await == Outcome::Accepted
         })

@@ -116,7 +116,68 @@ pub(crate) fn scan_page(mut reply: Reply) -> Result<ScanPage> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BufMut;
+    use fred::interfaces::Resp3Frame;
+
     use super::*;
+    use crate::codec::item::put_owner;
+
+    fn text(bytes: impl Into<Bytes>) -> Resp3Frame {
+        Resp3Frame::BlobString {
+            data: bytes.into(),
+            attributes: None,
+        }
+    }
+
+    fn number(data: i64) -> Resp3Frame {
+        Resp3Frame::Number {
+            data,
+            attributes: None,
+        }
+    }
+
+    fn change(revision: u64) -> Resp3Frame {
+        let mut bytes = vec![FORMAT, 1];
+        bytes.put_u64(revision);
+        bytes.put_slice(&[0; 16]);
+        bytes.put_u16(1);
+        bytes.put_slice(b"a");
+        bytes.put_u8(FORMAT);
+        bytes.put_slice(&[1; 57]);
+        put_owner(&mut bytes, &prism_slot::Owner::default());
+        text(bytes)
+    }
+
+    /// What `sync` makes of an answer with these changes, by a namespace at revision 9 that keeps those
+    /// after 4.
+    fn synced(from: u64, revisions: &[u64]) -> Result<Vec<u64>> {
+        let head = [text("K"), text(7_u64.to_be_bytes().to_vec()), number(9)];
+        let kept = [number(4), number(0)];
+        let changes = revisions.iter().map(|&revision| change(revision));
+        let frame = Resp3Frame::Array {
+            data: head.into_iter().chain(kept).chain(changes).collect(),
+            attributes: None,
+        };
+        let sync = sync(Reply::read(frame)?, Revision(from), 10)?;
+        Ok(sync.changes.iter().map(|change| change.revision.0).collect())
+    }
+
+    /// Reading a stream below what it has, or over a hole in it, is no error to Redis.
+    #[test]
+    fn a_gap_is_never_passed_over() {
+        assert_eq!(synced(6, &[7, 8, 9]), Ok(vec![7, 8, 9]));
+        assert_eq!(synced(9, &[]), Ok(vec![]));
+        let compacted = |up_to| {
+            Err(Error::Compacted {
+                up_to: Revision(up_to),
+            })
+        };
+        assert_eq!(synced(6, &[8, 9]), compacted(7), "at the beginning");
+        assert_eq!(synced(6, &[7, 9]), compacted(8), "in the middle");
+        assert_eq!(synced(6, &[]), compacted(9), "all of it");
+        assert_eq!(synced(3, &[5, 6]), compacted(4), "below what is kept");
+        assert_eq!(synced(10, &[]), compacted(4), "of another history");
+    }
 
     #[test]
     fn a_cursor_is_read_back() {

@@ -258,6 +258,32 @@ async fn a_caller_that_goes_away_does_not_disturb_its_group() {
     assert!(head(&slot).await.revision >= Revision(1_000));
 }
 
+/// While it waits for its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_write_of_a_caller_that_has_gone_is_not_sent() {
+    let mut server = RedisServer::start().await.unwrap();
+    let one_by_one = json!({ "group_calls": 1, "group_max_writes": 1, "read_timeout": "10s" });
+    let slot = open_with(server.addr(), one_by_one).await;
+    server.freeze().unwrap();
+    // Whoever comes while the first call is being made up goes with it.
+    let under_way = || tokio::time::sleep(Duration::from_millis(200));
+    let first = register(&slot, request("first"));
+    let gone = async {
+        under_way().await;
+        let waiting = register(&slot, request("gone"));
+        let waited = tokio::time::timeout(Duration::from_millis(100), waiting).await;
+        assert!(waited.is_err());
+        server.thaw().unwrap();
+    };
+    let second = async {
+        under_way().await;
+        register(&slot, request("second")).await
+    };
+    let (first, (), second) = tokio::join!(first, gone, second);
+    assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    assert_eq!(get(&slot, "gone").await, None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_comes_too_late_is_not_sent() {
     let server = RedisServer::start().await.unwrap();

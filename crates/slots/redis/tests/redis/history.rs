@@ -377,3 +377,32 @@ async fn half_a_write_is_not_served() {
     };
     assert_eq!(slot.scan(in_epoch(epoch), scan).await.unwrap().records.len(), 2);
 }
+
+/// By an operator, from a copy: nothing tells it from the right one, until the stream refuses a revision that
+/// it has seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_was_put_back_does_not_stop_the_feed() {
+    let server = RedisServer::start().await.unwrap();
+    let slot = open_with(server.addr(), json!({ "feed_max_changes": 4 })).await;
+    let admin = Admin::to(server.addr()).await;
+    let again = || Register {
+        mode: Mode::Replace,
+        ..request("a")
+    };
+    for _ in 0..4 {
+        register(&slot, again()).await.unwrap();
+    }
+    let head = admin.run(&["GET", &key("head")]).await;
+    for _ in 0..4 {
+        register(&slot, again()).await.unwrap();
+    }
+    admin
+        .run_bytes("SET", vec![key("head").into(), head])
+        .await
+        .unwrap();
+    let after = register(&slot, again()).await.unwrap();
+    assert_eq!(after.position.revision, Revision(5));
+    assert_eq!(history(&slot, Revision(4)).await.len(), 1);
+    let ahead = slot.sync(call(), Revision(8), 10).await;
+    assert!(matches!(ahead, Err(Error::Compacted { .. })), "{ahead:?}");
+}
