@@ -162,7 +162,7 @@ pub struct Multicast {
     pub pending_count: u64,
     /// Of how many nothing is known.
     pub timeout_count: u64,
-    /// One a target, in the order of identities.
+    /// One a target, in no particular order.
     pub statuses: Vec<DeliveryStatus>,
     /// Names the multicast.
     pub multicast_id: String,

@@ -128,7 +128,7 @@ pub struct Report {
     pub id: MulticastId,
     /// Where the target set was taken.
     pub position: Position,
-    /// Every target, in the order of identities.
+    /// Every target, in no particular order.
     pub targets: Vec<Target>,
 }
 

@@ -415,6 +415,21 @@ impl Directory {
         }
     }
 
+    /// Puts a view in place of the one that was there, which is returned so that it is given up while
+    /// nobody waits.
+    fn take_over(&self, built: View, head: Position, secret: [u8; 16]) -> View {
+        let mut view = self.shared.view.write();
+        let before = std::mem::replace(&mut *view, built);
+        // They may have changed meanwhile.
+        view.configure(&self.shared.settings.lock());
+        let generation_of = |identity: &Identity| view.get(identity.as_str()).map(|row| row.generation);
+        self.shared
+            .observer
+            .rebuilt(head, &generation_of, view.open().len());
+        *self.shared.secret.lock() = secret;
+        before
+    }
+
     /// Builds the view from a scan and the changes since its beginning. The caller holds `fetching`.
     async fn build(&self) -> Result<(), Error> {
         let began = Instant::now();
@@ -422,26 +437,38 @@ impl Directory {
         let store = self.store();
         let mut scanned = Scanned::begin(&*store).await?;
         scanned.catch_up(&*store).await?;
-        let backend = store.capability().backend;
-        let records = scanned.records.values();
-        let documents = records.map(|record| Ok((&**record, stored_document(record, backend)?)));
-        let documents = documents.collect::<Result<Vec<_>, Error>>()?;
-
-        let settings = self.shared.settings.lock().clone();
-        let built = View::new(scanned.head, &settings, documents);
-        let mut view = self.shared.view.write();
-        *view = built;
-        // They may have changed meanwhile.
-        view.configure(&self.shared.settings.lock());
-        let generation_of = |identity: &Identity| view.get(identity.as_str()).map(|row| row.generation);
-        let count = scanned.records.len();
-        self.shared.observer.rebuilt(scanned.head, &generation_of, count);
-        *self.shared.secret.lock() = scanned.secret;
-        drop(view);
+        let Scanned {
+            head,
+            secret,
+            records,
+        } = scanned;
+        let (backend, settings) = (store.capability().backend, self.shared.settings.lock().clone());
+        // Seconds of work for a million records, which no call should have to wait for.
+        let built =
+            tokio::task::spawn_blocking(move || view_of(head, &settings, records.into_values(), backend));
+        let built = built.await.map_err(|error| Error::Unreadable {
+            backend,
+            message: format!("the view could not be built: {error}"),
+        })??;
+        drop(self.take_over(built, head, secret));
         self.shared.completed.store(number, Ordering::Release);
         *self.shared.current_at.lock() = began;
         Ok(())
     }
+}
+
+fn view_of(
+    head: Position,
+    settings: &Settings,
+    records: impl Iterator<Item = Arc<Record>>,
+    backend: &'static str,
+) -> Result<View, Error> {
+    let documents = records.map(|record| {
+        let document = stored_document(&record, backend)?;
+        Ok((record, document))
+    });
+    let documents = documents.collect::<Result<Vec<_>, Error>>()?;
+    Ok(View::new(head, settings, documents))
 }
 
 /// A store's records, read page by page while it is being written to.

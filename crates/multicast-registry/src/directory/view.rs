@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     hash::BuildHasher,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -77,7 +78,7 @@ struct Retired {
 
 impl View {
     /// A view of exactly these records.
-    pub(crate) fn new(head: Position, settings: &Settings, records: Vec<(&Record, Document)>) -> Self {
+    pub(crate) fn new(head: Position, settings: &Settings, records: Vec<(Arc<Record>, Document)>) -> Self {
         let mut view = Self {
             head,
             floor: head.revision,
@@ -98,7 +99,7 @@ impl View {
         records.sort_unstable_by(|(one, _), (other, _)| one.identity.cmp(&other.identity));
         let mut ids = Vec::with_capacity(records.len());
         for (record, document) in records {
-            let id = view.rows.push(Row::new(record, document));
+            let id = view.rows.push(Row::new(&record, document));
             view.index(id);
             ids.push(id);
         }

@@ -257,15 +257,10 @@ impl Field {
         rows
     }
 
-    /// What the index takes, in bytes, roughly.
-    pub(crate) fn size(&self) -> usize {
-        let maps = [&self.values, &self.elements];
-        let entries = maps.iter().flat_map(|map| map.iter());
-        let entry = |(key, rows): (&Key, &Postings)| {
-            size_of::<(Key, Postings)>() + key.heap_bytes() + rows.heap_bytes()
-        };
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
         let sets = [&self.present, &self.texts, &self.oversized];
-        entries.map(entry).sum::<usize>() + sets.map(RoaringBitmap::serialized_size).iter().sum::<usize>()
+        self.values.is_empty() && self.elements.is_empty() && sets.iter().all(|rows| rows.is_empty())
     }
 
     fn prefixed(&self, prefix: &str) -> impl Iterator<Item = (&Key, &Postings)> {

@@ -22,7 +22,8 @@ impl Key {
         match value {
             ValueRef::Null => Some(Self::Null),
             ValueRef::Bool(value) => Some(Self::Boolean(value)),
-            ValueRef::Number(value) => Some(Self::Number(value)),
+            // Filters know one zero.
+            ValueRef::Number(value) => Some(Self::Number(value + 0.0)),
             ValueRef::String(text) if text.len() <= MAX_TEXT => Some(Self::Text(text.into())),
             _ => None,
         }
@@ -34,14 +35,6 @@ impl Key {
             Self::Boolean(_) => 1,
             Self::Number(_) => 2,
             Self::Text(_) => 3,
-        }
-    }
-
-    /// What a text is beyond the key's own bytes, in bytes.
-    pub(super) fn heap_bytes(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            _ => 0,
         }
     }
 }

@@ -96,9 +96,10 @@ impl Indexes {
         }
     }
 
-    /// What they take, in bytes, roughly.
-    pub(crate) fn size(&self) -> usize {
-        self.fields.iter().map(|indexed| indexed.field.size()).sum()
+    /// Whether they hold nothing at all.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fields.iter().all(|indexed| indexed.field.is_empty())
     }
 
     /// Declares what is indexed from now on. A new index is filled by [`Self::fill`] with these rows.

@@ -68,13 +68,4 @@ impl Postings {
             Self::Many(ids) => *rows |= ids,
         }
     }
-
-    /// What it takes beside its own size, in bytes.
-    pub(super) fn heap_bytes(&self) -> usize {
-        match self {
-            Self::One(_) => 0,
-            Self::Few(ids) => ids.capacity() * size_of::<RowId>(),
-            Self::Many(ids) => ids.serialized_size(),
-        }
-    }
 }
