@@ -44,7 +44,7 @@ async fn run(options: Options) -> anyhow::Result<ExitCode> {
     })?;
 
     let (config, file) = options.configuration()?;
-    let listeners = Listeners::bind(&config.listen).await?;
+    let listeners = Listeners::bind(&options.listen(&config)).await?;
     let proxy = Proxy::builder(config)
         .follow(file)
         .known(options::known_plugins()?)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser};
 use prism_core::{args, config::Source};
 use prism_proxy::{
-    config::{Config, Manifest},
+    config::{Config, Listen, Manifest},
     watch::FileWatch,
 };
 use serde_json::json;
@@ -53,7 +53,7 @@ impl Options {
     pub(crate) fn configuration(&self) -> anyhow::Result<(Config, Option<FileWatch>)> {
         // Looked at before it is read, so that no change is missed.
         let watch = self.config.as_ref().map(FileWatch::new);
-        let mut config = match &self.config {
+        let config = match &self.config {
             Some(file) => {
                 let base = file.parent().unwrap_or(Path::new(""));
                 Config::check(&Source::load(file)?, base, &known_plugins()?)?
@@ -64,16 +64,18 @@ impl Options {
         if config.namespaces.is_empty() {
             tracing::warn!("no namespace is configured, every call will be refused: add some with --config");
         }
-        for (given, address) in [
-            (&self.control_addr, &mut config.listen.control),
-            (&self.data_addr, &mut config.listen.data),
-            (&self.admin_addr, &mut config.listen.admin),
-        ] {
-            if let Some(given) = given {
-                address.clone_from(given);
-            }
-        }
         Ok((config, watch))
+    }
+
+    /// Where to listen: what the command line says wins over the file. Apart from the configuration, which
+    /// is compared with the file again when that is read anew.
+    pub(crate) fn listen(&self, config: &Config) -> Listen {
+        let either = |given: &Option<String>, address: &String| given.as_ref().unwrap_or(address).clone();
+        Listen {
+            control: either(&self.control_addr, &config.listen.control),
+            data: either(&self.data_addr, &config.listen.data),
+            admin: either(&self.admin_addr, &config.listen.admin),
+        }
     }
 }
 
@@ -130,7 +132,7 @@ mod tests {
                 format!("{dashes}config {file} {dashes}data-addr localhost:8 {dashes}admin-addr=:9 -v -v");
             let options = parse(&line);
             let (config, watch) = options.configuration().unwrap();
-            let listen = config.listen;
+            let listen = options.listen(&config);
             assert_eq!(
                 [listen.control, listen.data, listen.admin],
                 [":1", "localhost:8", ":9"]

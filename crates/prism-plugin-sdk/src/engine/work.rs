@@ -88,9 +88,10 @@ impl<P: Plugin> Engine<P> {
         tracing::info!(?within, calls = server.calls(), "draining");
         self.work.spawn(async move {
             let deadline = Instant::now() + within;
-            server.refuse_connections();
-            // Calls that were sent before their sender knew are served like any other.
+            // Calls that were sent before their sender knew are served like any other. They may cross with
+            // a GOAWAY and then count as never taken, so that comes after them.
             let _ = timeout(PASSAGE.min(within / 10), server.idle()).await;
+            server.refuse_connections();
             let plugin_drained = guarded_until(deadline, plugin.drain(deadline));
             let (counts, idle) = tokio::join!(plugin_drained, timeout_at(deadline, server.idle()));
             let left = if idle.is_ok() { 0 } else { server.calls() };
