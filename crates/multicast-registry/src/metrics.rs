@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 /// The names, as they are exported.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "multicast_registry_registered_identities",
     "multicast_registry_sessions",
     "multicast_registry_multicast_delivered_total",
@@ -22,6 +22,7 @@ pub const NAMES: [&str; 7] = [
     "multicast_registry_enumerate_latency_seconds",
     "multicast_registry_ttl_expiration_total",
     "multicast_registry_session_dropped_total",
+    "multicast_registry_rate_limited_total",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +46,7 @@ struct Families {
     enumerate: Family<Namespace, Histogram>,
     expired: Family<Namespace, Counter>,
     dropped: Family<Namespace, Counter>,
+    rate_limited: Family<Namespace, Counter>,
 }
 
 impl Default for Families {
@@ -59,6 +61,7 @@ impl Default for Families {
             }),
             expired: Family::default(),
             dropped: Family::default(),
+            rate_limited: Family::default(),
         }
     }
 }
@@ -101,6 +104,11 @@ impl Default for Metrics {
             "Messages that sessions did not read in time and that were dropped",
             families.dropped.clone(),
         );
+        registry.register(
+            "rate_limited",
+            "Calls that were refused because their caller called too often",
+            families.rate_limited.clone(),
+        );
         Self { registry, families }
     }
 }
@@ -124,6 +132,7 @@ impl Metrics {
         families.enumerate.remove(&label);
         families.expired.remove(&label);
         families.dropped.remove(&label);
+        families.rate_limited.remove(&label);
     }
 
     /// In the OpenMetrics text format.
@@ -148,6 +157,7 @@ struct Resolved {
     enumerate: Histogram,
     expired: Counter,
     dropped: Counter,
+    rate_limited: Counter,
 }
 
 impl NamespaceMetrics {
@@ -168,6 +178,7 @@ impl NamespaceMetrics {
             enumerate: families.enumerate.get_or_create_owned(&label),
             expired: families.expired.get_or_create_owned(&label),
             dropped: families.dropped.get_or_create_owned(&label),
+            rate_limited: families.rate_limited.get_or_create_owned(&label),
         }))
     }
 
@@ -194,6 +205,10 @@ impl NamespaceMetrics {
 
     pub(crate) fn expired(&self) {
         self.0.expired.inc();
+    }
+
+    pub(crate) fn rate_limited(&self) {
+        self.0.rate_limited.inc();
     }
 
     pub(crate) fn dropped(&self, messages: u64) {

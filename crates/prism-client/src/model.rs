@@ -57,6 +57,8 @@ pub struct Registration {
     pub position: Position,
     /// When to renew; `None` without a lease.
     pub renew_after: Option<Duration>,
+    /// The lease that was granted, which may be shorter than the one that was asked for; `None` without one.
+    pub ttl: Option<Duration>,
 }
 
 /// The lease of one registration after an attempt to renew it.

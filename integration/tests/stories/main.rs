@@ -13,6 +13,7 @@ mod draining;
 mod failures;
 mod freezing;
 mod isolation;
+mod limits;
 mod operations;
 mod peers;
 mod plan;

@@ -12,16 +12,18 @@ mod document;
 mod environment;
 mod file;
 mod needs;
+mod rate;
 mod slot;
 
 #[cfg(test)]
 mod tests;
 
-pub use behavior::{Behavior, MAX_CALL_TIMEOUT, ReadConsistency, StoreLoss};
+pub use behavior::{Behavior, LongTtl, MAX_CALL_TIMEOUT, ReadConsistency, StoreLoss};
 pub use document::{Backend, backend_schemas, manifest_schema, reference};
 pub use environment::from_environment;
 pub use file::{File, load};
 pub use needs::Needs;
+pub use rate::Rate;
 pub use slot::{MessagingSlot, RegistrySlot, Slots};
 
 use prism_core::config::{Error, Path, decode_value};

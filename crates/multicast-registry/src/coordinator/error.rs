@@ -5,7 +5,7 @@ use std::time::Duration;
 use prism_filter::DocumentError;
 use prism_slot::{Applied, Epoch, InvalidIdentity, Revision};
 
-use crate::{directory::Unavailable, schema::Violation};
+use crate::{directory::Unavailable, limits::Exceeded, schema::Violation};
 
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -59,6 +59,9 @@ pub enum Error {
         /// In bytes.
         limit: usize,
     },
+    /// The caller asks too often, or for too much at once.
+    #[error(transparent)]
+    RateLimited(#[from] Exceeded),
     /// The namespace's slots cannot do what is asked.
     #[error("{0}")]
     Unsupported(String),

@@ -59,6 +59,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::Behavior,
     directory::{self, Directory, Horizon},
+    limits::{Caller, Exceeded, Kind, Limits},
     metrics::NamespaceMetrics,
     schema::Schema,
 };
@@ -130,6 +131,8 @@ struct Shared {
 #[derive(Clone)]
 struct Parts {
     config: Arc<Config>,
+    /// How often callers may call, where that is limited.
+    limits: Option<Arc<Limits>>,
     registry: Arc<dyn DynRegistryStore>,
     messaging: Arc<dyn DynMessaging>,
 }
@@ -171,6 +174,7 @@ impl Coordinator {
         let follow = (directory.clone(), closing.clone());
         tasks.spawn(async move { follow.0.run(follow.1).await });
         let parts = Parts {
+            limits: Limits::of(&config.behavior, None),
             config: Arc::new(config),
             registry,
             messaging,
@@ -196,7 +200,33 @@ impl Coordinator {
     /// Behaves differently from now on. Sessions and the view stay.
     pub fn reconfigure(&self, config: Config) {
         self.shared.directory.configure(config.directory());
-        self.shared.parts.write().config = Arc::new(config);
+        let mut parts = self.shared.parts.write();
+        parts.limits = Limits::of(&config.behavior, parts.limits.as_deref());
+        parts.config = Arc::new(config);
+    }
+
+    /// Counts a call, and says whose it is where it matters later: `caller` is asked only where calls are
+    /// limited.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`]; the call must not be made.
+    pub fn admit(&self, kind: Kind, caller: impl FnOnce() -> Caller) -> Result<Option<Caller>, Error> {
+        let Some(limits) = self.limits() else {
+            return Ok(None);
+        };
+        let caller = caller();
+        self.admitted(limits.admit(kind, &caller)).map(|()| Some(caller))
+    }
+
+    fn limits(&self) -> Option<Arc<Limits>> {
+        self.shared.parts.read().limits.clone()
+    }
+
+    fn admitted(&self, outcome: Result<(), Exceeded>) -> Result<(), Error> {
+        outcome.map_err(|exceeded| {
+            self.shared.metrics.rate_limited();
+            exceeded.into()
+        })
     }
 
     /// Reaches the same records through another slot from now on; returns the one before.

@@ -21,7 +21,7 @@ use prism_slot::Error as SlotError;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{coordinator::Error, namespaces::Namespaces};
+use crate::{coordinator::Error, limits::Kind, namespaces::Namespaces};
 use call::Incoming;
 pub use shaped::Shaped;
 use subscribe::Subscription;
@@ -59,15 +59,15 @@ impl Service {
         Shaped(server.max_decoding_message_size(MAX_REQUEST_BYTES))
     }
 
-    fn incoming<T>(&self, request: Request<T>) -> Result<Incoming<T>, Failure> {
-        Incoming::new(&self.namespaces, request)
+    fn incoming<T>(&self, kind: Kind, request: Request<T>) -> Result<Incoming<T>, Failure> {
+        Incoming::new(&self.namespaces, kind, request)
     }
 }
 
 #[tonic::async_trait]
 impl MulticastRegistryPattern for Service {
     async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Write, request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let in_millis = request.ttl_ms.is_some();
             let held = coordinator.register(wire::register(request)?, deadline).await;
@@ -85,7 +85,7 @@ impl MulticastRegistryPattern for Service {
     }
 
     async fn renew(&self, request: Request<proto::RenewRequest>) -> Answer<proto::RenewResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Write, request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let batch = wire::renew(request)?;
             let results = coordinator.renew(batch.clone(), deadline).await?;
@@ -99,7 +99,7 @@ impl MulticastRegistryPattern for Service {
     }
 
     async fn update(&self, request: Request<proto::UpdateRequest>) -> Answer<proto::UpdateResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Write, request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let updated = coordinator.update(wire::update(request)?, deadline).await?;
             let metadata = coordinator.stored_document(&updated.record)?;
@@ -109,7 +109,7 @@ impl MulticastRegistryPattern for Service {
     }
 
     async fn get(&self, request: Request<proto::GetRequest>) -> Answer<proto::GetResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Read, request)?;
         call.read(async |coordinator, request, deadline| {
             let identity = wire::identity(&request.identity)?;
             let read = coordinator.get(identity.clone(), deadline).await?;
@@ -122,7 +122,7 @@ impl MulticastRegistryPattern for Service {
     }
 
     async fn enumerate(&self, request: Request<proto::EnumerateRequest>) -> Answer<proto::EnumerateResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Read, request)?;
         call.read(async |coordinator, request, deadline| {
             let include_metadata = request.include_metadata.unwrap_or(true);
             let limits = coordinator.config().limits();
@@ -135,9 +135,11 @@ impl MulticastRegistryPattern for Service {
     }
 
     async fn multicast(&self, request: Request<proto::MulticastRequest>) -> Answer<proto::MulticastResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Multicast, request)?;
+        let caller = call.caller();
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let mut multicast = wire::multicast(&coordinator.config().limits(), request)?;
+            multicast.caller = caller;
             multicast
                 .headers
                 .extend(TraceContext::current().map(|context| context.to_pair()));
@@ -174,7 +176,7 @@ impl MulticastRegistryPattern for Service {
         &self,
         request: Request<proto::UnregisterRequest>,
     ) -> Answer<proto::UnregisterResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Write, request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let generation = wire::position("generation", request.generation)?;
             let removed = coordinator
@@ -191,7 +193,7 @@ impl MulticastRegistryPattern for Service {
         &self,
         request: Request<Streaming<proto::SubscribeRequest>>,
     ) -> Answer<Self::SubscribeStream> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Write, request)?;
         call.read(async |coordinator, requests, deadline| {
             subscribe::open(coordinator, requests, deadline).await
         })

@@ -163,6 +163,9 @@ pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
         generation: Some(to_position(generation)),
         position: Some(to_position(position)),
         renew_after_ms: held.ttl.map(renew_after),
+        ttl_ms: held
+            .ttl
+            .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)),
     }
 }
 
@@ -389,6 +392,7 @@ pub(super) fn multicast(
         timeout: timeout.transpose()?,
         consistency: consistency(request.consistency)?,
         headers: Vec::new(),
+        caller: None,
     })
 }
 

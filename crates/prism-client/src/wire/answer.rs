@@ -29,6 +29,7 @@ pub(crate) fn registration(identity: String, answer: pattern::RegisterResponse) 
         generation: position("generation", answer.generation)?,
         position: position("position", answer.position)?,
         renew_after: optional_millis("renew_after_ms", answer.renew_after_ms)?,
+        ttl: optional_millis("ttl_ms", answer.ttl_ms)?,
     })
 }
 
@@ -277,15 +278,17 @@ mod tests {
         assert_eq!(read.outcome, Outcome::Registered);
         assert_eq!(read.generation.revision, 3);
         assert_eq!(read.renew_after, Some(Duration::from_secs(10)));
+        assert_eq!(read.ttl, Some(Duration::from_secs(30)));
 
         type Change = fn(&mut pattern::RegisterResponse);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 7] = [
             ("outcome", |answer| answer.outcome = 0),
             ("outcome", |answer| answer.outcome = 99),
             ("registered_at", |answer| answer.registered_at = None),
             ("generation", |answer| answer.generation = None),
             ("position", |answer| answer.position = None),
             ("renew_after_ms", |answer| answer.renew_after_ms = Some(-1)),
+            ("ttl_ms", |answer| answer.ttl_ms = Some(-1)),
         ];
         for (field, change) in changes {
             let mut broken = whole.clone();

@@ -132,6 +132,7 @@ mod tests {
             "generation": {"epoch": "24301", "revision": "7"},
             "position": {"epoch": "24301", "revision": "7"},
             "renew_after_ms": "10000",
+            "ttl_ms": "30000",
         });
         assert_eq!(tree, expected);
     }
