@@ -1,13 +1,21 @@
 //! Limits that hold whoever calls, and through whichever runner.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::Result;
 use futures::future::join_all;
 use integration::{PATIENCE, Proxy, Runner, memory_namespace, shared_namespace};
-use prism_client::{Applied, Client, EnumerateRequest, MulticastRequest, Reason, RegisterRequest};
+use prism_client::{Applied, Client, MulticastRequest, Reason, RegisterRequest};
+use prism_core::failure::Failure;
+use prism_proto::pattern::{
+    EnumerateRequest, multicast_registry_pattern_client::MulticastRegistryPatternClient,
+};
 use prism_testkit::{NatsServer, RedisServer, eventually};
 use serde_json::json;
+use tonic::{Status, transport::Endpoint};
 
 /// A thousand at once, through two runners of one namespace on one Redis, where there is room for a hundred.
 #[tokio::test]
@@ -49,7 +57,10 @@ async fn the_quota_is_exact_across_runners() -> Result<()> {
         taken.iter().all(|count| *count > 0),
         "both runners took some: {taken:?}"
     );
-    let page = clients[1].registry.enumerate(EnumerateRequest::default()).await?;
+    let page = clients[1]
+        .registry
+        .enumerate(prism_client::EnumerateRequest::default())
+        .await?;
     assert_eq!(page.total_count, ROOM as u64);
     // Room that is given back is room again, once.
     let leaving = page.identities[0].identity.clone();
@@ -184,6 +195,44 @@ async fn callers_are_limited_each_by_itself_and_without_a_restart() -> Result<()
             .registry
             .register(RegisterRequest::new(format!("patient-{number}")))
             .await?;
+    }
+    Ok(())
+}
+
+/// A read from a host of this machine's own network, with what is said of its caller.
+async fn read(at: SocketAddr, from: Ipv4Addr, said: &[(&'static str, &str)]) -> Result<(), Status> {
+    let endpoint = Endpoint::from_shared(format!("http://{at}")).unwrap();
+    let channel = endpoint.local_address(Some(from.into())).connect().await.unwrap();
+    let mut request = tonic::Request::new(EnumerateRequest::default());
+    let said = said.iter().chain(&[("x-prism-namespace", "test")]);
+    for (key, value) in said {
+        request.metadata_mut().insert(*key, value.parse().unwrap());
+    }
+    MulticastRegistryPatternClient::new(channel)
+        .enumerate(request)
+        .await
+        .map(drop)
+}
+
+/// Through the proxy each host is a caller, and at the runner's own port as well. Whoever says that he is
+/// somebody else is not believed.
+#[tokio::test]
+async fn callers_are_told_apart_by_where_they_call_from() -> Result<()> {
+    let mut namespace = memory_namespace("test");
+    namespace["behavior"] = json!({ "caller_reads": "1/h" });
+    let proxy = Proxy::start(&[namespace]).await?;
+    let runner = Runner::under(proxy.control).await?;
+    proxy.wait_for_runners("test", 1).await;
+    let host = |number| Ipv4Addr::new(127, 0, 0, number);
+    for (at, number) in [(proxy.data, 11), (proxy.data, 12), (runner.data, 13)] {
+        let forged = [("x-prism-principal", "somebody"), ("x-prism-peer", "192.0.2.7")];
+        let first = read(at, host(number), &[]).await;
+        assert!(first.is_ok(), "{number}: {first:?}");
+        for said in [&forged[..0], &forged[..1], &forged[..]] {
+            let status = read(at, host(number), said).await.unwrap_err();
+            let told = Failure::from_status(&status).map(|failure| failure.reason);
+            assert_eq!(told, Some(Reason::RateLimited), "{number} {said:?}");
+        }
     }
     Ok(())
 }

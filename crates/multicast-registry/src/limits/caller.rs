@@ -2,12 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use prism_core::caller::{PEER, PRINCIPAL};
 use tonic::metadata::MetadataMap;
-
-/// Who the caller is, as a proxy says that has checked it.
-const PRINCIPAL: &str = "x-prism-principal";
-/// Where the caller is, as a proxy sees it.
-const PEER: &str = "x-prism-peer";
 
 /// Who counts as one caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
