@@ -6,7 +6,10 @@ use prism_core::config::{Error, Path, format_duration, optional_duration_seconds
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::rate::{Rate, RateText};
+use super::{
+    index::Index,
+    rate::{Rate, RateText},
+};
 
 /// No call takes longer, whatever its caller allows: less than the data endpoint gives any call, so that
 /// it is this end that says what became of it.
@@ -164,17 +167,18 @@ pub enum LongTtl {
 pub(super) struct FromSlots {
     pub(super) ttl_default: Option<(Path, Duration)>,
     pub(super) topic_prefix: Option<(Path, String)>,
+    pub(super) indexes: Option<(Path, Vec<Index>)>,
 }
 
 impl Behavior {
     /// Takes over what was written at the slots. It wins over `behavior`, being more specific.
-    pub(super) fn take(&mut self, from_slots: FromSlots) -> Result<(), Error> {
-        if let Some((_, ttl)) = from_slots.ttl_default {
-            self.ttl_default = Some(ttl);
+    pub(super) fn take(&mut self, from_slots: &FromSlots) -> Result<(), Error> {
+        if let Some((_, ttl)) = &from_slots.ttl_default {
+            self.ttl_default = Some(*ttl);
         }
-        if let Some((path, prefix)) = from_slots.topic_prefix {
-            check_prefix(&prefix).map_err(|message| Error::new(path, message))?;
-            self.topic_prefix = prefix;
+        if let Some((path, prefix)) = &from_slots.topic_prefix {
+            check_prefix(prefix).map_err(|message| Error::new(path.clone(), message))?;
+            self.topic_prefix.clone_from(prefix);
         }
         Ok(())
     }

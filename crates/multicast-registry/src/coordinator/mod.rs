@@ -52,6 +52,7 @@ pub use sessions::{Closed, Session, SessionEvent};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use prism_filter::Path;
 use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Epoch, Ttl};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -74,6 +75,8 @@ pub struct Config {
     pub behavior: Behavior,
     /// What metadata must look like.
     pub schema: Option<Schema>,
+    /// The fields that are indexed beside those of the schema.
+    pub indexes: Vec<Path>,
 }
 
 impl Config {
@@ -83,6 +86,7 @@ impl Config {
             namespace: namespace.into(),
             behavior: Behavior::default(),
             schema: None,
+            indexes: Vec::new(),
         }
     }
 
@@ -100,7 +104,10 @@ impl Config {
             age: self.behavior.history_age,
             bytes: self.behavior.history_bytes,
         };
-        let indexed = self.schema.iter().flat_map(Schema::indexed).cloned().collect();
+        let declared = self.schema.iter().flat_map(Schema::indexed);
+        let mut indexed: Vec<Path> = declared.chain(self.indexes.iter().cloned()).collect();
+        indexed.sort();
+        indexed.dedup();
         directory::Settings { horizon, indexed }
     }
 

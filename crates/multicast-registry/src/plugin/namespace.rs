@@ -167,6 +167,7 @@ fn config_of(namespace: &Namespace) -> Config {
         namespace: namespace.name.clone(),
         behavior: namespace.behavior.clone(),
         schema: namespace.schema.clone(),
+        indexes: namespace.indexes.clone(),
     }
 }
 
