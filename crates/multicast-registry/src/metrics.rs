@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 /// The names, as they are exported.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "multicast_registry_registered_identities",
     "multicast_registry_sessions",
     "multicast_registry_multicast_delivered_total",
@@ -23,6 +23,7 @@ pub const NAMES: [&str; 8] = [
     "multicast_registry_ttl_expiration_total",
     "multicast_registry_session_dropped_total",
     "multicast_registry_rate_limited_total",
+    "multicast_registry_schema_violations",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,6 +48,7 @@ struct Families {
     expired: Family<Namespace, Counter>,
     dropped: Family<Namespace, Counter>,
     rate_limited: Family<Namespace, Counter>,
+    schema_violations: Family<Namespace, Gauge>,
 }
 
 impl Default for Families {
@@ -62,6 +64,7 @@ impl Default for Families {
             expired: Family::default(),
             dropped: Family::default(),
             rate_limited: Family::default(),
+            schema_violations: Family::default(),
         }
     }
 }
@@ -109,6 +112,11 @@ impl Default for Metrics {
             "Calls that were refused because their caller called too often",
             families.rate_limited.clone(),
         );
+        registry.register(
+            "schema_violations",
+            "Registrations that violate the schema, as last counted in this process",
+            families.schema_violations.clone(),
+        );
         Self { registry, families }
     }
 }
@@ -133,6 +141,7 @@ impl Metrics {
         families.expired.remove(&label);
         families.dropped.remove(&label);
         families.rate_limited.remove(&label);
+        families.schema_violations.remove(&label);
     }
 
     /// In the OpenMetrics text format.
@@ -158,6 +167,7 @@ struct Resolved {
     expired: Counter,
     dropped: Counter,
     rate_limited: Counter,
+    schema_violations: Gauge,
 }
 
 impl NamespaceMetrics {
@@ -179,6 +189,7 @@ impl NamespaceMetrics {
             expired: families.expired.get_or_create_owned(&label),
             dropped: families.dropped.get_or_create_owned(&label),
             rate_limited: families.rate_limited.get_or_create_owned(&label),
+            schema_violations: families.schema_violations.get_or_create_owned(&label),
         }))
     }
 
@@ -205,6 +216,12 @@ impl NamespaceMetrics {
 
     pub(crate) fn expired(&self) {
         self.0.expired.inc();
+    }
+
+    pub(crate) fn schema_violations(&self, count: u64) {
+        self.0
+            .schema_violations
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn rate_limited(&self) {

@@ -96,6 +96,7 @@ pub mod raw;
 mod registry;
 mod renewal;
 mod request;
+mod schema_check;
 mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -107,16 +108,18 @@ pub use config::{ClientBuilder, DEFAULT_ENDPOINT, DEFAULT_NAMESPACE};
 pub use error::{Applied, Error, Refusal, Result};
 pub use model::{
     DeliveryStatus, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened, Outcome, Page,
-    Position, Registration, Renewal, Renewed, Stage, Status, Unregistered,
+    Position, Registration, Renewal, Renewed, SchemaFinding, SchemaProgress, SchemaViolation, Stage, Status,
+    Unregistered,
 };
 pub use prism_core::failure::Reason;
 pub use prism_filter::Filter;
 pub use registry::Registry;
 pub use renewal::{RegistrationHandle, State};
 pub use request::{
-    Consistency, DeliverySemantics, EnumerateRequest, Lease, MulticastRequest, RegisterRequest, SessionId,
-    SubscribeRequest, UnregisterRequest, UpdateRequest,
+    CheckSchemaRequest, Consistency, DeliverySemantics, EnumerateRequest, Lease, MulticastRequest,
+    RegisterRequest, SessionId, SubscribeRequest, UnregisterRequest, UpdateRequest,
 };
+pub use schema_check::SchemaCheck;
 pub use subscription::Subscription;
 pub use tonic::Code;
 

@@ -80,6 +80,8 @@ pub struct Behavior {
     )]
     #[schemars(with = "DurationText")]
     pub call_timeout: Duration,
+    /// What a new `identity_schema` does about registrations that violate it.
+    pub on_schema_change: SchemaChange,
     /// How often one caller may register, renew, update, unregister and open sessions: calls as `100/s`, `30/m`,
     /// `5/h` or a number a second. Absent: as often as it likes.
     #[schemars(with = "Option<RateText>")]
@@ -123,6 +125,7 @@ impl Default for Behavior {
             history_age: Duration::from_secs(60),
             history_bytes: 64 << 20,
             call_timeout: Duration::from_secs(5),
+            on_schema_change: SchemaChange::Lazy,
             caller_writes: None,
             caller_reads: None,
             caller_multicasts: None,
@@ -160,6 +163,16 @@ pub enum LongTtl {
     Refuse,
     /// The longest one that is possible is granted.
     Clamp,
+}
+
+/// What a new schema does about registrations that violate it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SchemaChange {
+    /// They stay as they are until they are written again; how many there are is logged and counted.
+    Lazy,
+    /// The configuration is refused, and the one before goes on.
+    Refuse,
 }
 
 /// Behaviour that the other dialect writes beside a slot's backend.

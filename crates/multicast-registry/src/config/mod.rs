@@ -19,7 +19,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-pub use behavior::{Behavior, LongTtl, MAX_CALL_TIMEOUT, ReadConsistency, StoreLoss};
+pub use behavior::{Behavior, LongTtl, MAX_CALL_TIMEOUT, ReadConsistency, SchemaChange, StoreLoss};
 pub use document::{Backend, backend_schemas, manifest_schema, reference};
 pub use environment::from_environment;
 pub use file::{File, load};

@@ -34,6 +34,7 @@
 //! # }
 //! ```
 
+mod conformity;
 mod enumerate;
 mod error;
 mod multicast;
@@ -43,6 +44,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
+pub use conformity::{Check, Nonconforming, Progress, SchemaRefused, Summary};
 pub use enumerate::{Enumerate, Page};
 pub use error::Error;
 pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
@@ -54,7 +56,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use prism_filter::Path;
 use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Epoch, Ttl};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -64,6 +66,7 @@ use crate::{
     metrics::NamespaceMetrics,
     schema::Schema,
 };
+use conformity::Census;
 use sessions::Sessions;
 
 /// What a coordinator needs to know of its namespace.
@@ -129,6 +132,8 @@ struct Shared {
     directory: Directory,
     sessions: Arc<Sessions>,
     metrics: NamespaceMetrics,
+    /// For whoever counts violations of it.
+    schema: watch::Sender<Option<Arc<Schema>>>,
     /// Closed as soon as the coordinator is.
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -180,6 +185,14 @@ impl Coordinator {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let follow = (directory.clone(), closing.clone());
         tasks.spawn(async move { follow.0.run(follow.1).await });
+        let schema = watch::Sender::new(config.schema.clone().map(Arc::new));
+        let census = Census {
+            namespace: config.namespace.clone(),
+            directory: directory.clone(),
+            metrics: metrics.clone(),
+            schema: schema.subscribe(),
+        };
+        tasks.spawn(census.run(closing.clone()));
         let parts = Parts {
             limits: Limits::of(&config.behavior, None),
             config: Arc::new(config),
@@ -191,6 +204,7 @@ impl Coordinator {
             directory,
             sessions,
             metrics,
+            schema,
             tasks,
             closing,
         };
@@ -207,6 +221,13 @@ impl Coordinator {
     /// Behaves differently from now on. Sessions and the view stay.
     pub fn reconfigure(&self, config: Config) {
         self.shared.directory.configure(config.directory());
+        self.shared.schema.send_if_modified(|schema| {
+            let differs = schema.as_deref() != config.schema.as_ref();
+            if differs {
+                *schema = config.schema.clone().map(Arc::new);
+            }
+            differs
+        });
         let mut parts = self.shared.parts.write();
         parts.limits = Limits::of(&config.behavior, parts.limits.as_deref());
         parts.config = Arc::new(config);
@@ -284,7 +305,7 @@ impl Coordinator {
         self.messaging().close().await;
     }
 
-    fn open_for_calls(&self) -> Result<(), Error> {
+    pub(crate) fn open_for_calls(&self) -> Result<(), Error> {
         if self.shared.tasks.is_closed() {
             Err(Error::Draining)
         } else {

@@ -10,6 +10,7 @@ mod index;
 mod order;
 mod query;
 mod rows;
+mod slice;
 mod view;
 
 #[cfg(test)]
@@ -23,3 +24,4 @@ pub use view::{Horizon, Settings};
 pub(crate) use cursor::{Cursor, InvalidCursor, Seal, digest};
 pub(crate) use follow::{leases_of, stored_document};
 pub(crate) use query::{Leases, Query, bookmark};
+pub(crate) use slice::Resume;

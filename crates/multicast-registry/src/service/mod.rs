@@ -1,6 +1,7 @@
 //! The data service: `prism.pattern.MulticastRegistryPattern` over the coordinators.
 
 mod call;
+mod check_schema;
 mod failure;
 mod shaped;
 mod subscribe;
@@ -23,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{coordinator::Error, limits::Kind, namespaces::Namespaces};
 use call::Incoming;
+use check_schema::Checking;
 pub use shaped::Shaped;
 use subscribe::Subscription;
 
@@ -210,13 +212,14 @@ impl MulticastRegistryPattern for Service {
         not_implemented("Explain")
     }
 
-    type CheckSchemaStream = tokio_stream::Empty<Result<proto::CheckSchemaResponse, Status>>;
+    type CheckSchemaStream = Checking;
 
     async fn check_schema(
         &self,
-        _request: Request<proto::CheckSchemaRequest>,
+        request: Request<proto::CheckSchemaRequest>,
     ) -> Answer<Self::CheckSchemaStream> {
-        not_implemented("CheckSchema")
+        let call = self.incoming(Kind::Read, request)?;
+        call.read(check_schema::open).await
     }
 
     async fn list_dead_letters(

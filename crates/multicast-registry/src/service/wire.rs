@@ -62,7 +62,7 @@ pub(super) fn position(field: &str, position: Option<proto::Position>) -> Result
     }
 }
 
-fn to_position(position: Position) -> proto::Position {
+pub(super) fn to_position(position: Position) -> proto::Position {
     proto::Position {
         epoch: position.epoch.0,
         revision: position.revision.0,
@@ -78,7 +78,7 @@ fn to_timestamp(at: Timestamp) -> prost_types::Timestamp {
 }
 
 /// `field` is where the request carries it.
-fn document(field: &str, fields: &HashMap<String, prost_types::Value>) -> Result<Document> {
+pub(super) fn document(field: &str, fields: &HashMap<String, prost_types::Value>) -> Result<Document> {
     Document::from_proto(fields).map_err(|error| {
         let at = error.path().filter(|path| !path.is_empty());
         let at = at.map_or(field.to_owned(), |path| format!("{field}.{path}"));

@@ -8,7 +8,8 @@ use prost_types::Timestamp;
 use super::value::object_from_wire;
 use crate::{
     DeliveryStatus, Error, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened, Outcome, Page,
-    Position, Registration, Renewal, Renewed, Result, Stage, Status, Unregistered, error::Refusal,
+    Position, Registration, Renewal, Renewed, Result, SchemaFinding, SchemaProgress, SchemaViolation, Stage,
+    Status, Unregistered, error::Refusal,
 };
 
 pub(crate) fn registration(identity: String, answer: pattern::RegisterResponse) -> Result<Registration> {
@@ -31,6 +32,23 @@ pub(crate) fn registration(identity: String, answer: pattern::RegisterResponse) 
         renew_after: optional_millis("renew_after_ms", answer.renew_after_ms)?,
         ttl: optional_millis("ttl_ms", answer.ttl_ms)?,
     })
+}
+
+pub(crate) fn schema_finding(answer: pattern::CheckSchemaResponse) -> Result<SchemaFinding> {
+    let Some(progress) = answer.progress else {
+        return Ok(SchemaFinding::Violation(SchemaViolation {
+            identity: answer.identity,
+            field: answer.field,
+            violation: answer.violation,
+        }));
+    };
+    Ok(SchemaFinding::Progress(SchemaProgress {
+        checked: progress.checked,
+        nonconforming: progress.nonconforming,
+        total: progress.total,
+        done: progress.done,
+        position: position("progress.position", progress.position)?,
+    }))
 }
 
 /// `asked` are the identities of the request, in its order.

@@ -11,5 +11,9 @@ pub(crate) use answer::CONNECTION_LOST;
 
 pub(crate) use value::to_object;
 
-pub(crate) use answer::{event, found, multicast, page, registration, renewals, unregistered, updated};
-pub(crate) use ask::{enumerate, lease, multicast as multicast_request, position, register, update};
+pub(crate) use answer::{
+    event, found, multicast, page, registration, renewals, schema_finding, unregistered, updated,
+};
+pub(crate) use ask::{
+    check_schema, enumerate, lease, multicast as multicast_request, position, register, update,
+};

@@ -12,8 +12,9 @@ use super::{
     Fixture, fixture, request,
 };
 use crate::{
-    config::{Behavior, LongTtl, Rate, ReadConsistency, StoreLoss, manifest_schema},
+    config::{Behavior, LongTtl, Rate, ReadConsistency, SchemaChange, StoreLoss, manifest_schema},
     namespaces::Namespaces,
+    schema::Schema,
     service::Service,
     testing::{Fate, Op, soon, unavailable},
 };
@@ -38,6 +39,7 @@ fn set(behavior: &mut Behavior, key: &str) {
         "history_bytes" => behavior.history_bytes = 0,
         "call_timeout" => behavior.call_timeout = Duration::from_secs(1),
         "on_long_ttl" => behavior.on_long_ttl = LongTtl::Clamp,
+        "on_schema_change" => behavior.on_schema_change = SchemaChange::Refuse,
         "caller_writes" => behavior.caller_writes = Rate::per_second(3),
         "caller_reads" => behavior.caller_reads = Rate::per_second(3),
         "caller_multicasts" => behavior.caller_multicasts = Rate::per_second(3),
@@ -73,6 +75,7 @@ async fn observe(fixture: &Fixture, key: &str) -> String {
         }
         "history_age" | "history_bytes" => pages_on(fixture).await,
         "call_timeout" => times_out(fixture).await,
+        "on_schema_change" => takes_a_schema(fixture).await,
         key if key.starts_with("caller_") => calls_often(fixture).await,
         _ => reads(fixture).await,
     }
@@ -151,6 +154,14 @@ async fn pages_on(fixture: &Fixture) -> String {
     sleep(Duration::from_secs(2)).await;
     request.cursor = page.next;
     format!("{}", fixture.coordinator.enumerate(request, soon()).await.is_ok())
+}
+
+/// Whether the same with a schema that a registration violates is taken.
+async fn takes_a_schema(fixture: &Fixture) -> String {
+    fixture.register("a", r#"{"n":"x"}"#).await;
+    let mut next = (*fixture.coordinator.config()).clone();
+    next.schema = Some(Schema::read(&serde_json::json!({ "n": "int" })).unwrap());
+    format!("{}", fixture.coordinator.may_become(&next, soon()).await.is_ok())
 }
 
 /// How many calls of each kind are let in at once.

@@ -100,7 +100,7 @@ async fn every_method_counts_as_what_it_does() {
         client.multicast(to("test", Default::default())).await.unwrap();
         refused(&mut client).await
     };
-    assert_eq!(limited("reads").await, ["get", "enumerate"]);
+    assert_eq!(limited("reads").await, ["get", "enumerate", "check_schema"]);
     assert_eq!(limited("multicasts").await, ["multicast"]);
     assert_eq!(
         limited("writes").await,
@@ -143,6 +143,13 @@ async fn refused(client: &mut Client) -> Vec<&'static str> {
     note(
         "unregister",
         client.unregister(to("test", Default::default())).await.map(drop),
+    );
+    note(
+        "check_schema",
+        client
+            .check_schema(to("test", Default::default()))
+            .await
+            .map(drop),
     );
     let opening = to("test", tokio_stream::iter(Vec::new()));
     note("subscribe", client.subscribe(opening).await.map(drop));

@@ -2,6 +2,7 @@
 
 mod answers;
 mod calls;
+mod check_schema;
 mod limits;
 mod refusals;
 

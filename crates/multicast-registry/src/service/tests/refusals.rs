@@ -567,12 +567,6 @@ async fn methods_to_come() {
         told(client.cancel_multicast(to("test", Default::default())).await),
         told(client.watch(to("test", Default::default())).await.map(drop)),
         told(client.explain(to("test", Default::default())).await),
-        told(
-            client
-                .check_schema(to("test", Default::default()))
-                .await
-                .map(drop),
-        ),
         told(client.list_dead_letters(to("test", Default::default())).await),
         told(client.redrive_dead_letters(to("test", Default::default())).await),
     ];
