@@ -10,7 +10,9 @@ mod support;
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     future::ready,
+    io::Read,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -398,6 +400,47 @@ async fn who_is_gone_meanwhile_is_no_failure() {
         .await
         .exits(0);
     assert_eq!(ran.stderr, "2 of 3 changed, 1 are gone meanwhile\n");
+}
+
+/// A terminal: what shows on it, and what a program writes to.
+fn terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&screen).unwrap();
+    unlockpt(&screen).unwrap();
+    let name = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
+    let line = File::options().read(true).write(true).open(name).unwrap();
+    (screen.into(), line)
+}
+
+/// People who watch see how far it is; programs, and files, get nothing of that.
+#[tokio::test]
+async fn progress_is_shown_on_a_terminal_and_nowhere_else() {
+    let (_, fake) = Store::serve(devices(25)).await;
+    let seen = async |format: &str| {
+        let (mut screen, line) = terminal();
+        let mut command = against(&fake);
+        command.args(["-o", format, "schema", "migrate", "--default", "x=1"]);
+        command.env("TERM", "xterm").stderr(line);
+        run(&mut command).await.exits(0);
+        drop(command);
+        // The screen ends with the last one who could write to it.
+        let (mut seen, mut part) = (Vec::new(), [0; 4096]);
+        while let Ok(count @ 1..) = screen.read(&mut part) {
+            seen.extend(&part[..count]);
+        }
+        String::from_utf8(seen).unwrap()
+    };
+    let people = seen("table").await;
+    assert!(
+        people.contains("registrations [") && people.contains("/25 "),
+        "{people:?}"
+    );
+    assert!(
+        people.ends_with("25 of 25 changed\r\n") || people.ends_with("0 of 25 changed\r\n"),
+        "{people:?}"
+    );
+    assert_eq!(seen("json").await, "");
 }
 
 fn violation(identity: &str) -> CheckSchemaResponse {
