@@ -16,10 +16,13 @@ use tokio::{
     process::{ChildStderr, ChildStdout},
     sync::Notify,
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::child::OwnedChild;
+
+/// How long the output of a program that has ended may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A running program and everything it has printed. Killed when this is dropped.
 pub struct Process {
@@ -27,7 +30,7 @@ pub struct Process {
     child: OwnedChild,
     output: Arc<Output>,
     // Reads the pipes; aborted on drop.
-    _readers: JoinSet<()>,
+    readers: JoinSet<()>,
 }
 
 #[derive(Default)]
@@ -76,7 +79,7 @@ impl Process {
             name,
             child,
             output,
-            _readers: readers,
+            readers,
         })
     }
 
@@ -139,13 +142,18 @@ impl Process {
         self.child.signal(Signal::CONT)
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended by itself, and all that it has printed is there.
     ///
     /// # Errors
     /// When it still runs after `within`; it goes on running. The error shows what it printed.
     pub async fn wait(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         match self.child.wait(within).await? {
-            Some(status) => Ok(status),
+            Some(status) => {
+                // Whoever inherited its pipes may keep them open.
+                let drained = async { while self.readers.join_next().await.is_some() {} };
+                let _ = timeout(LAST_WORDS, drained).await;
+                Ok(status)
+            }
             None => bail!("`{}` still runs after {within:?}; {}", self.name, self.printed()),
         }
     }
@@ -251,6 +259,16 @@ mod tests {
         let silent = shell("exec sleep 60");
         let waited = silent.stderr_line("ready", Duration::from_millis(20)).await;
         assert!(waited.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_was_printed_is_there_when_the_end_is() {
+        for _ in 0..20 {
+            let mut process = shell("seq 1 5000; echo last >&2");
+            assert!(process.wait(SOON).await.unwrap().success());
+            assert_eq!(process.stdout().last().map(String::as_str), Some("5000"));
+            assert_eq!(process.stderr(), ["last"]);
+        }
     }
 
     #[tokio::test]
