@@ -7,6 +7,7 @@
 mod cursor;
 mod follow;
 mod index;
+mod log;
 mod order;
 mod query;
 mod rows;
@@ -22,4 +23,6 @@ pub use view::{Horizon, Settings};
 
 pub(crate) use cursor::{Cursor, InvalidCursor, Seal, digest};
 pub(crate) use follow::{leases_of, stored_document};
-pub(crate) use query::{Leases, Query, bookmark};
+pub(crate) use index::Key;
+pub(crate) use log::Step;
+pub(crate) use query::{Leases, Query, bookmark, value_at};

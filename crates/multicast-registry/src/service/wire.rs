@@ -62,7 +62,7 @@ pub(super) fn position(field: &str, position: Option<proto::Position>) -> Result
     }
 }
 
-fn to_position(position: Position) -> proto::Position {
+pub(super) fn to_position(position: Position) -> proto::Position {
     proto::Position {
         epoch: position.epoch.0,
         revision: position.revision.0,
@@ -86,7 +86,7 @@ fn document(field: &str, fields: &HashMap<String, prost_types::Value>) -> Result
     })
 }
 
-fn filter(config: &prism_filter::Limits, filter: Option<proto::Filter>) -> Result<Option<Filter>> {
+pub(super) fn filter(config: &prism_filter::Limits, filter: Option<proto::Filter>) -> Result<Option<Filter>> {
     let Some(filter) = filter else { return Ok(None) };
     let read = Filter::from_proto(&filter, config).map_err(Error::from)?;
     Ok((!read.is_empty()).then_some(read))
@@ -339,7 +339,7 @@ pub(super) fn to_enumerate_response(mut page: Page, include_metadata: bool) -> p
     }
 }
 
-fn to_listed(row: &Row, expires_at: Option<Timestamp>, include_metadata: bool) -> proto::Identity {
+pub(super) fn to_listed(row: &Row, expires_at: Option<Timestamp>, include_metadata: bool) -> proto::Identity {
     let metadata = include_metadata.then(|| row.document().to_proto());
     proto::Identity {
         identity: row.identity().as_str().to_owned(),
