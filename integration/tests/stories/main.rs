@@ -22,3 +22,4 @@ mod tools;
 mod tracing;
 mod unanswered;
 mod validation;
+mod watching;
