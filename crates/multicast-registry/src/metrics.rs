@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 /// The names, as they are exported.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "multicast_registry_registered_identities",
     "multicast_registry_sessions",
     "multicast_registry_multicast_delivered_total",
@@ -24,6 +24,8 @@ pub const NAMES: [&str; 9] = [
     "multicast_registry_session_dropped_total",
     "multicast_registry_rate_limited_total",
     "multicast_registry_schema_violations",
+    "multicast_registry_watchers",
+    "multicast_registry_watch_evaluations_total",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,6 +51,8 @@ struct Families {
     dropped: Family<Namespace, Counter>,
     rate_limited: Family<Namespace, Counter>,
     schema_violations: Family<Namespace, Gauge>,
+    watchers: Family<Namespace, Gauge>,
+    watch_evaluations: Family<Namespace, Counter>,
 }
 
 impl Default for Families {
@@ -65,6 +69,8 @@ impl Default for Families {
             dropped: Family::default(),
             rate_limited: Family::default(),
             schema_violations: Family::default(),
+            watchers: Family::default(),
+            watch_evaluations: Family::default(),
         }
     }
 }
@@ -117,6 +123,16 @@ impl Default for Metrics {
             "Registrations that violate the schema, as last counted in this process",
             families.schema_violations.clone(),
         );
+        registry.register(
+            "watchers",
+            "Watches that are open in this process",
+            families.watchers.clone(),
+        );
+        registry.register(
+            "watch_evaluations",
+            "Comparisons of a watched filter with a change",
+            families.watch_evaluations.clone(),
+        );
         Self { registry, families }
     }
 }
@@ -142,6 +158,8 @@ impl Metrics {
         families.dropped.remove(&label);
         families.rate_limited.remove(&label);
         families.schema_violations.remove(&label);
+        families.watchers.remove(&label);
+        families.watch_evaluations.remove(&label);
     }
 
     /// In the OpenMetrics text format.
@@ -168,6 +186,8 @@ struct Resolved {
     dropped: Counter,
     rate_limited: Counter,
     schema_violations: Gauge,
+    watchers: Gauge,
+    watch_evaluations: Counter,
 }
 
 impl NamespaceMetrics {
@@ -190,6 +210,8 @@ impl NamespaceMetrics {
             dropped: families.dropped.get_or_create_owned(&label),
             rate_limited: families.rate_limited.get_or_create_owned(&label),
             schema_violations: families.schema_violations.get_or_create_owned(&label),
+            watchers: families.watchers.get_or_create_owned(&label),
+            watch_evaluations: families.watch_evaluations.get_or_create_owned(&label),
         }))
     }
 
@@ -226,6 +248,19 @@ impl NamespaceMetrics {
 
     pub(crate) fn rate_limited(&self) {
         self.0.rate_limited.inc();
+    }
+
+    pub(crate) fn watchers_changed(&self, by: i64) {
+        self.0.watchers.inc_by(by);
+    }
+
+    pub(crate) fn watch_evaluated(&self, times: u64) {
+        self.0.watch_evaluations.inc_by(times);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn watch_evaluations(&self) -> u64 {
+        self.0.watch_evaluations.get()
     }
 
     pub(crate) fn dropped(&self, messages: u64) {

@@ -101,15 +101,16 @@ mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;
+mod watch;
 mod wire;
 
 pub use client::Client;
 pub use config::{ClientBuilder, DEFAULT_ENDPOINT, DEFAULT_NAMESPACE};
 pub use error::{Applied, Error, Refusal, Result};
 pub use model::{
-    DeliveryStatus, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened, Outcome, Page,
-    Position, Registration, Renewal, Renewed, SchemaFinding, SchemaProgress, SchemaViolation, Stage, Status,
-    Unregistered,
+    Cause, Change, DeliveryStatus, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
+    Outcome, Page, Position, Registration, Renewal, Renewed, SchemaFinding, SchemaProgress, SchemaViolation,
+    Stage, Status, Unregistered, WatchEvent,
 };
 pub use prism_core::failure::Reason;
 pub use prism_filter::Filter;
@@ -117,11 +118,12 @@ pub use registry::Registry;
 pub use renewal::{RegistrationHandle, State};
 pub use request::{
     CheckSchemaRequest, Consistency, DeliverySemantics, EnumerateRequest, Lease, MulticastRequest,
-    RegisterRequest, SessionId, SubscribeRequest, UnregisterRequest, UpdateRequest,
+    RegisterRequest, SessionId, SubscribeRequest, UnregisterRequest, UpdateRequest, WatchRequest,
 };
 pub use schema_check::SchemaCheck;
 pub use subscription::Subscription;
 pub use tonic::Code;
+pub use watch::Watch;
 
 /// The example that newcomers copy compiles.
 #[cfg(doctest)]

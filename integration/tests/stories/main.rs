@@ -25,3 +25,4 @@ mod tracing;
 mod unanswered;
 mod use_cases;
 mod validation;
+mod watching;

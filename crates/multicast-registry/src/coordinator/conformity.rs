@@ -211,13 +211,49 @@ impl Coordinator {
 /// Counts how many registrations violate the schema: when it begins to apply, and again and again for as
 /// long as some do.
 pub(super) struct Census {
-    pub(super) namespace: String,
-    pub(super) directory: Directory,
-    pub(super) metrics: NamespaceMetrics,
-    pub(super) schema: watch::Receiver<Option<Arc<Schema>>>,
+    namespace: String,
+    directory: Directory,
+    metrics: NamespaceMetrics,
+    schema: watch::Receiver<Option<Arc<Schema>>>,
+}
+
+/// The schema now, for whoever counts violations of it.
+#[derive(Debug)]
+pub(super) struct CurrentSchema(watch::Sender<Option<Arc<Schema>>>);
+
+impl CurrentSchema {
+    pub(super) fn new(schema: Option<Schema>) -> Self {
+        Self(watch::Sender::new(schema.map(Arc::new)))
+    }
+
+    /// Another one that says the same is no news.
+    pub(super) fn set(&self, schema: Option<Schema>) {
+        let schema = schema.map(Arc::new);
+        self.0.send_if_modified(|current| {
+            let differs = *current != schema;
+            if differs {
+                *current = schema;
+            }
+            differs
+        });
+    }
 }
 
 impl Census {
+    pub(super) fn new(
+        namespace: &str,
+        directory: Directory,
+        metrics: NamespaceMetrics,
+        schema: &CurrentSchema,
+    ) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            directory,
+            metrics,
+            schema: schema.0.subscribe(),
+        }
+    }
+
     /// Ends when it is cancelled, or when there is nobody who could change the schema.
     pub(super) async fn run(mut self, cancelled: CancellationToken) {
         let work = async {

@@ -40,6 +40,7 @@ mod error;
 mod multicast;
 mod registrations;
 mod sessions;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -51,12 +52,12 @@ pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
 pub use registrations::{Held, Register, Update, Updated};
 pub use sessions::{Closed, Session, SessionEvent};
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use parking_lot::RwLock;
 use prism_filter::Path;
 use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Epoch, Ttl};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -65,8 +66,9 @@ use crate::{
     limits::{Caller, Exceeded, Kind, Limits},
     metrics::NamespaceMetrics,
     schema::Schema,
+    watch::Hub,
 };
-use conformity::Census;
+use conformity::{Census, CurrentSchema};
 use sessions::Sessions;
 
 /// What a coordinator needs to know of its namespace.
@@ -131,9 +133,12 @@ struct Shared {
     parts: RwLock<Parts>,
     directory: Directory,
     sessions: Arc<Sessions>,
+    watches: Arc<Hub>,
+    /// How many there are.
+    watchers: Arc<AtomicUsize>,
     metrics: NamespaceMetrics,
     /// For whoever counts violations of it.
-    schema: watch::Sender<Option<Arc<Schema>>>,
+    schema: CurrentSchema,
     /// Closed as soon as the coordinator is.
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -150,7 +155,7 @@ struct Parts {
 }
 
 impl Coordinator {
-    /// Starts a namespace over its slots. Needs a tokio runtime, on which it keeps one task until
+    /// Starts a namespace over its slots. Needs a tokio runtime, on which it keeps two tasks until
     /// [`Self::close`]; the view may not be built yet when this returns, calls wait for it.
     pub fn new(
         config: Config,
@@ -185,14 +190,12 @@ impl Coordinator {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let follow = (directory.clone(), closing.clone());
         tasks.spawn(async move { follow.0.run(follow.1).await });
-        let schema = watch::Sender::new(config.schema.clone().map(Arc::new));
-        let census = Census {
-            namespace: config.namespace.clone(),
-            directory: directory.clone(),
-            metrics: metrics.clone(),
-            schema: schema.subscribe(),
-        };
+        let schema = CurrentSchema::new(config.schema.clone());
+        let census = Census::new(&config.namespace, directory.clone(), metrics.clone(), &schema);
         tasks.spawn(census.run(closing.clone()));
+        let watches = Arc::new(Hub::new(metrics.clone()));
+        let tell = (watches.clone(), directory.clone(), closing.clone());
+        tasks.spawn(async move { tell.0.run(&tell.1, tell.2).await });
         let parts = Parts {
             limits: Limits::of(&config.behavior, None),
             config: Arc::new(config),
@@ -203,6 +206,8 @@ impl Coordinator {
             parts: RwLock::new(parts),
             directory,
             sessions,
+            watches,
+            watchers: Arc::default(),
             metrics,
             schema,
             tasks,
@@ -221,13 +226,7 @@ impl Coordinator {
     /// Behaves differently from now on. Sessions and the view stay.
     pub fn reconfigure(&self, config: Config) {
         self.shared.directory.configure(config.directory());
-        self.shared.schema.send_if_modified(|schema| {
-            let differs = schema.as_deref() != config.schema.as_ref();
-            if differs {
-                *schema = config.schema.clone().map(Arc::new);
-            }
-            differs
-        });
+        self.shared.schema.set(config.schema.clone());
         let mut parts = self.shared.parts.write();
         parts.limits = Limits::of(&config.behavior, parts.limits.as_deref());
         parts.config = Arc::new(config);
@@ -289,9 +288,10 @@ impl Coordinator {
         self.shared.parts.read().messaging.clone()
     }
 
-    /// Ends every session with a word that the namespace goes elsewhere. Other calls still work.
+    /// Ends every session and watch with a word that the namespace goes elsewhere. Other calls still work.
     pub fn close_sessions(&self) {
         self.shared.sessions.close_all(Closed::Draining);
+        self.shared.watches.close();
     }
 
     /// Ends sessions, stops following, and closes the slots. Later calls fail with
@@ -303,6 +303,11 @@ impl Coordinator {
         self.shared.tasks.wait().await;
         self.registry().close().await;
         self.messaging().close().await;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn metrics(&self) -> &NamespaceMetrics {
+        &self.shared.metrics
     }
 
     pub(crate) fn open_for_calls(&self) -> Result<(), Error> {

@@ -7,7 +7,9 @@
 mod cursor;
 mod follow;
 mod index;
+mod log;
 mod order;
+mod past;
 mod query;
 mod rows;
 mod slice;
@@ -23,5 +25,7 @@ pub use view::{Horizon, Settings};
 
 pub(crate) use cursor::{Cursor, InvalidCursor, Seal, digest};
 pub(crate) use follow::{leases_of, stored_document};
-pub(crate) use query::{Leases, Query, bookmark};
+pub(crate) use index::Key;
+pub(crate) use log::Step;
+pub(crate) use query::{Leases, Query, bookmark, value_at};
 pub(crate) use slice::Resume;

@@ -86,7 +86,7 @@ pub(super) fn document(field: &str, fields: &HashMap<String, prost_types::Value>
     })
 }
 
-fn filter(config: &prism_filter::Limits, filter: Option<proto::Filter>) -> Result<Option<Filter>> {
+pub(super) fn filter(config: &prism_filter::Limits, filter: Option<proto::Filter>) -> Result<Option<Filter>> {
     let Some(filter) = filter else { return Ok(None) };
     let read = Filter::from_proto(&filter, config).map_err(Error::from)?;
     Ok((!read.is_empty()).then_some(read))
@@ -342,7 +342,7 @@ pub(super) fn to_enumerate_response(mut page: Page, include_metadata: bool) -> p
     }
 }
 
-fn to_listed(row: &Row, expires_at: Option<Timestamp>, include_metadata: bool) -> proto::Identity {
+pub(super) fn to_listed(row: &Row, expires_at: Option<Timestamp>, include_metadata: bool) -> proto::Identity {
     let metadata = include_metadata.then(|| row.document().to_proto());
     proto::Identity {
         identity: row.identity().as_str().to_owned(),

@@ -110,7 +110,7 @@ pub(crate) fn page(answer: pattern::EnumerateResponse) -> Result<Page> {
     })
 }
 
-fn identity(field: &str, found: pattern::Identity) -> Result<Identity> {
+pub(super) fn identity(field: &str, found: pattern::Identity) -> Result<Identity> {
     let within = |name: &str| format!("{field}.{name}");
     if found.identity.is_empty() {
         return Err(missing(within("identity")));
@@ -235,7 +235,7 @@ fn succeeded(success: bool, error: Option<&str>) -> Result<()> {
     Err(Error::Refused(Box::new(Refusal::of_item("", message))).maybe_applied())
 }
 
-fn position(field: &str, position: Option<pattern::Position>) -> Result<Position> {
+pub(super) fn position(field: &str, position: Option<pattern::Position>) -> Result<Position> {
     let position = position.ok_or_else(|| missing(field))?;
     Ok(Position {
         epoch: position.epoch,
@@ -264,11 +264,11 @@ fn count(field: &str, number: i64) -> Result<u64> {
     u64::try_from(number).map_err(|_| Error::malformed(field, format!("is negative: {number}")))
 }
 
-fn missing(field: impl Into<String>) -> Error {
+pub(super) fn missing(field: impl Into<String>) -> Error {
     Error::malformed(field, "is missing")
 }
 
-fn unknown(field: impl Into<String>, number: i32) -> Error {
+pub(super) fn unknown(field: impl Into<String>, number: i32) -> Error {
     Error::malformed(
         field,
         format!("has a value that this version does not know: {number}"),

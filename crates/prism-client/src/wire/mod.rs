@@ -6,6 +6,7 @@
 mod answer;
 mod ask;
 mod value;
+mod watch;
 
 pub(crate) use answer::CONNECTION_LOST;
 
@@ -15,5 +16,6 @@ pub(crate) use answer::{
     event, found, multicast, page, registration, renewals, schema_finding, unregistered, updated,
 };
 pub(crate) use ask::{
-    check_schema, enumerate, lease, multicast as multicast_request, position, register, update,
+    check_schema, enumerate, filter, lease, multicast as multicast_request, position, register, update,
 };
+pub(crate) use watch::{watch, watch_event};

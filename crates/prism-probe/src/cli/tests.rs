@@ -129,6 +129,17 @@ fn every_command_is_read() {
                 "dry_run: true",
             ],
         ),
+        (
+            &[
+                "multicast",
+                "watch",
+                "--filter",
+                r#"{"a": 1}"#,
+                "--resume-from",
+                "ff/3",
+            ],
+            &["Watch", "epoch: 255", "revision: 3", "count: None"],
+        ),
         (&["check", "--admin", "h:1"], &["Check", r#"admin: Some("h:1")"#]),
         (&["completions", "bash"], &["Completions", "Bash"]),
     ] {
@@ -182,6 +193,8 @@ fn what_is_wrong_is_refused_by_name() {
         (&["schema", "migrate", "--retype", "a=int:number"], "--retype"),
         (&["schema", "migrate", "--default", "a=b"], "--default"),
         (&["schema", "check", "--limit", "0"], "--limit"),
+        (&["multicast", "watch", "--count", "0"], "--count"),
+        (&["multicast", "watch", "--resume-from", "7"], "--resume-from"),
         (&["multicast", "fly"], "fly"),
         (&["--deadline", "0s", "check"], "--deadline"),
         (&["-o", "xml", "check"], "--output"),

@@ -31,7 +31,7 @@ macro_rules! named {
 
 named! {
     RegisterResponse RenewResponse UpdateResponse GetResponse EnumerateResponse MulticastResponse
-    UnregisterResponse SubscribeResponse CheckSchemaResponse
+    UnregisterResponse SubscribeResponse WatchResponse CheckSchemaResponse
 }
 
 /// A message as a tree: the proto's own field names, defaults included, so that a field is there
@@ -163,6 +163,7 @@ mod tests {
             pattern::UnregisterResponse::NAME,
             pattern::SubscribeResponse::NAME,
             pattern::CheckSchemaResponse::NAME,
+            pattern::WatchResponse::NAME,
         ] {
             assert!(pool.get_message_by_name(name).is_some(), "{name}");
         }

@@ -30,6 +30,8 @@ fn set(behavior: &mut Behavior, key: &str) {
         "ttl_max" => behavior.ttl_max = Some(Duration::from_secs(60)),
         "max_filter_depth" => behavior.max_filter_depth = 1,
         "max_clauses" => behavior.max_clauses = 1,
+        "max_watchers" => behavior.max_watchers = 0,
+        "max_watch_filters" => behavior.max_watch_filters = 0,
         "max_regex_bytes" => behavior.max_regex_bytes = 1,
         "max_metadata_bytes" => behavior.max_metadata_bytes = 2,
         "max_payload_bytes" => behavior.max_payload_bytes = Some(1),
@@ -77,6 +79,7 @@ async fn observe(fixture: &Fixture, key: &str) -> String {
         "call_timeout" => times_out(fixture).await,
         "on_schema_change" => takes_a_schema(fixture).await,
         key if key.starts_with("caller_") => calls_often(fixture).await,
+        "max_watchers" | "max_watch_filters" => watches(fixture).await,
         _ => reads(fixture).await,
     }
 }
@@ -92,6 +95,15 @@ async fn registers(fixture: &Fixture) -> String {
         seen += &format!("{:?} ", held.map(|held| held.ttl));
     }
     seen
+}
+
+async fn watches(fixture: &Fixture) -> String {
+    let mut watch = match fixture.coordinator.watch(None, None, soon()).await {
+        Ok(watch) => watch,
+        Err(error) => return error.to_string(),
+    };
+    let (first, second) = (watch.next().await, watch.next().await);
+    format!("{} {}", first.is_ok(), second.is_ok())
 }
 
 async fn retries(fixture: &Fixture) -> String {

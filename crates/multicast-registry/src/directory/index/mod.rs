@@ -14,6 +14,7 @@ mod postings;
 mod tests;
 
 pub(crate) use field::{Estimate, Field, Lookup};
+pub(crate) use key::Key;
 
 use std::{
     collections::HashMap,

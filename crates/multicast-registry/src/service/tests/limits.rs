@@ -100,7 +100,10 @@ async fn every_method_counts_as_what_it_does() {
         client.multicast(to("test", Default::default())).await.unwrap();
         refused(&mut client).await
     };
-    assert_eq!(limited("reads").await, ["get", "enumerate", "check_schema"]);
+    assert_eq!(
+        limited("reads").await,
+        ["get", "enumerate", "check_schema", "watch"]
+    );
     assert_eq!(limited("multicasts").await, ["multicast"]);
     assert_eq!(
         limited("writes").await,
@@ -150,6 +153,10 @@ async fn refused(client: &mut Client) -> Vec<&'static str> {
             .check_schema(to("test", Default::default()))
             .await
             .map(drop),
+    );
+    note(
+        "watch",
+        client.watch(to("test", Default::default())).await.map(drop),
     );
     let opening = to("test", tokio_stream::iter(Vec::new()));
     note("subscribe", client.subscribe(opening).await.map(drop));

@@ -551,6 +551,34 @@ async fn namespaces() {
 
 /// What is declared for later says so.
 #[tokio::test]
+async fn watches() {
+    let fixture = fixture(|config| config.behavior.max_watchers = 1);
+    let mut client = fixture.client().await;
+    let held = client.register(to("test", registration("a", &json!({})))).await;
+    let at = held.unwrap().into_inner().position.unwrap();
+    let position = |epoch: u64, revision| Some(proto::Position { epoch, revision });
+    let cases = [
+        (json!({"$expires_at.gt": 5}), None, "INVALID_REQUEST filter"),
+        (json!({"a.regex": "("}), None, "INVALID_FILTER filter"),
+        (json!({}), position(0, 1), "INVALID_REQUEST resume_from.epoch"),
+        (json!({}), position(at.epoch ^ 1, 1), "EPOCH_CHANGED"),
+        (json!({}), position(at.epoch, 99), "INVALID_REQUEST resume_from"),
+    ];
+    for (filter, resume_from, expected) in cases {
+        let request = proto::WatchRequest {
+            filter: Some(expression(&filter)),
+            resume_from,
+            include_metadata: None,
+        };
+        let outcome = client.watch(to("test", request)).await;
+        assert_eq!(told(outcome.map(drop)), expected, "{filter}");
+    }
+    let _open = client.watch(to("test", Default::default())).await.unwrap();
+    let refused = client.watch(to("test", Default::default())).await;
+    assert_eq!(told(refused.map(drop)), "OVERLOADED 1");
+}
+
+#[tokio::test]
 async fn methods_to_come() {
     let fixture = fixture(|_| {});
     let mut client = fixture.client().await;
@@ -565,7 +593,6 @@ async fn methods_to_come() {
         ),
         told(client.get_multicast(to("test", Default::default())).await),
         told(client.cancel_multicast(to("test", Default::default())).await),
-        told(client.watch(to("test", Default::default())).await.map(drop)),
         told(client.explain(to("test", Default::default())).await),
         told(client.list_dead_letters(to("test", Default::default())).await),
         told(client.redrive_dead_letters(to("test", Default::default())).await),

@@ -42,6 +42,19 @@ pub(super) async fn sync_returns_dense_history(fixture: Fixture) {
         "as it last was"
     );
     assert_eq!(history[2].record.generation, b.generation);
+    let before: Vec<_> = history.iter().map(|change| change.before.as_ref()).collect();
+    let was = |index: usize| Some(history[index].record.revision);
+    let revisions: Vec<_> = before
+        .iter()
+        .map(|record| record.map(|record| record.revision))
+        .collect();
+    assert_eq!(
+        revisions,
+        [None, None, was(1), was(0), None],
+        "what each took the place of"
+    );
+    assert_eq!(before[2].unwrap().metadata, history[1].record.metadata);
+    assert_eq!(before[2].unwrap().generation, b.generation);
 }
 
 pub(super) async fn sync_expires_what_is_due(fixture: Fixture) {
@@ -90,6 +103,42 @@ pub(super) async fn sync_says_compacted(fixture: Fixture) {
     assert_eq!(kept.len() as u64, 400 - up_to.0);
     assert!(subject.0.store.sync(call(), Revision(399), 10).await.is_ok());
 }
+
+pub(super) async fn changes_are_told(fixture: Fixture) {
+    let subject = fixture.open().await;
+    let head = subject.register(request("a")).await.unwrap().position;
+    let patient = Call {
+        epoch: Some(head.epoch),
+        deadline: deadline() + LONG,
+    };
+    let store = &subject.0.store;
+    // One that waits already, and one that comes when it has happened.
+    let told = async {
+        tokio::join!(store.changed(patient, head.revision), async {
+            subject.register(request("b")).await.unwrap();
+        })
+        .0
+        .unwrap();
+        store.changed(patient, head.revision).await.unwrap();
+    };
+    tokio::time::timeout_at(deadline() + LONG / 2, told)
+        .await
+        .expect("told before the deadline");
+
+    // Without a change it ends all the same.
+    let short = Call {
+        deadline: tokio::time::Instant::now() + TTL / 4,
+        ..patient
+    };
+    let waited = store.changed(short, head.revision.next());
+    tokio::time::timeout_at(deadline(), waited)
+        .await
+        .expect("ends with its deadline")
+        .unwrap();
+}
+
+/// No case waits for as long.
+const LONG: Duration = Duration::from_secs(120);
 
 pub(super) async fn calls_refuse_another_epoch(fixture: Fixture) {
     let subject = fixture.open().await;
