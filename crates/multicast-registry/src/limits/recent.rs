@@ -154,7 +154,7 @@ mod tests {
         let recent = Recent::new(100);
         count(&recent, 7);
         for round in 0..100 {
-            let refused = recent.measure_and_replace(&7, |known| Err::<((), Nanos), _>(known));
+            let refused = recent.measure_and_replace(&7, Err::<((), Nanos), _>);
             assert_eq!(refused.unwrap_err().map(u64::from), Some(1));
             for other in 0..40 {
                 count(&recent, 1_000 + round * 40 + other);

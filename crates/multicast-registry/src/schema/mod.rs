@@ -59,13 +59,16 @@ pub struct Fields {
     fills: bool,
 }
 
+/// The keys of a path, outermost first.
+type Keys = Box<[Box<str>]>;
+
 /// What is said about one field.
 #[derive(Debug, Clone, PartialEq)]
 struct Field {
     /// As it is written in the schema.
     name: String,
     /// The keys that lead to it from the object that it is in.
-    keys: Box<[Box<str>]>,
+    keys: Keys,
     shape: Shape,
     required: bool,
     default: Option<Value>,

@@ -7,7 +7,7 @@ use prism_filter::{Document, Path};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Field, Fields, Schema, Shape, Type, check};
+use super::{Field, Fields, Keys, Schema, Shape, Type, check};
 use types::parse_type;
 
 /// How many fields a schema has at most, those in objects included.
@@ -263,7 +263,7 @@ fn read_long(written: &Value) -> Result<Written, Error> {
 }
 
 /// The path of a field from the top, as far as one leads there, and its keys from the object that it is in.
-fn read_name(name: &str, place: Place<'_>) -> Result<(String, Box<[Box<str>]>), Error> {
+fn read_name(name: &str, place: Place<'_>) -> Result<(String, Keys), Error> {
     let fault = |message: String| Error::new(At::root(), message);
     let alone = Path::parse(name).map_err(|error| fault(error.to_string()))?;
     if alone.system().is_some() {
