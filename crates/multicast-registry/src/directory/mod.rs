@@ -7,6 +7,7 @@
 mod cursor;
 mod follow;
 mod index;
+mod large;
 mod log;
 mod order;
 mod past;
@@ -18,6 +19,7 @@ mod view;
 mod tests;
 
 pub use follow::{Directory, Observer, Unavailable};
+pub use large::Facet;
 pub use query::SortKey;
 pub use rows::{Row, Selection};
 pub use view::{Horizon, Settings};
@@ -25,5 +27,6 @@ pub use view::{Horizon, Settings};
 pub(crate) use cursor::{Cursor, InvalidCursor, Seal, digest};
 pub(crate) use follow::{leases_of, stored_document};
 pub(crate) use index::Key;
+pub(crate) use large::{Begun, TooManyValues};
 pub(crate) use log::Step;
 pub(crate) use query::{Leases, Query, bookmark, value_at};

@@ -7,9 +7,9 @@ use prism_slot::{Cause, Change, Epoch, Identity, Owner, Position, Record, Revisi
 use proptest::prelude::*;
 
 use super::{
-    SortKey,
+    Facet, SortKey,
     past::Past,
-    query::{Query, bookmark},
+    query::{Found, Query, bookmark},
     rows::Row,
     view::{Horizon, Settings, View},
 };
@@ -240,7 +240,40 @@ fn sorts() -> impl Strategy<Value = Vec<SortKey>> {
     ]
 }
 
+/// The same page by way of a large read.
+fn large(view: &View, at: Revision, query: &Query<'_>) -> (Found, Vec<Facet>) {
+    let candidates = view.candidates(at, query, view.indexed(at, query));
+    let read = futures::executor::block_on(candidates.page(query));
+    read.unwrap()
+}
+
+fn page_of(found: &Found) -> (Vec<String>, u64, bool) {
+    let names = found.rows.iter().map(|row| row.identity().to_string()).collect();
+    (names, found.total, found.more)
+}
+
+/// How often each value occurs, written apart from the code under test.
+fn counted(state: &State, filter: &Filter, key: &str) -> (BTreeMap<String, u64>, u64) {
+    let compiled = filter.compile(&Limits::default()).unwrap();
+    let (mut values, mut missing) = (BTreeMap::new(), 0);
+    for (identity, document) in state {
+        let record = Record {
+            identity: identity.clone(),
+            ..(*record(0, document, Revision(1))).clone()
+        };
+        if compiled.matches(&Row::new(&record, document.clone())) {
+            match document.to_value().get(key) {
+                Some(value) => *values.entry(value.to_string()).or_default() += 1,
+                None => missing += 1,
+            }
+        }
+    }
+    (values, missing)
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// A view that was built just now and told of the last changes is like one that followed them all.
     #[test]
     fn what_a_view_is_told_of_the_past_is_what_it_would_have_seen(
@@ -259,7 +292,7 @@ proptest! {
         let mut view = View::new(position(head as u64), &settings(Horizon::default()), records.collect());
         view.remember(past, std::time::Instant::now());
         prop_assert_eq!(view.floor(), Revision(floor as u64));
-        for after in floor..=head {
+        for after in [floor, head, floor + seed as usize % (head - floor + 1)] {
             prop_assert_eq!(told(&view, after as u64), told(&witness, after as u64));
         }
         if floor > 0 {
@@ -268,6 +301,50 @@ proptest! {
         let at = Revision((floor + seed as usize % (head - floor + 1)) as u64);
         let (names, _) = pages(&view, at, &filter, &sort, 7);
         prop_assert_eq!(names, expected(&states[at.0 as usize], &filter, &sort));
+    }
+}
+
+proptest! {
+    /// A large read is the same as a small one, and counts what is there.
+    #[test]
+    fn large_reads_answer_like_small_ones(
+        steps in steps(), filter in filters(), sort in sorts(), limit in 1_usize..12, offset in 0_usize..9,
+        seed in any::<u64>(),
+    ) {
+        let (view, states) = play(Horizon::default(), &steps);
+        let at = seed as usize % states.len();
+        let compiled = filter.compile(&Limits::default()).unwrap();
+        let facets = ["status", "level"].map(|path| Path::parse(path).unwrap());
+        let (mut after, mut total, mut offset) = (None, None, offset);
+        loop {
+            let query = Query {
+                filter: (!filter.is_empty()).then_some(&compiled),
+                sort: &sort,
+                after: after.as_ref(),
+                limit,
+                offset,
+                total,
+                facets: &facets,
+                ..Query::default()
+            };
+            let small = view.select(Revision(at as u64), &query);
+            // Later pages stop early, and count nothing.
+            let facets: &[Path] = if total.is_none() { &facets } else { &[] };
+            let (found, counts) = large(&view, Revision(at as u64), &Query { facets, ..query });
+            prop_assert_eq!(page_of(&found), page_of(&small));
+            for facet in counts {
+                let (values, missing) = counted(&states[at], &filter, &facet.path.to_string());
+                let told = facet.values.iter().map(|(value, count)| (value.to_string(), *count));
+                prop_assert_eq!(told.collect::<BTreeMap<_, _>>(), values);
+                prop_assert_eq!((facet.missing, facet.others), (missing, 0));
+                prop_assert!(facet.values.is_sorted_by(|(_, one), (_, other)| one >= other));
+            }
+            if !small.more {
+                break;
+            }
+            (total, offset) = (Some(small.total), 0);
+            after = small.rows.iter().last().map(|row| bookmark(row, &sort));
+        }
     }
 
     /// Every revision that is kept answers as the model did at that revision, page by page.

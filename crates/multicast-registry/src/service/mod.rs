@@ -2,6 +2,7 @@
 
 mod call;
 mod failure;
+mod page;
 mod shaped;
 mod subscribe;
 mod watch;
@@ -24,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{coordinator::Error, namespaces::Namespaces};
 use call::Incoming;
+use page::Shown;
 pub use shaped::Shaped;
 use subscribe::Subscription;
 use watch::Watching;
@@ -126,12 +128,12 @@ impl MulticastRegistryPattern for Service {
     async fn enumerate(&self, request: Request<proto::EnumerateRequest>) -> Answer<proto::EnumerateResponse> {
         let call = self.incoming(request)?;
         call.read(async |coordinator, request, deadline| {
-            let include_metadata = request.include_metadata.unwrap_or(true);
+            let shown = Shown::read(&request)?;
             let limits = coordinator.config().limits();
             let page = coordinator
                 .enumerate(wire::enumerate(&limits, request)?, deadline)
                 .await?;
-            Ok(wire::to_enumerate_response(page, include_metadata))
+            Ok(page::to_enumerate_response(page, &shown))
         })
         .await
     }
