@@ -6,6 +6,7 @@
 
 mod cursor;
 mod follow;
+mod hydrate;
 mod index;
 mod large;
 mod log;

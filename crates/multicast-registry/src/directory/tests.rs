@@ -287,7 +287,7 @@ proptest! {
         let records = states[head].keys().map(|identity| {
             let row = witness.get(identity.as_str()).unwrap();
             let number = identity.as_str()[3..].parse().unwrap();
-            (record(number, row.document(), row.revision()), row.document().clone())
+            Row::new(&record(number, row.document(), row.revision()), row.document().clone())
         });
         let mut view = View::new(position(head as u64), &settings(Horizon::default()), records.collect());
         view.remember(past, std::time::Instant::now());
