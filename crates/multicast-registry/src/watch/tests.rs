@@ -300,6 +300,32 @@ async fn a_change_is_compared_with_the_filters_that_it_concerns() {
     assert_eq!(compared() - before, 199, "the room before and the room after");
 }
 
+/// Ten thousand of them, a hundred to a filter.
+#[tokio::test]
+async fn many_watchers_of_few_filters_cost_by_filters() {
+    const FILTERS: usize = 100;
+    const EACH: usize = 100;
+    let coordinator = coordinator(|_| {});
+    let mut watches = Vec::new();
+    for number in 0..FILTERS * EACH {
+        let filter = Filter::new().eq("room", (number % FILTERS) as u32);
+        let mut watch = watch(&coordinator, &filter).await;
+        take(&mut watch, 2).await;
+        watches.push(watch);
+    }
+    let before = coordinator.metrics().watch_evaluations();
+    put(&coordinator, "a", r#"{"room":7}"#).await;
+    put(&coordinator, "a", r#"{"room":8}"#).await;
+    for (number, watch) in watches.iter_mut().enumerate() {
+        match number % FILTERS {
+            7 => assert_eq!(take(watch, 2).await, ["a Enter Registered", "a Leave Replaced"]),
+            8 => assert_eq!(take(watch, 1).await, ["a Enter Replaced"]),
+            _ => assert!(watch.next().now_or_never().is_none()),
+        }
+    }
+    assert_eq!(coordinator.metrics().watch_evaluations() - before, 3);
+}
+
 /// The end of a snapshot and the beginning of what is told fit together, however the two fall.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_and_what_follows_fit_together() {
