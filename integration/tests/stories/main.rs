@@ -6,6 +6,7 @@ mod answers;
 mod architecture;
 mod bad_input;
 mod configuration;
+mod consistency;
 mod demo;
 mod documented;
 mod documents;
