@@ -1,0 +1,496 @@
+//! Places on Earth, and areas that hold them.
+
+use std::{borrow::Cow, f64::consts::PI};
+
+use crate::{
+    document::{ObjectRef, Raw, ValueRef},
+    operand::shown,
+    path::abbreviate,
+};
+
+/// What an area may be, for error messages.
+pub(crate) const EXPECTED: &str = "a circle `{\"lat\": …, \"lon\": …, \"radius_m\": …}` or a box `{\"south\": …, \
+                                   \"west\": …, \"north\": …, \"east\": …}`, in degrees and metres";
+
+/// The mean radius of Earth in metres. On this sphere distances are within 0.6 % of those on the ellipsoid.
+const EARTH: f64 = 6_371_008.8;
+
+/// By how many degrees the latitudes of a circle are widened, so that rounding never leaves out a point that
+/// is in it: a tenth of a millimetre on the ground.
+const MARGIN: f64 = 1e-9;
+
+/// A place: the object `{"lat": 37.77, "lon": -122.42}`, in degrees, with whatever else it holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    lat: f64,
+    lon: f64,
+}
+
+impl Point {
+    /// `None` for what is no place: another type, a coordinate that is missing or is none on Earth.
+    pub fn of(value: ValueRef<'_>) -> Option<Self> {
+        match value {
+            ValueRef::Object(object) => Self::read(object.raw()),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn read(value: Raw<'_>) -> Option<Self> {
+        let degrees =
+            |key: &[u8], most: f64| value.field(key)?.number().filter(|degrees| degrees.abs() <= most);
+        Some(Self {
+            lat: degrees(b"lat", 90.0)?,
+            lon: degrees(b"lon", 180.0)?,
+        })
+    }
+
+    /// How far north, in degrees from -90 to 90.
+    pub fn latitude(&self) -> f64 {
+        self.lat
+    }
+
+    /// At a pole every meridian meets: there is no longitude.
+    fn is_pole(&self) -> bool {
+        self.lat.abs() == 90.0
+    }
+}
+
+/// Part of Earth's surface; its edge belongs to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Area(Shape);
+
+#[derive(Debug, Clone, PartialEq)]
+enum Shape {
+    Circle(Circle),
+    Box(Bounds),
+}
+
+/// The points within a great-circle distance of another one.
+#[derive(Debug, Clone, PartialEq)]
+struct Circle {
+    center: Point,
+    cosine: f64,
+    /// The square of the sine of half the angle that the radius spans: what the haversine of a point in the
+    /// circle is at most.
+    haversine: f64,
+    south: f64,
+    north: f64,
+}
+
+/// The points between two parallels and two meridians.
+#[derive(Debug, Clone, PartialEq)]
+struct Bounds {
+    south: f64,
+    west: f64,
+    north: f64,
+    /// Less than `west` where the box goes across the antimeridian.
+    east: f64,
+}
+
+impl Area {
+    /// Reads the operand of [`Operator::Within`](crate::Operator::Within).
+    ///
+    /// # Errors
+    /// What is wrong with it, as what it is.
+    pub fn of(value: ValueRef<'_>) -> Result<Self, Cow<'static, str>> {
+        let ValueRef::Object(object) = value else {
+            return Err(shown(value));
+        };
+        let is_box = ["south", "west", "north", "east"].map(|key| object.get(key).is_some());
+        let shape = if is_box.contains(&true) {
+            Shape::Box(Bounds::read(object)?)
+        } else {
+            Shape::Circle(Circle::read(object)?)
+        };
+        Ok(Self(shape))
+    }
+
+    /// Whether a place is in it.
+    #[inline]
+    pub fn contains(&self, point: Point) -> bool {
+        match &self.0 {
+            Shape::Circle(circle) => circle.contains(point),
+            Shape::Box(bounds) => bounds.contains(point),
+        }
+    }
+
+    /// The southernmost and the northernmost latitude that a point in it may have.
+    pub fn latitudes(&self) -> (f64, f64) {
+        match &self.0 {
+            Shape::Circle(circle) => (circle.south, circle.north),
+            Shape::Box(bounds) => (bounds.south, bounds.north),
+        }
+    }
+}
+
+impl Circle {
+    fn read(object: ObjectRef<'_>) -> Result<Self, Cow<'static, str>> {
+        only(object, &["lat", "lon", "radius_m"])?;
+        let center = Point {
+            lat: coordinate(object, "lat", 90.0)?,
+            lon: coordinate(object, "lon", 180.0)?,
+        };
+        let radius = number(object, "radius_m")?;
+        if radius < 0.0 {
+            return Err(format!("one with a `radius_m` of {radius}").into());
+        }
+        let angle = radius / EARTH;
+        let reach = angle.to_degrees() + MARGIN;
+        Ok(Self {
+            center,
+            cosine: cosine(center),
+            // No two points are further apart than half a turn, however it is rounded.
+            haversine: if angle >= PI {
+                2.0
+            } else {
+                square((angle / 2.0).sin())
+            },
+            south: center.lat - reach,
+            north: center.lat + reach,
+        })
+    }
+
+    #[inline]
+    fn contains(&self, point: Point) -> bool {
+        if point.lat < self.south || point.lat > self.north {
+            return false;
+        }
+        let turn = (point.lon - self.center.lon).abs();
+        // The short way round: exact, so that a meridian is the same on both sides of the antimeridian.
+        let turn = if turn > 180.0 { 360.0 - turn } else { turn };
+        let by_latitude = square(((point.lat - self.center.lat).to_radians() / 2.0).sin());
+        let by_longitude = square((turn.to_radians() / 2.0).sin());
+        by_latitude + cosine(point) * self.cosine * by_longitude <= self.haversine
+    }
+}
+
+impl Bounds {
+    fn read(object: ObjectRef<'_>) -> Result<Self, Cow<'static, str>> {
+        only(object, &["south", "west", "north", "east"])?;
+        let bounds = Self {
+            south: coordinate(object, "south", 90.0)?,
+            west: coordinate(object, "west", 180.0)?,
+            north: coordinate(object, "north", 90.0)?,
+            east: coordinate(object, "east", 180.0)?,
+        };
+        if bounds.south > bounds.north {
+            return Err("one whose `south` lies north of its `north`".into());
+        }
+        Ok(bounds)
+    }
+
+    #[inline]
+    fn contains(&self, point: Point) -> bool {
+        let in_latitude = self.south <= point.lat && point.lat <= self.north;
+        in_latitude && (point.is_pole() || self.spans(point.lon))
+    }
+
+    /// The antimeridian has two names.
+    fn spans(&self, lon: f64) -> bool {
+        let between = |lon: f64| match self.west <= self.east {
+            true => self.west <= lon && lon <= self.east,
+            false => self.west <= lon || lon <= self.east,
+        };
+        between(lon) || (lon.abs() == 180.0 && between(-lon))
+    }
+}
+
+/// The cosine of a latitude, which is nothing at the poles and would be rounded to a bit more.
+fn cosine(point: Point) -> f64 {
+    if point.is_pole() {
+        0.0
+    } else {
+        point.lat.to_radians().cos()
+    }
+}
+
+fn square(number: f64) -> f64 {
+    number * number
+}
+
+fn coordinate(object: ObjectRef<'_>, key: &str, most: f64) -> Result<f64, Cow<'static, str>> {
+    let degrees = number(object, key)?;
+    if degrees.abs() > most {
+        return Err(format!("one with a `{key}` of {degrees}, beyond {most} degrees").into());
+    }
+    Ok(degrees)
+}
+
+fn number(object: ObjectRef<'_>, key: &str) -> Result<f64, Cow<'static, str>> {
+    match object.get(key) {
+        Some(ValueRef::Number(number)) => Ok(number),
+        Some(other) => Err(format!("one whose `{key}` is of type {}", other.kind()).into()),
+        None => Err(format!("an object without `{key}`").into()),
+    }
+}
+
+/// A misspelt key must not be taken for one that is missing, nor be ignored.
+fn only(object: ObjectRef<'_>, known: &[&str]) -> Result<(), Cow<'static, str>> {
+    match object.iter().find(|(key, _)| !known.contains(key)) {
+        Some((key, _)) => Err(format!("an object with `{}`", abbreviate(key)).into()),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::select};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::Operand;
+
+    fn area(value: &Value) -> Area {
+        Area::of(Operand::try_from(value).unwrap().view())
+            .unwrap_or_else(|problem| panic!("{value}: {problem}"))
+    }
+
+    fn circle(lat: f64, lon: f64, radius: f64) -> Area {
+        area(&json!({ "lat": lat, "lon": lon, "radius_m": radius }))
+    }
+
+    fn bounds(south: f64, west: f64, north: f64, east: f64) -> Area {
+        area(&json!({ "south": south, "west": west, "north": north, "east": east }))
+    }
+
+    fn at(lat: f64, lon: f64) -> Point {
+        Point { lat, lon }
+    }
+
+    /// The great-circle distance by way of unit vectors, which has no special places.
+    fn distance(one: Point, other: Point) -> f64 {
+        let vector = |point: Point| {
+            let (lat, lon) = (point.lat.to_radians(), point.lon.to_radians());
+            [lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()]
+        };
+        let (a, b) = (vector(one), vector(other));
+        let cross = [
+            a[1] * b[2] - a[2] * b[1],
+            a[2] * b[0] - a[0] * b[2],
+            a[0] * b[1] - a[1] * b[0],
+        ];
+        let length = cross.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let dot: f64 = a.iter().zip(b).map(|(x, y)| x * y).sum();
+        EARTH * length.atan2(dot)
+    }
+
+    #[test]
+    fn distances_are_those_of_the_globe() {
+        // San Francisco to Los Angeles, and London to Tokyo.
+        let cases = [
+            (at(37.7749, -122.4194), at(34.0522, -118.2437), 559_120.0),
+            (at(51.5074, -0.1278), at(35.6762, 139.6503), 9_558_600.0),
+        ];
+        for (one, other, metres) in cases {
+            assert!(circle(one.lat, one.lon, metres + 1_000.0).contains(other));
+            assert!(!circle(one.lat, one.lon, metres - 1_000.0).contains(other));
+        }
+    }
+
+    #[test]
+    fn circles_go_across_the_antimeridian_and_the_poles() {
+        // Two places 22 km apart with the antimeridian between them.
+        assert!(circle(0.0, 179.9, 22_300.0).contains(at(0.0, -179.9)));
+        assert!(!circle(0.0, 179.9, 22_200.0).contains(at(0.0, -179.9)));
+        // Over the pole from one side to the other.
+        assert!(circle(89.9, 0.0, 22_300.0).contains(at(89.9, 180.0)));
+        assert!(!circle(89.9, 0.0, 22_200.0).contains(at(89.9, 180.0)));
+        assert!(circle(-89.95, 10.0, 12_000.0).contains(at(-89.95, -100.0)));
+    }
+
+    /// A circle without a radius holds the one place, whichever way that is written.
+    #[test]
+    fn a_place_is_at_no_distance_from_itself() {
+        assert!(circle(12.5, 180.0, 0.0).contains(at(12.5, -180.0)));
+        assert!(circle(12.5, -180.0, 0.0).contains(at(12.5, 180.0)));
+        assert!(circle(90.0, 0.0, 0.0).contains(at(90.0, 77.0)));
+        assert!(circle(-90.0, 120.0, 0.0).contains(at(-90.0, -60.0)));
+        assert!(circle(37.7749, -122.4194, 0.0).contains(at(37.7749, -122.4194)));
+        assert!(!circle(37.7749, -122.4194, 0.0).contains(at(37.7749, -122.4193)));
+    }
+
+    #[test]
+    fn the_largest_circle_is_everywhere() {
+        for radius in [EARTH * PI, EARTH * PI + 1.0, 1e300] {
+            for point in [at(0.0, 0.0), at(0.0, 180.0), at(-37.7749, 57.5806), at(90.0, 0.0)] {
+                assert!(
+                    circle(37.7749, -122.4194, radius).contains(point),
+                    "{radius} {point:?}"
+                );
+            }
+        }
+        assert!(!circle(0.0, 0.0, EARTH * PI - 1_000.0).contains(at(0.0, 180.0)));
+    }
+
+    #[test]
+    fn boxes_have_sides_and_go_across_the_antimeridian() {
+        let plain = bounds(-10.0, 20.0, 10.0, 30.0);
+        for inside in [at(0.0, 25.0), at(-10.0, 20.0), at(10.0, 30.0)] {
+            assert!(plain.contains(inside), "{inside:?}");
+        }
+        for outside in [
+            at(0.0, 19.9),
+            at(0.0, 30.1),
+            at(10.1, 25.0),
+            at(-10.1, 25.0),
+            at(0.0, -25.0),
+        ] {
+            assert!(!plain.contains(outside), "{outside:?}");
+        }
+        let across = bounds(-10.0, 170.0, 10.0, -170.0);
+        for inside in [
+            at(0.0, 175.0),
+            at(0.0, -175.0),
+            at(0.0, 180.0),
+            at(0.0, -180.0),
+            at(0.0, 170.0),
+        ] {
+            assert!(across.contains(inside), "{inside:?}");
+        }
+        for outside in [at(0.0, 0.0), at(0.0, 169.9), at(0.0, -169.9)] {
+            assert!(!across.contains(outside), "{outside:?}");
+        }
+    }
+
+    #[test]
+    fn the_antimeridian_has_two_names_and_a_pole_all_of_them() {
+        assert!(bounds(0.0, 170.0, 1.0, 180.0).contains(at(0.5, -180.0)));
+        assert!(bounds(0.0, -180.0, 1.0, -170.0).contains(at(0.5, 180.0)));
+        assert!(!bounds(0.0, -170.0, 1.0, 170.0).contains(at(0.5, 180.0)));
+        assert!(bounds(0.0, 180.0, 1.0, -180.0).contains(at(0.5, 180.0)));
+        assert!(!bounds(0.0, 180.0, 1.0, -180.0).contains(at(0.5, 179.0)));
+        assert!(bounds(80.0, 10.0, 90.0, 20.0).contains(at(90.0, -135.0)));
+        assert!(!bounds(80.0, 10.0, 89.0, 20.0).contains(at(90.0, 15.0)));
+        assert!(bounds(-90.0, 10.0, -90.0, 20.0).contains(at(-90.0, 0.0)));
+        assert!(!bounds(-90.0, 10.0, -80.0, 20.0).contains(at(-89.9, 0.0)));
+    }
+
+    #[test]
+    fn what_is_no_area_says_why() {
+        for (value, problem) in [
+            (json!("here"), "the string `here`"),
+            (json!({}), "an object without `lat`"),
+            (json!({ "lat": 1, "lon": 2 }), "an object without `radius_m`"),
+            (
+                json!({ "lat": 1, "lon": 2, "radius": 5 }),
+                "an object with `radius`",
+            ),
+            (
+                json!({ "lat": 1, "lon": 2, "radius_m": -1 }),
+                "one with a `radius_m` of -1",
+            ),
+            (
+                json!({ "lat": "1", "lon": 2, "radius_m": 1 }),
+                "one whose `lat` is of type string",
+            ),
+            (
+                json!({ "lat": 91, "lon": 2, "radius_m": 1 }),
+                "one with a `lat` of 91, beyond 90 degrees",
+            ),
+            (
+                json!({ "lat": 1, "lon": -181, "radius_m": 1 }),
+                "one with a `lon` of -181, beyond 180 degrees",
+            ),
+            (
+                json!({ "south": 1, "west": 2, "north": 3 }),
+                "an object without `east`",
+            ),
+            (
+                json!({ "south": 3, "west": 2, "north": 1, "east": 2 }),
+                "one whose `south` lies north of its `north`",
+            ),
+            (
+                json!({ "south": 1, "west": 2, "north": 3, "east": 181 }),
+                "one with a `east` of 181, beyond 180 degrees",
+            ),
+            (
+                json!({ "south": 1, "west": 2, "north": 3, "east": 4, "lat": 1 }),
+                "an object with `lat`",
+            ),
+        ] {
+            let refused = Area::of(Operand::try_from(&value).unwrap().view());
+            assert_eq!(refused, Err(problem.into()), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_place_has_coordinates_on_earth() {
+        let point = |value: Value| Point::of(Operand::try_from(value).unwrap().view());
+        assert_eq!(
+            point(json!({ "lat": 90, "lon": -180, "floor": 3 })),
+            Some(at(90.0, -180.0))
+        );
+        for value in [
+            json!({ "lat": 90.1, "lon": 0 }),
+            json!({ "lat": 0, "lon": 180.5 }),
+            json!({ "lat": "1", "lon": 0 }),
+            json!({ "lat": 1 }),
+            json!({}),
+            json!([1, 2]),
+            json!("1,2"),
+            json!(null),
+            json!({ "latitude": 1, "lon": 2 }),
+        ] {
+            assert_eq!(point(value.clone()), None, "{value}");
+        }
+    }
+
+    fn latitudes() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            select(vec![
+                -90.0, -89.999, -45.0, -0.0, 0.0, 0.001, 37.7749, 89.9999, 90.0
+            ]),
+            -90.0..=90.0_f64
+        ]
+    }
+
+    fn longitudes() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            select(vec![
+                -180.0, -179.999, -90.0, 0.0, 0.001, 122.4194, 179.9999, 180.0
+            ]),
+            -180.0..=180.0_f64
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        /// Both formulas agree but for a millimetre at the edge, and further away from it near the antipode,
+        /// where both lose digits.
+        #[test]
+        fn circles_hold_what_is_near(
+            lat in latitudes(), lon in longitudes(), other_lat in latitudes(), other_lon in longitudes(),
+            radius in prop_oneof![select(vec![0.0, 1.0, 112.0, 1e4, 1e7]), 0.0..2.1e7_f64],
+        ) {
+            let (center, point) = (at(lat, lon), at(other_lat, other_lon));
+            let away = distance(center, point);
+            let slack = if away > 1.9e7 { 1.0 } else { 1e-3 };
+            let inside = circle(lat, lon, radius).contains(point);
+            if away < radius - slack {
+                prop_assert!(inside, "{center:?} {point:?} {radius} {away}");
+            } else if away > radius + slack {
+                prop_assert!(!inside, "{center:?} {point:?} {radius} {away}");
+            }
+        }
+
+        /// What is in an area lies between its latitudes: an index by latitude loses nothing.
+        #[test]
+        fn areas_lie_between_their_latitudes(
+            lat in latitudes(), lon in longitudes(), other_lat in latitudes(), other_lon in longitudes(),
+            share in prop_oneof![Just(1.0), 0.0..1.5_f64],
+        ) {
+            let point = at(other_lat, other_lon);
+            // Often exactly at the edge, where rounding decides.
+            let near = circle(lat, lon, distance(at(lat, lon), point) * share);
+            let (south, north) = (lat.min(other_lat), lat.max(other_lat));
+            for area in [near, bounds(south, lon, north, other_lon)] {
+                let (south, north) = area.latitudes();
+                if area.contains(point) {
+                    prop_assert!(south <= point.latitude() && point.latitude() <= north, "{area:?} {point:?}");
+                }
+            }
+        }
+    }
+}
