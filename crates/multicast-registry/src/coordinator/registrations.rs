@@ -296,7 +296,8 @@ impl Coordinator {
     {
         let mut call = self.call(deadline).await?;
         let mut backoff = None;
-        let mut attempt = 1;
+        // Each has a count of its own: a store that comes back after several attempts may have a new epoch.
+        let (mut attempt, mut epochs) = (1, 1);
         loop {
             let error = match send(self.registry(), call).await {
                 Ok(value) => return Ok(value),
@@ -304,8 +305,9 @@ impl Coordinator {
             };
             match error {
                 // Nothing was applied, and waiting for the new view ends with the deadline.
-                SlotError::EpochChanged { current } if attempt < ATTEMPTS => {
+                SlotError::EpochChanged { current } if epochs < ATTEMPTS => {
                     call = self.call_in(current, deadline).await?;
+                    epochs += 1;
                 }
                 SlotError::Unavailable {
                     applied: Applied::No, ..
@@ -316,10 +318,10 @@ impl Coordinator {
                     if timeout_at(deadline, sleep(pause)).await.is_err() {
                         return Err(error.into());
                     }
+                    attempt += 1;
                 }
                 error => return Err(error.into()),
             }
-            attempt += 1;
         }
     }
 

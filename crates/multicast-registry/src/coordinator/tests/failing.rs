@@ -138,6 +138,28 @@ async fn what_was_certainly_not_applied_is_tried_again_after_a_pause() {
     assert_eq!(fixture.script().count(Op::Register), 8);
 }
 
+/// What a store does that was restarted with nothing kept.
+#[tokio::test(start_paused = true)]
+async fn a_store_may_come_back_with_another_epoch_at_the_last_attempt() {
+    let fixture = fixture(|_| {});
+    fixture.names(Default::default()).await;
+    let current = fixture.register("b", "{}").await.position.epoch;
+    for _ in 0..3 {
+        fixture
+            .script()
+            .next(Op::Register, Fate::Refuse(unavailable(Applied::No)));
+    }
+    fixture
+        .script()
+        .next(Op::Register, Fate::Refuse(SlotError::EpochChanged { current }));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    fixture
+        .coordinator
+        .register(request("a", "{}"), deadline)
+        .await
+        .unwrap();
+}
+
 /// Two servers behind one address, each with an epoch of its own.
 #[tokio::test]
 async fn an_epoch_that_goes_back_and_forth_is_not_followed_for_ever() {
