@@ -68,6 +68,8 @@ struct Resume {
     secret: (Epoch, [u8; 16]),
     sort: Vec<SortKey>,
     digest: [u8; 16],
+    /// The moment of the first page, where the filter compares with it.
+    now: Option<i64>,
 }
 
 impl Page {
@@ -94,13 +96,15 @@ impl Page {
             secret: (epoch, secret),
             sort,
             digest,
+            now,
         } = &self.resume;
         let seal = Seal {
             namespace: &config.namespace,
             epoch: *epoch,
             secret: *secret,
         };
-        let after = |row| Cursor::new(self.position, *digest, self.total, bookmark(row, sort));
+        let after =
+            |row| Cursor::new(self.position, *digest, self.total, bookmark(row, sort)).at_moment(*now);
         self.next = self.rows.iter().last().map(|row| after(row).seal(&seal));
     }
 }
@@ -124,10 +128,15 @@ impl Coordinator {
         self.open_for_calls()?;
         let config = self.config();
         let limit = check(&request)?;
-        let filter = compile(&config, request.filter.as_ref())?;
+        let mut filter = compile(&config, request.filter.as_ref(), Timestamp::now())?;
         self.shared.directory.ready(deadline).await?;
         let digest = query_digest(request.filter.as_ref(), &request.sort);
         let cursor = self.open_cursor(&config, &request, digest)?;
+        let moment = |filter: &Option<Arc<Compiled>>| filter.as_ref().and_then(|filter| filter.now());
+        if let (Some(cursor), Some(_)) = (&cursor, moment(&filter)) {
+            filter = compile(&config, request.filter.as_ref(), moment_of(cursor)?)?;
+        }
+        let now = moment(&filter);
 
         let consistency = request.consistency.unwrap_or(config.behavior.consistency);
         let mut freshness = self
@@ -177,6 +186,7 @@ impl Coordinator {
                 secret: self.shared.directory.secret(),
                 sort: request.sort,
                 digest,
+                now,
             },
         };
         if found.more {
@@ -343,10 +353,23 @@ fn patience(config: &Config, deadline: Instant) -> Instant {
     }
 }
 
-/// Compiles a filter within the namespace's limits.
-pub(super) fn compile(config: &Config, filter: Option<&Filter>) -> Result<Option<Arc<Compiled>>, Error> {
+/// Compiles a filter within the namespace's limits, for a call at `now`.
+pub(super) fn compile(
+    config: &Config,
+    filter: Option<&Filter>,
+    now: Timestamp,
+) -> Result<Option<Arc<Compiled>>, Error> {
     let Some(filter) = filter else { return Ok(None) };
-    Ok(Some(Arc::new(filter.compile(&config.limits())?)))
+    Ok(Some(Arc::new(filter.compile_at(now.0, &config.limits())?)))
+}
+
+/// The moment of the first page: what is relative to it must not move from page to page.
+fn moment_of(cursor: &Cursor) -> Result<Timestamp, Error> {
+    let unknown = "the cursor does not say which moment `now` is, start again without it";
+    cursor
+        .now
+        .map(Timestamp)
+        .ok_or_else(|| Error::InvalidCursor(unknown.to_owned()))
 }
 
 fn check(request: &Enumerate) -> Result<usize, Error> {
@@ -390,7 +413,7 @@ fn check(request: &Enumerate) -> Result<usize, Error> {
     })
 }
 
-fn query_digest(filter: Option<&Filter>, sort: &[SortKey]) -> [u8; 16] {
+pub(super) fn query_digest(filter: Option<&Filter>, sort: &[SortKey]) -> [u8; 16] {
     let mut parts = vec![filter.map(Filter::to_string).unwrap_or_default()];
     parts.extend(sort.iter().map(|key| format!("{} {}", key.path, key.descending)));
     digest(&parts.iter().map(String::as_str).collect::<Vec<_>>())

@@ -118,7 +118,7 @@ impl View {
     fn indexed(&self, at: Revision, query: &Query<'_>) -> Option<RoaringBitmap> {
         let filter = query.filter?;
         let space = SpaceAt { view: self, at };
-        let Some(plan) = Plan::of(filter.filter().node(), &space) else {
+        let Some(plan) = Plan::of(filter.filter().node(), filter.now(), &space) else {
             let paths = plan::wanted(filter.filter().node());
             self.indexes().miss(paths.into_iter(), space.count());
             return None;

@@ -49,9 +49,9 @@ impl Compiled {
         };
         let test = compiler.node(filter.node(), &Location::Root)?;
         Ok(Self {
+            now: now.filter(|_| filter.uses_relative_time()),
             filter,
             test,
-            now,
             uses_expires_at: compiler.uses_expires_at,
         })
     }
@@ -71,7 +71,8 @@ impl Compiled {
         &self.filter
     }
 
-    /// The moment that it was [compiled for](Filter::compile_at), in milliseconds since 1970.
+    /// The moment that it was [compiled for](Filter::compile_at), in milliseconds since 1970; `None` where the
+    /// answer does not depend on it.
     pub fn now(&self) -> Option<i64> {
         self.now
     }

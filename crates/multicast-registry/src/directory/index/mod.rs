@@ -9,6 +9,7 @@ mod field;
 mod key;
 pub(crate) mod plan;
 mod postings;
+mod reading;
 
 #[cfg(test)]
 mod tests;
