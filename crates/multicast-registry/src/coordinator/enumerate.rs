@@ -309,7 +309,11 @@ impl Coordinator {
             .await
     }
 
-    async fn leases(&self, leased: Vec<Identity>, deadline: Instant) -> Result<Option<Leases>, Error> {
+    pub(super) async fn leases(
+        &self,
+        leased: Vec<Identity>,
+        deadline: Instant,
+    ) -> Result<Option<Leases>, Error> {
         if leased.is_empty() {
             return Ok(None);
         }

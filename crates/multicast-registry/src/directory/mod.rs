@@ -5,6 +5,7 @@
 //! per namespace does that and ticks the slot once a second at least, which also expires what is due.
 
 mod cursor;
+mod explain;
 mod follow;
 mod index;
 mod order;
@@ -21,5 +22,6 @@ pub use rows::{Row, Selection};
 pub use view::{Horizon, Settings};
 
 pub(crate) use cursor::{Cursor, InvalidCursor, Seal, digest};
+pub(crate) use explain::Explained;
 pub(crate) use follow::{leases_of, stored_document};
 pub(crate) use query::{Leases, Query, bookmark};

@@ -123,10 +123,7 @@ impl View {
             self.indexes().miss(paths.into_iter(), space.count());
             return None;
         };
-        let mut found = plan.find(&space);
-        if at == self.head().revision {
-            found &= self.open_rows();
-        }
+        let found = self.candidates(at, &plan);
         let sure = plan.estimate.exact && at == self.head().revision;
         if sure {
             return Some(found);
@@ -136,6 +133,15 @@ impl View {
             row.is_visible_at(at) && (plan.estimate.exact || query.matches(row))
         };
         Some(found.into_iter().filter(matches).collect())
+    }
+
+    /// The rows that a plan leads to.
+    pub(super) fn candidates(&self, at: Revision, plan: &Plan) -> RoaringBitmap {
+        let mut found = plan.find(&SpaceAt { view: self, at });
+        if at == self.head().revision {
+            found &= self.open_rows();
+        }
+        found
     }
 
     /// One page of rows that are known to match, in the order of identities.
@@ -262,7 +268,7 @@ impl View {
 }
 
 impl Query<'_> {
-    fn matches(&self, row: &Row) -> bool {
+    pub(super) fn matches(&self, row: &Row) -> bool {
         let Some(filter) = self.filter else { return true };
         match self.leases.and_then(|leases| leases.get(&row.identity)) {
             Some(expires_at) => filter.matches(&Leased {
@@ -311,9 +317,9 @@ impl prism_filter::Record for Row {
 }
 
 /// A row with its lease as it is now.
-struct Leased<'a> {
-    row: &'a Row,
-    expires_at: Option<Timestamp>,
+pub(super) struct Leased<'a> {
+    pub(super) row: &'a Row,
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 impl prism_filter::Record for Leased<'_> {

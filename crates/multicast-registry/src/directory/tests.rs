@@ -214,6 +214,36 @@ proptest! {
     }
 }
 
+/// Explaining finds nothing worth an index, and uses one no more than asking does.
+#[test]
+fn to_explain_is_not_to_ask() {
+    let steps: Vec<Step> = (0..40).map(|name| (name, Some((3, name)))).collect();
+    let (mut view, _) = play(Horizon::default(), &steps);
+    let (free, indexed) = (Filter::new().eq("level", 7), Filter::new().eq("status", "s3"));
+    let [free, indexed] = [free, indexed].map(|filter| filter.compile(&Limits::default()).unwrap());
+    let adapted = |view: &mut View| {
+        view.adapt_indexes();
+        view.fill_indexes(1_000);
+        view.explain(Some(&free), None).plan.is_some()
+    };
+    for _ in 0..100 {
+        assert_eq!(view.explain(Some(&free), None).matches, 1);
+    }
+    assert!(!adapted(&mut view), "nobody asked");
+    let at = view.head().revision;
+    for _ in 0..100 {
+        assert_eq!(view.matching(at, Some(&free), None).len(), 1);
+    }
+    assert!(adapted(&mut view), "many asked");
+
+    let status = Path::parse("status").unwrap();
+    let before = view.indexes().uses(&status);
+    view.matching(at, Some(&indexed), None);
+    let asked = view.indexes().uses(&status) - before;
+    view.explain(Some(&indexed), None);
+    assert!(view.indexes().uses(&status) - before - asked <= asked);
+}
+
 #[test]
 fn point_reads_see_the_head() {
     let (view, _) = play(

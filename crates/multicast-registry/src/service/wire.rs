@@ -62,7 +62,7 @@ pub(super) fn position(field: &str, position: Option<proto::Position>) -> Result
     }
 }
 
-fn to_position(position: Position) -> proto::Position {
+pub(super) fn to_position(position: Position) -> proto::Position {
     proto::Position {
         epoch: position.epoch.0,
         revision: position.revision.0,
@@ -86,7 +86,7 @@ fn document(field: &str, fields: &HashMap<String, prost_types::Value>) -> Result
     })
 }
 
-fn filter(config: &prism_filter::Limits, filter: Option<proto::Filter>) -> Result<Option<Filter>> {
+pub(super) fn filter(config: &prism_filter::Limits, filter: Option<proto::Filter>) -> Result<Option<Filter>> {
     let Some(filter) = filter else { return Ok(None) };
     let read = Filter::from_proto(&filter, config).map_err(Error::from)?;
     Ok((!read.is_empty()).then_some(read))

@@ -566,7 +566,6 @@ async fn methods_to_come() {
         told(client.get_multicast(to("test", Default::default())).await),
         told(client.cancel_multicast(to("test", Default::default())).await),
         told(client.watch(to("test", Default::default())).await.map(drop)),
-        told(client.explain(to("test", Default::default())).await),
         told(
             client
                 .check_schema(to("test", Default::default()))
