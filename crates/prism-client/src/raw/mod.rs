@@ -11,10 +11,10 @@ use prism_core::{
     telemetry::{self, TraceContext},
 };
 use prism_proto::pattern::{
-    EnumerateRequest, EnumerateResponse, GetRequest, GetResponse, MulticastRequest, MulticastResponse,
-    RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, UnregisterRequest, UnregisterResponse,
-    UpdateRequest, UpdateResponse, multicast_registry_pattern_client::MulticastRegistryPatternClient,
-    subscribe_request,
+    EnumerateRequest, EnumerateResponse, ExplainRequest, ExplainResponse, GetRequest, GetResponse,
+    MulticastRequest, MulticastResponse, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
+    UnregisterRequest, UnregisterResponse, UpdateRequest, UpdateResponse,
+    multicast_registry_pattern_client::MulticastRegistryPatternClient, subscribe_request,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, transport::Channel};
@@ -142,6 +142,15 @@ impl Raw {
         let plan = self.plan("Enumerate", Repeat::Harmless);
         self.unary(plan, request, |mut stub, request| async move {
             stub.enumerate(request).await
+        })
+        .await
+    }
+
+    /// Explains how a filter is answered, or why an identity matches it or does not.
+    pub async fn explain(&self, request: ExplainRequest) -> Result<ExplainResponse> {
+        let plan = self.plan("Explain", Repeat::Harmless);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.explain(request).await
         })
         .await
     }

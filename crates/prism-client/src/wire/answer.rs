@@ -216,7 +216,7 @@ fn succeeded(success: bool, error: Option<&str>) -> Result<()> {
     Err(Error::Refused(Box::new(Refusal::of_item("", message))).maybe_applied())
 }
 
-fn position(field: &str, position: Option<pattern::Position>) -> Result<Position> {
+pub(super) fn position(field: &str, position: Option<pattern::Position>) -> Result<Position> {
     let position = position.ok_or_else(|| missing(field))?;
     Ok(Position {
         epoch: position.epoch,
@@ -235,17 +235,17 @@ fn optional_time(field: &str, time: Option<Timestamp>) -> Result<Option<SystemTi
     .transpose()
 }
 
-fn optional_millis(field: &str, millis: Option<i64>) -> Result<Option<Duration>> {
+pub(super) fn optional_millis(field: &str, millis: Option<i64>) -> Result<Option<Duration>> {
     millis
         .map(|millis| count(field, millis).map(Duration::from_millis))
         .transpose()
 }
 
-fn count(field: &str, number: i64) -> Result<u64> {
+pub(super) fn count(field: &str, number: i64) -> Result<u64> {
     u64::try_from(number).map_err(|_| Error::malformed(field, format!("is negative: {number}")))
 }
 
-fn missing(field: impl Into<String>) -> Error {
+pub(super) fn missing(field: impl Into<String>) -> Error {
     Error::malformed(field, "is missing")
 }
 

@@ -98,7 +98,7 @@ fn semantics(delivery: DeliverySemantics) -> pattern::DeliverySemantics {
     }
 }
 
-fn filter(filter: &prism_filter::Filter) -> Result<pattern::Filter> {
+pub(crate) fn filter(filter: &prism_filter::Filter) -> Result<pattern::Filter> {
     filter
         .to_proto()
         .map_err(|mistake| Error::invalid("filter", mistake.to_string()))

@@ -5,6 +5,7 @@
 
 mod answer;
 mod ask;
+mod explain;
 mod value;
 
 pub(crate) use answer::CONNECTION_LOST;
@@ -12,4 +13,5 @@ pub(crate) use answer::CONNECTION_LOST;
 pub(crate) use value::to_object;
 
 pub(crate) use answer::{event, found, multicast, page, registration, renewals, unregistered, updated};
-pub(crate) use ask::{enumerate, lease, multicast as multicast_request, position, register, update};
+pub(crate) use ask::{enumerate, filter, lease, multicast as multicast_request, position, register, update};
+pub(crate) use explain::{explanation, why};

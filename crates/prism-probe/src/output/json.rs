@@ -30,8 +30,8 @@ macro_rules! named {
 }
 
 named! {
-    RegisterResponse RenewResponse UpdateResponse GetResponse EnumerateResponse MulticastResponse
-    UnregisterResponse SubscribeResponse
+    RegisterResponse RenewResponse UpdateResponse GetResponse EnumerateResponse ExplainResponse
+    MulticastResponse UnregisterResponse SubscribeResponse
 }
 
 /// A message as a tree: the proto's own field names, defaults included, so that a field is there
@@ -158,6 +158,7 @@ mod tests {
             pattern::UpdateResponse::NAME,
             pattern::GetResponse::NAME,
             pattern::EnumerateResponse::NAME,
+            pattern::ExplainResponse::NAME,
             pattern::MulticastResponse::NAME,
             pattern::UnregisterResponse::NAME,
             pattern::SubscribeResponse::NAME,
