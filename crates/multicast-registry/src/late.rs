@@ -137,6 +137,10 @@ impl RegistryStore for Late<RegistryCapability, dyn DynRegistryStore> {
         self.slot()?.sync(call, from, limit).await
     }
 
+    async fn changed(&self, call: Call, from: Revision) -> Result<()> {
+        self.slot()?.changed(call, from).await
+    }
+
     async fn scan(&self, call: Call, scan: Scan) -> Result<ScanPage> {
         self.slot()?.scan(call, scan).await
     }

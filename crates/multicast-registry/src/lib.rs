@@ -17,6 +17,7 @@ pub mod service;
 pub mod slots;
 #[cfg(test)]
 mod testing;
+pub mod watch;
 
 /// The filter language: what [`Register`] takes as metadata, and how [`Enumerate`] and [`Multicast`] select.
 pub use prism_filter as filter;

@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 /// The names, as they are exported.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 9] = [
     "multicast_registry_registered_identities",
     "multicast_registry_sessions",
     "multicast_registry_multicast_delivered_total",
@@ -22,6 +22,8 @@ pub const NAMES: [&str; 7] = [
     "multicast_registry_enumerate_latency_seconds",
     "multicast_registry_ttl_expiration_total",
     "multicast_registry_session_dropped_total",
+    "multicast_registry_watchers",
+    "multicast_registry_watch_evaluations_total",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +47,8 @@ struct Families {
     enumerate: Family<Namespace, Histogram>,
     expired: Family<Namespace, Counter>,
     dropped: Family<Namespace, Counter>,
+    watchers: Family<Namespace, Gauge>,
+    watch_evaluations: Family<Namespace, Counter>,
 }
 
 impl Default for Families {
@@ -59,6 +63,8 @@ impl Default for Families {
             }),
             expired: Family::default(),
             dropped: Family::default(),
+            watchers: Family::default(),
+            watch_evaluations: Family::default(),
         }
     }
 }
@@ -101,6 +107,16 @@ impl Default for Metrics {
             "Messages that sessions did not read in time and that were dropped",
             families.dropped.clone(),
         );
+        registry.register(
+            "watchers",
+            "Watches that are open in this process",
+            families.watchers.clone(),
+        );
+        registry.register(
+            "watch_evaluations",
+            "Comparisons of a watched filter with a change",
+            families.watch_evaluations.clone(),
+        );
         Self { registry, families }
     }
 }
@@ -124,6 +140,8 @@ impl Metrics {
         families.enumerate.remove(&label);
         families.expired.remove(&label);
         families.dropped.remove(&label);
+        families.watchers.remove(&label);
+        families.watch_evaluations.remove(&label);
     }
 
     /// In the OpenMetrics text format.
@@ -148,6 +166,8 @@ struct Resolved {
     enumerate: Histogram,
     expired: Counter,
     dropped: Counter,
+    watchers: Gauge,
+    watch_evaluations: Counter,
 }
 
 impl NamespaceMetrics {
@@ -168,6 +188,8 @@ impl NamespaceMetrics {
             enumerate: families.enumerate.get_or_create_owned(&label),
             expired: families.expired.get_or_create_owned(&label),
             dropped: families.dropped.get_or_create_owned(&label),
+            watchers: families.watchers.get_or_create_owned(&label),
+            watch_evaluations: families.watch_evaluations.get_or_create_owned(&label),
         }))
     }
 
@@ -194,6 +216,19 @@ impl NamespaceMetrics {
 
     pub(crate) fn expired(&self) {
         self.0.expired.inc();
+    }
+
+    pub(crate) fn watchers_changed(&self, by: i64) {
+        self.0.watchers.inc_by(by);
+    }
+
+    pub(crate) fn watch_evaluated(&self, times: u64) {
+        self.0.watch_evaluations.inc_by(times);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn watch_evaluations(&self) -> u64 {
+        self.0.watch_evaluations.get()
     }
 
     pub(crate) fn dropped(&self, messages: u64) {

@@ -30,6 +30,7 @@ pub(crate) enum Op {
     Get,
     Leases,
     Sync,
+    Changed,
     Scan,
     Claim,
     Publish,
@@ -217,6 +218,12 @@ impl RegistryStore for Store {
         }
         sync.more |= self.endless.load(Ordering::Relaxed);
         Ok(sync)
+    }
+
+    async fn changed(&self, call: Call, from: Revision) -> Result<()> {
+        self.script
+            .play(Op::Changed, self.memory.changed(call, from))
+            .await
     }
 
     async fn scan(&self, call: Call, scan: Scan) -> Result<ScanPage> {

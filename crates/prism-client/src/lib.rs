@@ -101,6 +101,7 @@ mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;
+mod watch;
 mod wire;
 
 pub use client::Client;
@@ -108,8 +109,8 @@ pub use config::{ClientBuilder, DEFAULT_ENDPOINT, DEFAULT_NAMESPACE};
 pub use error::{Applied, Error, Refusal, Result};
 pub use explanation::{Explanation, Verdict, Why};
 pub use model::{
-    DeliveryStatus, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened, Outcome, Page,
-    Position, Registration, Renewal, Renewed, Stage, Status, Unregistered,
+    Cause, Change, DeliveryStatus, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
+    Outcome, Page, Position, Registration, Renewal, Renewed, Stage, Status, Unregistered, WatchEvent,
 };
 pub use prism_core::failure::Reason;
 pub use prism_filter::Filter;
@@ -117,10 +118,11 @@ pub use registry::Registry;
 pub use renewal::{RegistrationHandle, State};
 pub use request::{
     Consistency, DeliverySemantics, EnumerateRequest, Lease, MulticastRequest, RegisterRequest, SessionId,
-    SubscribeRequest, UnregisterRequest, UpdateRequest,
+    SubscribeRequest, UnregisterRequest, UpdateRequest, WatchRequest,
 };
 pub use subscription::Subscription;
 pub use tonic::Code;
+pub use watch::Watch;
 
 /// The example that newcomers copy compiles.
 #[cfg(doctest)]

@@ -291,3 +291,48 @@ pub enum GapReason {
     /// What a newer service says.
     Other(String),
 }
+
+/// What a watch yields.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WatchEvent {
+    /// It matched when the watch began.
+    Present(Identity),
+    /// It matches, and did not before.
+    Entered(Change),
+    /// It matched before and still does.
+    Updated(Change),
+    /// It does not match any more, or is gone; shown as it last matched.
+    Left(Change),
+    /// Everything up to here has been told. The first one ends the snapshot.
+    Bookmark(Position),
+    /// What was told before is void: the watch begins anew.
+    Restarted,
+}
+
+/// A change to a registration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The registration.
+    pub identity: Identity,
+    /// What was written.
+    pub cause: Cause,
+    /// When. [`WatchRequest::resume_from`](crate::WatchRequest::resume_from) takes it.
+    pub position: Position,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// It was registered.
+    Registered,
+    /// It was registered in place of another.
+    Replaced,
+    /// Its metadata was changed.
+    Updated,
+    /// It was unregistered.
+    Unregistered,
+    /// Its lease ended.
+    Expired,
+    /// It was removed to make room.
+    Evicted,
+}

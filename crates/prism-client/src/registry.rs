@@ -8,7 +8,8 @@ use prism_proto::pattern;
 use crate::{
     EnumerateRequest, Error, Explanation, Filter, Found, Identity, Lease, Multicast, MulticastRequest, Page,
     RegisterRequest, Registration, RegistrationHandle, Renewal, Result, SessionId, SubscribeRequest,
-    Subscription, UnregisterRequest, Unregistered, UpdateRequest, Why, raw::Raw, renewal::Keepers, wire,
+    Subscription, UnregisterRequest, Unregistered, UpdateRequest, Watch, WatchRequest, Why, raw::Raw,
+    renewal::Keepers, wire,
 };
 
 /// The multicast registry of one namespace.
@@ -197,6 +198,15 @@ impl Registry {
             generation: request.generation.map(wire::position),
         };
         Ok(Subscription::new(self.raw.subscribe(open).await?))
+    }
+
+    /// Watches the identities that match: those that do now, and then each change to that.
+    ///
+    /// # Errors
+    /// `INVALID_FILTER`; `COMPACTED` or `EPOCH_CHANGED` when the request resumes from where the service
+    /// cannot go on.
+    pub async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+        Ok(Watch::new(self.raw.watch(wire::watch(request)?).await?))
     }
 }
 

@@ -145,6 +145,27 @@ impl Default for EnumerateRequest {
     }
 }
 
+/// Watches a filter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WatchRequest {
+    /// Which identities. `None`: all.
+    pub filter: Option<Filter>,
+    /// Go on after this position instead of beginning with everything that matches.
+    pub resume_from: Option<Position>,
+    /// Whether to return metadata.
+    pub include_metadata: bool,
+}
+
+impl Default for WatchRequest {
+    fn default() -> Self {
+        Self {
+            filter: None,
+            resume_from: None,
+            include_metadata: true,
+        }
+    }
+}
+
 /// What a delivery must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliverySemantics {

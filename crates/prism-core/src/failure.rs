@@ -82,6 +82,8 @@ reasons! {
     NoRunner "NO_RUNNER" Unavailable,
     /// The runner was lost while it handled the call.
     RunnerLost "RUNNER_LOST" Unavailable,
+    /// A stream was not read in time.
+    SlowConsumer "SLOW_CONSUMER" Aborted,
     /// The process is about to end.
     Draining "DRAINING" Unavailable,
     /// The view is being built.

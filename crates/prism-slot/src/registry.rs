@@ -278,6 +278,12 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
     /// - [`Error::EpochChanged`] under another epoch (`calls_refuse_another_epoch`).
     fn sync(&self, call: Call, from: Revision, limit: usize) -> impl Future<Output = Result<Sync>> + Send;
 
+    /// Waits until something was written after `from`, or until the call's deadline; may also return
+    /// early. Nothing relies on it but how soon a view learns of changes: a slot that cannot tell waits.
+    ///
+    /// - Ends soon after the write (`changes_are_told`).
+    fn changed(&self, call: Call, from: Revision) -> impl Future<Output = Result<()>> + Send;
+
     /// Pages through all records, for a view that starts from nothing (`scan_finds_everything`).
     fn scan(&self, call: Call, scan: Scan) -> impl Future<Output = Result<ScanPage>> + Send;
 
@@ -323,6 +329,8 @@ pub trait DynRegistryStore: Send + std::marker::Sync + 'static {
     fn leases(&self, call: Call, identities: Vec<Identity>) -> BoxFuture<'_, Result<Vec<Option<Timestamp>>>>;
     /// See [`RegistryStore::sync`].
     fn sync(&self, call: Call, from: Revision, limit: usize) -> BoxFuture<'_, Result<Sync>>;
+    /// See [`RegistryStore::changed`].
+    fn changed(&self, call: Call, from: Revision) -> BoxFuture<'_, Result<()>>;
     /// See [`RegistryStore::scan`].
     fn scan(&self, call: Call, scan: Scan) -> BoxFuture<'_, Result<ScanPage>>;
     /// See [`RegistryStore::claim_session`].
@@ -390,6 +398,11 @@ impl<S: RegistryStore> DynRegistryStore for S {
             Applied::No,
             RegistryStore::sync(self, call, from, limit),
         )
+    }
+
+    fn changed(&self, call: Call, from: Revision) -> BoxFuture<'_, Result<()>> {
+        // Its deadline is how it usually ends.
+        Box::pin(RegistryStore::changed(self, call, from))
     }
 
     fn scan(&self, call: Call, scan: Scan) -> BoxFuture<'_, Result<ScanPage>> {

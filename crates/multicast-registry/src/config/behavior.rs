@@ -47,6 +47,11 @@ pub struct Behavior {
     #[serde(deserialize_with = "optional_size")]
     #[schemars(with = "Option<SizeText>")]
     pub max_payload_bytes: Option<usize>,
+    /// How many watches may be open in one runner.
+    pub max_watchers: usize,
+    /// How many filters may be watched in one runner that ask for no certain value of a field, so that every
+    /// change is compared with each of them.
+    pub max_watch_filters: usize,
     /// How fresh reads are when the call does not say.
     pub consistency: ReadConsistency,
     /// What a consistent read does when the registry slot does not answer.
@@ -86,6 +91,8 @@ impl Default for Behavior {
             max_regex_bytes: 256,
             max_metadata_bytes: 64 << 10,
             max_payload_bytes: None,
+            max_watchers: 20_000,
+            max_watch_filters: 1_000,
             consistency: ReadConsistency::Consistent,
             on_store_loss: StoreLoss::Fail,
             history_age: Duration::from_secs(60),
@@ -178,6 +185,8 @@ impl Behavior {
             ("retry_delay_ms", self.retry_delay_ms, 0, 60_000),
             ("max_filter_depth", self.max_filter_depth as u64, 1, 64),
             ("max_clauses", self.max_clauses as u64, 1, 10_000),
+            ("max_watchers", self.max_watchers as u64, 0, 1_000_000),
+            ("max_watch_filters", self.max_watch_filters as u64, 0, 100_000),
             ("max_regex_bytes", self.max_regex_bytes as u64, 1, 4 << 10),
             ("max_metadata_bytes", self.max_metadata_bytes as u64, 2, 16 << 20),
         ];

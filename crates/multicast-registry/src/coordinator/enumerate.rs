@@ -128,13 +128,13 @@ impl Coordinator {
         self.open_for_calls()?;
         let config = self.config();
         let limit = check(&request)?;
-        let mut filter = compile(&config, request.filter.as_ref(), Timestamp::now())?;
+        let mut filter = compile_at(&config, request.filter.as_ref(), Timestamp::now())?;
         self.shared.directory.ready(deadline).await?;
         let digest = query_digest(request.filter.as_ref(), &request.sort);
         let cursor = self.open_cursor(&config, &request, digest)?;
         let moment = |filter: &Option<Arc<Compiled>>| filter.as_ref().and_then(|filter| filter.now());
         if let (Some(cursor), Some(_)) = (&cursor, moment(&filter)) {
-            filter = compile(&config, request.filter.as_ref(), moment_of(cursor)?)?;
+            filter = compile_at(&config, request.filter.as_ref(), moment_of(cursor)?)?;
         }
         let now = moment(&filter);
 
@@ -357,8 +357,15 @@ fn patience(config: &Config, deadline: Instant) -> Instant {
     }
 }
 
+/// Compiles a filter within the namespace's limits for as long as it is used: what it says must not depend
+/// on the moment of a call.
+pub(super) fn compile(config: &Config, filter: Option<&Filter>) -> Result<Option<Arc<Compiled>>, Error> {
+    let Some(filter) = filter else { return Ok(None) };
+    Ok(Some(Arc::new(filter.compile(&config.limits())?)))
+}
+
 /// Compiles a filter within the namespace's limits, for a call at `now`.
-pub(super) fn compile(
+pub(super) fn compile_at(
     config: &Config,
     filter: Option<&Filter>,
     now: Timestamp,

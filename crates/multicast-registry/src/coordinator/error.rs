@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prism_filter::DocumentError;
-use prism_slot::{Applied, Epoch, InvalidIdentity, Revision};
+use prism_slot::{Applied, Epoch, InvalidIdentity, Position, Revision};
 
 use crate::{directory::Unavailable, schema::Violation};
 
@@ -76,6 +76,20 @@ pub enum Error {
         /// The earliest one that is kept.
         floor: Revision,
     },
+    /// More is under way than is allowed.
+    #[error("{message}")]
+    Overloaded {
+        /// What there is too much of.
+        message: String,
+        /// How much is allowed.
+        limit: usize,
+    },
+    /// A watcher did not read in time what it was to be told.
+    #[error("the watch was read too slowly and is over, it can be resumed from {at}")]
+    TooSlow {
+        /// Everything up to here has been given.
+        at: Position,
+    },
     /// The registry or messaging slot refused, or failed.
     #[error(transparent)]
     Slot(#[from] prism_slot::Error),
@@ -107,6 +121,10 @@ impl Error {
             message,
             limit: None,
         }
+    }
+
+    pub(crate) fn overloaded(message: String, limit: usize) -> Self {
+        Self::Overloaded { message, limit }
     }
 
     pub(crate) fn over_limit(field: &'static str, message: String, limit: usize) -> Self {

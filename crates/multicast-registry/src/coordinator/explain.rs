@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Config, Coordinator, Error,
-    enumerate::{Freshness, compile, tolerate},
+    enumerate::{Freshness, compile_at, tolerate},
 };
 use crate::directory::{Explained, Leases};
 
@@ -81,7 +81,7 @@ impl Coordinator {
     pub async fn explain(&self, filter: Option<&Filter>, deadline: Instant) -> Result<Explanation, Error> {
         self.open_for_calls()?;
         let config = self.config();
-        let filter = compile(&config, filter, Timestamp::now())?;
+        let filter = compile_at(&config, filter, Timestamp::now())?;
         let mut freshness = self.fresh(&config, deadline).await?;
         let leases = self.filter_leases(filter.as_deref(), freshness, deadline).await;
         let leases = tolerate(&config, leases, &mut freshness)?;
@@ -106,7 +106,7 @@ impl Coordinator {
         self.open_for_calls()?;
         let config = self.config();
         let everything = Filter::new();
-        let filter = compile(&config, filter.or(Some(&everything)), Timestamp::now())?;
+        let filter = compile_at(&config, filter.or(Some(&everything)), Timestamp::now())?;
         let mut freshness = self.fresh(&config, deadline).await?;
         let lease = self
             .lease_of(&identity, filter.as_deref(), freshness, deadline)

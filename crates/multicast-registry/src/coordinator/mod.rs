@@ -40,6 +40,7 @@ mod explain;
 mod multicast;
 mod registrations;
 mod sessions;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -51,7 +52,7 @@ pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
 pub use registrations::{Held, Register, Update, Updated};
 pub use sessions::{Closed, Session, SessionEvent};
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use parking_lot::RwLock;
 use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Epoch, Ttl};
@@ -63,6 +64,7 @@ use crate::{
     directory::{self, Directory, Horizon},
     metrics::NamespaceMetrics,
     schema::Schema,
+    watch::Hub,
 };
 use sessions::Sessions;
 
@@ -122,6 +124,9 @@ struct Shared {
     parts: RwLock<Parts>,
     directory: Directory,
     sessions: Arc<Sessions>,
+    watches: Arc<Hub>,
+    /// How many there are.
+    watchers: Arc<AtomicUsize>,
     metrics: NamespaceMetrics,
     /// Closed as soon as the coordinator is.
     tasks: TaskTracker,
@@ -137,7 +142,7 @@ struct Parts {
 }
 
 impl Coordinator {
-    /// Starts a namespace over its slots. Needs a tokio runtime, on which it keeps one task until
+    /// Starts a namespace over its slots. Needs a tokio runtime, on which it keeps two tasks until
     /// [`Self::close`]; the view may not be built yet when this returns, calls wait for it.
     pub fn new(
         config: Config,
@@ -172,6 +177,9 @@ impl Coordinator {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let follow = (directory.clone(), closing.clone());
         tasks.spawn(async move { follow.0.run(follow.1).await });
+        let watches = Arc::new(Hub::new(metrics.clone()));
+        let tell = (watches.clone(), directory.clone(), closing.clone());
+        tasks.spawn(async move { tell.0.run(&tell.1, tell.2).await });
         let parts = Parts {
             config: Arc::new(config),
             registry,
@@ -181,6 +189,8 @@ impl Coordinator {
             parts: RwLock::new(parts),
             directory,
             sessions,
+            watches,
+            watchers: Arc::default(),
             metrics,
             tasks,
             closing,
@@ -233,9 +243,10 @@ impl Coordinator {
         self.shared.parts.read().messaging.clone()
     }
 
-    /// Ends every session with a word that the namespace goes elsewhere. Other calls still work.
+    /// Ends every session and watch with a word that the namespace goes elsewhere. Other calls still work.
     pub fn close_sessions(&self) {
         self.shared.sessions.close_all(Closed::Draining);
+        self.shared.watches.close();
     }
 
     /// Ends sessions, stops following, and closes the slots. Later calls fail with
@@ -247,6 +258,11 @@ impl Coordinator {
         self.shared.tasks.wait().await;
         self.registry().close().await;
         self.messaging().close().await;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn metrics(&self) -> &NamespaceMetrics {
+        &self.shared.metrics
     }
 
     fn open_for_calls(&self) -> Result<(), Error> {

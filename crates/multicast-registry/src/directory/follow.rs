@@ -26,6 +26,8 @@ use super::view::{Settings, View};
 
 /// How often the slot is asked even when nobody reads. The lease clock stops beyond two seconds.
 const TICK: Duration = Duration::from_millis(500);
+/// How soon it is asked again at most: changes that come quickly are fetched together.
+const PACE: Duration = Duration::from_millis(10);
 /// How often it is decided which fields are worth an index.
 const ADAPT_EVERY: Duration = Duration::from_secs(60);
 /// How many rows a new index takes in at once, while readers and changes wait.
@@ -97,6 +99,8 @@ struct Shared {
     failed: Mutex<Option<(u64, Error)>>,
     /// When the last completed fetch began.
     current_at: Mutex<Instant>,
+    /// Where the view stands, told after it has moved.
+    heads: watch::Sender<Position>,
     wake: Notify,
 }
 
@@ -122,6 +126,7 @@ impl Directory {
             completed: AtomicU64::new(0),
             failed: Mutex::new(None),
             current_at: Mutex::new(Instant::now()),
+            heads: watch::Sender::new(View::unbuilt().head()),
             wake: Notify::new(),
         };
         Self {
@@ -135,7 +140,7 @@ impl Directory {
             let mut adapted_at = Instant::now();
             loop {
                 self.build_until_ready().await;
-                let _ = tokio::time::timeout(TICK, self.shared.wake.notified()).await;
+                self.until_there_may_be_more().await;
                 if self.fetch_in_background().await {
                     self.shared.view.write().collect(std::time::Instant::now());
                 }
@@ -150,6 +155,28 @@ impl Directory {
             }
         };
         cancelled.run_until_cancelled(work).await;
+    }
+
+    /// Returns when somebody asks for it, when the slot tells of a change, and once a tick in any case.
+    async fn until_there_may_be_more(&self) {
+        let until = Instant::now() + TICK;
+        let told = async {
+            tokio::time::sleep(PACE).await;
+            let head = self.head();
+            let call = Call {
+                epoch: Some(head.epoch),
+                deadline: until,
+            };
+            if self.store().changed(call, head.revision).await.is_err() {
+                // What is wrong shows when it is asked.
+                tokio::time::sleep_until(until).await;
+            }
+        };
+        tokio::select! {
+            () = self.shared.wake.notified() => {}
+            () = told => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
     }
 
     /// Uses another slot over the same data from now on.
@@ -186,6 +213,11 @@ impl Directory {
     /// Where the view stands.
     pub fn head(&self) -> Position {
         self.shared.view.read().head()
+    }
+
+    /// Where the view stands, each time that it has moved.
+    pub(crate) fn heads(&self) -> watch::Receiver<Position> {
+        self.shared.heads.subscribe()
     }
 
     /// How many identities are registered, as far as the view has followed.
@@ -375,6 +407,9 @@ impl Directory {
             view.apply(change, document, now);
             self.shared.observer.changed(change);
         }
+        let head = view.head();
+        drop(view);
+        self.shared.heads.send_replace(head);
         Ok(())
     }
 
@@ -427,6 +462,8 @@ impl Directory {
             .observer
             .rebuilt(head, &generation_of, view.open().len());
         *self.shared.secret.lock() = secret;
+        drop(view);
+        self.shared.heads.send_replace(head);
         before
     }
 

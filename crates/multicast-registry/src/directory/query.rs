@@ -345,7 +345,7 @@ impl prism_filter::Record for Leased<'_> {
 }
 
 /// A row's value at a path.
-fn value_at<'a>(row: &'a Row, path: &Path) -> Option<ValueRef<'a>> {
+pub(crate) fn value_at<'a>(row: &'a Row, path: &Path) -> Option<ValueRef<'a>> {
     match path.system() {
         None => row.document.get(path),
         Some(SystemField::Identity) => Some(ValueRef::String(row.identity.as_str())),

@@ -105,8 +105,8 @@ impl Row {
         size_of::<Self>() + self.identity.as_str().len() + self.document.byte_len()
     }
 
-    /// The same open row, to lie elsewhere.
-    fn moved(&self) -> Self {
+    /// The same as an open row that lies elsewhere.
+    pub(crate) fn copy(&self) -> Self {
         Self {
             identity: self.identity.clone(),
             document: self.document.clone(),
@@ -227,7 +227,7 @@ impl Rows {
             let Some(row) = row.get().filter(|row| row.is_open()) else {
                 continue;
             };
-            let (from, to) = (((number << CHUNK_BITS) | index) as RowId, self.push(row.moved()));
+            let (from, to) = (((number << CHUNK_BITS) | index) as RowId, self.push(row.copy()));
             moved(self, from, to);
             // Never open again: a row moves once.
             row.close(Revision::ZERO);

@@ -14,6 +14,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     index::{Indexes, plan::Space},
+    log::{Log, Step},
     order::Order,
     rows::{Row, RowId, Rows},
 };
@@ -63,7 +64,8 @@ pub(crate) struct View {
     open_rows: RoaringBitmap,
     closed_rows: RoaringBitmap,
     indexes: Indexes,
-    /// The same, oldest first.
+    log: Log,
+    /// Closed rows, oldest first.
     retired: VecDeque<Retired>,
     retired_bytes: usize,
     horizon: Horizon,
@@ -91,6 +93,7 @@ impl View {
             open_rows: RoaringBitmap::new(),
             closed_rows: RoaringBitmap::new(),
             indexes: Indexes::on(&settings.indexed),
+            log: Log::since(head.revision),
             retired: VecDeque::new(),
             retired_bytes: 0,
             horizon: settings.horizon,
@@ -157,13 +160,20 @@ impl View {
     /// Follows one change. Changes arrive densely and in order.
     pub(crate) fn apply(&mut self, change: &Change, document: Document, now: Instant) {
         debug_assert_eq!(change.revision, self.head.revision.next());
-        self.retire(&change.record.identity, change.revision, now);
+        let before = self.retire(&change.record.identity, change.revision, now);
         self.head.revision = change.revision;
-        if !change.cause.removes() {
+        let after = (!change.cause.removes()).then(|| {
             let id = self.rows.push(Row::new(&change.record, document));
             self.open.insert(&self.rows, id);
             self.index(id);
-        }
+            id
+        });
+        self.log.push(change.cause, before, after);
+    }
+
+    /// What happened after a revision; `None` when that is no longer kept.
+    pub(crate) fn changes_after(&self, revision: Revision) -> Option<impl Iterator<Item = Step<'_>>> {
+        self.log.after(revision, &self.rows)
     }
 
     /// Whether a change carries a document that the view will keep.
@@ -183,6 +193,7 @@ impl View {
             };
             self.retired_bytes -= size;
             self.floor = self.floor.max(self.rows.get(id).to());
+            self.log.trim(self.floor);
             self.closed.remove(&self.rows, id);
             self.closed_rows.remove(id);
             self.indexes.remove(id, &self.rows.get(id).document);
@@ -212,10 +223,8 @@ impl View {
     }
 
     /// Closes the open row of an identity, if there is one.
-    fn retire(&mut self, identity: &Identity, at: Revision, now: Instant) {
-        let Some(id) = self.unindex(identity.as_str()) else {
-            return;
-        };
+    fn retire(&mut self, identity: &Identity, at: Revision, now: Instant) -> Option<RowId> {
+        let id = self.unindex(identity.as_str())?;
         let row = self.rows.get(id);
         let size = row.size();
         self.leased -= usize::from(row.ttl.is_some());
@@ -226,6 +235,7 @@ impl View {
         self.closed_rows.insert(id);
         self.retired.push_back(Retired { id, at: now, size });
         self.retired_bytes += size;
+        Some(id)
     }
 
     fn release(&mut self, id: RowId) {
@@ -236,12 +246,14 @@ impl View {
             hasher,
             open_rows,
             indexes,
+            log,
             ..
         } = self;
         rows.release(id, |rows, before, after| {
             let row = rows.get(after);
             let identity = row.identity.as_str();
             open.replace(rows, before, after);
+            log.moved(row.from, after);
             open_rows.remove(before);
             open_rows.insert(after);
             indexes.remove(before, &row.document);

@@ -11,6 +11,9 @@ use crate::coordinator::{Closed, Error};
 /// When to try again after something that passes by itself.
 const SOON: Duration = Duration::from_millis(200);
 
+/// When to try again what others have to make room for.
+const LATER: Duration = Duration::from_secs(5);
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = error.to_string();
@@ -63,6 +66,10 @@ impl From<Error> for Failure {
                     .retry_after(SOON)
             }
             Error::NotReady(_) => failure(Reason::NotReady).retry_after(SOON),
+            Error::Overloaded { limit, .. } => failure(Reason::Overloaded)
+                .with("limit", limit)
+                .retry_after(LATER),
+            Error::TooSlow { at } => position(failure(Reason::SlowConsumer), *at),
             Error::Slot(error) => return slot_failure(error),
             Error::DeadlineExceeded => failure(Reason::DeadlineExceeded),
             Error::Draining => failure(Reason::Draining).retry_after(SOON),

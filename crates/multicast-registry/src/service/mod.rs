@@ -5,6 +5,7 @@ mod explain;
 mod failure;
 mod shaped;
 mod subscribe;
+mod watch;
 mod wire;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::{coordinator::Error, namespaces::Namespaces};
 use call::Incoming;
 pub use shaped::Shaped;
 use subscribe::Subscription;
+use watch::Watching;
 
 /// The largest request, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
@@ -199,10 +201,12 @@ impl MulticastRegistryPattern for Service {
         .await
     }
 
-    type WatchStream = tokio_stream::Empty<Result<proto::WatchResponse, Status>>;
+    type WatchStream = Watching;
 
-    async fn watch(&self, _request: Request<proto::WatchRequest>) -> Answer<Self::WatchStream> {
-        not_implemented("Watch")
+    async fn watch(&self, request: Request<proto::WatchRequest>) -> Answer<Self::WatchStream> {
+        let call = self.incoming(request)?;
+        call.read(async |coordinator, request, deadline| watch::open(coordinator, request, deadline).await)
+            .await
     }
 
     async fn explain(&self, request: Request<proto::ExplainRequest>) -> Answer<proto::ExplainResponse> {

@@ -339,7 +339,7 @@ pub(super) fn to_enumerate_response(mut page: Page, include_metadata: bool) -> p
     }
 }
 
-fn to_listed(row: &Row, expires_at: Option<Timestamp>, include_metadata: bool) -> proto::Identity {
+pub(super) fn to_listed(row: &Row, expires_at: Option<Timestamp>, include_metadata: bool) -> proto::Identity {
     let metadata = include_metadata.then(|| row.document().to_proto());
     proto::Identity {
         identity: row.identity().as_str().to_owned(),

@@ -1,8 +1,10 @@
 //! The wire as it is, for tools that show or forward it: the same connections, deadlines, retries and
 //! errors as the typed interface, over the generated messages.
 
+mod recovery;
 mod session;
 mod subscription;
+mod watch;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -13,7 +15,7 @@ use prism_core::{
 use prism_proto::pattern::{
     EnumerateRequest, EnumerateResponse, ExplainRequest, ExplainResponse, GetRequest, GetResponse,
     MulticastRequest, MulticastResponse, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
-    UnregisterRequest, UnregisterResponse, UpdateRequest, UpdateResponse,
+    UnregisterRequest, UnregisterResponse, UpdateRequest, UpdateResponse, WatchRequest,
     multicast_registry_pattern_client::MulticastRegistryPatternClient, subscribe_request,
 };
 use tokio::time::{Instant, timeout};
@@ -22,6 +24,7 @@ use tracing::Instrument;
 
 pub(crate) use subscription::Claim;
 pub use subscription::Subscription;
+pub use watch::{Watch, Watched};
 
 use crate::{
     Error, Result,
@@ -193,6 +196,11 @@ impl Raw {
     /// stream. See [`Subscription`].
     pub async fn subscribe(&self, open: subscribe_request::Open) -> Result<Subscription> {
         Subscription::open(self.clone(), open, None).await
+    }
+
+    /// Watches a filter; returns once the service has taken it. See [`Watch`].
+    pub async fn watch(&self, request: WatchRequest) -> Result<Watch> {
+        Watch::open(self.clone(), request).await
     }
 
     /// As [`subscribe`](Self::subscribe), for a registration that somebody keeps alive.

@@ -11,18 +11,15 @@ use futures::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use prism_core::{
-    backoff::{Backoff, Policy},
-    failure::Reason,
-};
+use prism_core::failure::Reason;
 use prism_proto::pattern::{
     Position, SubscribeResponse, subscribe_request,
     subscribe_response::{Gap, Message},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tonic::Code;
 
-use super::{Raw, session::Session};
+use super::{Raw, recovery::Recovery, session::Session};
 use crate::{Error, Result, wire::CONNECTION_LOST};
 
 /// The messages of one identity, across as many sessions as it takes.
@@ -228,43 +225,8 @@ impl Verdict {
     }
 }
 
-/// The pauses between sessions. They start over once a session has held for longer than any of them:
-/// one that is lost as soon as it is open is no success.
-struct Recovery {
-    policy: Policy,
-    backoff: Backoff,
-    opened: Option<Instant>,
-}
-
-impl Recovery {
-    fn new(policy: Policy) -> Self {
-        Self {
-            policy,
-            backoff: Backoff::new(policy),
-            opened: Some(Instant::now()),
-        }
-    }
-
-    fn opened(&mut self) {
-        self.opened = Some(Instant::now());
-    }
-
-    fn pause(&mut self) -> std::time::Duration {
-        if self
-            .opened
-            .take()
-            .is_some_and(|opened| opened.elapsed() > self.policy.cap)
-        {
-            self.backoff.reset();
-        }
-        self.backoff.pause()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use prism_core::failure::Failure;
 
     use super::*;
@@ -291,21 +253,5 @@ mod tests {
                 "{reason:?}"
             );
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn pauses_grow_while_sessions_do_not_hold() {
-        let policy = Policy {
-            base: Duration::from_millis(100),
-            cap: Duration::from_secs(2),
-        };
-        let mut recovery = Recovery::new(policy);
-        for _ in 0..20 {
-            recovery.pause();
-            recovery.opened();
-        }
-        assert!(recovery.backoff.failures() >= 20);
-        tokio::time::advance(Duration::from_secs(3)).await;
-        assert!(recovery.pause() <= policy.base);
     }
 }

@@ -68,6 +68,7 @@ pub fn in_turn<T>(answers: impl IntoIterator<Item = Result<T, Status>>) -> impl 
 
 type Handler<Req, Res> = Arc<dyn Fn(Request<Req>) -> BoxFuture<'static, Result<Res, Status>> + Send + Sync>;
 type Slot<Req, Res> = Mutex<Option<Handler<Req, Res>>>;
+type Changes = BoxStream<'static, Result<wire::WatchResponse, Status>>;
 type Answers = BoxStream<'static, Result<wire::SubscribeResponse, Status>>;
 
 impl FakeRegistry {
@@ -138,6 +139,21 @@ impl FakeRegistry {
         });
         *self.script.subscribe.lock() = Some(handler);
     }
+
+    /// Says what a watch gets: the stream of its answers, whose end is its end.
+    pub fn on_watch<F, Fut, S>(&self, handler: F)
+    where
+        F: Fn(wire::WatchRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, Status>> + Send + 'static,
+        S: Stream<Item = Result<wire::WatchResponse, Status>> + Send + 'static,
+    {
+        let handler: Handler<wire::WatchRequest, Changes> = Arc::new(move |request| {
+            handler(request.into_inner())
+                .map(|answers| answers.map(S::boxed))
+                .boxed()
+        });
+        *self.script.watch.lock() = Some(handler);
+    }
 }
 
 macro_rules! unary {
@@ -146,6 +162,7 @@ macro_rules! unary {
         struct Script {
             calls: Mutex<Vec<Call>>,
             subscribe: Slot<subscribe_request::Open, Answers>,
+            watch: Slot<wire::WatchRequest, Changes>,
             $($field: Slot<wire::$request, wire::$response>,)*
         }
 
@@ -167,7 +184,7 @@ macro_rules! unary {
         impl MulticastRegistryPattern for Scripted {
             type MulticastStreamStream = BoxStream<'static, Result<wire::MulticastStreamResponse, Status>>;
             type SubscribeStream = Answers;
-            type WatchStream = BoxStream<'static, Result<wire::WatchResponse, Status>>;
+            type WatchStream = Changes;
             type CheckSchemaStream = BoxStream<'static, Result<wire::CheckSchemaResponse, Status>>;
 
             $(
@@ -197,8 +214,11 @@ macro_rules! unary {
                 Err(unscripted("MulticastStream"))
             }
 
-            async fn watch(&self, _: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-                Err(unscripted("Watch"))
+            async fn watch(
+                &self,
+                request: Request<wire::WatchRequest>,
+            ) -> Result<Response<Self::WatchStream>, Status> {
+                self.answer("Watch", &self.0.watch, request).await.map(Response::new)
             }
 
             async fn check_schema(

@@ -91,7 +91,7 @@ pub(crate) fn page(answer: pattern::EnumerateResponse) -> Result<Page> {
     })
 }
 
-fn identity(field: &str, found: pattern::Identity) -> Result<Identity> {
+pub(super) fn identity(field: &str, found: pattern::Identity) -> Result<Identity> {
     let within = |name: &str| format!("{field}.{name}");
     if found.identity.is_empty() {
         return Err(missing(within("identity")));
@@ -249,7 +249,7 @@ pub(super) fn missing(field: impl Into<String>) -> Error {
     Error::malformed(field, "is missing")
 }
 
-fn unknown(field: impl Into<String>, number: i32) -> Error {
+pub(super) fn unknown(field: impl Into<String>, number: i32) -> Error {
     Error::malformed(
         field,
         format!("has a value that this version does not know: {number}"),

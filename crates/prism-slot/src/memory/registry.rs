@@ -3,12 +3,15 @@
 //! One lock around one state; every call is one step under it and never waits. What this file does
 //! is the meaning of [`RegistryStore`]; other slots are compared with it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use hashbrown::{HashMap, hash_map::EntryRef};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use super::{Clock, RegistryConfig, WallClock, leases::LeaseQueue};
 use crate::{
@@ -26,6 +29,8 @@ const EXPIRE_LIMIT: usize = 4_096;
 pub struct MemoryRegistry<C = WallClock> {
     clock: C,
     state: Mutex<State>,
+    /// Told of every write.
+    written: Notify,
 }
 
 impl MemoryRegistry {
@@ -55,6 +60,7 @@ impl<C: Clock> MemoryRegistry<C> {
         Self {
             clock,
             state: Mutex::new(state),
+            written: Notify::new(),
         }
     }
 
@@ -75,7 +81,14 @@ impl<C: Clock> MemoryRegistry<C> {
             return Err(Error::EpochChanged { current: state.epoch });
         }
         state.clock.tick(now);
-        work(&mut state)
+        let before = state.revision;
+        let outcome = work(&mut state);
+        let wrote = state.revision != before;
+        drop(state);
+        if wrote {
+            self.written.notify_waiters();
+        }
+        outcome
     }
 }
 
@@ -132,6 +145,16 @@ impl<C: Clock> RegistryStore for MemoryRegistry<C> {
 
     async fn sync(&self, call: Call, from: Revision, limit: usize) -> Result<Sync> {
         self.step(&call, |state| state.sync(from, limit))
+    }
+
+    async fn changed(&self, call: Call, from: Revision) -> Result<()> {
+        let mut written = pin!(self.written.notified());
+        // Before the look at the state, so that no write falls in between.
+        written.as_mut().enable();
+        if self.step(&call, |state| Ok(state.revision == from))? {
+            let _ = timeout_at(call.deadline, written).await;
+        }
+        Ok(())
     }
 
     async fn scan(&self, call: Call, _scan: Scan) -> Result<ScanPage> {

@@ -66,6 +66,10 @@ impl RegistryStore for Mute {
         std::future::pending().await
     }
 
+    async fn changed(&self, _: Call, _: Revision) -> Result<()> {
+        std::future::pending().await
+    }
+
     async fn scan(&self, _: Call, _: Scan) -> Result<ScanPage> {
         std::future::pending().await
     }

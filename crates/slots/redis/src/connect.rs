@@ -107,29 +107,30 @@ impl LastError {
     }
 }
 
-/// Opens all connections and checks that the server can be used. Bounded by `dial_timeout` and
-/// `read_timeout`.
+/// Opens all connections, and one more that waits for changes, and checks that the server can be used.
+/// Bounded by `dial_timeout` and `read_timeout`.
 pub(crate) async fn connect(
     config: &Config,
     target: &Target,
     trouble: &Arc<LastError>,
-) -> Result<Vec<Connection>> {
+) -> Result<(Vec<Connection>, Connection)> {
     let tls = if target.tls {
         Some(tls(config.ca_file.as_deref())?)
     } else {
         None
     };
     let limit = config.dial_timeout + config.read_timeout;
-    let opening = (0..config.pool_size).map(|_| open(config, target, tls.clone(), trouble.clone()));
+    let opening = (0..=config.pool_size).map(|_| open(config, target, tls.clone(), trouble.clone()));
     let opening = futures::future::try_join_all(opening);
-    let connections = tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
+    let mut connections = tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
         Err(unavailable(
             format!("`{target}` does not answer within {limit:?}"),
             Applied::No,
         ))
     })?;
     check_servers(&connections[0].client, target).await?;
-    Ok(connections)
+    let waiting = connections.remove(0);
+    Ok((connections, waiting))
 }
 
 async fn open(

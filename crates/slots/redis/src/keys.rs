@@ -24,6 +24,11 @@ impl Keys {
         let slot = redis_keyslot(&names[0]);
         Self { names, slot }
     }
+
+    /// The stream of changes.
+    pub(crate) fn feed(&self) -> &Bytes {
+        &self.names[4]
+    }
 }
 
 /// A brace in the name would end the hash tag early.
@@ -54,6 +59,11 @@ mod tests {
                 "{keys:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_feed_is_the_feed() {
+        assert!(Keys::new("p:", "a").feed().ends_with(b":feed"));
     }
 
     #[test]

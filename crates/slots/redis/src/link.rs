@@ -14,7 +14,7 @@ use fred::{
     types::{CustomCommand, Value, config::Options},
 };
 use prism_core::backoff::{Backoff, Policy};
-use prism_slot::{Applied, Call, Epoch, Result};
+use prism_slot::{Applied, Call, Epoch, Result, Revision};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until, timeout_at},
@@ -41,6 +41,8 @@ const RETRY: Policy = Policy {
 const LOOK: Duration = Duration::from_millis(10);
 /// After how much silence other connections are preferred. A reply takes a fraction of this.
 const SUSPICIOUS: Duration = Duration::from_millis(200);
+/// Zero would block for ever.
+const SHORTEST_BLOCK: Duration = Duration::from_millis(1);
 /// How often in one call the functions are loaded, should somebody keep removing them.
 const LOADS: u32 = 3;
 
@@ -48,6 +50,8 @@ const LOADS: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Link {
     connections: Vec<Arc<Connection>>,
+    /// Blocks in [`Self::changed`] and does nothing else.
+    waiting: Arc<Connection>,
     next: AtomicUsize,
     keys: Keys,
     target: Target,
@@ -70,9 +74,10 @@ impl Link {
     pub(crate) async fn open(namespace: &str, config: &Config) -> Result<Self> {
         let target = config.target()?;
         let trouble = Arc::new(LastError::default());
-        let connections = connect(config, &target, &trouble).await?;
+        let (connections, waiting) = connect(config, &target, &trouble).await?;
         Ok(Self {
             connections: connections.into_iter().map(Arc::new).collect(),
+            waiting: Arc::new(waiting),
             next: AtomicUsize::new(0),
             keys: Keys::new(&config.prefix, namespace),
             target,
@@ -123,6 +128,39 @@ impl Link {
         }
     }
 
+    /// Waits until the feed has something after a revision, or until the deadline. One caller at a time: the
+    /// server answers the next one when it has answered this one.
+    pub(crate) async fn changed(&self, from: Revision, deadline: Instant) -> Result<()> {
+        let id = format!("{}-0", from.0);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left < SHORTEST_BLOCK {
+                sleep_until(deadline).await;
+                return Ok(());
+            }
+            // Well before the reply would count as missing.
+            let block = left.min(self.read_timeout / 2).max(SHORTEST_BLOCK);
+            let arguments: Vec<Value> = vec![
+                "COUNT".into(),
+                1.into(),
+                "BLOCK".into(),
+                (block.as_millis() as i64).into(),
+                "STREAMS".into(),
+                Value::Bytes(self.keys.feed().clone()),
+                id.as_str().into(),
+            ];
+            let command = CustomCommand::new_static("XREAD", self.keys.slot, true);
+            let patience = Instant::now() + self.read_timeout;
+            let answered = self.send(&self.waiting, command, arguments, patience).await;
+            if !matches!(
+                answered.map_err(|fault| fault.into_error(Applied::No))?,
+                Resp3Frame::Null
+            ) {
+                return Ok(());
+            }
+        }
+    }
+
     /// Whether the server answers at all.
     pub(crate) async fn ping(&self, deadline: Instant) -> Result<()> {
         let pinged = async {
@@ -143,7 +181,8 @@ impl Link {
     pub(crate) async fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.leaving.close();
-        let quits = self.connections.iter().map(|connection| connection.client.quit());
+        let all = self.connections.iter().chain([&self.waiting]);
+        let quits = all.map(|connection| connection.client.quit());
         let goodbye = futures::future::join(self.leaving.wait(), futures::future::join_all(quits));
         // What does not end in time ends when the connections are dropped.
         let _ = tokio::time::timeout(self.read_timeout, goodbye).await;

@@ -170,6 +170,10 @@ impl RegistryStore for RedisRegistry {
         codec::sync(reply, from, limit)
     }
 
+    async fn changed(&self, call: Call, from: Revision) -> Result<()> {
+        self.link.changed(from, call.deadline).await
+    }
+
     async fn scan(&self, call: Call, scan: Scan) -> Result<ScanPage> {
         let cursor = scan.cursor.map_or(Ok(Cursor::default()), Cursor::read)?;
         let hold = scan.hold.min(LONGEST_HOLD).as_millis();

@@ -29,6 +29,8 @@ fn set(behavior: &mut Behavior, key: &str) {
         "ttl_max" => behavior.ttl_max = Some(Duration::from_secs(60)),
         "max_filter_depth" => behavior.max_filter_depth = 1,
         "max_clauses" => behavior.max_clauses = 1,
+        "max_watchers" => behavior.max_watchers = 0,
+        "max_watch_filters" => behavior.max_watch_filters = 0,
         "max_regex_bytes" => behavior.max_regex_bytes = 1,
         "max_metadata_bytes" => behavior.max_metadata_bytes = 2,
         "max_payload_bytes" => behavior.max_payload_bytes = Some(1),
@@ -56,6 +58,7 @@ async fn observe(fixture: &Fixture, key: &str) -> String {
         }
         "history_age" | "history_bytes" => pages_on(fixture).await,
         "call_timeout" => times_out(fixture).await,
+        "max_watchers" | "max_watch_filters" => watches(fixture).await,
         _ => reads(fixture).await,
     }
 }
@@ -71,6 +74,15 @@ async fn registers(fixture: &Fixture) -> String {
         seen += &format!("{:?} ", held.map(|held| held.ttl));
     }
     seen
+}
+
+async fn watches(fixture: &Fixture) -> String {
+    let mut watch = match fixture.coordinator.watch(None, None, soon()).await {
+        Ok(watch) => watch,
+        Err(error) => return error.to_string(),
+    };
+    let (first, second) = (watch.next().await, watch.next().await);
+    format!("{} {}", first.is_ok(), second.is_ok())
 }
 
 async fn retries(fixture: &Fixture) -> String {

@@ -9,7 +9,7 @@ const MAX_TEXT: usize = 256;
 
 /// A scalar. Ordered by type and then by value, as filters compare them.
 #[derive(Debug, Clone)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Null,
     Boolean(bool),
     Number(f64),
@@ -18,7 +18,7 @@ pub(super) enum Key {
 
 impl Key {
     /// `None` for lists, objects, and texts that are too long.
-    pub(super) fn of(value: ValueRef<'_>) -> Option<Self> {
+    pub(crate) fn of(value: ValueRef<'_>) -> Option<Self> {
         match value {
             ValueRef::Null => Some(Self::Null),
             ValueRef::Bool(value) => Some(Self::Boolean(value)),

@@ -15,6 +15,7 @@ mod reading;
 mod tests;
 
 pub(crate) use field::{Estimate, Field, Lookup};
+pub(crate) use key::Key;
 
 use std::{
     collections::HashMap,

@@ -549,6 +549,57 @@ async fn namespaces() {
     assert_eq!(told(client.get(alias).await), "NOT_FOUND", "the alias names one");
 }
 
+#[tokio::test]
+async fn explanations() {
+    let fixture = fixture(|_| {});
+    let mut client = fixture.client().await;
+    let of = |identity: &str| proto::ExplainRequest {
+        identity: Some(identity.to_owned()),
+        ..Default::default()
+    };
+    assert_eq!(told(client.explain(to("test", of("nobody"))).await), "NOT_FOUND");
+    assert_eq!(
+        told(client.explain(to("test", of(""))).await),
+        "INVALID_IDENTITY identity 256"
+    );
+    let wrong = proto::ExplainRequest {
+        filter: Some(expression(&json!({ "a": { "$semver.gte": "1.2" } }))),
+        identity: None,
+    };
+    let refused = client.explain(to("test", wrong)).await.unwrap_err();
+    assert!(refused.message().contains("`1.2`"), "{refused:?}");
+    assert_eq!(told(Err::<(), _>(refused)), "INVALID_FILTER filter");
+}
+
+#[tokio::test]
+async fn watches() {
+    let fixture = fixture(|config| config.behavior.max_watchers = 1);
+    let mut client = fixture.client().await;
+    let held = client.register(to("test", registration("a", &json!({})))).await;
+    let at = held.unwrap().into_inner().position.unwrap();
+    let position = |epoch: u64, revision| Some(proto::Position { epoch, revision });
+    let cases = [
+        (json!({"$expires_at.gt": 5}), None, "INVALID_REQUEST filter"),
+        (json!({"a.regex": "("}), None, "INVALID_FILTER filter"),
+        (json!({"a.gt": "now-5m"}), None, "INVALID_FILTER filter"),
+        (json!({}), position(0, 1), "INVALID_REQUEST resume_from.epoch"),
+        (json!({}), position(at.epoch ^ 1, 1), "EPOCH_CHANGED"),
+        (json!({}), position(at.epoch, 99), "INVALID_REQUEST resume_from"),
+    ];
+    for (filter, resume_from, expected) in cases {
+        let request = proto::WatchRequest {
+            filter: Some(expression(&filter)),
+            resume_from,
+            include_metadata: None,
+        };
+        let outcome = client.watch(to("test", request)).await;
+        assert_eq!(told(outcome.map(drop)), expected, "{filter}");
+    }
+    let _open = client.watch(to("test", Default::default())).await.unwrap();
+    let refused = client.watch(to("test", Default::default())).await;
+    assert_eq!(told(refused.map(drop)), "OVERLOADED 1");
+}
+
 /// What is declared for later says so.
 #[tokio::test]
 async fn methods_to_come() {
@@ -565,7 +616,6 @@ async fn methods_to_come() {
         ),
         told(client.get_multicast(to("test", Default::default())).await),
         told(client.cancel_multicast(to("test", Default::default())).await),
-        told(client.watch(to("test", Default::default())).await.map(drop)),
         told(
             client
                 .check_schema(to("test", Default::default()))

@@ -91,6 +91,42 @@ pub(super) async fn sync_says_compacted(fixture: Fixture) {
     assert!(subject.0.store.sync(call(), Revision(399), 10).await.is_ok());
 }
 
+pub(super) async fn changes_are_told(fixture: Fixture) {
+    let subject = fixture.open().await;
+    let head = subject.register(request("a")).await.unwrap().position;
+    let patient = Call {
+        epoch: Some(head.epoch),
+        deadline: deadline() + LONG,
+    };
+    let store = &subject.0.store;
+    // One that waits already, and one that comes when it has happened.
+    let told = async {
+        tokio::join!(store.changed(patient, head.revision), async {
+            subject.register(request("b")).await.unwrap();
+        })
+        .0
+        .unwrap();
+        store.changed(patient, head.revision).await.unwrap();
+    };
+    tokio::time::timeout_at(deadline() + LONG / 2, told)
+        .await
+        .expect("told before the deadline");
+
+    // Without a change it ends all the same.
+    let short = Call {
+        deadline: tokio::time::Instant::now() + TTL / 4,
+        ..patient
+    };
+    let waited = store.changed(short, head.revision.next());
+    tokio::time::timeout_at(deadline(), waited)
+        .await
+        .expect("ends with its deadline")
+        .unwrap();
+}
+
+/// No case waits for as long.
+const LONG: Duration = Duration::from_secs(120);
+
 pub(super) async fn calls_refuse_another_epoch(fixture: Fixture) {
     let subject = fixture.open().await;
     let current = subject.register(request("a")).await.unwrap().position.epoch;

@@ -49,6 +49,7 @@ pub(super) const CASES: &[Case<RegistryCapability, Fixture>] = cases![
     sync_is_bounded,
     sync_expires_what_is_due,
     sync_says_compacted,
+    changes_are_told,
     calls_refuse_another_epoch,
     scan_finds_everything,
     claims_are_ordered,

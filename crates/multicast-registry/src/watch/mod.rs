@@ -1,0 +1,208 @@
+//! Watch: who matches, and then each change to that.
+//!
+//! Everything comes from the view's log of changes. A [`Hub`] reads it once for all watchers: those with
+//! the same filter are one group, and a change is shown only to the groups that it may concern. A watcher
+//! that has just come, or comes back, reads the log itself until it has caught up with the hub.
+
+mod groups;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prism_filter::Compiled;
+use prism_slot::{Cause, Epoch, Position, Revision};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    coordinator::Error,
+    directory::{Directory, Row, Step},
+    metrics::NamespaceMetrics,
+};
+use groups::{GroupId, Groups, Told};
+pub(crate) use stream::Place;
+pub use stream::{Watch, WatchItem};
+
+/// How many changes the groups are told of before others get their turn.
+const SLICE: usize = 256;
+
+/// What a change did to the set of registrations that match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It matches, and did not before.
+    Enter,
+    /// It matched before and still does.
+    Update,
+    /// It does not match any more, or is gone.
+    Leave,
+}
+
+/// One change to the set of registrations that match.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// What happened.
+    pub kind: Kind,
+    /// What was written.
+    pub cause: Cause,
+    /// When.
+    pub revision: Revision,
+    /// The registration as it is now; for one that left, as it last matched.
+    pub row: Arc<Row>,
+}
+
+/// What a step of history means to those who watch a filter; `None` when nothing.
+fn transition(filter: Option<&Compiled>, step: &Step<'_>) -> Option<Kind> {
+    let matches = |row: Option<&Row>| row.is_some_and(|row| filter.is_none_or(|filter| filter.matches(row)));
+    match (matches(step.before), matches(step.after)) {
+        (false, true) => Some(Kind::Enter),
+        (true, true) => Some(Kind::Update),
+        (true, false) => Some(Kind::Leave),
+        (false, false) => None,
+    }
+}
+
+impl Step<'_> {
+    /// The row that an event of this kind shows.
+    fn shown(&self, kind: Kind) -> Option<Arc<Row>> {
+        let row = match kind {
+            Kind::Enter | Kind::Update => self.after,
+            Kind::Leave => self.before,
+        };
+        row.map(|row| Arc::new(row.copy()))
+    }
+}
+
+/// Tells groups of watchers what happens in a view.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    state: Mutex<State>,
+    metrics: NamespaceMetrics,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The groups have been told of everything up to here.
+    at: Position,
+    groups: Groups,
+    /// Nobody tells them any more.
+    closed: bool,
+}
+
+impl Hub {
+    pub(crate) fn new(metrics: NamespaceMetrics) -> Self {
+        let state = State {
+            at: Position {
+                epoch: Epoch(0),
+                revision: Revision::ZERO,
+            },
+            groups: Groups::default(),
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            metrics,
+        }
+    }
+
+    /// Tells the groups what happens, until cancelled. Exactly one task runs this.
+    pub(crate) async fn run(&self, directory: &Directory, cancelled: CancellationToken) {
+        let mut heads = directory.heads();
+        let follow = async {
+            loop {
+                heads.mark_unchanged();
+                while self.advance(directory) {
+                    // However much there is to tell, others get their turn.
+                    tokio::task::yield_now().await;
+                }
+                if heads.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        cancelled.run_until_cancelled(follow).await;
+        self.close();
+    }
+
+    /// Ends every watch, now and later.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.groups.end(&Error::Draining);
+    }
+
+    /// Tells of some changes; whether there are more.
+    fn advance(&self, directory: &Directory) -> bool {
+        let mut state = self.state.lock();
+        let State { at, groups, .. } = &mut *state;
+        let more = directory.read(|view| {
+            let head = view.head();
+            if groups.is_empty() {
+                *at = head;
+                return false;
+            }
+            let steps = match view.changes_after(at.revision) {
+                Some(steps) if at.epoch == head.epoch => steps,
+                lost => {
+                    groups.end(&lost_at(*at, head, lost.is_none()));
+                    *at = head;
+                    return false;
+                }
+            };
+            for step in steps.take(SLICE) {
+                groups.tell(&step);
+                at.revision = step.revision;
+            }
+            *at != head
+        });
+        self.metrics.watch_evaluated(groups.take_evaluations());
+        more
+    }
+
+    /// Has a watcher told of what happens to those who match.
+    fn enter(self: &Arc<Self>, filter: Option<Arc<Compiled>>, most: usize) -> Result<Member, Error> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::Draining);
+        }
+        let (group, told) = state.groups.enter(filter, most)?;
+        Ok(Member {
+            hub: self.clone(),
+            group,
+            told,
+        })
+    }
+
+    /// The groups have been told of everything up to here.
+    fn position(&self) -> Position {
+        self.state.lock().at
+    }
+}
+
+/// Why a watch that had come so far cannot go on over this view.
+fn lost_at(at: Position, head: Position, compacted: bool) -> Error {
+    if at.epoch != head.epoch || !compacted {
+        return Error::OtherEpoch { current: head.epoch };
+    }
+    Error::Compacted {
+        asked: at.revision,
+        floor: head.revision,
+    }
+}
+
+/// One watcher's place in a group.
+#[derive(Debug)]
+struct Member {
+    hub: Arc<Hub>,
+    group: GroupId,
+    told: broadcast::Receiver<Told>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.hub.state.lock().groups.leave(self.group);
+    }
+}
