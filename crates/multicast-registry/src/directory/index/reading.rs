@@ -29,7 +29,7 @@ impl Reading {
     /// `None` for what says nothing, and for texts that are too long. No text says two things.
     pub(super) fn of(value: ValueRef<'_>) -> Option<Self> {
         match value {
-            ValueRef::Object(_) => Point::of(value).map(|point| Self::Latitude(point.latitude() + 0.0)),
+            ValueRef::Object(_) => Point::of(value).map(|point| Self::Latitude(point.latitude())),
             ValueRef::String(text) if is_short(text) => {
                 let version =
                     || Version::parse(text).map(|version| Self::Version(Box::new(version.into_owned())));
@@ -112,7 +112,7 @@ impl Readings {
     /// The latitudes of the places in an area, and of others.
     pub(crate) fn latitudes(area: ValueRef<'_>) -> Option<Self> {
         let (south, north) = Area::of(area).ok()?.latitudes();
-        let latitude = |degrees: f64| Bound::Included(Reading::Latitude(degrees + 0.0));
+        let latitude = |degrees: f64| Bound::Included(Reading::Latitude(degrees));
         Some(Self {
             bounds: (latitude(south), latitude(north)),
             exact: false,
