@@ -87,7 +87,7 @@ fn value() -> impl Strategy<Value = Value> {
     let list = prop::collection::vec(scalar(), 0..4).prop_map(Value::from);
     let long = Just(Value::from((0..300).collect::<Vec<_>>()));
     let object = scalar().prop_map(|value| json!({ "d": value }));
-    prop_oneof![6 => scalar(), 2 => list, 1 => long, 1 => object, 1 => place()]
+    prop_oneof![6 => scalar(), 2 => list, 1 => long, 1 => object, 2 => place()]
 }
 
 pub(crate) fn document() -> impl Strategy<Value = Document> {

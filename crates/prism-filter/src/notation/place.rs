@@ -15,10 +15,6 @@ pub(crate) const EXPECTED: &str = "a circle `{\"lat\": …, \"lon\": …, \"radi
 /// The mean radius of Earth in metres. On this sphere distances are within 0.6 % of those on the ellipsoid.
 const EARTH: f64 = 6_371_008.8;
 
-/// By how many degrees the latitudes of a circle are widened, so that rounding never leaves out a point that
-/// is in it: a tenth of a millimetre on the ground.
-const MARGIN: f64 = 1e-9;
-
 /// A place: the object `{"lat": 37.77, "lon": -122.42}`, in degrees, with whatever else it holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
@@ -136,7 +132,7 @@ impl Circle {
             return Err(format!("one with a `radius_m` of {radius}").into());
         }
         let angle = radius / EARTH;
-        let reach = angle.to_degrees() + MARGIN;
+        let reach = angle.to_degrees();
         Ok(Self {
             center,
             cosine: cosine(center),
@@ -153,6 +149,7 @@ impl Circle {
 
     #[inline]
     fn contains(&self, point: Point) -> bool {
+        // Most points are told by their latitude, and so are those that an index need not lead to.
         if point.lat < self.south || point.lat > self.north {
             return false;
         }
@@ -285,6 +282,21 @@ mod tests {
         for (one, other, metres) in cases {
             assert!(circle(one.lat, one.lon, metres + 1_000.0).contains(other));
             assert!(!circle(one.lat, one.lon, metres - 1_000.0).contains(other));
+        }
+    }
+
+    /// Along a meridian the distance is the difference of latitudes.
+    #[test]
+    fn circles_reach_as_far_north_and_south_as_they_say() {
+        for degrees in [1e-4, 0.1, 3.0, 45.0, 89.0] {
+            let around = circle(0.0, 77.0, EARTH * f64::to_radians(degrees));
+            for sign in [1.0, -1.0] {
+                assert!(around.contains(at(sign * degrees * 0.999_999, 77.0)), "{degrees}");
+                assert!(
+                    !around.contains(at(sign * degrees * 1.000_001, 77.0)),
+                    "{degrees}"
+                );
+            }
         }
     }
 

@@ -105,6 +105,22 @@ proptest! {
         }
     }
 
+    /// The same of clauses by themselves, of which a tree dilutes the mistakes.
+    #[test]
+    fn clauses_find_what_matches(documents in prop::collection::vec(document(), 40), clauses in prop::collection::vec(clause(), 8)) {
+        let rows = Rows::new(documents, &PATHS.map(|path| Path::parse(path).unwrap()));
+        for json in clauses {
+            let Ok(filter) = Filter::parse_json(&json, &Limits::default()) else { continue };
+            for filter in [filter.clone(), Filter::not(filter)] {
+                let expected = rows.matching(&filter);
+                let Some(plan) = Plan::of(filter.node(), Some(NOW), &rows) else { continue };
+                let found = plan.find(&rows);
+                prop_assert!(expected.is_subset(&found), "{} lost {:?} of {}", plan, &expected - &found, filter);
+                prop_assert!(!plan.estimate.exact || found == expected, "{} found too much for {}", plan, filter);
+            }
+        }
+    }
+
     /// What was removed is found no more, and leaves nothing behind.
     #[test]
     fn removed_rows_are_gone(
