@@ -16,7 +16,10 @@ use prism_client::{
     testing::{FakeRegistry, answers, in_turn},
 };
 use prism_core::failure::Failure;
-use prism_proto::pattern::SubscribeResponse;
+use prism_proto::pattern::{
+    Position, SubscribeResponse, WatchResponse,
+    watch_response::{Cause, Kind},
+};
 use serde_json::{Value, json};
 use support::{PATIENCE, against, finish, run};
 use tokio::{
@@ -64,6 +67,73 @@ fn three() -> Vec<SubscribeResponse> {
         answers::message("two"),
         answers::message("three"),
     ]
+}
+
+/// A watch that is cut after an entry and cannot be resumed.
+async fn watch_of(format: &str) -> support::Ran {
+    let fake = FakeRegistry::start().await.unwrap();
+    let told = |kind: Kind, name: &str, cause: Cause, at: Option<u64>| WatchResponse {
+        kind: kind.into(),
+        identity: (!name.is_empty())
+            .then(|| answers::found(name).identity)
+            .flatten(),
+        cause: cause.into(),
+        position: at.map(|revision| Position { epoch: 255, revision }),
+    };
+    let cut: tonic::Status = Failure::new(Reason::Compacted, "gone").not_applied().into();
+    let streams = in_turn([
+        Ok(vec![
+            Ok(told(Kind::Enter, "a", Cause::Unspecified, None)),
+            Ok(told(Kind::Bookmark, "", Cause::Unspecified, Some(1))),
+            Ok(told(Kind::Leave, "a", Cause::Expired, Some(2))),
+            Err(cut),
+        ]),
+        Ok(vec![Ok(told(Kind::Enter, "b", Cause::Unspecified, None))]),
+    ]);
+    fake.on_watch(move |_| ready(streams().map(stream::iter::<Vec<_>>)));
+    let mut command = against(&fake);
+    command.args(["-o", format, "multicast", "watch", "--count", "3"]);
+    run(&mut command).await.exits(0)
+}
+
+#[tokio::test]
+async fn a_watch_shows_who_matches_and_what_changes() {
+    let ran = watch_of("table").await;
+    assert_eq!(
+        ran.stdout,
+        "PRESENT  a  -  -  {\"status\":\"online\"}\nLEAVE  a  EXPIRED  2  {\"status\":\"online\"}\n\
+         PRESENT  b  -  -  {\"status\":\"online\"}\n"
+    );
+    let at = "00000000000000ff/1";
+    assert!(
+        ran.stderr.contains(&format!("--resume-from {at}")),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("follows anew"), "{}", ran.stderr);
+
+    assert_eq!(watch_of("name").await.stdout, "a\na\nb\n");
+
+    let ran = watch_of("json").await;
+    let objects: Vec<Value> = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let kinds: Vec<_> = objects.iter().map(|object| object["kind"].as_str()).collect();
+    assert_eq!(
+        kinds,
+        [
+            Some("ENTER"),
+            Some("BOOKMARK"),
+            Some("LEAVE"),
+            None,
+            Some("ENTER")
+        ]
+    );
+    assert_eq!(objects[2]["cause"], json!("CAUSE_EXPIRED"));
+    assert_eq!(objects[2]["position"], json!({"epoch": "255", "revision": "2"}));
+    assert_eq!(objects[3], json!({"restarted": true}));
 }
 
 #[tokio::test]

@@ -258,6 +258,8 @@ pub struct Change {
     pub cause: Cause,
     /// The record after the change; for a removal, as it last was.
     pub record: Arc<Record>,
+    /// The record that `record` took the place of; for a removal, and where there was none, absent.
+    pub before: Option<Arc<Record>>,
 }
 
 #[cfg(test)]

@@ -23,3 +23,4 @@ mod tools;
 mod tracing;
 mod unanswered;
 mod validation;
+mod watching;

@@ -22,7 +22,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::view::{Settings, View};
+use super::{
+    past::Past,
+    view::{Settings, View},
+};
 
 /// How often the slot is asked even when nobody reads. The lease clock stops beyond two seconds.
 const TICK: Duration = Duration::from_millis(500);
@@ -34,6 +37,8 @@ const ADAPT_EVERY: Duration = Duration::from_secs(60);
 const FILL_ROWS: usize = 2_048;
 /// How many changes one call to the slot brings.
 const SYNC_LIMIT: usize = 1_024;
+/// Of how many changes before its beginning a view learns.
+const PAST: u64 = 10_000;
 /// How many records one page of a scan brings.
 const SCAN_LIMIT: usize = 1_000;
 /// For how long a scan asks the slot to keep the changes that it will need afterwards.
@@ -474,15 +479,21 @@ impl Directory {
         let store = self.store();
         let mut scanned = Scanned::begin(&*store).await?;
         scanned.catch_up(&*store).await?;
+        let settings = self.shared.settings.lock().clone();
+        let past = match settings.horizon.age.is_zero() {
+            true => Vec::new(),
+            false => scanned.past(&*store, settings.horizon.bytes).await?,
+        };
         let Scanned {
             head,
             secret,
             records,
         } = scanned;
-        let (backend, settings) = (store.capability().backend, self.shared.settings.lock().clone());
+        let backend = store.capability().backend;
         // Seconds of work for a million records, which no call should have to wait for.
-        let built =
-            tokio::task::spawn_blocking(move || view_of(head, &settings, records.into_values(), backend));
+        let built = tokio::task::spawn_blocking(move || {
+            view_of(head, &settings, records.into_values(), past, backend)
+        });
         let built = built.await.map_err(|error| Error::Unreadable {
             backend,
             message: format!("the view could not be built: {error}"),
@@ -498,6 +509,7 @@ fn view_of(
     head: Position,
     settings: &Settings,
     records: impl Iterator<Item = Arc<Record>>,
+    past: Vec<Change>,
     backend: &'static str,
 ) -> Result<View, Error> {
     let documents = records.map(|record| {
@@ -505,7 +517,21 @@ fn view_of(
         Ok((record, document))
     });
     let documents = documents.collect::<Result<Vec<_>, Error>>()?;
-    Ok(View::new(head, settings, documents))
+    let past = past.into_iter().map(|change| {
+        let before = change
+            .before
+            .as_deref()
+            .map(|record| stored_document(record, backend));
+        Ok(Past {
+            document: stored_document(&change.record, backend)?,
+            before: before.transpose()?,
+            change,
+        })
+    });
+    let past = past.collect::<Result<Vec<_>, Error>>()?;
+    let mut view = View::new(head, settings, documents);
+    view.remember(past, std::time::Instant::now());
+    Ok(view)
 }
 
 /// A store's records, read page by page while it is being written to.
@@ -565,6 +591,36 @@ impl Scanned {
                 return Ok(());
             }
         }
+    }
+
+    /// The changes up to the head, as far as they are kept and are of use.
+    async fn past(&self, store: &dyn DynRegistryStore, most_bytes: usize) -> Result<Vec<Change>, Error> {
+        let head = self.head.revision;
+        let (mut from, mut past) = (Revision(head.0.saturating_sub(PAST)), Vec::new());
+        while from < head {
+            let call = background(Some(self.head.epoch));
+            let sync = match store.sync(call, from, SYNC_LIMIT).await {
+                Err(Error::Compacted { up_to }) if up_to > from => {
+                    (from, past) = (up_to, Vec::new());
+                    continue;
+                }
+                other => other?,
+            };
+            check_dense(from, &sync.changes)?;
+            let Some(last) = sync.changes.last() else { break };
+            from = last.revision;
+            past.extend(sync.changes.into_iter().filter(|change| change.revision <= head));
+        }
+        let mut left = most_bytes;
+        let size = |record: &Record| record.metadata.len() + size_of::<Record>();
+        let fits = past.iter().rev().take_while(|change| {
+            let before = change.before.as_deref().map_or(0, size);
+            let fits = size(&change.record) + before <= left;
+            left = left.saturating_sub(size(&change.record) + before);
+            fits
+        });
+        let fits = fits.count();
+        Ok(past.split_off(past.len() - fits))
     }
 
     fn apply(&mut self, change: &Change) {

@@ -10,6 +10,7 @@ mod follow;
 mod index;
 mod log;
 mod order;
+mod past;
 mod query;
 mod rows;
 mod view;

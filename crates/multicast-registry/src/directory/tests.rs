@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::{
     SortKey,
+    past::Past,
     query::{Query, bookmark},
     rows::Row,
     view::{Horizon, Settings, View},
@@ -56,45 +57,97 @@ fn record(name: u8, document: &Document, revision: Revision) -> Arc<Record> {
 
 type State = BTreeMap<Identity, Document>;
 
-/// Applies steps to a view and keeps every state of a model, indexed by revision.
-fn play(horizon: Horizon, steps: &[Step]) -> (View, Vec<State>) {
-    let origin = Position {
-        epoch: Epoch(1),
-        revision: Revision::ZERO,
-    };
-    let settings = Settings {
-        horizon,
-        indexed: indexed().into(),
-    };
-    let mut view = View::new(origin, &settings, Vec::new());
-    let (mut states, now) = (vec![State::new()], std::time::Instant::now());
+/// The changes that steps make, and every state of a model, indexed by revision.
+fn history(steps: &[Step]) -> (Vec<Past>, Vec<State>) {
+    let (mut states, mut changes) = (vec![State::new()], Vec::new());
+    let mut records: BTreeMap<u8, Arc<Record>> = BTreeMap::new();
     for (name, written) in steps {
         let mut state = states.last().unwrap().clone();
         let revision = Revision(states.len() as u64);
-        let document = written.map(metadata);
-        let known = state.contains_key(&identity(*name));
-        let cause = match (&document, known) {
+        let cause = match (written, records.contains_key(name)) {
             (None, false) => continue,
             (None, true) => Cause::Expired,
             (Some(_), true) => Cause::Replaced,
             (Some(_), false) => Cause::Registered,
         };
-        let document = document.unwrap_or_else(Document::empty);
-        let change = Change {
-            revision,
-            cause,
-            record: record(*name, &document, revision),
+        let before = records.remove(name);
+        let document_of = |record: &Arc<Record>| Document::from_json(&record.metadata).unwrap();
+        let record = match written {
+            Some(written) => {
+                let document = metadata(*written);
+                state.insert(identity(*name), document.clone());
+                records.insert(*name, record(*name, &document, revision));
+                records[name].clone()
+            }
+            None => {
+                state.remove(&identity(*name));
+                before.clone().unwrap()
+            }
         };
-        if cause.removes() {
-            state.remove(&identity(*name));
-        } else {
-            state.insert(identity(*name), document.clone());
-        }
-        view.apply(&change, document, now);
-        view.collect(now);
+        let before = before.filter(|_| !cause.removes());
+        changes.push(Past {
+            document: document_of(&record),
+            before: before.as_ref().map(document_of),
+            change: Change {
+                revision,
+                cause,
+                record,
+                before,
+            },
+        });
         states.push(state);
     }
+    (changes, states)
+}
+
+fn settings(horizon: Horizon) -> Settings {
+    Settings {
+        horizon,
+        indexed: indexed().into(),
+    }
+}
+
+fn position(revision: u64) -> Position {
+    Position {
+        epoch: Epoch(1),
+        revision: Revision(revision),
+    }
+}
+
+/// Applies steps to a view.
+fn play(horizon: Horizon, steps: &[Step]) -> (View, Vec<State>) {
+    let mut view = View::new(position(0), &settings(horizon), Vec::new());
+    let now = std::time::Instant::now();
+    let (changes, states) = history(steps);
+    for past in changes {
+        view.apply(&past.change, past.document, now);
+        view.collect(now);
+    }
     (view, states)
+}
+
+/// What happened after a revision, in words.
+fn told(view: &View, after: u64) -> Option<Vec<String>> {
+    let show = |row: Option<&Row>| {
+        row.map(|row| {
+            let metadata = String::from_utf8(row.document().to_json()).unwrap();
+            format!("{} {metadata} {:?}", row.identity(), row.generation())
+        })
+    };
+    let steps = view.changes_after(Revision(after))?;
+    Some(
+        steps
+            .map(|step| {
+                format!(
+                    "{:?} {:?} {:?} {:?}",
+                    step.revision,
+                    step.cause,
+                    show(step.before),
+                    show(step.after)
+                )
+            })
+            .collect(),
+    )
 }
 
 /// The model's answer, in the order asked for.
@@ -188,6 +241,35 @@ fn sorts() -> impl Strategy<Value = Vec<SortKey>> {
 }
 
 proptest! {
+    /// A view that was built just now and told of the last changes is like one that followed them all.
+    #[test]
+    fn what_a_view_is_told_of_the_past_is_what_it_would_have_seen(
+        steps in steps(), filter in filters(), sort in sorts(), known in 0_usize..200, seed in any::<u64>(),
+    ) {
+        let (witness, states) = play(Horizon::default(), &steps);
+        let (mut past, _) = history(&steps);
+        let head = past.len();
+        let past = past.split_off(head - known.min(head));
+        let floor = head - past.len();
+        let records = states[head].keys().map(|identity| {
+            let row = witness.get(identity.as_str()).unwrap();
+            let number = identity.as_str()[3..].parse().unwrap();
+            (record(number, row.document(), row.revision()), row.document().clone())
+        });
+        let mut view = View::new(position(head as u64), &settings(Horizon::default()), records.collect());
+        view.remember(past, std::time::Instant::now());
+        prop_assert_eq!(view.floor(), Revision(floor as u64));
+        for after in floor..=head {
+            prop_assert_eq!(told(&view, after as u64), told(&witness, after as u64));
+        }
+        if floor > 0 {
+            prop_assert_eq!(told(&view, floor as u64 - 1), None);
+        }
+        let at = Revision((floor + seed as usize % (head - floor + 1)) as u64);
+        let (names, _) = pages(&view, at, &filter, &sort, 7);
+        prop_assert_eq!(names, expected(&states[at.0 as usize], &filter, &sort));
+    }
+
     /// Every revision that is kept answers as the model did at that revision, page by page.
     #[test]
     fn any_kept_revision_reads_as_it_was(
@@ -301,6 +383,7 @@ fn an_answer_outlives_the_rows_it_selected() {
             revision: Revision(revision),
             cause: Cause::Replaced,
             record,
+            before: None,
         };
         view.apply(&change, document, std::time::Instant::now());
         view.collect(std::time::Instant::now());

@@ -176,6 +176,39 @@ impl View {
         self.log.after(revision, &self.rows)
     }
 
+    /// What [`Self::remember`] does, step by step: history begins here,
+    pub(super) fn begin_history(&mut self, log: Log, floor: Revision) {
+        (self.log, self.floor) = (log, floor);
+    }
+
+    /// a version that is not the last one is kept,
+    pub(super) fn keep(&mut self, row: Row) -> RowId {
+        self.rows.push(row)
+    }
+
+    /// was closed at a revision,
+    pub(super) fn close_kept(&mut self, id: RowId, at: Revision, now: Instant) {
+        let row = self.rows.get(id);
+        row.close(at);
+        let size = row.size();
+        self.indexes.insert(id, &row.document);
+        self.closed.insert(&self.rows, id);
+        self.closed_rows.insert(id);
+        self.retired.push_back(Retired { id, at: now, size });
+        self.retired_bytes += size;
+    }
+
+    /// is the last one after all,
+    pub(super) fn open_since(&self, identity: &Identity, revision: Revision) -> Option<RowId> {
+        self.find(identity.as_str())
+            .filter(|&id| self.rows.get(id).from == revision)
+    }
+
+    /// and each change is logged.
+    pub(super) fn log_change(&mut self, cause: Cause, before: Option<RowId>, after: Option<RowId>) {
+        self.log.push(cause, before, after);
+    }
+
     /// Whether a change carries a document that the view will keep.
     pub(crate) fn needs_document(cause: Cause) -> bool {
         !cause.removes()

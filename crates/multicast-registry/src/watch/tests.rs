@@ -546,25 +546,38 @@ async fn a_namespace_that_goes_elsewhere_ends_its_watches() {
     assert_eq!(error_of(&mut fresh).await, Error::Draining);
 }
 
-/// A store with a memory of its own that is lost.
+fn store() -> Arc<Store> {
+    Store::new(Arc::new(ManualClock::new(Default::default())))
+}
+
+/// The view is built anew, and knows the past all the same.
 #[tokio::test(start_paused = true)]
-async fn a_new_epoch_ends_watches_with_a_word() {
-    let (store, broker) = (
-        Store::new(Arc::new(ManualClock::new(Default::default()))),
-        Broker::new(),
-    );
-    let coordinator = Coordinator::new(Config::named("test"), store.clone(), broker, None);
+async fn a_view_that_is_built_anew_loses_nobody() {
+    let store = store();
+    let coordinator = Coordinator::new(Config::named("test"), store.clone(), Broker::new(), None);
     let mut live = watch(&coordinator, &Filter::new()).await;
     take(&mut live, 2).await;
     put(&coordinator, "a", "{}").await;
     assert_eq!(next(&mut live).await, "a Enter Registered");
-    store.script.next(
-        Op::Sync,
-        Fate::Refuse(prism_slot::Error::Compacted { up_to: Revision(5) }),
-    );
+    let lost = prism_slot::Error::Compacted { up_to: Revision(5) };
+    store.script.next(Op::Sync, Fate::Refuse(lost));
     put(&coordinator, "b", "{}").await;
+    assert_eq!(next(&mut live).await, "b Enter Registered");
+    assert_eq!(store.script.count(Op::Scan), 2);
+}
+
+/// The records are gone with their store.
+#[tokio::test(start_paused = true)]
+async fn a_new_epoch_ends_watches_with_a_word() {
+    let coordinator = Coordinator::new(Config::named("test"), store(), Broker::new(), None);
+    let mut live = watch(&coordinator, &Filter::new()).await;
+    take(&mut live, 2).await;
+    put(&coordinator, "a", "{}").await;
+    next(&mut live).await;
+    coordinator.replace_registry(store());
     let error = error_of(&mut live).await;
-    assert!(matches!(error, Error::Compacted { .. }), "{error:?}");
+    let current = put(&coordinator, "b", "{}").await.epoch;
+    assert_eq!(error, Error::OtherEpoch { current });
 }
 
 /// As soon as the slot tells, and not when the view is next looked after.

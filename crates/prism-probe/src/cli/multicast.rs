@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use prism_proto::pattern::Filter;
+use prism_proto::pattern::{Filter, Position};
 use prost_types::Value;
 
 use super::value;
@@ -54,6 +54,8 @@ pub(crate) enum Command {
     },
     /// Show the messages to an identity, which must be registered, as they arrive
     Subscribe(Subscribe),
+    /// Show the identities that match, and then each change to that
+    Watch(Watch),
 }
 
 /// Fields of a JSON object.
@@ -124,6 +126,19 @@ pub(crate) struct Subscribe {
     #[arg(value_name = "ID")]
     pub(crate) identity: String,
     /// End after this many messages; without it, at an interrupt (then with exit code 0)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Watch {
+    /// Which, as for `enumerate`; without it, all
+    #[arg(long, value_name = "JSON", value_parser = value::filter, allow_hyphen_values = true)]
+    pub(crate) filter: Option<Filter>,
+    /// Show what happened after this position, EPOCH/REVISION as it was shown, instead of who matches now
+    #[arg(long, value_name = "P", value_parser = value::position)]
+    pub(crate) resume_from: Option<Position>,
+    /// End after this many lines; without it, at an interrupt (then with exit code 0)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
 }

@@ -119,6 +119,17 @@ fn every_command_is_read() {
             &["multicast", "subscribe", "a", "--count", "3"],
             &["Subscribe", "count: Some(3)"],
         ),
+        (
+            &[
+                "multicast",
+                "watch",
+                "--filter",
+                r#"{"a": 1}"#,
+                "--resume-from",
+                "ff/3",
+            ],
+            &["Watch", "epoch: 255", "revision: 3", "count: None"],
+        ),
         (&["check", "--admin", "h:1"], &["Check", r#"admin: Some("h:1")"#]),
         (&["completions", "bash"], &["Completions", "Bash"]),
     ] {
@@ -168,6 +179,8 @@ fn what_is_wrong_is_refused_by_name() {
             "--timeout",
         ),
         (&["multicast", "subscribe", "a", "--count", "0"], "--count"),
+        (&["multicast", "watch", "--count", "0"], "--count"),
+        (&["multicast", "watch", "--resume-from", "7"], "--resume-from"),
         (&["multicast", "fly"], "fly"),
         (&["--deadline", "0s", "check"], "--deadline"),
         (&["-o", "xml", "check"], "--output"),

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use prism_filter::{Document, Limits};
-use prism_proto::pattern::Filter;
+use prism_proto::pattern::{Filter, Position};
 use prost_types::Value;
 
 /// A JSON object, as the service will read it.
@@ -34,6 +34,16 @@ pub(super) fn seconds(text: &str) -> Result<i64, String> {
         Ok(seconds) if seconds >= 0 => Ok(seconds),
         _ => Err("expected a number of seconds, 0 for no lease".to_owned()),
     }
+}
+
+/// A position as it is shown: the epoch in hexadecimal digits, a slash, the revision.
+pub(super) fn position(text: &str) -> Result<Position, String> {
+    let parts = text.split_once('/').and_then(|(epoch, revision)| {
+        let epoch = u64::from_str_radix(epoch, 16).ok().filter(|epoch| *epoch != 0)?;
+        let revision = revision.parse().ok()?;
+        Some(Position { epoch, revision })
+    });
+    parts.ok_or_else(|| "expected a position such as `9f86d081884c7d65/42`".to_owned())
 }
 
 /// `500ms`, `10s`, `2m`, `1h`; a bare number is seconds.
@@ -112,6 +122,16 @@ mod tests {
             "99999999999999999999s",
         ] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn positions_are_read_as_they_are_shown() {
+        let shown = "00000000000000ff/42";
+        let read = position(shown).unwrap();
+        assert_eq!((read.epoch, read.revision), (255, 42));
+        for wrong in ["", "42", "ff/", "/42", "0/42", "xyz/1", "ff/-1"] {
+            assert!(position(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -31,7 +31,7 @@ macro_rules! named {
 
 named! {
     RegisterResponse RenewResponse UpdateResponse GetResponse EnumerateResponse ExplainResponse
-    MulticastResponse UnregisterResponse SubscribeResponse
+    MulticastResponse UnregisterResponse SubscribeResponse WatchResponse
 }
 
 /// A message as a tree: the proto's own field names, defaults included, so that a field is there
@@ -162,6 +162,7 @@ mod tests {
             pattern::MulticastResponse::NAME,
             pattern::UnregisterResponse::NAME,
             pattern::SubscribeResponse::NAME,
+            pattern::WatchResponse::NAME,
         ] {
             assert!(pool.get_message_by_name(name).is_some(), "{name}");
         }

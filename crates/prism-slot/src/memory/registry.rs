@@ -333,7 +333,8 @@ impl State {
         } else {
             Cause::Replaced
         };
-        self.append(cause, record.clone());
+        let before = (written == Written::Replaced).then(|| self.entries[&request.identity].record.clone());
+        self.append(cause, record.clone(), before);
         let mut entry = Entry {
             record,
             deadline,
@@ -463,9 +464,10 @@ impl State {
 
     /// Writes a record of a known identity at the next revision. Its lease stays as it was.
     fn store(&mut self, record: Arc<Record>, cause: Cause, last_write: (RequestId, Written)) {
-        self.append(cause, record.clone());
         if let Some(entry) = self.entries.get_mut(&record.identity) {
-            (entry.record, entry.last_write) = (record, last_write);
+            entry.last_write = last_write;
+            let before = std::mem::replace(&mut entry.record, record.clone());
+            self.append(cause, record, Some(before));
         }
     }
 
@@ -476,7 +478,7 @@ impl State {
     }
 
     fn removed(&mut self, entry: Entry, cause: Cause) {
-        self.append(cause, entry.record);
+        self.append(cause, entry.record, None);
         let entries = &self.entries;
         self.leases.sweep(entries.len(), |deadline, identity| {
             entries
@@ -485,12 +487,13 @@ impl State {
         });
     }
 
-    fn append(&mut self, cause: Cause, record: Arc<Record>) {
+    fn append(&mut self, cause: Cause, record: Arc<Record>, before: Option<Arc<Record>>) {
         self.revision = self.revision.next();
         self.feed.push(Change {
             revision: self.revision,
             cause,
             record,
+            before,
         });
     }
 
@@ -609,7 +612,9 @@ impl Feed {
     }
 
     fn size(change: &Change) -> usize {
-        size_of::<Record>() + change.record.metadata.len() + change.record.identity.as_str().len()
+        let size = |record: &Record| size_of::<Record>() + record.metadata.len();
+        let before = change.before.as_deref().map_or(0, size);
+        size(&change.record) + change.record.identity.as_str().len() + before
     }
 
     fn push(&mut self, change: Change) {

@@ -56,7 +56,7 @@ pub struct Config {
     #[serde(deserialize_with = "whole")]
     #[schemars(range(max = 100))]
     pub max_retries: u32,
-    /// How many connections to hold. Default 4.
+    /// How many connections to hold, beside one that waits for changes. Default 4.
     #[serde(deserialize_with = "whole")]
     #[schemars(range(min = 1, max = 256))]
     pub pool_size: usize,

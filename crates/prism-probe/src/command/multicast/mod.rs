@@ -4,6 +4,7 @@ mod explain;
 mod publish;
 mod read;
 mod subscribe;
+mod watch;
 mod write;
 
 use prism_client::raw::Raw;
@@ -34,6 +35,9 @@ pub(super) async fn run(command: &Command, global: &Global, output: &mut Output)
             .map_err(Stop::of_a_read),
         Command::Publish(publish) => publish::publish(global, publish, output).await,
         Command::Subscribe(subscribe) => subscribe::subscribe(&raw(global)?, subscribe, output)
+            .await
+            .map_err(Stop::of_a_read),
+        Command::Watch(watch) => watch::watch(&raw(global)?, watch, output)
             .await
             .map_err(Stop::of_a_read),
     }

@@ -42,6 +42,19 @@ pub(super) async fn sync_returns_dense_history(fixture: Fixture) {
         "as it last was"
     );
     assert_eq!(history[2].record.generation, b.generation);
+    let before: Vec<_> = history.iter().map(|change| change.before.as_ref()).collect();
+    let was = |index: usize| Some(history[index].record.revision);
+    let revisions: Vec<_> = before
+        .iter()
+        .map(|record| record.map(|record| record.revision))
+        .collect();
+    assert_eq!(
+        revisions,
+        [None, None, was(1), was(0), None],
+        "what each took the place of"
+    );
+    assert_eq!(before[2].unwrap().metadata, history[1].record.metadata);
+    assert_eq!(before[2].unwrap().generation, b.generation);
 }
 
 pub(super) async fn sync_expires_what_is_due(fixture: Fixture) {

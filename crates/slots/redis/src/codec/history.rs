@@ -141,6 +141,7 @@ mod tests {
         bytes.put_u64(revision);
         bytes.put_slice(&[0; 16]);
         bytes.put_u16(1);
+        bytes.put_u32(0);
         bytes.put_slice(b"a");
         bytes.put_u8(FORMAT);
         bytes.put_slice(&[1; 57]);

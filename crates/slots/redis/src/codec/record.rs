@@ -54,14 +54,26 @@ fn change(mut reader: Reader) -> Result<Change, Malformed> {
     };
     let revision = reader.revision()?;
     let terms = Terms::read(&mut reader)?;
-    let size = reader.short()?;
+    let (size, before) = (reader.short()?, reader.word()?);
     let identity = identity(&reader.bytes(size.into())?)?;
+    let before = Reader(reader.bytes(before as usize)?);
+    let before = (!before.0.is_empty()).then(|| replaced(identity.clone(), before));
     let record = stored(identity, terms, reader, None)?;
     Ok(Change {
         revision,
         cause,
         record,
+        before: before.transpose()?,
     })
+}
+
+/// A record that another one took the place of. How long its lease would have lasted is not kept.
+fn replaced(identity: Identity, mut reader: Reader) -> Result<Arc<Record>, Malformed> {
+    let terms = Terms {
+        ttl: reader.ttl()?,
+        expires_at: None,
+    };
+    stored(identity, terms, reader, None)
 }
 
 pub(super) fn identity(bytes: &[u8]) -> Result<Identity, Malformed> {

@@ -9,10 +9,13 @@ local function mark(ns)
   ns.marks, ns.changed = ns.marks + 1, true
 end
 
--- Adds the next revision to the feed. `ends` is on the wall clock, 0 without a lease.
-local function append(ns, cause, identity, ttl, ends, value)
+-- Adds the next revision to the feed. `ends` is on the wall clock, 0 without a lease. `before` is the ttl and
+-- the value of the record that `value` takes the place of, if there is one.
+local function append(ns, cause, identity, ttl, ends, value, before)
   local revision = ns.revision + 1
-  local change = struct.pack(CHANGE, FORMAT, cause, revision, ttl, ends, #identity) .. identity .. value
+  before = before or ''
+  local change = struct.pack(CHANGE, FORMAT, cause, revision, ttl, ends, #identity, #before)
+    .. identity .. before .. value
   local id = string.format('%.0f-0', revision)
   if type(redis.pcall('XADD', ns.keys.feed, id, 'c', change)) == 'table' then
     -- A stream that refuses the next revision has later ones: it is not this head's.

@@ -25,14 +25,15 @@ local function room_for(ns, most)
   return more and 'A' or 'Q'
 end
 
--- Makes a new generation.
-local function enrol(ns, identity, ttl, request, owner, metadata, written, had)
+-- Makes a new generation. `had` is the term, and `before` the record, that it takes the place of.
+local function enrol(ns, identity, ttl, request, owner, metadata, written, had, before)
   local revision = ns.revision + 1
   local value = struct.pack(RECORD, FORMAT, ns.epoch, revision, revision, ns.seen, ns.seen, request, written)
     .. owner .. metadata
   local lease_end = ttl ~= NONE_8 and bounded(ns.now + struct.unpack('>I8', ttl)) or nil
   local ends = on_wall(ns, lease_end)
-  append(ns, written == WRITTEN_REGISTERED and CAUSE_REGISTERED or CAUSE_REPLACED, identity, ttl, ends, value)
+  local cause = written == WRITTEN_REGISTERED and CAUSE_REGISTERED or CAUSE_REPLACED
+  append(ns, cause, identity, ttl, ends, value, before and ttl_of(had) .. before)
   redis.call('HSET', ns.keys.records, identity, value)
   if written == WRITTEN_REGISTERED then
     ns.records = ns.records + 1
@@ -52,7 +53,7 @@ local function repeat_registration(ns, identity, value, term, ttl, request, owne
   local again = rewritten(value, revision, updated_at, request, written, owner, metadata)
   if not same then
     local lease_end = ttl ~= NONE_8 and bounded(ns.now + struct.unpack('>I8', ttl)) or nil
-    append(ns, CAUSE_UPDATED, identity, ttl, on_wall(ns, lease_end), again)
+    append(ns, CAUSE_UPDATED, identity, ttl, on_wall(ns, lease_end), again, ttl_of(term) .. value)
   end
   redis.call('HSET', ns.keys.records, identity, again)
   local lease_end = grant(ns, identity, ttl, generation_of(again), term)
@@ -78,7 +79,7 @@ local function register(ns, head, metadata)
   if replace == 0 then
     return 'X'
   end
-  return enrol(ns, identity, ttl, request, owner, metadata, WRITTEN_REPLACED, term)
+  return enrol(ns, identity, ttl, request, owner, metadata, WRITTEN_REPLACED, term, value)
 end
 
 local function put(ns, head, metadata)
@@ -98,8 +99,9 @@ local function put(ns, head, metadata)
   if current ~= if_revision then
     return struct.pack('>c1I8', 'C', current)
   end
+  local before = ttl .. value
   value = rewritten(value, ns.revision + 1, ns.seen, request, WRITTEN_UPDATED, owner, metadata)
-  append(ns, CAUSE_UPDATED, identity, ttl, ends, value)
+  append(ns, CAUSE_UPDATED, identity, ttl, ends, value, before)
   redis.call('HSET', ns.keys.records, identity, value)
   -- The caller has the metadata.
   return struct.pack('>c1Bc8I8', 'K', 0, ttl, ends) .. string.sub(value, 1, OWNER_FROM + #owner - 1)

@@ -29,7 +29,7 @@ local FORMAT = 1
 local HEAD = '>Bc8c16c40I8I8I8I8I8I8I8I8I8I8I8I8I8I8I8I8I8'
 local COMMON = '>c8c8c16I8I8I8'
 local RECORD = '>Bc8I8I8I8I8c16B'
-local CHANGE = '>BBI8c8I8I2'
+local CHANGE = '>BBI8c8I8I2I4'
 local MARK = '>I8I8I8'
 
 -- Where things are in a record, counted from one.
