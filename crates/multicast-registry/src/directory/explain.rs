@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 use super::{
     index::plan::{self, Plan},
     query::{Leased, Leases, Query},
-    rows::Row,
+    rows::RowId,
     view::{SpaceAt, View},
 };
 
@@ -42,20 +42,23 @@ impl View {
         let at = position.revision;
         let space = SpaceAt { view: self, at };
         let plan = filter.and_then(|filter| Plan::of(filter.filter().node(), filter.now(), &space));
-        let candidates = match &plan {
-            Some(plan) => self.candidates(at, plan),
-            None => self.open_rows().clone(),
-        };
+        let registered = self.open().len() as u64;
         let exact = plan.as_ref().map_or(filter.is_none(), |plan| plan.estimate.exact);
         let query = Query {
             filter,
             leases,
             ..Query::default()
         };
-        let (asked, matches) = if exact {
-            (0, candidates.len())
-        } else {
-            (candidates.len(), self.count(&candidates, &query))
+        let matching = |rows: &mut dyn Iterator<Item = RowId>| {
+            rows.filter(|&id| query.matches(self.rows().get(id))).count() as u64
+        };
+        let found = plan.as_ref().map(|plan| self.candidates(at, plan));
+        let candidates = found.as_ref().map_or(registered, RoaringBitmap::len);
+        // In the order of an enumeration, which may be a costly one to read rows in.
+        let matches = match found {
+            _ if exact => candidates,
+            Some(found) => matching(&mut found.into_iter()),
+            None => matching(&mut self.visible(at, None)),
         };
         let node = filter.map(|filter| filter.filter().node());
         Explained {
@@ -63,11 +66,11 @@ impl View {
             unindexed: node.map(|node| self.unindexed(node)).unwrap_or_default(),
             residual: node.map(|node| residual(node, plan.as_ref())).unwrap_or_default(),
             plan,
-            candidates: candidates.len(),
+            candidates,
             exact,
-            asked,
+            asked: if exact { 0 } else { candidates },
             matches,
-            registered: self.open().len() as u64,
+            registered,
             position,
         }
     }
@@ -84,11 +87,6 @@ impl View {
         let lease = leases.and_then(|leases| leases.get(&row.identity));
         let expires_at = lease.copied().unwrap_or(row.expires_at);
         Some(use_of(filter.verdicts(&Leased { row, expires_at })))
-    }
-
-    fn count(&self, rows: &RoaringBitmap, query: &Query<'_>) -> u64 {
-        let row = |id| -> &Row { self.rows().get(id) };
-        rows.iter().filter(|&id| query.matches(row(id))).count() as u64
     }
 
     fn unindexed(&self, node: &Node) -> Vec<Path> {

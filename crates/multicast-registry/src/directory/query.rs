@@ -243,7 +243,11 @@ impl View {
     }
 
     /// The rows at a revision whose identity is greater than `after`, in the order of identities.
-    fn visible<'a>(&'a self, at: Revision, after: Option<&str>) -> Box<dyn Iterator<Item = RowId> + 'a> {
+    pub(super) fn visible<'a>(
+        &'a self,
+        at: Revision,
+        after: Option<&str>,
+    ) -> Box<dyn Iterator<Item = RowId> + 'a> {
         let rows = self.rows();
         let open: Box<dyn Iterator<Item = RowId> + 'a> = match after {
             Some(after) => Box::new(self.open().iter_after(rows, after)),
