@@ -109,7 +109,7 @@ pub use config::{ClientBuilder, DEFAULT_ENDPOINT, DEFAULT_NAMESPACE};
 pub use error::{Applied, Error, Refusal, Result};
 pub use explanation::{Explanation, Verdict, Why};
 pub use model::{
-    Cause, Change, DeliveryStatus, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
+    Cause, Change, DeliveryStatus, Event, Facet, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
     Outcome, Page, Position, Registration, Renewal, Renewed, Stage, Status, Unregistered, WatchEvent,
 };
 pub use prism_core::failure::Reason;

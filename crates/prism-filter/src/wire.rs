@@ -231,3 +231,9 @@ fn to_proto(value: ValueRef<'_>) -> Value {
     };
     Value { kind: Some(kind) }
 }
+
+impl From<ValueRef<'_>> for Value {
+    fn from(value: ValueRef<'_>) -> Self {
+        to_proto(value)
+    }
+}

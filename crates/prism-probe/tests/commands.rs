@@ -201,6 +201,57 @@ gone      no       -                     NOT_FOUND
 }
 
 #[tokio::test]
+async fn enumerate_counts() {
+    let fake = FakeRegistry::start().await.unwrap();
+    fake.on_enumerate(|request| {
+        let request = request.into_inner();
+        assert_eq!(
+            (request.count_only, request.facets, request.fields),
+            (true, vec!["zone".to_owned()], vec!["a.b".to_owned()])
+        );
+        let bucket = |kind, count| prism_proto::pattern::facet::Bucket {
+            value: Some(prost_types::Value { kind: Some(kind) }),
+            count,
+        };
+        let facet = prism_proto::pattern::Facet {
+            field: "zone".to_owned(),
+            buckets: vec![
+                bucket(prost_types::value::Kind::StringValue("eu".to_owned()), 7),
+                bucket(prost_types::value::Kind::NumberValue(3.0), 2),
+            ],
+            value_count: 5,
+            other_count: 0,
+            missing_count: 4,
+        };
+        ready(Ok(prism_proto::pattern::EnumerateResponse {
+            total_count: 13,
+            facets: vec![facet],
+            ..answers::page(&[])
+        }))
+    });
+    let line = ["enumerate", "--count", "--facet", "zone", "--field", "a.b"];
+    let ran = multicast_as(&fake, "table", &line).await.exits(0);
+    let lines: Vec<Vec<&str>> = ran
+        .stdout
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            vec!["FIELD", "VALUE", "COUNT"],
+            vec!["zone", "\"eu\"", "7"],
+            vec!["zone", "3", "2"],
+            vec!["zone", "(3", "more", "values)", "-"],
+            vec!["zone", "(missing)", "4"],
+        ]
+    );
+    assert_eq!(ran.stderr, "13 match\n");
+    let ran = multicast_as(&fake, "json", &line).await.exits(0);
+    assert_eq!(ran.json()["facets"][0]["buckets"][0]["count"], "7");
+}
+
+#[tokio::test]
 async fn enumerate_asks_for_a_page_and_says_where_the_next_begins() {
     let fake = fake().await;
     let (asked, keep) = keeper::<pattern::EnumerateRequest>();

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prism_filter::{Compiled, Filter, SystemField};
+use prism_filter::{Compiled, Filter, Path, SystemField};
 use prism_slot::{Call, Epoch, Error as SlotError, Identity, Position, Timestamp};
 use tokio::time::Instant;
 
@@ -10,8 +10,8 @@ use super::{Config, Coordinator, Error};
 use crate::{
     config::{ReadConsistency, StoreLoss},
     directory::{
-        Cursor, InvalidCursor, Leases, Query, Row, Seal, Selection, SortKey, Unavailable, bookmark, digest,
-        leases_of,
+        Begun, Cursor, Facet, InvalidCursor, Leases, Query, Row, Seal, Selection, SortKey, Unavailable,
+        bookmark, digest, leases_of,
     },
 };
 
@@ -21,6 +21,8 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 /// How many matches an offset skips at most.
 const MAX_OFFSET: usize = 10_000;
+/// How many fields' values are counted at most.
+const MAX_FACETS: usize = 8;
 /// How many keys a sort has at most.
 const MAX_SORT_KEYS: usize = 8;
 
@@ -41,6 +43,10 @@ pub struct Enumerate {
     pub consistency: Option<ReadConsistency>,
     /// Answer from here or later.
     pub min_position: Option<Position>,
+    /// Return the total and no identities.
+    pub count_only: bool,
+    /// Count how often each value of these fields occurs among all that match.
+    pub facets: Vec<Path>,
 }
 
 /// A page of registrations.
@@ -52,6 +58,8 @@ pub struct Page {
     leases: Option<Leases>,
     /// How many match in all.
     pub total: u64,
+    /// The counts that were asked for, in that order.
+    pub facets: Vec<Facet>,
     /// Where to go on; absent on the last page.
     pub next: Option<String>,
     /// The set is the one as of here.
@@ -152,22 +160,27 @@ impl Coordinator {
         let filter_leases = tolerate(&config, filter_leases, &mut freshness)?;
         let query = Query {
             filter: filter.as_deref(),
-            sort: &request.sort,
+            sort: if request.count_only { &[] } else { &request.sort },
             after: cursor.as_ref().map(|cursor| &cursor.after),
             offset: if cursor.is_some() { 0 } else { request.offset },
             limit,
             total: cursor.as_ref().map(|cursor| cursor.total),
             leases: filter_leases.as_ref(),
+            facets: &request.facets,
         };
-        let (position, found, leased) = self.shared.directory.read(|view| {
+        let (position, begun, leased) = self.shared.directory.read(|view| {
             let head = view.head();
             let at = cursor.as_ref().map_or(head, Cursor::position);
             check_position(at, head, view.floor()).map(|()| {
                 // At earlier revisions there may have been leases where there are none now.
                 let leased = view.leased() > 0 || at != head;
-                (at, view.select(at.revision, &query), leased)
+                (at, view.begin(at.revision, &query), leased)
             })
         })?;
+        let (found, facets) = match begun {
+            Begun::Done(found) => (found, Vec::new()),
+            Begun::Large(candidates) => candidates.page(&query).await?,
+        };
         let leases = if leased {
             self.page_leases(&found.rows, freshness, deadline).await
         } else {
@@ -178,6 +191,7 @@ impl Coordinator {
             rows: found.rows,
             leases,
             total: found.total,
+            facets,
             next: None,
             position,
             age: (freshness == Freshness::Stale).then(|| self.shared.directory.age()),
@@ -189,7 +203,7 @@ impl Coordinator {
                 now,
             },
         };
-        if found.more {
+        if found.more && !request.count_only {
             page.go_on();
         }
         self.shared.metrics.enumerated(started.elapsed());
@@ -398,6 +412,12 @@ fn check(request: &Enumerate) -> Result<usize, Error> {
             MAX_OFFSET,
         ),
         (
+            "facets",
+            "the fields whose values are counted are at most",
+            request.facets.len(),
+            MAX_FACETS,
+        ),
+        (
             "sort_by",
             "the keys to sort by are at most",
             request.sort.len(),
@@ -413,12 +433,24 @@ fn check(request: &Enumerate) -> Result<usize, Error> {
             ));
         }
     }
+    if request.cursor.as_deref().is_some_and(|cursor| !cursor.is_empty()) {
+        for (field, asked) in [
+            ("count_only", request.count_only),
+            ("facets", !request.facets.is_empty()),
+        ] {
+            if asked {
+                let message = "what is counted comes with the first page, leave the cursor out";
+                return Err(Error::argument(field, message));
+            }
+        }
+    }
     let moving = |key: &SortKey| key.path.system() == Some(SystemField::ExpiresAt);
     if request.sort.iter().any(moving) {
         let message = "`$expires_at` moves without a write and cannot be sorted by";
         return Err(Error::argument("sort_by", message));
     }
     Ok(match request.limit {
+        _ if request.count_only => 0,
         0 => DEFAULT_LIMIT,
         limit => limit,
     })

@@ -10,7 +10,7 @@ use super::{
     Config, Coordinator, Error,
     enumerate::{Freshness, compile_at, tolerate},
 };
-use crate::directory::{Explained, Leases};
+use crate::directory::{Begun, Explained, Leases, Query};
 
 /// How much is shown of a clause or of a value, in bytes.
 const SHOWN: usize = 512;
@@ -85,12 +85,23 @@ impl Coordinator {
         let mut freshness = self.fresh(&config, deadline).await?;
         let leases = self.filter_leases(filter.as_deref(), freshness, deadline).await;
         let leases = tolerate(&config, leases, &mut freshness)?;
-        let age = self.age(freshness);
-        Ok(self.shared.directory.read(|view| {
-            let started = std::time::Instant::now();
-            let explained = view.explain(filter.as_deref(), leases.as_ref());
-            Explanation::of(&explained, started.elapsed(), age)
-        }))
+        let query = Query {
+            filter: filter.as_deref(),
+            leases: leases.as_ref(),
+            ..Query::default()
+        };
+        let started = std::time::Instant::now();
+        let (explained, begun) = self.shared.directory.read(|view| view.explain(&query));
+        let matches = match begun {
+            Begun::Done(found) => found.total,
+            Begun::Large(candidates) => candidates.page(&query).await?.0.total,
+        };
+        Ok(Explanation {
+            matches,
+            elapsed: started.elapsed(),
+            age: self.age(freshness),
+            ..Explanation::of(&explained)
+        })
     }
 
     /// Says of every part of a filter whether it holds for one registration.
@@ -154,7 +165,8 @@ impl Coordinator {
 }
 
 impl Explanation {
-    fn of(explained: &Explained, elapsed: Duration, age: Option<Duration>) -> Self {
+    /// How it is found, before it is.
+    fn of(explained: &Explained) -> Self {
         let texts = |paths: &[prism_filter::Path]| paths.iter().map(|path| cut(path.to_string())).collect();
         let estimate = explained.plan.as_ref().map(|plan| plan.estimate);
         Self {
@@ -166,11 +178,11 @@ impl Explanation {
             estimated: estimate.map_or(explained.candidates, |estimate| estimate.rows),
             candidates: explained.candidates,
             asked: explained.asked,
-            matches: explained.matches,
+            matches: 0,
             registered: explained.registered,
-            elapsed,
+            elapsed: Duration::ZERO,
             position: explained.position,
-            age,
+            age: None,
         }
     }
 }

@@ -157,7 +157,7 @@ impl Coordinator {
         self.open_for_calls()?;
         let config = self.config();
         self.check_multicast(&config, &request)?;
-        let (position, identities) = self.resolve(&config, &request, deadline).await?;
+        let (position, identities) = self.resolve(&request, deadline).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         let mut until = deadline
             .checked_sub((left / 10).clamp(RESERVE.0, RESERVE.1))
@@ -212,13 +212,16 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Pins the target set at one position.
-    async fn resolve(
+    /// Whom a multicast would be sent to, as of one position, in no particular order.
+    ///
+    /// # Errors
+    /// A bad filter, and an unavailable registry.
+    pub async fn resolve(
         &self,
-        config: &Config,
         request: &Multicast,
         deadline: Instant,
     ) -> Result<(Position, Vec<Identity>), Error> {
+        let config = &self.config();
         let filter = compile_at(config, request.filter.as_ref(), Timestamp::now())?;
         let consistency = request.consistency.unwrap_or(ReadConsistency::Consistent);
         let mut freshness = self.freshen(config, consistency, None, None, deadline).await?;

@@ -2,16 +2,15 @@
 
 use prism_filter::{Compiled, Node, Path, Verdict};
 use prism_slot::Position;
-use roaring::RoaringBitmap;
 
 use super::{
     index::plan::{self, Plan},
+    large::Begun,
     query::{Leased, Leases, Query},
-    rows::RowId,
     view::{SpaceAt, View},
 };
 
-/// How a filter is answered at the head.
+/// How what matches a filter is found at the head.
 #[derive(Debug)]
 pub(crate) struct Explained {
     /// The way to the rows; absent where every one is asked.
@@ -26,42 +25,29 @@ pub(crate) struct Explained {
     pub(crate) candidates: u64,
     /// Whether those are the rows that match.
     pub(crate) exact: bool,
-    /// How many of them were asked themselves.
+    /// How many of them are asked themselves.
     pub(crate) asked: u64,
-    /// How many match.
-    pub(crate) matches: u64,
     /// How many rows there are.
     pub(crate) registered: u64,
     pub(crate) position: Position,
 }
 
 impl View {
-    /// Answers a filter at the head, and tells how. Uses indexes as a query does, and wants none.
-    pub(crate) fn explain(&self, filter: Option<&Compiled>, leases: Option<&Leases>) -> Explained {
+    /// Begins to count what matches at the head, and tells how that is done. Uses indexes as any other query
+    /// does, and wants none.
+    pub(crate) fn explain(&self, query: &Query<'_>) -> (Explained, Begun) {
         let position = self.head();
         let at = position.revision;
-        let space = SpaceAt { view: self, at };
-        let plan = filter.and_then(|filter| Plan::of(filter.filter().node(), filter.now(), &space));
+        let node = query.filter.map(|filter| filter.filter().node());
+        let plan = query.filter.and_then(|filter| {
+            let space = SpaceAt { view: self, at };
+            Plan::of(filter.filter().node(), filter.now(), &space)
+        });
+        let found = plan.as_ref().map(|plan| self.led_to(at, plan));
         let registered = self.open().len() as u64;
-        let exact = plan.as_ref().map_or(filter.is_none(), |plan| plan.estimate.exact);
-        let query = Query {
-            filter,
-            leases,
-            ..Query::default()
-        };
-        let matching = |rows: &mut dyn Iterator<Item = RowId>| {
-            rows.filter(|&id| query.matches(self.rows().get(id))).count() as u64
-        };
-        let found = plan.as_ref().map(|plan| self.candidates(at, plan));
-        let candidates = found.as_ref().map_or(registered, RoaringBitmap::len);
-        // In the order of an enumeration, which may be a costly one to read rows in.
-        let matches = match found {
-            _ if exact => candidates,
-            Some(found) => matching(&mut found.into_iter()),
-            None => matching(&mut self.visible(at, None)),
-        };
-        let node = filter.map(|filter| filter.filter().node());
-        Explained {
+        let candidates = found.as_ref().map_or(registered, |(found, _)| found.len());
+        let exact = found.as_ref().map_or(query.filter.is_none(), |(_, sure)| *sure);
+        let explained = Explained {
             indexes: plan.iter().flat_map(used).collect(),
             unindexed: node.map(|node| self.unindexed(node)).unwrap_or_default(),
             residual: node.map(|node| residual(node, plan.as_ref())).unwrap_or_default(),
@@ -69,10 +55,10 @@ impl View {
             candidates,
             exact,
             asked: if exact { 0 } else { candidates },
-            matches,
             registered,
             position,
-        }
+        };
+        (explained, self.begin_in(at, query, found))
     }
 
     /// What each part of a filter says of a row at the head, as `use_of` takes it over.

@@ -3,6 +3,7 @@
 mod call;
 mod explain;
 mod failure;
+mod page;
 mod shaped;
 mod subscribe;
 mod watch;
@@ -25,6 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{coordinator::Error, namespaces::Namespaces};
 use call::Incoming;
+use page::Shown;
 pub use shaped::Shaped;
 use subscribe::Subscription;
 use watch::Watching;
@@ -127,12 +129,12 @@ impl MulticastRegistryPattern for Service {
     async fn enumerate(&self, request: Request<proto::EnumerateRequest>) -> Answer<proto::EnumerateResponse> {
         let call = self.incoming(request)?;
         call.read(async |coordinator, request, deadline| {
-            let include_metadata = request.include_metadata.unwrap_or(true);
+            let shown = Shown::read(&request)?;
             let limits = coordinator.config().limits();
             let page = coordinator
                 .enumerate(wire::enumerate(&limits, request)?, deadline)
                 .await?;
-            Ok(wire::to_enumerate_response(page, include_metadata))
+            Ok(page::to_enumerate_response(page, &shown))
         })
         .await
     }

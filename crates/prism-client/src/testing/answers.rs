@@ -105,6 +105,7 @@ pub fn page(names: &[&str]) -> EnumerateResponse {
         next_cursor: None,
         position: Some(position(1)),
         view_age_ms: None,
+        facets: Vec::new(),
     }
 }
 

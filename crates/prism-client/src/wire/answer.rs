@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 use prism_proto::pattern;
 use prost_types::Timestamp;
 
-use super::value::object_from_wire;
+use super::value::{from_wire, object_from_wire};
 use crate::{
-    DeliveryStatus, Error, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened, Outcome, Page,
-    Position, Registration, Renewal, Renewed, Result, Stage, Status, Unregistered, error::Refusal,
+    DeliveryStatus, Error, Event, Facet, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
+    Outcome, Page, Position, Registration, Renewal, Renewed, Result, Stage, Status, Unregistered,
+    error::Refusal,
 };
 
 pub(crate) fn registration(identity: String, answer: pattern::RegisterResponse) -> Result<Registration> {
@@ -88,6 +89,30 @@ pub(crate) fn page(answer: pattern::EnumerateResponse) -> Result<Page> {
         next_cursor: answer.next_cursor.filter(|cursor| !cursor.is_empty()),
         position: position("position", answer.position)?,
         view_age: optional_millis("view_age_ms", answer.view_age_ms)?,
+        facets: answer
+            .facets
+            .into_iter()
+            .enumerate()
+            .map(facet)
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn facet((index, facet): (usize, pattern::Facet)) -> Result<Facet> {
+    let within = |name: &str| format!("facets[{index}].{name}");
+    let bucket = |bucket: pattern::facet::Bucket| {
+        let value = bucket.value.unwrap_or_default();
+        Ok((
+            from_wire(&within("value"), value)?,
+            count(&within("count"), bucket.count)?,
+        ))
+    };
+    Ok(Facet {
+        buckets: facet.buckets.into_iter().map(bucket).collect::<Result<_>>()?,
+        value_count: count(&within("value_count"), facet.value_count)?,
+        other_count: count(&within("other_count"), facet.other_count)?,
+        missing_count: count(&within("missing_count"), facet.missing_count)?,
+        field: facet.field,
     })
 }
 

@@ -91,6 +91,15 @@ pub(crate) struct Enumerate {
     /// Continue where the page before ended
     #[arg(long, value_name = "C")]
     pub(crate) cursor: Option<String>,
+    /// Show only this field of the metadata; may be given several times
+    #[arg(long, value_name = "F")]
+    pub(crate) field: Vec<String>,
+    /// Show how many match, and none of them
+    #[arg(long)]
+    pub(crate) count: bool,
+    /// Count how often each value of a field occurs; may be given several times
+    #[arg(long, value_name = "F")]
+    pub(crate) facet: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

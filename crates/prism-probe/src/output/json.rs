@@ -90,6 +90,21 @@ pub(crate) fn metadata_text(metadata: &HashMap<String, prost_types::Value>) -> R
     Ok(tree(&holder)?["identity"]["metadata"].to_string())
 }
 
+/// A scalar as it is written in JSON.
+pub(crate) fn scalar_text(value: &prost_types::Value) -> String {
+    use prost_types::value::Kind;
+    match &value.kind {
+        Some(Kind::BoolValue(value)) => value.to_string(),
+        Some(Kind::NumberValue(number)) => {
+            let number = Number::from_f64(*number);
+            let text = number.map(|number| whole(&number).unwrap_or(number).to_string());
+            text.unwrap_or_default()
+        }
+        Some(Kind::StringValue(text)) => Value::from(text.as_str()).to_string(),
+        _ => "null".to_owned(),
+    }
+}
+
 /// A fault as one line of JSON.
 pub(crate) fn error_object(fault: &Fault) -> String {
     let applied = fault.applied.map(|applied| match applied {

@@ -7,6 +7,7 @@ mod nats;
 mod proxied;
 mod redis;
 mod report;
+mod scale;
 mod system;
 
 use report::Report;
@@ -16,6 +17,7 @@ fn main() -> anyhow::Result<()> {
     memory::run(&mut report)?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(redis::run(&mut report))?;
+    runtime.block_on(scale::run(&mut report))?;
     runtime.block_on(nats::run(&mut report))?;
     runtime.block_on(proxied::run(&mut report))?;
     runtime.block_on(system::run(&mut report))?;

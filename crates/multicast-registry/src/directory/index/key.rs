@@ -29,6 +29,15 @@ impl Key {
         }
     }
 
+    pub(crate) fn to_value(&self) -> serde_json::Value {
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Boolean(value) => (*value).into(),
+            Self::Number(value) => ValueRef::Number(*value).to_value(),
+            Self::Text(text) => (**text).into(),
+        }
+    }
+
     fn rank(&self) -> u8 {
         match self {
             Self::Null => 0,

@@ -48,6 +48,75 @@ async fn pages_are_bounded_in_bytes() {
     }
 }
 
+#[tokio::test]
+async fn counts_and_fields_are_what_was_asked_for() {
+    let fixture = fixture(|_| {});
+    let mut client = fixture.client().await;
+    for number in 0..30 {
+        let metadata = json!({
+            "zone": (number % 3), "tags": ["x", "x", format!("t{}", number % 2)], "place": {"floor": number, "room": "r"},
+        });
+        client
+            .register(to("test", registration(&format!("id-{number:02}"), &metadata)))
+            .await
+            .unwrap();
+    }
+    let request = proto::EnumerateRequest {
+        count_only: true,
+        facets: ["zone", "tags", "place", "nothing"].map(String::from).into(),
+        ..Default::default()
+    };
+    let page = client.enumerate(to("test", request)).await.unwrap().into_inner();
+    assert_eq!(
+        (page.identities.len(), page.total_count, page.next_cursor),
+        (0, 30, None)
+    );
+    let shown: Vec<String> = page
+        .facets
+        .iter()
+        .map(|facet| {
+            let buckets = facet.buckets.iter();
+            let buckets: Vec<String> = buckets
+                .map(
+                    |bucket| match bucket.value.as_ref().unwrap().kind.as_ref().unwrap() {
+                        prost_types::value::Kind::NumberValue(number) => format!("{number}:{}", bucket.count),
+                        prost_types::value::Kind::StringValue(text) => format!("{text}:{}", bucket.count),
+                        other => panic!("{other:?}"),
+                    },
+                )
+                .collect();
+            let (field, values) = (&facet.field, facet.value_count);
+            format!(
+                "{field} {} {values} {} {}",
+                buckets.join(","),
+                facet.other_count,
+                facet.missing_count
+            )
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "zone 0:10,1:10,2:10 3 0 0",
+            "tags x:30,t0:15,t1:15 3 0 0",
+            "place  0 30 0",
+            "nothing  0 0 30",
+        ]
+    );
+    let request = proto::EnumerateRequest {
+        fields: ["place.floor", "zone", "absent.at.all"].map(String::from).into(),
+        pagination: Some(proto::Pagination {
+            limit: 1,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let page = client.enumerate(to("test", request)).await.unwrap().into_inner();
+    let metadata = prism_filter::Document::from_proto(&page.identities[0].metadata).unwrap();
+    assert_eq!(metadata.to_value(), json!({"place": {"floor": 0}, "zone": 0}));
+    assert!(page.next_cursor.is_some());
+}
+
 /// One that is larger than any page comes by itself: a page without progress would never end.
 #[tokio::test]
 async fn a_page_has_at_least_one_registration() {

@@ -572,6 +572,68 @@ async fn explanations() {
 }
 
 #[tokio::test]
+async fn counts_and_fields() {
+    let fixture = fixture(|_| {});
+    let mut client = fixture.client().await;
+    let many = |count: usize| (0..count).map(|number| format!("f{number}")).collect::<Vec<_>>();
+    let asked = proto::EnumerateRequest::default;
+    let cursor = || {
+        Some(proto::Pagination {
+            cursor: "c".to_owned(),
+            ..Default::default()
+        })
+    };
+    let cases = [
+        (
+            proto::EnumerateRequest {
+                fields: many(65),
+                ..asked()
+            },
+            "INVALID_REQUEST fields 64",
+        ),
+        (
+            proto::EnumerateRequest {
+                fields: vec!["a..b".into()],
+                ..asked()
+            },
+            "INVALID_REQUEST fields[0]",
+        ),
+        (
+            proto::EnumerateRequest {
+                fields: vec!["a".into(), "$identity".into()],
+                ..asked()
+            },
+            "INVALID_REQUEST fields[1]",
+        ),
+        (
+            proto::EnumerateRequest {
+                facets: many(9),
+                ..asked()
+            },
+            "INVALID_REQUEST facets 8",
+        ),
+        (
+            proto::EnumerateRequest {
+                facets: vec!["".into()],
+                ..asked()
+            },
+            "INVALID_REQUEST facets[0]",
+        ),
+        (
+            proto::EnumerateRequest {
+                facets: vec!["$registered_at".into()],
+                pagination: cursor(),
+                ..asked()
+            },
+            "INVALID_REQUEST facets",
+        ),
+    ];
+    for (request, expected) in cases {
+        assert_eq!(told(client.enumerate(to("test", request)).await), expected);
+    }
+}
+
+#[tokio::test]
 async fn watches() {
     let fixture = fixture(|config| config.behavior.max_watchers = 1);
     let mut client = fixture.client().await;
