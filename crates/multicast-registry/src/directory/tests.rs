@@ -419,7 +419,7 @@ fn to_explain_is_not_to_ask() {
 #[tokio::test]
 async fn a_large_explanation_gives_others_their_turn() {
     let document = |number: u32| {
-        let status = if number % 2 == 0 { "even" } else { "odd" };
+        let status = if number.is_multiple_of(2) { "even" } else { "odd" };
         Document::from_value(&serde_json::json!({ "status": status, "level": number })).unwrap()
     };
     let records = (1..=50_000_u32).map(|number| {
