@@ -90,6 +90,7 @@ mod call;
 mod client;
 mod config;
 mod error;
+mod explanation;
 mod headers;
 mod model;
 pub mod raw;
@@ -106,6 +107,7 @@ mod wire;
 pub use client::Client;
 pub use config::{ClientBuilder, DEFAULT_ENDPOINT, DEFAULT_NAMESPACE};
 pub use error::{Applied, Error, Refusal, Result};
+pub use explanation::{Explanation, Verdict, Why};
 pub use model::{
     Cause, Change, DeliveryStatus, Event, Facet, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
     Outcome, Page, Position, Registration, Renewal, Renewed, Stage, Status, Unregistered, WatchEvent,

@@ -12,6 +12,7 @@ mod documented;
 mod documents;
 mod draining;
 mod failures;
+mod finding;
 mod freezing;
 mod isolation;
 mod operations;

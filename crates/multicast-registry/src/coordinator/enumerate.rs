@@ -76,6 +76,8 @@ struct Resume {
     secret: (Epoch, [u8; 16]),
     sort: Vec<SortKey>,
     digest: [u8; 16],
+    /// The moment of the first page, where the filter compares with it.
+    now: Option<i64>,
 }
 
 impl Page {
@@ -102,13 +104,15 @@ impl Page {
             secret: (epoch, secret),
             sort,
             digest,
+            now,
         } = &self.resume;
         let seal = Seal {
             namespace: &config.namespace,
             epoch: *epoch,
             secret: *secret,
         };
-        let after = |row| Cursor::new(self.position, *digest, self.total, bookmark(row, sort));
+        let after =
+            |row| Cursor::new(self.position, *digest, self.total, bookmark(row, sort)).at_moment(*now);
         self.next = self.rows.iter().last().map(|row| after(row).seal(&seal));
     }
 }
@@ -132,10 +136,15 @@ impl Coordinator {
         self.open_for_calls()?;
         let config = self.config();
         let limit = check(&request)?;
-        let filter = compile(&config, request.filter.as_ref())?;
+        let mut filter = compile_at(&config, request.filter.as_ref(), Timestamp::now())?;
         self.shared.directory.ready(deadline).await?;
         let digest = query_digest(request.filter.as_ref(), &request.sort);
         let cursor = self.open_cursor(&config, &request, digest)?;
+        let moment = |filter: &Option<Arc<Compiled>>| filter.as_ref().and_then(|filter| filter.now());
+        if let (Some(cursor), Some(_)) = (&cursor, moment(&filter)) {
+            filter = compile_at(&config, request.filter.as_ref(), moment_of(cursor)?)?;
+        }
+        let now = moment(&filter);
 
         let consistency = request.consistency.unwrap_or(config.behavior.consistency);
         let mut freshness = self
@@ -191,6 +200,7 @@ impl Coordinator {
                 secret: self.shared.directory.secret(),
                 sort: request.sort,
                 digest,
+                now,
             },
         };
         if found.more && !request.count_only {
@@ -313,7 +323,11 @@ impl Coordinator {
             .await
     }
 
-    async fn leases(&self, leased: Vec<Identity>, deadline: Instant) -> Result<Option<Leases>, Error> {
+    pub(super) async fn leases(
+        &self,
+        leased: Vec<Identity>,
+        deadline: Instant,
+    ) -> Result<Option<Leases>, Error> {
         if leased.is_empty() {
             return Ok(None);
         }
@@ -357,10 +371,30 @@ fn patience(config: &Config, deadline: Instant) -> Instant {
     }
 }
 
-/// Compiles a filter within the namespace's limits.
+/// Compiles a filter within the namespace's limits for as long as it is used: what it says must not depend
+/// on the moment of a call.
 pub(super) fn compile(config: &Config, filter: Option<&Filter>) -> Result<Option<Arc<Compiled>>, Error> {
     let Some(filter) = filter else { return Ok(None) };
     Ok(Some(Arc::new(filter.compile(&config.limits())?)))
+}
+
+/// Compiles a filter within the namespace's limits, for a call at `now`.
+pub(super) fn compile_at(
+    config: &Config,
+    filter: Option<&Filter>,
+    now: Timestamp,
+) -> Result<Option<Arc<Compiled>>, Error> {
+    let Some(filter) = filter else { return Ok(None) };
+    Ok(Some(Arc::new(filter.compile_at(now.0, &config.limits())?)))
+}
+
+/// The moment of the first page: what is relative to it must not move from page to page.
+fn moment_of(cursor: &Cursor) -> Result<Timestamp, Error> {
+    let unknown = "the cursor does not say which moment `now` is, start again without it";
+    cursor
+        .now
+        .map(Timestamp)
+        .ok_or_else(|| Error::InvalidCursor(unknown.to_owned()))
 }
 
 fn check(request: &Enumerate) -> Result<usize, Error> {
@@ -422,7 +456,7 @@ fn check(request: &Enumerate) -> Result<usize, Error> {
     })
 }
 
-fn query_digest(filter: Option<&Filter>, sort: &[SortKey]) -> [u8; 16] {
+pub(super) fn query_digest(filter: Option<&Filter>, sort: &[SortKey]) -> [u8; 16] {
     let mut parts = vec![filter.map(Filter::to_string).unwrap_or_default()];
     parts.extend(sort.iter().map(|key| format!("{} {}", key.path, key.descending)));
     digest(&parts.iter().map(String::as_str).collect::<Vec<_>>())

@@ -36,6 +36,7 @@
 
 mod enumerate;
 mod error;
+mod explain;
 mod multicast;
 mod registrations;
 mod sessions;
@@ -46,6 +47,7 @@ mod tests;
 
 pub use enumerate::{Enumerate, Page};
 pub use error::Error;
+pub use explain::{Explanation, Verdict, Why};
 pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
 pub use registrations::{Held, Register, Update, Updated};
 pub use sessions::{Closed, Session, SessionEvent};

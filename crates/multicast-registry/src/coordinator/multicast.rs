@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Config, Coordinator, Error,
-    enumerate::{compile, tolerate},
+    enumerate::{compile_at, tolerate},
 };
 use crate::config::ReadConsistency;
 
@@ -222,7 +222,7 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<(Position, Vec<Identity>), Error> {
         let config = &self.config();
-        let filter = compile(config, request.filter.as_ref())?;
+        let filter = compile_at(config, request.filter.as_ref(), Timestamp::now())?;
         let consistency = request.consistency.unwrap_or(ReadConsistency::Consistent);
         let mut freshness = self.freshen(config, consistency, None, None, deadline).await?;
         let leases = self.filter_leases(filter.as_deref(), freshness, deadline).await;

@@ -64,7 +64,16 @@ pub(crate) struct TooManyValues {
 impl View {
     /// Reads a page at a revision, or says what has to be looked at for it.
     pub(crate) fn begin(&self, at: Revision, query: &Query<'_>) -> Begun {
-        let found = self.indexed(at, query);
+        self.begin_in(at, query, self.indexed(at, query))
+    }
+
+    /// The same among the rows that indexes led to, if they did.
+    pub(super) fn begin_in(
+        &self,
+        at: Revision,
+        query: &Query<'_>,
+        found: Option<(RoaringBitmap, bool)>,
+    ) -> Begun {
         let rows = match &found {
             Some((found, _)) => found.len(),
             None if query.is_short() => 0,

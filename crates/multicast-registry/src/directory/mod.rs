@@ -5,6 +5,7 @@
 //! per namespace does that and ticks the slot once a second at least, which also expires what is due.
 
 mod cursor;
+mod explain;
 mod follow;
 mod hydrate;
 mod index;
@@ -26,6 +27,7 @@ pub use rows::{Row, Selection};
 pub use view::{Horizon, Settings};
 
 pub(crate) use cursor::{Cursor, InvalidCursor, Seal, digest};
+pub(crate) use explain::Explained;
 pub(crate) use follow::{leases_of, stored_document};
 pub(crate) use index::Key;
 pub(crate) use large::{Begun, TooManyValues};

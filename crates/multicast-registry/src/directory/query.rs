@@ -139,20 +139,24 @@ impl View {
     pub(super) fn indexed(&self, at: Revision, query: &Query<'_>) -> Option<(RoaringBitmap, bool)> {
         let filter = query.filter?;
         let space = SpaceAt { view: self, at };
-        let Some(plan) = Plan::of(filter.filter().node(), &space) else {
+        let Some(plan) = Plan::of(filter.filter().node(), filter.now(), &space) else {
             let paths = plan::wanted(filter.filter().node());
             self.indexes().miss(paths.into_iter(), space.count());
             return None;
         };
-        let mut found = plan.find(&space);
+        Some(self.led_to(at, &plan))
+    }
+
+    /// The rows at a revision that a plan leads to, and whether all of them match.
+    pub(super) fn led_to(&self, at: Revision, plan: &Plan) -> (RoaringBitmap, bool) {
+        let mut found = plan.find(&SpaceAt { view: self, at });
         if at == self.head().revision {
             found &= self.open_rows();
-        }
-        if at != self.head().revision {
+        } else {
             let visible = |&id: &RowId| self.rows().get(id).is_visible_at(at);
             found = found.into_iter().filter(visible).collect();
         }
-        Some((found, plan.estimate.exact))
+        (found, plan.estimate.exact)
     }
 
     /// One page of rows that are known to match, in the order of identities.
@@ -343,9 +347,9 @@ impl prism_filter::Record for Row {
 }
 
 /// A row with its lease as it is now.
-struct Leased<'a> {
-    row: &'a Row,
-    expires_at: Option<Timestamp>,
+pub(super) struct Leased<'a> {
+    pub(super) row: &'a Row,
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 impl prism_filter::Record for Leased<'_> {

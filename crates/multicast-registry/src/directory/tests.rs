@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use prism_filter::{Document, Filter, Limits, Path};
+use prism_filter::{Compiled, Document, Filter, Limits, Path};
 use prism_slot::{Cause, Change, Epoch, Identity, Owner, Position, Record, Revision, Timestamp};
 use proptest::prelude::*;
 
 use super::{
-    Facet, SortKey,
+    Begun, Explained, Facet, SortKey,
     past::Past,
     query::{Found, Query, bookmark},
     rows::Row,
@@ -370,6 +370,97 @@ proptest! {
             let (names, _) = pages(&view, Revision(at), &filter, &[], 7);
             prop_assert_eq!(names, expected(&states[at as usize], &filter, &[]), "at {}", at);
         }
+    }
+}
+
+/// How a filter is answered, and how many match.
+fn explain(view: &View, filter: &Compiled) -> (Explained, u64) {
+    let query = Query {
+        filter: Some(filter),
+        ..Query::default()
+    };
+    match view.explain(&query) {
+        (explained, Begun::Done(found)) => (explained, found.total),
+        (_, Begun::Large(_)) => panic!("so few are no large read"),
+    }
+}
+
+/// Explaining finds nothing worth an index, and uses one no more than asking does.
+#[test]
+fn to_explain_is_not_to_ask() {
+    let steps: Vec<Step> = (0..40).map(|name| (name, Some((3, name)))).collect();
+    let (mut view, _) = play(Horizon::default(), &steps);
+    let (free, indexed) = (Filter::new().eq("level", 7), Filter::new().eq("status", "s3"));
+    let [free, indexed] = [free, indexed].map(|filter| filter.compile(&Limits::default()).unwrap());
+    let adapted = |view: &mut View| {
+        view.adapt_indexes();
+        view.fill_indexes(1_000);
+        explain(view, &free).0.plan.is_some()
+    };
+    for _ in 0..100 {
+        assert_eq!(explain(&view, &free).1, 1);
+    }
+    assert!(!adapted(&mut view), "nobody asked");
+    let at = view.head().revision;
+    for _ in 0..100 {
+        assert_eq!(view.matching(at, Some(&free), None).len(), 1);
+    }
+    assert!(adapted(&mut view), "many asked");
+
+    let status = Path::parse("status").unwrap();
+    let before = view.indexes().uses(&status);
+    view.matching(at, Some(&indexed), None);
+    let asked = view.indexes().uses(&status) - before;
+    explain(&view, &indexed);
+    assert!(view.indexes().uses(&status) - before - asked <= asked);
+}
+
+/// Of many rows only what an index settles is counted at once; the rest is looked at apart from the view.
+#[tokio::test]
+async fn a_large_explanation_gives_others_their_turn() {
+    let document = |number: u32| {
+        let status = if number.is_multiple_of(2) { "even" } else { "odd" };
+        Document::from_value(&serde_json::json!({ "status": status, "level": number })).unwrap()
+    };
+    let records = (1..=50_000_u32).map(|number| {
+        let (document, revision) = (document(number), Revision(u64::from(number)));
+        let named = Record {
+            identity: Identity::new(format!("id-{number}")).unwrap(),
+            ..(*record(0, &document, revision)).clone()
+        };
+        (Arc::new(named), document)
+    });
+    let head = Position {
+        epoch: Epoch(1),
+        revision: Revision(50_000),
+    };
+    let settings = Settings {
+        indexed: indexed().into(),
+        ..Settings::default()
+    };
+    let view = View::new(head, &settings, records.collect());
+    let even = Filter::new().eq("status", "even");
+    for (filter, matches, asked) in [
+        (even.clone(), 25_000, 0),
+        (even.lte("level", 100), 50, 25_000),
+        (Filter::new().lte("level", 100), 100, 50_000),
+    ] {
+        let compiled = filter.compile(&Limits::default()).unwrap();
+        let query = Query {
+            filter: Some(&compiled),
+            ..Query::default()
+        };
+        let (explained, begun) = view.explain(&query);
+        assert_eq!(
+            (explained.asked, explained.exact),
+            (asked, asked == 0),
+            "{filter}"
+        );
+        let found = match begun {
+            Begun::Done(found) => (asked == 0).then_some(found),
+            Begun::Large(candidates) => (asked > 0).then_some(candidates.page(&query).await.unwrap().0),
+        };
+        assert_eq!(found.map(|found| found.total), Some(matches), "{filter}");
     }
 }
 

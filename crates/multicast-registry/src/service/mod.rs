@@ -1,6 +1,7 @@
 //! The data service: `prism.pattern.MulticastRegistryPattern` over the coordinators.
 
 mod call;
+mod explain;
 mod failure;
 mod page;
 mod shaped;
@@ -210,8 +211,21 @@ impl MulticastRegistryPattern for Service {
             .await
     }
 
-    async fn explain(&self, _request: Request<proto::ExplainRequest>) -> Answer<proto::ExplainResponse> {
-        not_implemented("Explain")
+    async fn explain(&self, request: Request<proto::ExplainRequest>) -> Answer<proto::ExplainResponse> {
+        let call = self.incoming(request)?;
+        call.read(async |coordinator, request, deadline| {
+            let filter = wire::filter(&coordinator.config().limits(), request.filter)?;
+            let Some(identity) = request.identity else {
+                let explanation = coordinator.explain(filter.as_ref(), deadline).await?;
+                return Ok(explain::to_plan_response(explanation));
+            };
+            let identity = wire::identity(&identity)?;
+            let why = coordinator
+                .explain_why(identity, filter.as_ref(), deadline)
+                .await?;
+            Ok(explain::to_why_response(why))
+        })
+        .await
     }
 
     type CheckSchemaStream = tokio_stream::Empty<Result<proto::CheckSchemaResponse, Status>>;

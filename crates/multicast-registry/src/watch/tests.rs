@@ -220,6 +220,32 @@ async fn what_moves_without_a_write_is_not_watched() {
     );
 }
 
+/// `now` would be another moment with every change.
+#[tokio::test]
+async fn what_is_relative_to_now_is_not_watched() {
+    let coordinator = coordinator(|_| {});
+    let filter = Filter::or([online(), Filter::new().lt("seen", "now-5m")]);
+    let refused = coordinator
+        .watch(Some(&filter), None, soon())
+        .await
+        .err()
+        .unwrap();
+    let Error::InvalidFilter(refused) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(refused.clause(), "$or[1].seen");
+    assert!(
+        refused.to_string().contains("relative to the moment of a call"),
+        "{refused}"
+    );
+    assert!(
+        coordinator
+            .watch(Some(&Filter::new().eq("seen", "now-5m")), None, soon())
+            .await
+            .is_ok()
+    );
+}
+
 #[tokio::test]
 async fn a_watcher_that_does_not_read_is_cut_and_misses_nothing() {
     const CHANGES: usize = 3_000;

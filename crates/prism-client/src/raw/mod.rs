@@ -13,9 +13,9 @@ use prism_core::{
     telemetry::{self, TraceContext},
 };
 use prism_proto::pattern::{
-    EnumerateRequest, EnumerateResponse, GetRequest, GetResponse, MulticastRequest, MulticastResponse,
-    RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, UnregisterRequest, UnregisterResponse,
-    UpdateRequest, UpdateResponse, WatchRequest,
+    EnumerateRequest, EnumerateResponse, ExplainRequest, ExplainResponse, GetRequest, GetResponse,
+    MulticastRequest, MulticastResponse, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
+    UnregisterRequest, UnregisterResponse, UpdateRequest, UpdateResponse, WatchRequest,
     multicast_registry_pattern_client::MulticastRegistryPatternClient, subscribe_request,
 };
 use tokio::time::{Instant, timeout};
@@ -145,6 +145,15 @@ impl Raw {
         let plan = self.plan("Enumerate", Repeat::Harmless);
         self.unary(plan, request, |mut stub, request| async move {
             stub.enumerate(request).await
+        })
+        .await
+    }
+
+    /// Explains how a filter is answered, or why an identity matches it or does not.
+    pub async fn explain(&self, request: ExplainRequest) -> Result<ExplainResponse> {
+        let plan = self.plan("Explain", Repeat::Harmless);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.explain(request).await
         })
         .await
     }

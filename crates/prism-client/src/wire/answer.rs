@@ -260,13 +260,13 @@ fn optional_time(field: &str, time: Option<Timestamp>) -> Result<Option<SystemTi
     .transpose()
 }
 
-fn optional_millis(field: &str, millis: Option<i64>) -> Result<Option<Duration>> {
+pub(super) fn optional_millis(field: &str, millis: Option<i64>) -> Result<Option<Duration>> {
     millis
         .map(|millis| count(field, millis).map(Duration::from_millis))
         .transpose()
 }
 
-fn count(field: &str, number: i64) -> Result<u64> {
+pub(super) fn count(field: &str, number: i64) -> Result<u64> {
     u64::try_from(number).map_err(|_| Error::malformed(field, format!("is negative: {number}")))
 }
 

@@ -5,6 +5,7 @@
 
 mod answer;
 mod ask;
+mod explain;
 mod value;
 mod watch;
 
@@ -14,4 +15,5 @@ pub(crate) use value::to_object;
 
 pub(crate) use answer::{event, found, multicast, page, registration, renewals, unregistered, updated};
 pub(crate) use ask::{enumerate, filter, lease, multicast as multicast_request, position, register, update};
+pub(crate) use explain::{explanation, why};
 pub(crate) use watch::{watch, watch_event};

@@ -23,8 +23,8 @@ pub(super) fn filter(text: &str) -> Result<Filter, String> {
         ..Limits::default()
     };
     let filter = prism_filter::Filter::parse_str(text, &limits);
-    // Regular expressions are read only here.
-    let filter = filter.and_then(|filter| filter.compile(&limits).and_then(|_| filter.to_proto()));
+    // Regular expressions are read only here. What is relative to now will be so when the service is asked.
+    let filter = filter.and_then(|filter| filter.compile_at(0, &limits).and_then(|_| filter.to_proto()));
     filter.map_err(|error| error.to_string())
 }
 

@@ -30,8 +30,8 @@ macro_rules! named {
 }
 
 named! {
-    RegisterResponse RenewResponse UpdateResponse GetResponse EnumerateResponse MulticastResponse
-    UnregisterResponse SubscribeResponse WatchResponse
+    RegisterResponse RenewResponse UpdateResponse GetResponse EnumerateResponse ExplainResponse
+    MulticastResponse UnregisterResponse SubscribeResponse WatchResponse
 }
 
 /// A message as a tree: the proto's own field names, defaults included, so that a field is there
@@ -173,6 +173,7 @@ mod tests {
             pattern::UpdateResponse::NAME,
             pattern::GetResponse::NAME,
             pattern::EnumerateResponse::NAME,
+            pattern::ExplainResponse::NAME,
             pattern::MulticastResponse::NAME,
             pattern::UnregisterResponse::NAME,
             pattern::SubscribeResponse::NAME,

@@ -135,6 +135,103 @@ async fn a_page_has_at_least_one_registration() {
     assert!(page.next_cursor.is_some());
 }
 
+#[tokio::test]
+async fn explanations_are_told_in_fields_and_in_words() {
+    let fixture = fixture(|config| {
+        let schema = json!({ "fields": { "status": { "type": "string", "index": true } } });
+        config.schema = Some(crate::schema::Schema::read(&schema).unwrap());
+    });
+    let mut client = fixture.client().await;
+    for number in 0..4 {
+        let metadata = json!({ "status": if number == 0 { "away" } else { "online" }, "level": number });
+        client
+            .register(to("test", registration(&format!("id-{number}"), &metadata)))
+            .await
+            .unwrap();
+    }
+    let filter = prism_filter::Filter::new().eq("status", "online").gt("level", 1);
+    let request = |identity: Option<&str>| proto::ExplainRequest {
+        filter: Some(filter.to_proto().unwrap()),
+        identity: identity.map(str::to_owned),
+    };
+    let told = client
+        .explain(to("test", request(None)))
+        .await
+        .unwrap()
+        .into_inner();
+    let plan = told.plan.unwrap();
+    assert_eq!(plan.steps.as_deref(), Some("index(status eq)"));
+    assert_eq!(
+        (plan.indexes, plan.unindexed),
+        (vec!["status".to_owned()], vec!["level".to_owned()])
+    );
+    assert_eq!(
+        (plan.residual, plan.exact),
+        (vec!["level gt 1".to_owned()], false)
+    );
+    let counts = [
+        plan.estimated_count,
+        plan.candidate_count,
+        plan.asked_count,
+        plan.match_count,
+    ];
+    assert_eq!((counts, plan.registered_count), ([3, 3, 3, 2], 4));
+    assert!(
+        told.explanation.contains("2 of 4 registrations match"),
+        "{}",
+        told.explanation
+    );
+    assert!((0..10_000_000).contains(&plan.elapsed_us));
+    assert_eq!((told.position.unwrap().revision, told.why), (4, None));
+
+    let told = client
+        .explain(to("test", request(Some("id-1"))))
+        .await
+        .unwrap()
+        .into_inner();
+    let why = told.why.unwrap();
+    let said: Vec<_> = why
+        .verdicts
+        .iter()
+        .map(|part| (part.depth, part.part.as_str(), part.holds))
+        .collect();
+    let expected = [
+        (0, "$and", false),
+        (1, "level gt 1", false),
+        (1, r#"status eq "online""#, true),
+    ];
+    let mut sorted = said.clone();
+    sorted[1..].sort();
+    assert_eq!((why.matches, sorted), (false, expected.to_vec()));
+    assert!(
+        told.explanation.contains("level gt 1 (is 1)"),
+        "{}",
+        told.explanation
+    );
+    assert_eq!((told.position.unwrap().revision, told.plan), (4, None));
+}
+
+/// However large the metadata and however many clauses look at it.
+#[tokio::test]
+async fn explanations_are_bounded_in_bytes() {
+    let fixture = fixture(|_| {});
+    let mut client = fixture.client().await;
+    let large = json!({ "text": "x".repeat(60_000) });
+    client
+        .register(to("test", registration("a", &large)))
+        .await
+        .unwrap();
+    let operand = "y".repeat(10_000);
+    let clauses = (0..20).map(|number| prism_filter::Filter::new().ne("text", format!("{number}{operand}")));
+    let request = proto::ExplainRequest {
+        filter: Some(prism_filter::Filter::and(clauses).to_proto().unwrap()),
+        identity: Some("a".to_owned()),
+    };
+    let told = client.explain(to("test", request)).await.unwrap().into_inner();
+    assert_eq!(told.why.as_ref().unwrap().verdicts.len(), 21);
+    assert!(told.encoded_len() < 64 << 10, "{} bytes", told.encoded_len());
+}
+
 /// Receipts of very many targets do not fit into one answer. The counts are of all, and what is left out
 /// first is what the counts already tell.
 #[tokio::test]

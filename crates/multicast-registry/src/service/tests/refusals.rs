@@ -549,7 +549,28 @@ async fn namespaces() {
     assert_eq!(told(client.get(alias).await), "NOT_FOUND", "the alias names one");
 }
 
-/// What is declared for later says so.
+#[tokio::test]
+async fn explanations() {
+    let fixture = fixture(|_| {});
+    let mut client = fixture.client().await;
+    let of = |identity: &str| proto::ExplainRequest {
+        identity: Some(identity.to_owned()),
+        ..Default::default()
+    };
+    assert_eq!(told(client.explain(to("test", of("nobody"))).await), "NOT_FOUND");
+    assert_eq!(
+        told(client.explain(to("test", of(""))).await),
+        "INVALID_IDENTITY identity 256"
+    );
+    let wrong = proto::ExplainRequest {
+        filter: Some(expression(&json!({ "a": { "$semver.gte": "1.2" } }))),
+        identity: None,
+    };
+    let refused = client.explain(to("test", wrong)).await.unwrap_err();
+    assert!(refused.message().contains("`1.2`"), "{refused:?}");
+    assert_eq!(told(Err::<(), _>(refused)), "INVALID_FILTER filter");
+}
+
 #[tokio::test]
 async fn counts_and_fields() {
     let fixture = fixture(|_| {});
@@ -622,6 +643,7 @@ async fn watches() {
     let cases = [
         (json!({"$expires_at.gt": 5}), None, "INVALID_REQUEST filter"),
         (json!({"a.regex": "("}), None, "INVALID_FILTER filter"),
+        (json!({"a.gt": "now-5m"}), None, "INVALID_FILTER filter"),
         (json!({}), position(0, 1), "INVALID_REQUEST resume_from.epoch"),
         (json!({}), position(at.epoch ^ 1, 1), "EPOCH_CHANGED"),
         (json!({}), position(at.epoch, 99), "INVALID_REQUEST resume_from"),
@@ -640,6 +662,7 @@ async fn watches() {
     assert_eq!(told(refused.map(drop)), "OVERLOADED 1");
 }
 
+/// What is declared for later says so.
 #[tokio::test]
 async fn methods_to_come() {
     let fixture = fixture(|_| {});
@@ -655,7 +678,6 @@ async fn methods_to_come() {
         ),
         told(client.get_multicast(to("test", Default::default())).await),
         told(client.cancel_multicast(to("test", Default::default())).await),
-        told(client.explain(to("test", Default::default())).await),
         told(
             client
                 .check_schema(to("test", Default::default()))
