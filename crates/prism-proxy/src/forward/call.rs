@@ -215,7 +215,12 @@ where
     }
 
     fn may_be_served_by_another_than(&self, lane: &Arc<Lane>) -> bool {
-        match self.forward.table.find(self.namespace()).map(|route| route.standing) {
+        match self
+            .forward
+            .table
+            .find(self.namespace())
+            .map(|route| route.standing)
+        {
             Some(Standing::Served(lanes)) => lanes.iter().any(|other| !Arc::ptr_eq(other, lane)),
             Some(Standing::Held) => true,
             Some(Standing::Unserved) | None => false,
