@@ -1,5 +1,7 @@
 //! Slots whose calls go as a test says.
 
+pub(crate) mod generated;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{

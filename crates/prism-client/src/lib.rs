@@ -90,6 +90,7 @@ mod call;
 mod client;
 mod config;
 mod error;
+mod explanation;
 mod headers;
 mod model;
 pub mod raw;
@@ -107,8 +108,9 @@ mod wire;
 pub use client::Client;
 pub use config::{ClientBuilder, DEFAULT_ENDPOINT, DEFAULT_NAMESPACE};
 pub use error::{Applied, Error, Refusal, Result};
+pub use explanation::{Explanation, Verdict, Why};
 pub use model::{
-    Cause, Change, DeliveryStatus, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
+    Cause, Change, DeliveryStatus, Event, Facet, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
     Outcome, Page, Position, Registration, Renewal, Renewed, SchemaFinding, SchemaProgress, SchemaViolation,
     Stage, Status, Unregistered, WatchEvent,
 };

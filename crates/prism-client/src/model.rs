@@ -131,6 +131,23 @@ pub struct Page {
     /// With [`Consistency::Stale`](crate::Consistency::Stale): the time since the view was known to be
     /// current.
     pub view_age: Option<Duration>,
+    /// What was asked for, in that order.
+    pub facets: Vec<Facet>,
+}
+
+/// How often each value of a field occurs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facet {
+    /// The field.
+    pub field: String,
+    /// Scalars, and of a list each of its elements once; the most frequent first, at most 100.
+    pub buckets: Vec<(Value, u64)>,
+    /// How many different values there are, of which `buckets` may hold only some.
+    pub value_count: u64,
+    /// How many identities have an object here, or a text that is too long.
+    pub other_count: u64,
+    /// How many identities have nothing here.
+    pub missing_count: u64,
 }
 
 impl IntoIterator for Page {

@@ -6,10 +6,10 @@ use futures::{Stream, TryStreamExt, stream};
 use prism_proto::pattern;
 
 use crate::{
-    CheckSchemaRequest, EnumerateRequest, Error, Found, Identity, Lease, Multicast, MulticastRequest, Page,
-    RegisterRequest, Registration, RegistrationHandle, Renewal, Result, SchemaCheck, SessionId,
-    SubscribeRequest, Subscription, UnregisterRequest, Unregistered, UpdateRequest, Watch, WatchRequest,
-    raw::Raw, renewal::Keepers, wire,
+    CheckSchemaRequest, EnumerateRequest, Error, Explanation, Filter, Found, Identity, Lease, Multicast,
+    MulticastRequest, Page, RegisterRequest, Registration, RegistrationHandle, Renewal, Result, SchemaCheck,
+    SessionId, SubscribeRequest, Subscription, UnregisterRequest, Unregistered, UpdateRequest, Watch,
+    WatchRequest, Why, raw::Raw, renewal::Keepers, wire,
 };
 
 /// The multicast registry of one namespace.
@@ -72,6 +72,20 @@ impl Registry {
         let identity = request.identity.clone();
         let request = wire::register(request, self.session)?;
         wire::registration(identity, self.raw.register(request).await?)
+    }
+
+    /// Registers many identities, at most 10,000, in one call; results in the order of `requests`. One that is
+    /// refused does not keep the others from being registered.
+    pub async fn register_many(
+        &self,
+        requests: impl IntoIterator<Item = RegisterRequest>,
+    ) -> Result<Vec<Result<Registration>>> {
+        let (mut identities, mut messages) = (Vec::new(), Vec::new());
+        for request in requests {
+            identities.push(request.identity.clone());
+            messages.push(wire::register(request, self.session)?);
+        }
+        wire::registrations(identities, self.raw.register_many(messages).await?)
     }
 
     /// Registers an identity and keeps it registered for as long as the handle lives.
@@ -140,6 +154,31 @@ impl Registry {
             }
         });
         pages.try_flatten()
+    }
+
+    /// Answers a filter, or with `None` one that matches everything, and says how that is done: through
+    /// which indexes, and how many registrations have to be asked. As expensive as an enumeration.
+    ///
+    /// # Errors
+    /// `INVALID_FILTER` naming the clause.
+    pub async fn explain(&self, filter: Option<&Filter>) -> Result<Explanation> {
+        let request = pattern::ExplainRequest {
+            filter: filter.map(wire::filter).transpose()?,
+            identity: None,
+        };
+        wire::explanation(self.raw.explain(request).await?)
+    }
+
+    /// Says of every part of a filter whether it holds for one identity.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when it is not registered; `INVALID_FILTER` naming the clause.
+    pub async fn explain_why(&self, identity: impl Into<String>, filter: Option<&Filter>) -> Result<Why> {
+        let request = pattern::ExplainRequest {
+            filter: filter.map(wire::filter).transpose()?,
+            identity: Some(identity.into()),
+        };
+        wire::why(self.raw.explain(request).await?)
     }
 
     /// Sends a payload to every identity that matches, and says what is known of each.

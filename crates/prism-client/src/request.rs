@@ -128,6 +128,12 @@ pub struct EnumerateRequest {
     pub consistency: Consistency,
     /// Answer from this position or later.
     pub min_position: Option<Position>,
+    /// Return metadata only at these dotted paths, at most 64. Empty: all of it.
+    pub fields: Vec<String>,
+    /// Return the total and facets, and no identities.
+    pub count_only: bool,
+    /// Dotted paths, at most 8: count how often each value there occurs among all that match. First page only.
+    pub facets: Vec<String>,
 }
 
 impl Default for EnumerateRequest {
@@ -141,6 +147,9 @@ impl Default for EnumerateRequest {
             sort_by: Vec::new(),
             consistency: Consistency::Default,
             min_position: None,
+            fields: Vec::new(),
+            count_only: false,
+            facets: Vec::new(),
         }
     }
 }

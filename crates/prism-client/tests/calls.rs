@@ -36,6 +36,72 @@ async fn started() -> (FakeRegistry, Client) {
 }
 
 #[tokio::test]
+async fn explanations_are_read() {
+    let (fake, client) = started().await;
+    let (sent, mut received) = mpsc::unbounded_channel();
+    fake.on_explain(move |request| {
+        let request = request.into_inner();
+        let answer = match request.identity {
+            None => answers::explained(),
+            Some(_) => answers::explained_why(),
+        };
+        sent.send(request).unwrap();
+        ready(Ok(answer))
+    });
+    let filter = Filter::new().eq("status", "online").lt("battery", 0.2);
+    let told = client.registry.explain(Some(&filter)).await.unwrap();
+    assert_eq!(told.steps.as_deref(), Some("index(status eq)"));
+    assert_eq!(
+        (told.candidate_count, told.match_count, told.registered_count),
+        (118, 7, 10_000)
+    );
+    assert_eq!((told.elapsed, told.view_age), (Duration::from_micros(85), None));
+    assert_eq!(told.to_string(), "plan: index(status eq)");
+    let asked = received.recv().await.unwrap();
+    assert_eq!(asked.filter, Some(filter.to_proto().unwrap()));
+
+    let why = client.registry.explain_why("sensor-1", None).await.unwrap();
+    assert_eq!(
+        (why.matches, why.verdicts.len(), why.to_string()),
+        (false, 4, "no  $and".to_owned())
+    );
+    let battery = &why.verdicts[2];
+    assert_eq!(
+        (battery.depth, battery.holds, battery.value.as_deref()),
+        (1, false, Some("0.7"))
+    );
+    let asked = received.recv().await.unwrap();
+    assert_eq!(
+        (asked.filter, asked.identity.as_deref()),
+        (None, Some("sensor-1"))
+    );
+
+    // An answer to the other question, and one of another shape.
+    fake.on_explain(|_| ready(Ok(answers::explained_why())));
+    let error = client.registry.explain(None).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Malformed { field, .. } if field == "plan"),
+        "{error:?}"
+    );
+    fake.on_explain(|_| {
+        let mut answer = answers::explained_why();
+        answer.why.as_mut().unwrap().verdicts[1].depth = -1;
+        ready(Ok(answer))
+    });
+    let error = client.registry.explain_why("a", None).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Malformed { field, .. } if field == "why.verdicts[1].depth"),
+        "{error:?}"
+    );
+    let mistaken = client
+        .registry
+        .explain(Some(&Filter::new().semver_gte("a", "1")))
+        .await
+        .unwrap_err();
+    assert_eq!(mistaken.field(), Some("filter"));
+}
+
+#[tokio::test]
 async fn the_example_of_the_specification_works_as_it_is_written() -> Result<(), Box<dyn std::error::Error>> {
     let (fake, client) = started().await;
     let (sent, mut received) = mpsc::unbounded_channel();

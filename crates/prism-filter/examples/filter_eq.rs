@@ -15,6 +15,9 @@ use prism_filter::{Document, Filter, Limits, Record, merge_patch};
 
 const ROUNDS: usize = 15;
 
+/// The moment of every call: half an hour into 2024.
+const NOW: i64 = 1_704_069_000_000;
+
 struct Device {
     document: Document,
 }
@@ -79,21 +82,81 @@ fn main() -> anyhow::Result<()> {
         ("identity", r#"{"$identity.startswith": "device-"}"#),
         ("two clauses", r#"{"status": "online", "battery.lt": 0.2}"#),
     ] {
-        let filter = compile(filter)?;
-        report(
-            name,
-            time(devices.len(), || {
-                black_box(
-                    devices
-                        .iter()
-                        .filter(|device| filter.matches(black_box(*device)))
-                        .count(),
-                );
-            }),
-        );
+        matching(name, filter, &devices)?;
     }
+    notations()?;
     reading_and_writing(&texts, &devices)?;
     memory(&texts, &devices);
+    Ok(())
+}
+
+/// What it costs to read more into a value than its type says.
+fn notations() -> anyhow::Result<()> {
+    let metadata = |index: usize| {
+        let (lat, lon) = ((index * 7) % 180, (index * 13) % 360);
+        format!(
+            r#"{{"firmware":"1.{}.{}","nightly":"2.0.{}-nightly.20240229+sha.0123456789abcdef","address":"10.0.{}.{}","mapped":"::ffff:10.0.0.{}","location":{{"lat":{}.5,"lon":{}.25}},"seen":"2024-01-01T00:00:{:02}Z","seen_ms":{},"status":"online"}}"#,
+            index % 20,
+            index % 10,
+            index % 5,
+            index % 250,
+            index % 200,
+            index % 100,
+            lat as i64 - 90,
+            lon as i64 - 180,
+            index % 60,
+            1_704_067_200_000_i64 + index as i64,
+        )
+    };
+    let devices: Vec<_> = (0..1_000)
+        .map(|index| {
+            Ok(Device {
+                document: Document::from_json(metadata(index).as_bytes())?,
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    for (name, filter) in [
+        ("version", r#"{"firmware.semver.gte": "1.10.0"}"#),
+        (
+            "version, long",
+            r#"{"nightly.semver.gte": "2.0.3-nightly.20240101"}"#,
+        ),
+        ("version, of another text", r#"{"status.semver.gte": "1.10.0"}"#),
+        ("network", r#"{"address.cidr": "10.0.0.0/17"}"#),
+        ("network, mapped address", r#"{"mapped.cidr": "10.0.0.0/26"}"#),
+        ("network, of another text", r#"{"status.cidr": "10.0.0.0/17"}"#),
+        (
+            "within a radius, most not",
+            r#"{"location.within": {"lat": 37.77, "lon": -122.42, "radius_m": 50000}}"#,
+        ),
+        (
+            "within a radius, half",
+            r#"{"location.within": {"lat": 0, "lon": 0, "radius_m": 10000000}}"#,
+        ),
+        (
+            "within a box",
+            r#"{"location.within": {"south": -45, "west": 90, "north": 45, "east": -90}}"#,
+        ),
+        ("relative time, of a number", r#"{"seen_ms.gt": "now-5m"}"#),
+        ("relative time, of a text", r#"{"seen.gt": "now-5m"}"#),
+        ("relative time, of another text", r#"{"status.gt": "now-5m"}"#),
+        (
+            "relative time, of a system field",
+            r#"{"$registered_at.gt": "now-5m"}"#,
+        ),
+    ] {
+        matching(name, filter, &devices)?;
+    }
+    Ok(())
+}
+
+fn matching(name: &str, filter: &str, devices: &[Device]) -> anyhow::Result<()> {
+    let filter = compile(filter)?;
+    let ask = || {
+        let matching = devices.iter().filter(|device| filter.matches(black_box(*device)));
+        black_box(matching.count());
+    };
+    report(name, time(devices.len(), ask));
     Ok(())
 }
 
@@ -173,7 +236,7 @@ fn memory(texts: &[String], devices: &[Device]) {
 
 fn compile(filter: &str) -> anyhow::Result<prism_filter::Compiled> {
     let limits = Limits::default();
-    Ok(Filter::parse_str(filter, &limits)?.compile(&limits)?)
+    Ok(Filter::parse_str(filter, &limits)?.compile_at(NOW, &limits)?)
 }
 
 /// The best time for one of the `count` things that `run` does.

@@ -42,12 +42,25 @@ pub enum Error {
         operator: String,
     },
     /// The operator does not apply to the system field.
-    #[error("clause `{clause}`: `{operator}` does not apply to a time, compare it with `lt` or `gte`")]
-    NotForTimes {
+    #[error("clause `{clause}`: `{operator}` does not apply to {field}")]
+    Inapplicable {
         /// Which clause.
         clause: String,
         /// The operator.
         operator: Operator,
+        /// What the field is, and what applies to it.
+        field: &'static str,
+    },
+    /// The operand is relative to the moment of a call, and the filter is used beyond one.
+    #[error(
+        "clause `{clause}`: `{operand}` is relative to the moment of a call, of which there is none here; compare \
+         with a point in time"
+    )]
+    RelativeTime {
+        /// Which clause.
+        clause: String,
+        /// The operand.
+        operand: String,
     },
     /// The operand is not of a type that the operator takes.
     #[error("clause `{clause}`: `{operator}` takes {expected}, not {found}")]
@@ -133,7 +146,8 @@ impl Error {
             Self::Malformed { clause, .. }
             | Self::Path { clause, .. }
             | Self::UnknownOperator { clause, .. }
-            | Self::NotForTimes { clause, .. }
+            | Self::Inapplicable { clause, .. }
+            | Self::RelativeTime { clause, .. }
             | Self::WrongOperand { clause, .. }
             | Self::Operand { clause, .. }
             | Self::Unset { clause, .. }

@@ -37,12 +37,15 @@
 //! | `"status": "*"` | the field exists; with `ne`, it does not |
 //! | `"location.exists": true`, `"metadata.exists": "location"` | likewise |
 //! | `"location": null` | the field exists and is null |
+//! | `"firmware.semver.gte": "1.2.0"`, `"firmware": {"$semver.gte": "1.2.0"}` | an operator of two segments |
+//! | `"seen.gt": "now-5m"` | a time relative to the moment of the call |
 //!
 //! Where a text could be read in two ways:
 //!
 //! - The last segment of a path with several segments *is* the operator if it names one. The object form
 //!   never takes it as one: `{"limits.lt": {"$eq": 3}}` is about a field called `lt`. So is any path of
-//!   one segment: `{"type": "sensor"}` is about a field called `type`.
+//!   one segment: `{"type": "sensor"}` is about a field called `type`. Two segments name an operator in the
+//!   same way: `{"firmware.semver.gte": "1.2.0"}`; with `semver` alone before it, the operator is `gte`.
 //! - An object whose keys begin with `$` holds operators; any other object is a value to be equal to.
 //!   `{"labels": {"$eq": {"$x": 1}}}` compares with an object that has such a key.
 //! - `"*"` is a pattern only as the plain value or as the operand of a final `.eq` or `.ne`:
@@ -56,6 +59,13 @@
 //! types is false, and so is every comparison with a missing field. `ne`, `nin` and `$not` are exact
 //! negations and so true in those cases. `$registered_at`, `$updated_at` and `$expires_at` are compared
 //! with an RFC 3339 time or a whole number of milliseconds since 1970; any other operand is refused.
+//!
+//! # Relative times
+//!
+//! `now`, `now-5m`, `now+1h`, as the operand of `lt`, `lte`, `gt` or `gte`, is a point in time relative to the
+//! moment of the call. The value at the path is then read as a point in time as well, whether it is a number
+//! of milliseconds since 1970 or an RFC 3339 text; any other value is of another type. Such a filter is
+//! compiled for one moment, with [`Filter::compile_at`].
 
 mod compiled;
 mod document;
@@ -63,13 +73,13 @@ mod error;
 mod filter;
 mod limits;
 mod location;
+pub mod notation;
 mod operand;
 mod operator;
 mod path;
-mod time;
 mod wire;
 
-pub use compiled::{Compiled, Record};
+pub use compiled::{Compiled, Record, Verdict};
 pub use document::{ArrayRef, Document, DocumentError, Kind, ObjectRef, ValueRef, merge_patch};
 pub use error::Error;
 pub use filter::{Clause, Filter, Node};

@@ -1,8 +1,11 @@
 //! What a clause compares with.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use crate::document::{Bounds, Document, DocumentError, Encoder, Raw, ValueRef, array, encode_value};
+use crate::{
+    document::{Bounds, Document, DocumentError, Encoder, Raw, ValueRef, array, encode_value, object},
+    path::abbreviate,
+};
 
 /// What a clause compares with: any JSON value, in the same form as those of a [`Document`].
 ///
@@ -30,6 +33,11 @@ impl Operand {
                 Ok(())
             })
         })
+    }
+
+    /// The object of these numbers.
+    pub(crate) fn numbers<const N: usize>(fields: [(&str, f64); N]) -> Result<Self, DocumentError> {
+        Self::encode(|encoder| object(encoder, fields, Encoder::number))
     }
 
     /// The value itself.
@@ -168,6 +176,16 @@ impl TryFrom<serde_json::Value> for Operand {
 
     fn try_from(value: serde_json::Value) -> Result<Self, DocumentError> {
         (&value).try_into()
+    }
+}
+
+/// An operand as an error shows it: short, however long it is.
+pub(crate) fn shown(operand: ValueRef<'_>) -> Cow<'static, str> {
+    match operand {
+        ValueRef::Array(_) => "an array".into(),
+        ValueRef::Object(_) => "an object".into(),
+        ValueRef::String(text) => format!("the string `{}`", abbreviate(text)).into(),
+        scalar => format!("`{scalar:?}`").into(),
     }
 }
 

@@ -36,7 +36,9 @@ operators! {
     Eq "eq",
     /// Not [`Operator::Eq`].
     Ne "ne",
-    /// A smaller number, or a string that comes before by its bytes.
+    /// A smaller number, or a string that comes before by its bytes. With a [relative
+    /// time](crate::notation::RelativeTime) such as `now-5m`, an earlier time: a number of milliseconds since
+    /// 1970 or an RFC 3339 text. So do the other three that follow.
     Lt "lt",
     /// Less or equal.
     Lte "lte",
@@ -60,7 +62,53 @@ operators! {
     Exists "exists",
     /// A value of the named type: `string`, `number`, `boolean`, `null`, `array` or `object`.
     Type "type",
+    /// A version, as Semantic Versioning 2.0.0 writes it, that comes before the operand, a version. Build
+    /// metadata has no say.
+    SemverLt "semver.lt",
+    /// Before or equal.
+    SemverLte "semver.lte",
+    /// After.
+    SemverGt "semver.gt",
+    /// After or equal.
+    SemverGte "semver.gte",
+    /// A version of the same precedence.
+    SemverEq "semver.eq",
+    /// A place, `{"lat": 37.77, "lon": -122.42}` in degrees, in the area that the operand says: a circle
+    /// `{"lat": …, "lon": …, "radius_m": …}` by great-circle distance, or a box
+    /// `{"south": …, "west": …, "north": …, "east": …}`, which goes across the antimeridian where its west is
+    /// greater than its east.
+    Within "within",
+    /// An IPv4 or IPv6 address as text in the network that the operand says, `10.0.0.0/8` or
+    /// `2001:db8::/32`. An IPv4 address that is mapped into IPv6 is that IPv4 address.
+    Cidr "cidr",
 }
+
+impl Operator {
+    /// The operator that the segments at the end of a path name, and how many those are.
+    pub(crate) fn at_end_of<'a>(segments: &[impl AsRef<str> + 'a]) -> Option<(Self, usize)> {
+        let is_single = |name: &str| !name.contains('.');
+        let (before, last) = match segments {
+            [.., before, last] => (Some(before.as_ref()), last.as_ref()),
+            [last] => (None, last.as_ref()),
+            [] => return None,
+        };
+        if before == Some(VERSIONS) {
+            let joined = format!("{VERSIONS}.{last}");
+            if let Some(operator) = Self::parse(&joined) {
+                return Some((operator, 2));
+            }
+        }
+        Some((Self::parse(last).filter(|_| is_single(last))?, 1))
+    }
+
+    /// Whether it orders numbers and strings, and so also times.
+    pub(crate) fn is_ordering(self) -> bool {
+        matches!(self, Self::Lt | Self::Lte | Self::Gt | Self::Gte)
+    }
+}
+
+/// The segment that begins the name of an operator on versions.
+pub(crate) const VERSIONS: &str = "semver";
 
 impl fmt::Display for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

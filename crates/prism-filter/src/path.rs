@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
-use crate::operator::Operator;
+use crate::operator::{Operator, VERSIONS};
 
 /// The prefix that may precede a metadata path.
 const METADATA: &str = "metadata";
@@ -75,17 +75,25 @@ impl Path {
         Segments::parse(text)?.into_path()
     }
 
-    /// Reads a path whose last segment, unless it is the only one, may be an operator.
+    /// Reads a path that may end in an operator after at least one segment of its own.
     pub(crate) fn parse_with_operator(text: &str) -> Result<(Self, Option<Operator>), PathError> {
         let mut segments = Segments::parse(text)?;
         let operator = match &*segments.keys {
-            [_, .., last] => Operator::parse(last),
-            _ => None,
+            [_, end @ ..] => Operator::at_end_of(end),
+            [] => None,
         };
-        if operator.is_some() {
-            segments.keys.pop();
+        if let Some((_, count)) = operator {
+            segments.keys.truncate(segments.keys.len() - count);
         }
-        Ok((segments.into_path()?, operator))
+        match (&*segments.keys, operator) {
+            // Taken for an operator on a field called `semver`, it would hold for everything.
+            ([_, .., last], Some((operator, 1))) if &**last == VERSIONS => {
+                Err(PathError::NoVersionOperator {
+                    operator: format!("{VERSIONS}.{operator}"),
+                })
+            }
+            _ => Ok((segments.into_path()?, operator.map(|(operator, _)| operator))),
+        }
     }
 
     /// The system field, if it is one.
@@ -100,7 +108,7 @@ impl Path {
 
     /// Whether the text of this path would be read as ending in an operator.
     pub(crate) fn ends_in_operator(&self) -> bool {
-        matches!(&*self.keys, [_, .., last] if Operator::parse(last).is_some())
+        matches!(&*self.keys, [_, end @ ..] if Operator::at_end_of(end).is_some())
     }
 }
 
@@ -163,6 +171,16 @@ pub enum PathError {
     UnknownSystemField {
         /// The name.
         name: String,
+    },
+    /// An operator on versions that there is not.
+    #[error(
+        "there is no operator `{operator}`, versions are compared by `semver.lt`, `semver.lte`, `semver.gt`, \
+         `semver.gte` and `semver.eq`, and negated by `$not`; a field that is called `semver` is asked about in \
+         the form `{{\"a.semver\": {{\"$ne\": …}}}}`"
+    )]
+    NoVersionOperator {
+        /// As it was written.
+        operator: String,
     },
     /// System fields have nothing inside.
     #[error("`{path}` goes into a system field, which has no fields of its own")]
@@ -356,7 +374,25 @@ mod tests {
         assert_eq!(split("type"), ("type".into(), None));
         assert_eq!(split("metadata.type"), ("type".into(), None));
         assert_eq!(split("a.lt.b"), ("a.lt.b".into(), None));
+        assert_eq!(split("a.b.semver.gte"), ("a.b".into(), Some(Operator::SemverGte)));
+        assert_eq!(split("semver.gte"), ("semver".into(), Some(Operator::Gte)));
+        assert_eq!(
+            split("metadata.semver.gte"),
+            ("semver".into(), Some(Operator::Gte))
+        );
+        assert_eq!(split("a.semver.major"), ("a.semver.major".into(), None));
+        assert_eq!(split("a.semver"), ("a.semver".into(), None));
+        assert_eq!(split(r"a.semver\.gte"), (r"a.semver\.gte".into(), None));
+        assert_eq!(split("a.within"), ("a".into(), Some(Operator::Within)));
+        assert_eq!(
+            Path::parse_with_operator("a.semver.ne"),
+            Err(PathError::NoVersionOperator {
+                operator: "semver.ne".into()
+            })
+        );
         assert!(Path::parse("a.lt").unwrap().ends_in_operator());
+        assert!(Path::parse("a.semver.eq").unwrap().ends_in_operator());
+        assert!(!Path::parse(r"a.semver\.eq").unwrap().ends_in_operator());
         assert!(!Path::parse("lt").unwrap().ends_in_operator());
     }
 

@@ -145,6 +145,13 @@ fn operator_from_proto(number: i32) -> Result<Operator, bool> {
         Message::Regex => Operator::Regex,
         Message::Exists => Operator::Exists,
         Message::Type => Operator::Type,
+        Message::SemverLt => Operator::SemverLt,
+        Message::SemverLte => Operator::SemverLte,
+        Message::SemverGt => Operator::SemverGt,
+        Message::SemverGte => Operator::SemverGte,
+        Message::SemverEq => Operator::SemverEq,
+        Message::Within => Operator::Within,
+        Message::Cidr => Operator::Cidr,
     })
 }
 
@@ -165,6 +172,13 @@ fn operator_to_proto(operator: Operator) -> clause::Operator {
         Operator::Regex => Message::Regex,
         Operator::Exists => Message::Exists,
         Operator::Type => Message::Type,
+        Operator::SemverLt => Message::SemverLt,
+        Operator::SemverLte => Message::SemverLte,
+        Operator::SemverGt => Message::SemverGt,
+        Operator::SemverGte => Message::SemverGte,
+        Operator::SemverEq => Message::SemverEq,
+        Operator::Within => Message::Within,
+        Operator::Cidr => Message::Cidr,
     }
 }
 
@@ -216,4 +230,10 @@ fn to_proto(value: ValueRef<'_>) -> Value {
         }),
     };
     Value { kind: Some(kind) }
+}
+
+impl From<ValueRef<'_>> for Value {
+    fn from(value: ValueRef<'_>) -> Self {
+        to_proto(value)
+    }
 }

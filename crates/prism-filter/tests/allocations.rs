@@ -29,7 +29,10 @@ impl Record for Device {
 }
 
 fn device() -> Device {
-    let json = br#"{"status":"online","battery":0.15,"tags":["a","b"],"location":{"building":"HQ"}}"#;
+    let json = br#"{
+        "status":"online","battery":0.15,"tags":["a","b"],"location":{"building":"HQ","lat":37.7749,"lon":-122.4194},
+        "firmware":"1.2.0-nightly.20240229+sha.0123456789abcdef","address":"::ffff:10.1.2.3","seen":"1970-01-01T00:00:01.5Z"
+    }"#;
     Device(Document::from_json(json).unwrap())
 }
 
@@ -39,7 +42,7 @@ fn measured(filter: &str) -> (bool, u64) {
     let limits = Limits::default();
     let filter = Filter::parse_str(filter, &limits)
         .unwrap()
-        .compile(&limits)
+        .compile_at(2_000, &limits)
         .unwrap();
     let device = device();
     let first = filter.matches(&device);
@@ -78,6 +81,18 @@ fn matches_allocates_nothing() {
         r#"{"$identity.regex":"^sensor-\\d+$"}"#,
         r#"{"$registered_at.lt":"2024-01-01T00:00:00Z"}"#,
         r#"{"$updated_at.in":[1,2000]}"#,
+        r#"{"firmware.semver.gte":"1.2.0-nightly.20240228+sha.fedcba9876543210"}"#,
+        r#"{"firmware":{"$semver.lt":"1.2.0","$semver.gt":"1.1.0"}}"#,
+        r#"{"$not":{"status.semver.eq":"1.0.0"}}"#,
+        r#"{"location.within":{"lat":37.77,"lon":-122.42,"radius_m":1000}}"#,
+        r#"{"location.within":{"south":37,"west":-123,"north":38,"east":-122}}"#,
+        r#"{"address.cidr":"10.0.0.0/8"}"#,
+        r#"{"$not":{"firmware.cidr":"::/0"}}"#,
+        r#"{"seen.gt":"now-1s"}"#,
+        r#"{"battery.lt":"now"}"#,
+        r#"{"$not":{"status.lt":"now"}}"#,
+        r#"{"$not":{"firmware.lt":"now"}}"#,
+        r#"{"$registered_at.lt":"now"}"#,
         r#"{"$or":[{"a":1},{"$and":[{"status":"*"},{"$not":{"b":2}}]}]}"#,
     ] {
         assert_eq!(measured(filter), (true, 0), "{filter}");

@@ -85,6 +85,8 @@ GENERATION   0000000000005eed/7
         "position": {"epoch": "24301", "revision": "7"},
         "renew_after_ms": "10000",
         "ttl_ms": "30000",
+        "reason": "",
+        "maybe_applied": false,
     });
     assert_eq!(ran.json(), expected);
     assert_eq!(
@@ -200,6 +202,57 @@ gone      no       -                     NOT_FOUND
             .stdout,
         "alice\n"
     );
+}
+
+#[tokio::test]
+async fn enumerate_counts() {
+    let fake = FakeRegistry::start().await.unwrap();
+    fake.on_enumerate(|request| {
+        let request = request.into_inner();
+        assert_eq!(
+            (request.count_only, request.facets, request.fields),
+            (true, vec!["zone".to_owned()], vec!["a.b".to_owned()])
+        );
+        let bucket = |kind, count| prism_proto::pattern::facet::Bucket {
+            value: Some(prost_types::Value { kind: Some(kind) }),
+            count,
+        };
+        let facet = prism_proto::pattern::Facet {
+            field: "zone".to_owned(),
+            buckets: vec![
+                bucket(prost_types::value::Kind::StringValue("eu".to_owned()), 7),
+                bucket(prost_types::value::Kind::NumberValue(3.0), 2),
+            ],
+            value_count: 5,
+            other_count: 0,
+            missing_count: 4,
+        };
+        ready(Ok(prism_proto::pattern::EnumerateResponse {
+            total_count: 13,
+            facets: vec![facet],
+            ..answers::page(&[])
+        }))
+    });
+    let line = ["enumerate", "--count", "--facet", "zone", "--field", "a.b"];
+    let ran = multicast_as(&fake, "table", &line).await.exits(0);
+    let lines: Vec<Vec<&str>> = ran
+        .stdout
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            vec!["FIELD", "VALUE", "COUNT"],
+            vec!["zone", "\"eu\"", "7"],
+            vec!["zone", "3", "2"],
+            vec!["zone", "(3", "more", "values)", "-"],
+            vec!["zone", "(missing)", "4"],
+        ]
+    );
+    assert_eq!(ran.stderr, "13 match\n");
+    let ran = multicast_as(&fake, "json", &line).await.exits(0);
+    assert_eq!(ran.json()["facets"][0]["buckets"][0]["count"], "7");
 }
 
 #[tokio::test]
@@ -361,6 +414,95 @@ async fn a_payload_comes_from_the_line_a_file_or_stdin() {
         .exits(0);
         assert_eq!(asked.lock().take().unwrap().payload, expected, "{argument}");
     }
+}
+
+#[tokio::test]
+async fn explain_tells_how_a_filter_is_answered() {
+    let fake = fake().await;
+    let (asked, keep) = keeper::<pattern::ExplainRequest>();
+    fake.on_explain(move |request| {
+        keep(request.into_inner());
+        ready(Ok(answers::explained()))
+    });
+    let line = [
+        "explain",
+        "--filter",
+        r#"{"status": "online", "battery.lt": 0.2}"#,
+    ];
+    let ran = multicast(&fake, &line).await.exits(0);
+    let expected = "\
+PLAN         index(status eq)
+INDEXES      status
+NO INDEX ON  battery
+LEFT OVER    battery lt 0.2
+EXACT        no
+EXPECTED     120
+CANDIDATES   118
+ASKED        118
+MATCHES      7
+REGISTERED   10000
+TOOK         85µs
+POSITION     0000000000005eed/1
+";
+    assert_eq!(ran.stdout, expected);
+    let request = asked.lock().take().unwrap();
+    assert!(request.filter.is_some() && request.identity.is_none());
+    let tree = multicast_as(&fake, "json", &line).await.exits(0).json();
+    assert_eq!(tree["plan"]["candidate_count"], "118");
+    assert_eq!(tree["plan"]["residual"], json!(["battery lt 0.2"]));
+    assert!(tree.get("why").is_none(), "{tree}");
+    assert_eq!(multicast_as(&fake, "name", &line).await.exits(0).stdout, "");
+
+    fake.on_explain(|_| {
+        let mut answer = answers::explained();
+        (answer.plan.as_mut().unwrap().steps, answer.view_age_ms) = (None, Some(12));
+        ready(Ok(answer))
+    });
+    let ran = multicast(&fake, &["explain"]).await.exits(0);
+    assert!(
+        ran.stdout.starts_with("PLAN         every registration\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stdout.ends_with("VIEW AGE     12 ms\n"), "{}", ran.stdout);
+}
+
+#[tokio::test]
+async fn explain_tells_why_an_identity_does_not_match() {
+    let fake = fake().await;
+    let (asked, keep) = keeper::<pattern::ExplainRequest>();
+    fake.on_explain(move |request| {
+        keep(request.into_inner());
+        ready(Ok(answers::explained_why()))
+    });
+    let line = ["explain", "sensor-1", "--filter", r#"{"status": "online"}"#];
+    let ran = multicast(&fake, &line).await.exits(0);
+    let expected = r#"IDENTITY  sensor-1
+MATCHES   no
+POSITION  0000000000005eed/1
+
+HOLDS  PART                  VALUE
+no     $and                  -
+yes      status eq "online"  "online"
+no       battery lt 0.2      0.7
+no       zone eq "a"         -
+"#;
+    assert_eq!(ran.stdout, expected);
+    assert_eq!(asked.lock().take().unwrap().identity.as_deref(), Some("sensor-1"));
+    let tree = multicast_as(&fake, "yaml", &line).await.exits(0).stdout;
+    let tree: serde_json::Value = serde_saphyr::from_str(&tree).unwrap();
+    assert_eq!(tree["why"]["verdicts"][2]["value"], "0.7");
+    assert!(tree["why"]["verdicts"][3].get("value").is_none());
+    assert_eq!(multicast_as(&fake, "name", &line).await.exits(0).stdout, "");
+    fake.on_explain(|_| {
+        let mut answer = answers::explained_why();
+        answer.why.as_mut().unwrap().matches = true;
+        ready(Ok(answer))
+    });
+    assert_eq!(
+        multicast_as(&fake, "name", &line).await.exits(0).stdout,
+        "sensor-1\n"
+    );
 }
 
 #[tokio::test]

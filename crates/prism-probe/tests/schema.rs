@@ -121,7 +121,7 @@ impl Store {
             total_count: matching.len() as i64,
             next_cursor: (rest.len() > 10).then(|| page[9].name.clone()),
             position: Some(answers::position(1)),
-            view_age_ms: None,
+            ..Default::default()
         })
     }
 

@@ -299,7 +299,9 @@ async fn bad_calls_are_refused_by_field() -> Result<()> {
         refusal(nowhere.map(drop), "an unknown namespace").reason,
         Reason::UnknownNamespace
     );
-    let later = raw.explain(to("test", proto::ExplainRequest::default())).await;
+    let later = raw
+        .get_multicast(to("test", proto::GetMulticastRequest::default()))
+        .await;
     assert_eq!(
         refusal(later.map(drop), "a method to come").reason,
         Reason::NotImplemented

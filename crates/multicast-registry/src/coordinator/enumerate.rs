@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prism_filter::{Compiled, Filter, SystemField};
+use prism_filter::{Compiled, Filter, Path, SystemField};
 use prism_slot::{Call, Epoch, Error as SlotError, Identity, Position, Timestamp};
 use tokio::time::Instant;
 
@@ -10,8 +10,8 @@ use super::{Config, Coordinator, Error};
 use crate::{
     config::{ReadConsistency, StoreLoss},
     directory::{
-        Cursor, InvalidCursor, Leases, Query, Row, Seal, Selection, SortKey, Unavailable, bookmark, digest,
-        leases_of,
+        Begun, Cursor, Facet, InvalidCursor, Leases, Query, Row, Seal, Selection, SortKey, Unavailable,
+        bookmark, digest, leases_of,
     },
 };
 
@@ -21,6 +21,8 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 /// How many matches an offset skips at most.
 const MAX_OFFSET: usize = 10_000;
+/// How many fields' values are counted at most.
+const MAX_FACETS: usize = 8;
 /// How many keys a sort has at most.
 const MAX_SORT_KEYS: usize = 8;
 
@@ -41,6 +43,10 @@ pub struct Enumerate {
     pub consistency: Option<ReadConsistency>,
     /// Answer from here or later.
     pub min_position: Option<Position>,
+    /// Return the total and no identities.
+    pub count_only: bool,
+    /// Count how often each value of these fields occurs among all that match.
+    pub facets: Vec<Path>,
 }
 
 /// A page of registrations.
@@ -52,6 +58,8 @@ pub struct Page {
     leases: Option<Leases>,
     /// How many match in all.
     pub total: u64,
+    /// The counts that were asked for, in that order.
+    pub facets: Vec<Facet>,
     /// Where to go on; absent on the last page.
     pub next: Option<String>,
     /// The set is the one as of here.
@@ -68,6 +76,8 @@ struct Resume {
     secret: (Epoch, [u8; 16]),
     sort: Vec<SortKey>,
     digest: [u8; 16],
+    /// The moment of the first page, where the filter compares with it.
+    now: Option<i64>,
 }
 
 impl Page {
@@ -94,13 +104,15 @@ impl Page {
             secret: (epoch, secret),
             sort,
             digest,
+            now,
         } = &self.resume;
         let seal = Seal {
             namespace: &config.namespace,
             epoch: *epoch,
             secret: *secret,
         };
-        let after = |row| Cursor::new(self.position, *digest, self.total, bookmark(row, sort));
+        let after =
+            |row| Cursor::new(self.position, *digest, self.total, bookmark(row, sort)).at_moment(*now);
         self.next = self.rows.iter().last().map(|row| after(row).seal(&seal));
     }
 }
@@ -124,10 +136,15 @@ impl Coordinator {
         self.open_for_calls()?;
         let config = self.config();
         let limit = check(&request)?;
-        let filter = compile(&config, request.filter.as_ref())?;
+        let mut filter = compile_at(&config, request.filter.as_ref(), Timestamp::now())?;
         self.shared.directory.ready(deadline).await?;
         let digest = query_digest(request.filter.as_ref(), &request.sort);
         let cursor = self.open_cursor(&config, &request, digest)?;
+        let moment = |filter: &Option<Arc<Compiled>>| filter.as_ref().and_then(|filter| filter.now());
+        if let (Some(cursor), Some(_)) = (&cursor, moment(&filter)) {
+            filter = compile_at(&config, request.filter.as_ref(), moment_of(cursor)?)?;
+        }
+        let now = moment(&filter);
 
         let consistency = request.consistency.unwrap_or(config.behavior.consistency);
         let mut freshness = self
@@ -143,22 +160,27 @@ impl Coordinator {
         let filter_leases = tolerate(&config, filter_leases, &mut freshness)?;
         let query = Query {
             filter: filter.as_deref(),
-            sort: &request.sort,
+            sort: if request.count_only { &[] } else { &request.sort },
             after: cursor.as_ref().map(|cursor| &cursor.after),
             offset: if cursor.is_some() { 0 } else { request.offset },
             limit,
             total: cursor.as_ref().map(|cursor| cursor.total),
             leases: filter_leases.as_ref(),
+            facets: &request.facets,
         };
-        let (position, found, leased) = self.shared.directory.read(|view| {
+        let (position, begun, leased) = self.shared.directory.read(|view| {
             let head = view.head();
             let at = cursor.as_ref().map_or(head, Cursor::position);
             check_position(at, head, view.floor()).map(|()| {
                 // At earlier revisions there may have been leases where there are none now.
                 let leased = view.leased() > 0 || at != head;
-                (at, view.select(at.revision, &query), leased)
+                (at, view.begin(at.revision, &query), leased)
             })
         })?;
+        let (found, facets) = match begun {
+            Begun::Done(found) => (found, Vec::new()),
+            Begun::Large(candidates) => candidates.page(&query).await?,
+        };
         let leases = if leased {
             self.page_leases(&found.rows, freshness, deadline).await
         } else {
@@ -169,6 +191,7 @@ impl Coordinator {
             rows: found.rows,
             leases,
             total: found.total,
+            facets,
             next: None,
             position,
             age: (freshness == Freshness::Stale).then(|| self.shared.directory.age()),
@@ -177,9 +200,10 @@ impl Coordinator {
                 secret: self.shared.directory.secret(),
                 sort: request.sort,
                 digest,
+                now,
             },
         };
-        if found.more {
+        if found.more && !request.count_only {
             page.go_on();
         }
         self.shared.metrics.enumerated(started.elapsed());
@@ -299,7 +323,11 @@ impl Coordinator {
             .await
     }
 
-    async fn leases(&self, leased: Vec<Identity>, deadline: Instant) -> Result<Option<Leases>, Error> {
+    pub(super) async fn leases(
+        &self,
+        leased: Vec<Identity>,
+        deadline: Instant,
+    ) -> Result<Option<Leases>, Error> {
         if leased.is_empty() {
             return Ok(None);
         }
@@ -343,10 +371,30 @@ fn patience(config: &Config, deadline: Instant) -> Instant {
     }
 }
 
-/// Compiles a filter within the namespace's limits.
+/// Compiles a filter within the namespace's limits for as long as it is used: what it says must not depend
+/// on the moment of a call.
 pub(super) fn compile(config: &Config, filter: Option<&Filter>) -> Result<Option<Arc<Compiled>>, Error> {
     let Some(filter) = filter else { return Ok(None) };
     Ok(Some(Arc::new(filter.compile(&config.limits())?)))
+}
+
+/// Compiles a filter within the namespace's limits, for a call at `now`.
+pub(super) fn compile_at(
+    config: &Config,
+    filter: Option<&Filter>,
+    now: Timestamp,
+) -> Result<Option<Arc<Compiled>>, Error> {
+    let Some(filter) = filter else { return Ok(None) };
+    Ok(Some(Arc::new(filter.compile_at(now.0, &config.limits())?)))
+}
+
+/// The moment of the first page: what is relative to it must not move from page to page.
+fn moment_of(cursor: &Cursor) -> Result<Timestamp, Error> {
+    let unknown = "the cursor does not say which moment `now` is, start again without it";
+    cursor
+        .now
+        .map(Timestamp)
+        .ok_or_else(|| Error::InvalidCursor(unknown.to_owned()))
 }
 
 fn check(request: &Enumerate) -> Result<usize, Error> {
@@ -364,6 +412,12 @@ fn check(request: &Enumerate) -> Result<usize, Error> {
             MAX_OFFSET,
         ),
         (
+            "facets",
+            "the fields whose values are counted are at most",
+            request.facets.len(),
+            MAX_FACETS,
+        ),
+        (
             "sort_by",
             "the keys to sort by are at most",
             request.sort.len(),
@@ -379,18 +433,30 @@ fn check(request: &Enumerate) -> Result<usize, Error> {
             ));
         }
     }
+    if request.cursor.as_deref().is_some_and(|cursor| !cursor.is_empty()) {
+        for (field, asked) in [
+            ("count_only", request.count_only),
+            ("facets", !request.facets.is_empty()),
+        ] {
+            if asked {
+                let message = "what is counted comes with the first page, leave the cursor out";
+                return Err(Error::argument(field, message));
+            }
+        }
+    }
     let moving = |key: &SortKey| key.path.system() == Some(SystemField::ExpiresAt);
     if request.sort.iter().any(moving) {
         let message = "`$expires_at` moves without a write and cannot be sorted by";
         return Err(Error::argument("sort_by", message));
     }
     Ok(match request.limit {
+        _ if request.count_only => 0,
         0 => DEFAULT_LIMIT,
         limit => limit,
     })
 }
 
-fn query_digest(filter: Option<&Filter>, sort: &[SortKey]) -> [u8; 16] {
+pub(super) fn query_digest(filter: Option<&Filter>, sort: &[SortKey]) -> [u8; 16] {
     let mut parts = vec![filter.map(Filter::to_string).unwrap_or_default()];
     parts.extend(sort.iter().map(|key| format!("{} {}", key.path, key.descending)));
     digest(&parts.iter().map(String::as_str).collect::<Vec<_>>())

@@ -5,7 +5,11 @@ use std::time::Duration;
 use prism_filter::DocumentError;
 use prism_slot::{Applied, Epoch, InvalidIdentity, Position, Revision};
 
-use crate::{directory::Unavailable, limits::Exceeded, schema::Violation};
+use crate::{
+    directory::{TooManyValues, Unavailable},
+    limits::Exceeded,
+    schema::Violation,
+};
 
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -146,6 +150,13 @@ impl From<Unavailable> for Error {
             Unavailable::NotReady(last) => Self::NotReady(last),
             Unavailable::Store(error) => Self::Slot(error),
         }
+    }
+}
+
+impl From<TooManyValues> for Error {
+    fn from(TooManyValues { path, limit }: TooManyValues) -> Self {
+        let message = format!("`{path}` has more than {limit} different values, too many to be counted");
+        Self::over_limit("facets", message, limit)
     }
 }
 

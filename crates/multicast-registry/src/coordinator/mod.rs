@@ -34,9 +34,11 @@
 //! # }
 //! ```
 
+mod bulk;
 mod conformity;
 mod enumerate;
 mod error;
+mod explain;
 mod multicast;
 mod registrations;
 mod sessions;
@@ -48,6 +50,7 @@ mod tests;
 pub use conformity::{Check, Nonconforming, Progress, SchemaRefused, Summary};
 pub use enumerate::{Enumerate, Page};
 pub use error::Error;
+pub use explain::{Explanation, Verdict, Why};
 pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
 pub use registrations::{Held, Register, Update, Updated};
 pub use sessions::{Closed, Session, SessionEvent};
@@ -242,18 +245,20 @@ impl Coordinator {
             return Ok(None);
         };
         let caller = caller();
-        self.admitted(limits.admit(kind, &caller)).map(|()| Some(caller))
+        match limits.admit(kind, &caller) {
+            Ok(()) => Ok(Some(caller)),
+            Err(exceeded) => Err(self.too_often(exceeded)),
+        }
     }
 
-    fn limits(&self) -> Option<Arc<Limits>> {
+    pub(crate) fn limits(&self) -> Option<Arc<Limits>> {
         self.shared.parts.read().limits.clone()
     }
 
-    fn admitted(&self, outcome: Result<(), Exceeded>) -> Result<(), Error> {
-        outcome.map_err(|exceeded| {
-            self.shared.metrics.rate_limited();
-            exceeded.into()
-        })
+    /// Counts a refusal.
+    pub(crate) fn too_often(&self, exceeded: Exceeded) -> Error {
+        self.shared.metrics.rate_limited();
+        exceeded.into()
     }
 
     /// Reaches the same records through another slot from now on; returns the one before.

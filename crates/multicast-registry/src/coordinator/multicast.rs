@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Config, Coordinator, Error,
-    enumerate::{compile, tolerate},
+    enumerate::{compile_at, tolerate},
 };
 use crate::{config::ReadConsistency, limits::Caller};
 
@@ -159,9 +159,10 @@ impl Coordinator {
         self.open_for_calls()?;
         let config = self.config();
         self.check_multicast(&config, &request)?;
-        let (position, identities) = self.resolve(&config, &request, deadline).await?;
+        let (position, identities) = self.resolve(&request, deadline).await?;
         if let (Some(limits), Some(caller)) = (self.limits(), &request.caller) {
-            self.admitted(limits.admit_targets(caller, identities.len()))?;
+            let admitted = limits.admit_targets(caller, identities.len());
+            admitted.map_err(|exceeded| self.too_often(exceeded))?;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let mut until = deadline
@@ -217,14 +218,17 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Pins the target set at one position.
-    async fn resolve(
+    /// Whom a multicast would be sent to, as of one position, in no particular order.
+    ///
+    /// # Errors
+    /// A bad filter, and an unavailable registry.
+    pub async fn resolve(
         &self,
-        config: &Config,
         request: &Multicast,
         deadline: Instant,
     ) -> Result<(Position, Vec<Identity>), Error> {
-        let filter = compile(config, request.filter.as_ref())?;
+        let config = &self.config();
+        let filter = compile_at(config, request.filter.as_ref(), Timestamp::now())?;
         let consistency = request.consistency.unwrap_or(ReadConsistency::Consistent);
         let mut freshness = self.freshen(config, consistency, None, None, deadline).await?;
         let leases = self.filter_leases(filter.as_deref(), freshness, deadline).await;

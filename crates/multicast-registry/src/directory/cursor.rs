@@ -28,6 +28,10 @@ pub(crate) struct Cursor {
     digest: [u8; 16],
     pub(crate) total: u64,
     pub(crate) after: Bookmark,
+    /// The moment that the first page was asked for, in milliseconds since 1970, where the filter compares
+    /// with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) now: Option<i64>,
 }
 
 /// What seals cursors: one namespace in one epoch.
@@ -59,7 +63,13 @@ impl Cursor {
             digest,
             total,
             after,
+            now: None,
         }
+    }
+
+    /// The same for an enumeration that takes place at a moment.
+    pub(crate) fn at_moment(self, now: Option<i64>) -> Self {
+        Self { now, ..self }
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -186,8 +196,11 @@ mod tests {
     proptest! {
         /// A number that came back a bit different would make the next page skip rows, or repeat them.
         #[test]
-        fn a_cursor_reads_back(number in any::<f64>().prop_filter("finite", |number| number.is_finite()), text in ".*") {
-            let cursor = cursor(vec![SortValue::Number(number), SortValue::String(text), SortValue::Missing]);
+        fn a_cursor_reads_back(
+            number in any::<f64>().prop_filter("finite", |number| number.is_finite()), text in ".*", now in any::<Option<i64>>(),
+        ) {
+            let values = vec![SortValue::Number(number), SortValue::String(text), SortValue::Missing];
+            let cursor = cursor(values).at_moment(now);
             prop_assert_eq!(open(&cursor.seal(&SEAL), &SEAL), Ok(cursor));
         }
     }

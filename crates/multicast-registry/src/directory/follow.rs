@@ -13,8 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use prism_core::backoff::{Backoff, Policy};
 use prism_filter::Document;
 use prism_slot::{
-    Applied, Call, Change, DynRegistryStore, Epoch, Error, Identity, Position, Record, Revision, Scan,
-    Timestamp,
+    Applied, Call, Change, DynRegistryStore, Epoch, Error, Identity, Position, Record, Revision, Timestamp,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -23,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    past::Past,
+    hydrate::{SCAN_LIMIT, Scanned},
     view::{Settings, View},
 };
 
@@ -36,15 +35,9 @@ const ADAPT_EVERY: Duration = Duration::from_secs(60);
 /// How many rows a new index takes in at once, while readers and changes wait.
 const FILL_ROWS: usize = 2_048;
 /// How many changes one call to the slot brings.
-const SYNC_LIMIT: usize = 1_024;
-/// Of how many changes before its beginning a view learns.
-const PAST: u64 = 10_000;
-/// How many records one page of a scan brings.
-const SCAN_LIMIT: usize = 1_000;
-/// For how long a scan asks the slot to keep the changes that it will need afterwards.
-const SCAN_HOLD: Duration = Duration::from_secs(30);
+pub(super) const SYNC_LIMIT: usize = 1_024;
 /// How long one call to the slot may take in the background.
-const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call waits for a view whose store does not answer.
 const ABSENT_PATIENCE: Duration = Duration::from_millis(500);
 /// How failed attempts to build the view are spaced.
@@ -484,16 +477,10 @@ impl Directory {
             true => Vec::new(),
             false => scanned.past(&*store, settings.horizon.bytes).await?,
         };
-        let Scanned {
-            head,
-            secret,
-            records,
-        } = scanned;
+        let (head, secret) = (scanned.head, scanned.secret);
         let backend = store.capability().backend;
         // Seconds of work for a million records, which no call should have to wait for.
-        let built = tokio::task::spawn_blocking(move || {
-            view_of(head, &settings, records.into_values(), past, backend)
-        });
+        let built = tokio::task::spawn_blocking(move || scanned.into_view(&settings, past));
         let built = built.await.map_err(|error| Error::Unreadable {
             backend,
             message: format!("the view could not be built: {error}"),
@@ -505,143 +492,8 @@ impl Directory {
     }
 }
 
-fn view_of(
-    head: Position,
-    settings: &Settings,
-    records: impl Iterator<Item = Arc<Record>>,
-    past: Vec<Change>,
-    backend: &'static str,
-) -> Result<View, Error> {
-    let documents = records.map(|record| {
-        let document = stored_document(&record, backend)?;
-        Ok((record, document))
-    });
-    let documents = documents.collect::<Result<Vec<_>, Error>>()?;
-    let past = past.into_iter().map(|change| {
-        let before = change
-            .before
-            .as_deref()
-            .map(|record| stored_document(record, backend));
-        Ok(Past {
-            document: stored_document(&change.record, backend)?,
-            before: before.transpose()?,
-            change,
-        })
-    });
-    let past = past.collect::<Result<Vec<_>, Error>>()?;
-    let mut view = View::new(head, settings, documents);
-    view.remember(past, std::time::Instant::now());
-    Ok(view)
-}
-
-/// A store's records, read page by page while it is being written to.
-struct Scanned {
-    head: Position,
-    secret: [u8; 16],
-    records: HashMap<Identity, Arc<Record>>,
-}
-
-fn background(epoch: Option<Epoch>) -> Call {
-    Call {
-        epoch,
-        deadline: Instant::now() + BACKGROUND_TIMEOUT,
-    }
-}
-
-impl Scanned {
-    async fn begin(store: &dyn DynRegistryStore) -> Result<Self, Error> {
-        let page = |epoch, cursor| {
-            let scan = Scan {
-                cursor,
-                limit: SCAN_LIMIT,
-                hold: SCAN_HOLD,
-            };
-            store.scan(background(epoch), scan)
-        };
-        let first = page(None, None).await?;
-        let mut scanned = Self {
-            head: first.head,
-            secret: first.secret,
-            records: HashMap::new(),
-        };
-        let (mut records, mut next) = (first.records, first.next);
-        loop {
-            scanned.records.extend(
-                records
-                    .into_iter()
-                    .map(|record| (record.identity.clone(), record)),
-            );
-            let Some(cursor) = next else { return Ok(scanned) };
-            let page = page(Some(scanned.head.epoch), Some(cursor)).await?;
-            (records, next) = (page.records, page.next);
-        }
-    }
-
-    /// Applies what was written since the scan began, where a page did not already show it.
-    async fn catch_up(&mut self, store: &dyn DynRegistryStore) -> Result<(), Error> {
-        loop {
-            let call = background(Some(self.head.epoch));
-            let sync = store.sync(call, self.head.revision, SYNC_LIMIT).await?;
-            check_dense(self.head.revision, &sync.changes)?;
-            for change in sync.changes {
-                self.head.revision = change.revision;
-                self.apply(&change);
-            }
-            if !sync.more {
-                return Ok(());
-            }
-        }
-    }
-
-    /// The changes up to the head, as far as they are kept and are of use.
-    async fn past(&self, store: &dyn DynRegistryStore, most_bytes: usize) -> Result<Vec<Change>, Error> {
-        let head = self.head.revision;
-        let (mut from, mut past) = (Revision(head.0.saturating_sub(PAST)), Vec::new());
-        while from < head {
-            let call = background(Some(self.head.epoch));
-            let sync = match store.sync(call, from, SYNC_LIMIT).await {
-                Err(Error::Compacted { up_to }) if up_to > from => {
-                    (from, past) = (up_to, Vec::new());
-                    continue;
-                }
-                other => other?,
-            };
-            check_dense(from, &sync.changes)?;
-            let Some(last) = sync.changes.last() else { break };
-            from = last.revision;
-            past.extend(sync.changes.into_iter().filter(|change| change.revision <= head));
-        }
-        let mut left = most_bytes;
-        let size = |record: &Record| record.metadata.len() + size_of::<Record>();
-        let fits = past.iter().rev().take_while(|change| {
-            let before = change.before.as_deref().map_or(0, size);
-            let fits = size(&change.record) + before <= left;
-            left = left.saturating_sub(size(&change.record) + before);
-            fits
-        });
-        let fits = fits.count();
-        Ok(past.split_off(past.len() - fits))
-    }
-
-    fn apply(&mut self, change: &Change) {
-        let known = self
-            .records
-            .get(&change.record.identity)
-            .map_or(Revision::ZERO, |record| record.revision);
-        if change.revision < known {
-            return;
-        }
-        if change.cause.removes() {
-            self.records.remove(&change.record.identity);
-        } else {
-            self.records
-                .insert(change.record.identity.clone(), change.record.clone());
-        }
-    }
-}
-
 /// A view that missed a change would be wrong for ever, so it starts over instead.
-fn check_dense(from: Revision, changes: &[Change]) -> Result<(), Error> {
+pub(super) fn check_dense(from: Revision, changes: &[Change]) -> Result<(), Error> {
     let mut last = from;
     for change in changes {
         if change.revision != last.next() {

@@ -5,8 +5,11 @@
 //! per namespace does that and ticks the slot once a second at least, which also expires what is due.
 
 mod cursor;
+mod explain;
 mod follow;
+mod hydrate;
 mod index;
+mod large;
 mod log;
 mod order;
 mod past;
@@ -19,13 +22,16 @@ mod view;
 mod tests;
 
 pub use follow::{Directory, Observer, Unavailable};
+pub use large::Facet;
 pub use query::SortKey;
 pub use rows::{Row, Selection};
 pub use view::{Horizon, Settings};
 
 pub(crate) use cursor::{Cursor, InvalidCursor, Seal, digest};
+pub(crate) use explain::Explained;
 pub(crate) use follow::{leases_of, stored_document};
 pub(crate) use index::Key;
+pub(crate) use large::{Begun, TooManyValues};
 pub(crate) use log::Step;
 pub(crate) use query::{Leases, Query, bookmark, value_at};
 pub(crate) use slice::Resume;

@@ -58,6 +58,8 @@ pub(crate) struct Query<'a> {
     pub(crate) total: Option<u64>,
     /// For filters that use them.
     pub(crate) leases: Option<&'a Leases>,
+    /// The fields whose values are counted.
+    pub(crate) facets: &'a [Path],
 }
 
 /// A page.
@@ -71,9 +73,27 @@ pub(crate) struct Found {
 
 impl View {
     /// One page at a revision, which must be between the floor and the head.
+    #[cfg(test)]
     pub(crate) fn select(&self, at: Revision, query: &Query<'_>) -> Found {
-        let found = self.indexed(at, query);
+        self.select_in(at, query, self.indexed(at, query))
+    }
+
+    /// The same among the rows that indexes led to, if they did.
+    pub(super) fn select_in(
+        &self,
+        at: Revision,
+        query: &Query<'_>,
+        found: Option<(RoaringBitmap, bool)>,
+    ) -> Found {
+        let found = found.map(|(mut found, sure)| {
+            if !sure {
+                let matches = |&id: &RowId| query.matches(self.rows().get(id));
+                found = found.into_iter().filter(matches).collect();
+            }
+            found
+        });
         let (ids, total, more) = match (found, query.sort) {
+            (Some(found), _) if query.limit == 0 => (Vec::new(), found.len(), false),
             (None, []) if query.filter.is_none() && at == self.head().revision => self.select_all(query),
             (None, []) => self.select_by_identity(at, query),
             (Some(found), []) => self.select_found(at, &found, query),
@@ -102,8 +122,9 @@ impl View {
             leases,
             ..Query::default()
         };
-        if let Some(found) = self.indexed(at, &query) {
-            return found.into_iter().map(|id| self.rows().get(id)).collect();
+        if let Some((found, sure)) = self.indexed(at, &query) {
+            let rows = found.into_iter().map(|id| self.rows().get(id));
+            return rows.filter(|row| sure || query.matches(row)).collect();
         }
         if filter.is_none() && at == self.head().revision {
             return self.open().iter().map(|id| self.rows().get(id)).collect();
@@ -114,28 +135,28 @@ impl View {
             .collect()
     }
 
-    /// The rows that match, where indexes lead to them.
-    fn indexed(&self, at: Revision, query: &Query<'_>) -> Option<RoaringBitmap> {
+    /// The rows at a revision that indexes lead to, and whether all of them match.
+    pub(super) fn indexed(&self, at: Revision, query: &Query<'_>) -> Option<(RoaringBitmap, bool)> {
         let filter = query.filter?;
         let space = SpaceAt { view: self, at };
-        let Some(plan) = Plan::of(filter.filter().node(), &space) else {
+        let Some(plan) = Plan::of(filter.filter().node(), filter.now(), &space) else {
             let paths = plan::wanted(filter.filter().node());
             self.indexes().miss(paths.into_iter(), space.count());
             return None;
         };
-        let mut found = plan.find(&space);
+        Some(self.led_to(at, &plan))
+    }
+
+    /// The rows at a revision that a plan leads to, and whether all of them match.
+    pub(super) fn led_to(&self, at: Revision, plan: &Plan) -> (RoaringBitmap, bool) {
+        let mut found = plan.find(&SpaceAt { view: self, at });
         if at == self.head().revision {
             found &= self.open_rows();
+        } else {
+            let visible = |&id: &RowId| self.rows().get(id).is_visible_at(at);
+            found = found.into_iter().filter(visible).collect();
         }
-        let sure = plan.estimate.exact && at == self.head().revision;
-        if sure {
-            return Some(found);
-        }
-        let matches = |&id: &RowId| {
-            let row = self.rows().get(id);
-            row.is_visible_at(at) && (plan.estimate.exact || query.matches(row))
-        };
-        Some(found.into_iter().filter(matches).collect())
+        (found, plan.estimate.exact)
     }
 
     /// One page of rows that are known to match, in the order of identities.
@@ -237,7 +258,11 @@ impl View {
     }
 
     /// The rows at a revision whose identity is greater than `after`, in the order of identities.
-    fn visible<'a>(&'a self, at: Revision, after: Option<&str>) -> Box<dyn Iterator<Item = RowId> + 'a> {
+    pub(super) fn visible<'a>(
+        &'a self,
+        at: Revision,
+        after: Option<&str>,
+    ) -> Box<dyn Iterator<Item = RowId> + 'a> {
         let rows = self.rows();
         let open: Box<dyn Iterator<Item = RowId> + 'a> = match after {
             Some(after) => Box::new(self.open().iter_after(rows, after)),
@@ -262,7 +287,18 @@ impl View {
 }
 
 impl Query<'_> {
-    fn matches(&self, row: &Row) -> bool {
+    /// Whether it looks at no more rows than it answers with.
+    pub(super) fn is_short(&self) -> bool {
+        self.sort.is_empty() && self.filter.is_none()
+    }
+
+    /// Where the rows of the page begin, where they are in the order of identities.
+    pub(super) fn after_identity(&self) -> Option<&str> {
+        let after = self.after.filter(|_| self.sort.is_empty());
+        after.map(|after| after.identity.as_str())
+    }
+
+    pub(super) fn matches(&self, row: &Row) -> bool {
         let Some(filter) = self.filter else { return true };
         match self.leases.and_then(|leases| leases.get(&row.identity)) {
             Some(expires_at) => filter.matches(&Leased {
@@ -311,9 +347,9 @@ impl prism_filter::Record for Row {
 }
 
 /// A row with its lease as it is now.
-struct Leased<'a> {
-    row: &'a Row,
-    expires_at: Option<Timestamp>,
+pub(super) struct Leased<'a> {
+    pub(super) row: &'a Row,
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 impl prism_filter::Record for Leased<'_> {
@@ -365,7 +401,7 @@ pub(crate) fn bookmark(row: &Row, sort: &[SortKey]) -> Bookmark {
     }
 }
 
-fn compare(one: &Row, other: &Row, sort: &[SortKey]) -> Ordering {
+pub(super) fn compare(one: &Row, other: &Row, sort: &[SortKey]) -> Ordering {
     let by_key = |key: &SortKey| {
         let order = compare_values(value_at(one, &key.path), value_at(other, &key.path));
         if key.descending { order.reverse() } else { order }
@@ -374,7 +410,7 @@ fn compare(one: &Row, other: &Row, sort: &[SortKey]) -> Ordering {
     first.unwrap_or_else(|| one.identity.cmp(&other.identity))
 }
 
-fn compare_to_bookmark(row: &Row, bookmark: &Bookmark, sort: &[SortKey]) -> Ordering {
+pub(super) fn compare_to_bookmark(row: &Row, bookmark: &Bookmark, sort: &[SortKey]) -> Ordering {
     let by_key = |(key, value): (&SortKey, &SortValue)| {
         let order = value.compare(value_at(row, &key.path)).reverse();
         if key.descending { order.reverse() } else { order }

@@ -272,6 +272,25 @@ impl Selection {
         self.ids.is_empty()
     }
 
+    /// The row at an index.
+    pub(crate) fn get(&self, index: usize) -> &Row {
+        let id = self.ids[index];
+        let at = self
+            .chunks
+            .partition_point(|(number, _)| *number < chunk_number(id));
+        self.chunks[at].1.row(id)
+    }
+
+    /// The rows at these indexes, in this order.
+    pub(crate) fn subset(&self, indexes: &[usize]) -> Self {
+        let ids: Vec<RowId> = indexes.iter().map(|&index| self.ids[index]).collect();
+        let mut numbers: Vec<usize> = ids.iter().map(|&id| chunk_number(id)).collect();
+        numbers.sort_unstable();
+        let mut chunks = self.chunks.clone();
+        chunks.retain(|(number, _)| numbers.binary_search(number).is_ok());
+        Self { chunks, ids }
+    }
+
     /// Gives up all rows but the first `count`.
     pub(crate) fn truncate(&mut self, count: usize) {
         self.ids.truncate(count);

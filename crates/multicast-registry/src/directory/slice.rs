@@ -25,6 +25,11 @@ impl Directory {
             total: Some(0),
             ..Query::default()
         };
-        self.read(|view| (view.head(), view.select(view.head().revision, &query).rows))
+        self.read(|view| {
+            (
+                view.head(),
+                view.select_in(view.head().revision, &query, None).rows,
+            )
+        })
     }
 }

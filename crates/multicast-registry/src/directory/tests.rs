@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use prism_filter::{Document, Filter, Limits, Path};
+use prism_filter::{Compiled, Document, Filter, Limits, Path};
 use prism_slot::{Cause, Change, Epoch, Identity, Owner, Position, Record, Revision, Timestamp};
 use proptest::prelude::*;
 
 use super::{
-    SortKey,
+    Begun, Explained, Facet, SortKey,
     past::Past,
-    query::{Query, bookmark},
+    query::{Found, Query, bookmark},
     rows::Row,
     view::{Horizon, Settings, View},
 };
@@ -240,7 +240,40 @@ fn sorts() -> impl Strategy<Value = Vec<SortKey>> {
     ]
 }
 
+/// The same page by way of a large read.
+fn large(view: &View, at: Revision, query: &Query<'_>) -> (Found, Vec<Facet>) {
+    let candidates = view.candidates(at, query, view.indexed(at, query));
+    let read = futures::executor::block_on(candidates.page(query));
+    read.unwrap()
+}
+
+fn page_of(found: &Found) -> (Vec<String>, u64, bool) {
+    let names = found.rows.iter().map(|row| row.identity().to_string()).collect();
+    (names, found.total, found.more)
+}
+
+/// How often each value occurs, written apart from the code under test.
+fn counted(state: &State, filter: &Filter, key: &str) -> (BTreeMap<String, u64>, u64) {
+    let compiled = filter.compile(&Limits::default()).unwrap();
+    let (mut values, mut missing) = (BTreeMap::new(), 0);
+    for (identity, document) in state {
+        let record = Record {
+            identity: identity.clone(),
+            ..(*record(0, document, Revision(1))).clone()
+        };
+        if compiled.matches(&Row::new(&record, document.clone())) {
+            match document.to_value().get(key) {
+                Some(value) => *values.entry(value.to_string()).or_default() += 1,
+                None => missing += 1,
+            }
+        }
+    }
+    (values, missing)
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// A view that was built just now and told of the last changes is like one that followed them all.
     #[test]
     fn what_a_view_is_told_of_the_past_is_what_it_would_have_seen(
@@ -254,12 +287,12 @@ proptest! {
         let records = states[head].keys().map(|identity| {
             let row = witness.get(identity.as_str()).unwrap();
             let number = identity.as_str()[3..].parse().unwrap();
-            (record(number, row.document(), row.revision()), row.document().clone())
+            Row::new(&record(number, row.document(), row.revision()), row.document().clone())
         });
         let mut view = View::new(position(head as u64), &settings(Horizon::default()), records.collect());
         view.remember(past, std::time::Instant::now());
         prop_assert_eq!(view.floor(), Revision(floor as u64));
-        for after in floor..=head {
+        for after in [floor, head, floor + seed as usize % (head - floor + 1)] {
             prop_assert_eq!(told(&view, after as u64), told(&witness, after as u64));
         }
         if floor > 0 {
@@ -268,6 +301,50 @@ proptest! {
         let at = Revision((floor + seed as usize % (head - floor + 1)) as u64);
         let (names, _) = pages(&view, at, &filter, &sort, 7);
         prop_assert_eq!(names, expected(&states[at.0 as usize], &filter, &sort));
+    }
+}
+
+proptest! {
+    /// A large read is the same as a small one, and counts what is there.
+    #[test]
+    fn large_reads_answer_like_small_ones(
+        steps in steps(), filter in filters(), sort in sorts(), limit in 1_usize..12, offset in 0_usize..9,
+        seed in any::<u64>(),
+    ) {
+        let (view, states) = play(Horizon::default(), &steps);
+        let at = seed as usize % states.len();
+        let compiled = filter.compile(&Limits::default()).unwrap();
+        let facets = ["status", "level"].map(|path| Path::parse(path).unwrap());
+        let (mut after, mut total, mut offset) = (None, None, offset);
+        loop {
+            let query = Query {
+                filter: (!filter.is_empty()).then_some(&compiled),
+                sort: &sort,
+                after: after.as_ref(),
+                limit,
+                offset,
+                total,
+                facets: &facets,
+                ..Query::default()
+            };
+            let small = view.select(Revision(at as u64), &query);
+            // Later pages stop early, and count nothing.
+            let facets: &[Path] = if total.is_none() { &facets } else { &[] };
+            let (found, counts) = large(&view, Revision(at as u64), &Query { facets, ..query });
+            prop_assert_eq!(page_of(&found), page_of(&small));
+            for facet in counts {
+                let (values, missing) = counted(&states[at], &filter, &facet.path.to_string());
+                let told = facet.values.iter().map(|(value, count)| (value.to_string(), *count));
+                prop_assert_eq!(told.collect::<BTreeMap<_, _>>(), values);
+                prop_assert_eq!((facet.missing, facet.others), (missing, 0));
+                prop_assert!(facet.values.is_sorted_by(|(_, one), (_, other)| one >= other));
+            }
+            if !small.more {
+                break;
+            }
+            (total, offset) = (Some(small.total), 0);
+            after = small.rows.iter().last().map(|row| bookmark(row, &sort));
+        }
     }
 
     /// Every revision that is kept answers as the model did at that revision, page by page.
@@ -293,6 +370,97 @@ proptest! {
             let (names, _) = pages(&view, Revision(at), &filter, &[], 7);
             prop_assert_eq!(names, expected(&states[at as usize], &filter, &[]), "at {}", at);
         }
+    }
+}
+
+/// How a filter is answered, and how many match.
+fn explain(view: &View, filter: &Compiled) -> (Explained, u64) {
+    let query = Query {
+        filter: Some(filter),
+        ..Query::default()
+    };
+    match view.explain(&query) {
+        (explained, Begun::Done(found)) => (explained, found.total),
+        (_, Begun::Large(_)) => panic!("so few are no large read"),
+    }
+}
+
+/// Explaining finds nothing worth an index, and uses one no more than asking does.
+#[test]
+fn to_explain_is_not_to_ask() {
+    let steps: Vec<Step> = (0..40).map(|name| (name, Some((3, name)))).collect();
+    let (mut view, _) = play(Horizon::default(), &steps);
+    let (free, indexed) = (Filter::new().eq("level", 7), Filter::new().eq("status", "s3"));
+    let [free, indexed] = [free, indexed].map(|filter| filter.compile(&Limits::default()).unwrap());
+    let adapted = |view: &mut View| {
+        view.adapt_indexes();
+        view.fill_indexes(1_000);
+        explain(view, &free).0.plan.is_some()
+    };
+    for _ in 0..100 {
+        assert_eq!(explain(&view, &free).1, 1);
+    }
+    assert!(!adapted(&mut view), "nobody asked");
+    let at = view.head().revision;
+    for _ in 0..100 {
+        assert_eq!(view.matching(at, Some(&free), None).len(), 1);
+    }
+    assert!(adapted(&mut view), "many asked");
+
+    let status = Path::parse("status").unwrap();
+    let before = view.indexes().uses(&status);
+    view.matching(at, Some(&indexed), None);
+    let asked = view.indexes().uses(&status) - before;
+    explain(&view, &indexed);
+    assert!(view.indexes().uses(&status) - before - asked <= asked);
+}
+
+/// Of many rows only what an index settles is counted at once; the rest is looked at apart from the view.
+#[tokio::test]
+async fn a_large_explanation_gives_others_their_turn() {
+    let document = |number: u32| {
+        let status = if number.is_multiple_of(2) { "even" } else { "odd" };
+        Document::from_value(&serde_json::json!({ "status": status, "level": number })).unwrap()
+    };
+    let records = (1..=50_000_u32).map(|number| {
+        let (document, revision) = (document(number), Revision(u64::from(number)));
+        let named = Record {
+            identity: Identity::new(format!("id-{number}")).unwrap(),
+            ..(*record(0, &document, revision)).clone()
+        };
+        Row::new(&named, document)
+    });
+    let head = Position {
+        epoch: Epoch(1),
+        revision: Revision(50_000),
+    };
+    let settings = Settings {
+        indexed: indexed().into(),
+        ..Settings::default()
+    };
+    let view = View::new(head, &settings, records.collect());
+    let even = Filter::new().eq("status", "even");
+    for (filter, matches, asked) in [
+        (even.clone(), 25_000, 0),
+        (even.lte("level", 100), 50, 25_000),
+        (Filter::new().lte("level", 100), 100, 50_000),
+    ] {
+        let compiled = filter.compile(&Limits::default()).unwrap();
+        let query = Query {
+            filter: Some(&compiled),
+            ..Query::default()
+        };
+        let (explained, begun) = view.explain(&query);
+        assert_eq!(
+            (explained.asked, explained.exact),
+            (asked, asked == 0),
+            "{filter}"
+        );
+        let found = match begun {
+            Begun::Done(found) => (asked == 0).then_some(found),
+            Begun::Large(candidates) => (asked > 0).then_some(candidates.page(&query).await.unwrap().0),
+        };
+        assert_eq!(found.map(|found| found.total), Some(matches), "{filter}");
     }
 }
 

@@ -3,13 +3,12 @@
 use std::{
     collections::VecDeque,
     hash::BuildHasher,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use prism_filter::{Document, Path};
-use prism_slot::{Cause, Change, Epoch, Identity, Position, Record, Revision};
+use prism_slot::{Cause, Change, Epoch, Identity, Position, Revision};
 use roaring::RoaringBitmap;
 
 use super::{
@@ -79,14 +78,14 @@ struct Retired {
 }
 
 impl View {
-    /// A view of exactly these records.
-    pub(crate) fn new(head: Position, settings: &Settings, records: Vec<(Arc<Record>, Document)>) -> Self {
+    /// A view of exactly these rows.
+    pub(crate) fn new(head: Position, settings: &Settings, mut rows: Vec<Row>) -> Self {
         let mut view = Self {
             head,
             floor: head.revision,
             rows: Rows::default(),
             open: Order::default(),
-            by_identity: HashTable::with_capacity(records.len()),
+            by_identity: HashTable::with_capacity(rows.len()),
             leased: 0,
             hasher: DefaultHashBuilder::default(),
             closed: Order::default(),
@@ -98,11 +97,10 @@ impl View {
             retired_bytes: 0,
             horizon: settings.horizon,
         };
-        let mut records = records;
-        records.sort_unstable_by(|(one, _), (other, _)| one.identity.cmp(&other.identity));
-        let mut ids = Vec::with_capacity(records.len());
-        for (record, document) in records {
-            let id = view.rows.push(Row::new(&record, document));
+        rows.sort_unstable_by(|one, other| one.identity.cmp(&other.identity));
+        let mut ids = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = view.rows.push(row);
             view.index(id);
             ids.push(id);
         }

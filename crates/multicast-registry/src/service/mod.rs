@@ -1,8 +1,11 @@
 //! The data service: `prism.pattern.MulticastRegistryPattern` over the coordinators.
 
+mod bulk;
 mod call;
 mod check_schema;
+mod explain;
 mod failure;
+mod page;
 mod shaped;
 mod subscribe;
 mod watch;
@@ -26,6 +29,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{coordinator::Error, limits::Kind, namespaces::Namespaces};
 use call::Incoming;
 use check_schema::Checking;
+use page::Shown;
 pub use shaped::Shaped;
 use subscribe::Subscription;
 use watch::Watching;
@@ -83,9 +87,14 @@ impl MulticastRegistryPattern for Service {
 
     async fn register_many(
         &self,
-        _request: Request<Streaming<proto::RegisterRequest>>,
+        request: Request<Streaming<proto::RegisterRequest>>,
     ) -> Answer<proto::RegisterManyResponse> {
-        not_implemented("RegisterMany")
+        let call = self.incoming(Kind::Write, request)?;
+        let caller = call.caller();
+        call.mutate(&self.mutations, |coordinator, requests, deadline| {
+            bulk::register(coordinator, caller, requests, deadline)
+        })
+        .await
     }
 
     async fn renew(&self, request: Request<proto::RenewRequest>) -> Answer<proto::RenewResponse> {
@@ -128,12 +137,12 @@ impl MulticastRegistryPattern for Service {
     async fn enumerate(&self, request: Request<proto::EnumerateRequest>) -> Answer<proto::EnumerateResponse> {
         let call = self.incoming(Kind::Read, request)?;
         call.read(async |coordinator, request, deadline| {
-            let include_metadata = request.include_metadata.unwrap_or(true);
+            let shown = Shown::read(&request)?;
             let limits = coordinator.config().limits();
             let page = coordinator
                 .enumerate(wire::enumerate(&limits, request)?, deadline)
                 .await?;
-            Ok(wire::to_enumerate_response(page, include_metadata))
+            Ok(page::to_enumerate_response(page, &shown))
         })
         .await
     }
@@ -212,8 +221,21 @@ impl MulticastRegistryPattern for Service {
             .await
     }
 
-    async fn explain(&self, _request: Request<proto::ExplainRequest>) -> Answer<proto::ExplainResponse> {
-        not_implemented("Explain")
+    async fn explain(&self, request: Request<proto::ExplainRequest>) -> Answer<proto::ExplainResponse> {
+        let call = self.incoming(Kind::Read, request)?;
+        call.read(async |coordinator, request, deadline| {
+            let filter = wire::filter(&coordinator.config().limits(), request.filter)?;
+            let Some(identity) = request.identity else {
+                let explanation = coordinator.explain(filter.as_ref(), deadline).await?;
+                return Ok(explain::to_plan_response(explanation));
+            };
+            let identity = wire::identity(&identity)?;
+            let why = coordinator
+                .explain_why(identity, filter.as_ref(), deadline)
+                .await?;
+            Ok(explain::to_why_response(why))
+        })
+        .await
     }
 
     type CheckSchemaStream = Checking;

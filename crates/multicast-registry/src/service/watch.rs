@@ -12,7 +12,7 @@ use prism_slot::{Cause, Position, Timestamp};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::wire;
+use super::{page::Shown, wire};
 use crate::{
     coordinator::Coordinator,
     directory::Row,
@@ -35,24 +35,31 @@ pub(super) async fn open(
     request: proto::WatchRequest,
     deadline: Instant,
 ) -> Result<Watching, Failure> {
-    let include_metadata = request.include_metadata.unwrap_or(true);
+    let shown = if request.include_metadata.unwrap_or(true) {
+        Shown::All
+    } else {
+        Shown::Nothing
+    };
     let filter = wire::filter(&coordinator.config().limits(), request.filter)?;
     let resume_from = wire::position("resume_from", request.resume_from)?;
     let watch = coordinator.watch(filter.as_ref(), resume_from, deadline).await?;
-    let items = futures::stream::unfold(Some(watch), move |watch| async move {
-        let mut watch = watch?;
-        match watch.next().await {
-            Ok(item) => Some((Ok(to_response(&watch, &item, include_metadata)), Some(watch))),
-            Err(error) => Some((Err(Failure::from(error).into()), None)),
+    let items = futures::stream::unfold(Some(watch), move |watch| {
+        let shown = shown.clone();
+        async move {
+            let mut watch = watch?;
+            match watch.next().await {
+                Ok(item) => Some((Ok(to_response(&watch, &item, &shown)), Some(watch))),
+                Err(error) => Some((Err(Failure::from(error).into()), None)),
+            }
         }
     });
     Ok(Watching(items.boxed()))
 }
 
-fn to_response(watch: &Watch, item: &WatchItem, include_metadata: bool) -> proto::WatchResponse {
+fn to_response(watch: &Watch, item: &WatchItem, shown: &Shown) -> proto::WatchResponse {
     match item {
-        WatchItem::Present { row, expires_at } => to_present(row, *expires_at, include_metadata),
-        WatchItem::Changed(event) => to_change(event, watch.position(), include_metadata),
+        WatchItem::Present { row, expires_at } => to_present(row, *expires_at, shown),
+        WatchItem::Changed(event) => to_change(event, watch.position(), shown),
         WatchItem::Bookmark(at) => to_bookmark(*at),
     }
 }
@@ -70,16 +77,16 @@ fn cause(cause: Cause) -> watch_response::Cause {
 }
 
 /// A registration that matched when a watch began. Nothing can be resumed from the middle of a snapshot.
-fn to_present(row: &Row, expires_at: Option<Timestamp>, include_metadata: bool) -> proto::WatchResponse {
+fn to_present(row: &Row, expires_at: Option<Timestamp>, shown: &Shown) -> proto::WatchResponse {
     proto::WatchResponse {
         kind: watch_response::Kind::Enter.into(),
-        identity: Some(wire::to_listed(row, expires_at, include_metadata)),
+        identity: Some(wire::to_listed(row, expires_at, shown)),
         cause: watch_response::Cause::Unspecified.into(),
         position: None,
     }
 }
 
-fn to_change(event: &Event, at: Option<Position>, include_metadata: bool) -> proto::WatchResponse {
+fn to_change(event: &Event, at: Option<Position>, shown: &Shown) -> proto::WatchResponse {
     let kind = match event.kind {
         Kind::Enter => watch_response::Kind::Enter,
         Kind::Update => watch_response::Kind::Update,
@@ -87,11 +94,7 @@ fn to_change(event: &Event, at: Option<Position>, include_metadata: bool) -> pro
     };
     proto::WatchResponse {
         kind: kind.into(),
-        identity: Some(wire::to_listed(
-            &event.row,
-            event.row.expires_at,
-            include_metadata,
-        )),
+        identity: Some(wire::to_listed(&event.row, event.row.expires_at, shown)),
         cause: cause(event.cause).into(),
         position: at.map(wire::to_position),
     }

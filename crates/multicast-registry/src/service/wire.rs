@@ -11,11 +11,11 @@ use prism_slot::{
 };
 use prost::Message as _;
 
+use super::page::{self, Shown};
 use crate::{
     config::ReadConsistency,
     coordinator::{
-        Delivery, Enumerate, Error, Held, Multicast, Page, Register, Report, Stage, Status, Target, Update,
-        Updated,
+        Delivery, Enumerate, Error, Held, Multicast, Register, Report, Stage, Status, Target, Update, Updated,
     },
     directory::{Row, SortKey},
 };
@@ -24,13 +24,13 @@ use crate::{
 const MAX_RENEWALS: usize = 10_000;
 /// How many bytes the list in an answer takes at most: clients of most languages decode no more than
 /// 4 MiB unless they are told to.
-const ANSWER_BYTES: usize = 3 << 20;
+pub(super) const ANSWER_BYTES: usize = 3 << 20;
 /// What a list adds to each of its messages: the tag and the length.
-const ITEM_OVERHEAD: usize = 5;
+pub(super) const ITEM_OVERHEAD: usize = 5;
 
-type Result<T> = std::result::Result<T, Failure>;
+pub(super) type Result<T> = std::result::Result<T, Failure>;
 
-fn invalid(reason: Reason, field: &str, message: impl Into<String>) -> Failure {
+pub(super) fn invalid(reason: Reason, field: &str, message: impl Into<String>) -> Failure {
     Failure::new(reason, message).field(field).not_applied()
 }
 
@@ -163,6 +163,8 @@ pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
         generation: Some(to_position(generation)),
         position: Some(to_position(position)),
         renew_after_ms: held.ttl.map(renew_after),
+        reason: String::new(),
+        maybe_applied: false,
         ttl_ms: held
             .ttl
             .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)),
@@ -279,6 +281,8 @@ pub(super) fn enumerate(
         cursor: Some(pagination.cursor),
         consistency: consistency(request.consistency)?,
         min_position: position("min_position", request.min_position)?,
+        count_only: request.count_only,
+        facets: page::paths("facets", &request.facets)?,
     })
 }
 
@@ -314,39 +318,10 @@ fn consistency(number: i32) -> Result<Option<ReadConsistency>> {
 }
 
 /// The page as far as it fits into one answer; the rest follows by its cursor.
-pub(super) fn to_enumerate_response(mut page: Page, include_metadata: bool) -> proto::EnumerateResponse {
-    let whole = page.rows.iter().map(largest).sum::<usize>() <= ANSWER_BYTES;
-    let mut identities = Vec::with_capacity(page.rows.len());
-    let mut left = ANSWER_BYTES;
-    for row in page.rows.iter() {
-        let identity = to_listed(row, page.expires_at(row), include_metadata);
-        // Measured only where it may matter: that takes about as long as encoding.
-        let size = if whole {
-            0
-        } else {
-            identity.encoded_len() + ITEM_OVERHEAD
-        };
-        if size > left && !identities.is_empty() {
-            break;
-        }
-        left = left.saturating_sub(size);
-        identities.push(identity);
-    }
-    page.truncate(identities.len());
-    proto::EnumerateResponse {
-        identities,
-        total_count: page.total as i64,
-        next_cursor: page.next,
-        position: Some(to_position(page.position)),
-        view_age_ms: page.age.map(|age| age.as_millis() as i64),
-    }
-}
-
-pub(super) fn to_listed(row: &Row, expires_at: Option<Timestamp>, include_metadata: bool) -> proto::Identity {
-    let metadata = include_metadata.then(|| row.document().to_proto());
+pub(super) fn to_listed(row: &Row, expires_at: Option<Timestamp>, shown: &Shown) -> proto::Identity {
     proto::Identity {
         identity: row.identity().as_str().to_owned(),
-        metadata: metadata.unwrap_or_default(),
+        metadata: shown.of(row.document()),
         registered_at: Some(to_timestamp(row.registered_at())),
         expires_at: expires_at.map(to_timestamp),
         updated_at: Some(to_timestamp(row.updated_at())),
@@ -358,7 +333,7 @@ pub(super) fn to_listed(row: &Row, expires_at: Option<Timestamp>, include_metada
 /// How large the row is in an answer.
 #[cfg(test)]
 pub(super) fn encoded_len(row: &Row) -> usize {
-    to_listed(row, row.expires_at, true).encoded_len() + ITEM_OVERHEAD
+    to_listed(row, row.expires_at, &Shown::All).encoded_len() + ITEM_OVERHEAD
 }
 
 /// No smaller than the row in an answer: protobuf takes at most four bytes for each of a document's,

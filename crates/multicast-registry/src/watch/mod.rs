@@ -1,6 +1,6 @@
 //! Watch: who matches, and then each change to that.
 //!
-//! Everything comes from the view's log of changes. A [`Hub`] reads it once for all watchers: those with
+//! Everything comes from the view's log of changes. One hub reads it once for all watchers: those with
 //! the same filter are one group, and a change is shown only to the groups that it may concern. A watcher
 //! that has just come, or comes back, reads the log itself until it has caught up with the hub.
 

@@ -220,6 +220,32 @@ async fn what_moves_without_a_write_is_not_watched() {
     );
 }
 
+/// `now` would be another moment with every change.
+#[tokio::test]
+async fn what_is_relative_to_now_is_not_watched() {
+    let coordinator = coordinator(|_| {});
+    let filter = Filter::or([online(), Filter::new().lt("seen", "now-5m")]);
+    let refused = coordinator
+        .watch(Some(&filter), None, soon())
+        .await
+        .err()
+        .unwrap();
+    let Error::InvalidFilter(refused) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(refused.clause(), "$or[1].seen");
+    assert!(
+        refused.to_string().contains("relative to the moment of a call"),
+        "{refused}"
+    );
+    assert!(
+        coordinator
+            .watch(Some(&Filter::new().eq("seen", "now-5m")), None, soon())
+            .await
+            .is_ok()
+    );
+}
+
 #[tokio::test]
 async fn a_watcher_that_does_not_read_is_cut_and_misses_nothing() {
     const CHANGES: usize = 3_000;
@@ -298,6 +324,32 @@ async fn a_change_is_compared_with_the_filters_that_it_concerns() {
         take(watch, if room == 9 { 19 } else { 20 }).await;
     }
     assert_eq!(compared() - before, 199, "the room before and the room after");
+}
+
+/// Ten thousand of them, a hundred to a filter.
+#[tokio::test]
+async fn many_watchers_of_few_filters_cost_by_filters() {
+    const FILTERS: usize = 100;
+    const EACH: usize = 100;
+    let coordinator = coordinator(|_| {});
+    let mut watches = Vec::new();
+    for number in 0..FILTERS * EACH {
+        let filter = Filter::new().eq("room", (number % FILTERS) as u32);
+        let mut watch = watch(&coordinator, &filter).await;
+        take(&mut watch, 2).await;
+        watches.push(watch);
+    }
+    let before = coordinator.metrics().watch_evaluations();
+    put(&coordinator, "a", r#"{"room":7}"#).await;
+    put(&coordinator, "a", r#"{"room":8}"#).await;
+    for (number, watch) in watches.iter_mut().enumerate() {
+        match number % FILTERS {
+            7 => assert_eq!(take(watch, 2).await, ["a Enter Registered", "a Leave Replaced"]),
+            8 => assert_eq!(take(watch, 1).await, ["a Enter Replaced"]),
+            _ => assert!(watch.next().now_or_never().is_none()),
+        }
+    }
+    assert_eq!(coordinator.metrics().watch_evaluations() - before, 3);
 }
 
 /// The end of a snapshot and the beginning of what is told fit together, however the two fall.

@@ -9,15 +9,17 @@ mod watch;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures::stream;
 use prism_core::{
     backoff::Policy,
     telemetry::{self, TraceContext},
 };
 use prism_proto::pattern::{
-    CheckSchemaRequest, EnumerateRequest, EnumerateResponse, GetRequest, GetResponse, MulticastRequest,
-    MulticastResponse, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, UnregisterRequest,
-    UnregisterResponse, UpdateRequest, UpdateResponse, WatchRequest,
-    multicast_registry_pattern_client::MulticastRegistryPatternClient, subscribe_request,
+    CheckSchemaRequest, EnumerateRequest, EnumerateResponse, ExplainRequest, ExplainResponse, GetRequest,
+    GetResponse, MulticastRequest, MulticastResponse, RegisterManyResponse, RegisterRequest,
+    RegisterResponse, RenewRequest, RenewResponse, UnregisterRequest, UnregisterResponse, UpdateRequest,
+    UpdateResponse, WatchRequest, multicast_registry_pattern_client::MulticastRegistryPatternClient,
+    subscribe_request,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, transport::Channel};
@@ -115,6 +117,20 @@ impl Raw {
         .await
     }
 
+    /// Adds or renews many identities, at most 10,000. Retried when each of them carries a session.
+    pub async fn register_many(&self, requests: Vec<RegisterRequest>) -> Result<RegisterManyResponse> {
+        let repeat = if requests.iter().any(|request| request.session.is_empty()) {
+            Repeat::Harmful
+        } else {
+            Repeat::Harmless
+        };
+        let plan = self.plan("RegisterMany", repeat);
+        self.unary(plan, requests, |mut stub, request| async move {
+            stub.register_many(request.map(stream::iter)).await
+        })
+        .await
+    }
+
     /// Extends leases. Retried: a second renewal does what the first did.
     pub async fn renew(&self, request: RenewRequest) -> Result<RenewResponse> {
         let plan = self.plan("Renew", Repeat::Harmless);
@@ -147,6 +163,15 @@ impl Raw {
         let plan = self.plan("Enumerate", Repeat::Harmless);
         self.unary(plan, request, |mut stub, request| async move {
             stub.enumerate(request).await
+        })
+        .await
+    }
+
+    /// Explains how a filter is answered, or why an identity matches it or does not.
+    pub async fn explain(&self, request: ExplainRequest) -> Result<ExplainResponse> {
+        let plan = self.plan("Explain", Repeat::Harmless);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.explain(request).await
         })
         .await
     }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use prism_core::failure::Reason;
 use prism_proto::pattern::{
-    DeliveryStatus, EnumerateResponse, GetResponse, Identity, MulticastResponse, Position, RegisterResponse,
-    Stage, SubscribeResponse, UnregisterResponse, UpdateResponse, delivery_status::Status,
-    register_response::Outcome, renew_response, subscribe_response,
+    DeliveryStatus, EnumerateResponse, ExplainResponse, GetResponse, Identity, MulticastResponse, Position,
+    RegisterResponse, Stage, SubscribeResponse, UnregisterResponse, UpdateResponse, delivery_status::Status,
+    explain_response, register_response::Outcome, renew_response, subscribe_response,
 };
 use prost_types::{Timestamp, Value, value::Kind};
 
@@ -39,6 +39,7 @@ pub fn registered(revision: u64) -> RegisterResponse {
         position: Some(position(revision)),
         renew_after_ms: Some(10_000),
         ttl_ms: Some(30_000),
+        ..Default::default()
     }
 }
 
@@ -106,6 +107,7 @@ pub fn page(names: &[&str]) -> EnumerateResponse {
         next_cursor: None,
         position: Some(position(1)),
         view_age_ms: None,
+        facets: Vec::new(),
     }
 }
 
@@ -142,6 +144,54 @@ fn delivery(name: &str) -> DeliveryStatus {
         error: None,
         stage: Stage::Accepted.into(),
         reason: String::new(),
+    }
+}
+
+/// How a filter on `status` and `battery` is answered, of which only the first has an index.
+pub fn explained() -> ExplainResponse {
+    ExplainResponse {
+        explanation: "plan: index(status eq)".to_owned(),
+        plan: Some(explain_response::Plan {
+            steps: Some("index(status eq)".to_owned()),
+            indexes: vec!["status".to_owned()],
+            unindexed: vec!["battery".to_owned()],
+            residual: vec!["battery lt 0.2".to_owned()],
+            exact: false,
+            estimated_count: 120,
+            candidate_count: 118,
+            asked_count: 118,
+            match_count: 7,
+            registered_count: 10_000,
+            elapsed_us: 85,
+        }),
+        why: None,
+        position: Some(position(1)),
+        view_age_ms: None,
+    }
+}
+
+/// Why an identity that is online and charged does not match the same filter.
+pub fn explained_why() -> ExplainResponse {
+    let verdict = |depth, part: &str, holds, value: Option<&str>| explain_response::Verdict {
+        depth,
+        part: part.to_owned(),
+        holds,
+        value: value.map(str::to_owned),
+    };
+    ExplainResponse {
+        explanation: "no  $and".to_owned(),
+        plan: None,
+        why: Some(explain_response::Why {
+            matches: false,
+            verdicts: vec![
+                verdict(0, "$and", false, None),
+                verdict(1, "status eq \"online\"", true, Some("\"online\"")),
+                verdict(1, "battery lt 0.2", false, Some("0.7")),
+                verdict(1, "zone eq \"a\"", false, None),
+            ],
+        }),
+        position: Some(position(1)),
+        view_age_ms: None,
     }
 }
 

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 use prism_proto::pattern;
 use prost_types::Timestamp;
 
-use super::value::object_from_wire;
+use super::value::{from_wire, object_from_wire};
 use crate::{
-    DeliveryStatus, Error, Event, Found, Gap, GapReason, Identity, Message, Multicast, Opened, Outcome, Page,
-    Position, Registration, Renewal, Renewed, Result, SchemaFinding, SchemaProgress, SchemaViolation, Stage,
-    Status, Unregistered, error::Refusal,
+    DeliveryStatus, Error, Event, Facet, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
+    Outcome, Page, Position, Registration, Renewal, Renewed, Result, SchemaFinding, SchemaProgress,
+    SchemaViolation, Stage, Status, Unregistered, error::Refusal,
 };
 
 pub(crate) fn registration(identity: String, answer: pattern::RegisterResponse) -> Result<Registration> {
@@ -49,6 +49,36 @@ pub(crate) fn schema_finding(answer: pattern::CheckSchemaResponse) -> Result<Sch
         done: progress.done,
         position: position("progress.position", progress.position)?,
     }))
+}
+
+/// `asked` are the identities of the requests, in their order.
+pub(crate) fn registrations(
+    asked: Vec<String>,
+    answer: pattern::RegisterManyResponse,
+) -> Result<Vec<Result<Registration>>> {
+    if answer.results.len() != asked.len() {
+        let problem = format!(
+            "has {} entries for {} registrations",
+            answer.results.len(),
+            asked.len()
+        );
+        return Err(Error::malformed("results", problem));
+    }
+    let pairs = asked.into_iter().zip(answer.results);
+    pairs
+        .map(|(identity, result)| {
+            if result.success {
+                return registration(identity, result).map(Ok);
+            }
+            let message = result.error.unwrap_or_default();
+            let refused = Error::Refused(Box::new(Refusal::of_item(&result.reason, message)));
+            Ok(Err(if result.maybe_applied {
+                refused.maybe_applied()
+            } else {
+                refused
+            }))
+        })
+        .collect()
 }
 
 /// `asked` are the identities of the request, in its order.
@@ -107,6 +137,30 @@ pub(crate) fn page(answer: pattern::EnumerateResponse) -> Result<Page> {
         next_cursor: answer.next_cursor.filter(|cursor| !cursor.is_empty()),
         position: position("position", answer.position)?,
         view_age: optional_millis("view_age_ms", answer.view_age_ms)?,
+        facets: answer
+            .facets
+            .into_iter()
+            .enumerate()
+            .map(facet)
+            .collect::<Result<_>>()?,
+    })
+}
+
+fn facet((index, facet): (usize, pattern::Facet)) -> Result<Facet> {
+    let within = |name: &str| format!("facets[{index}].{name}");
+    let bucket = |bucket: pattern::facet::Bucket| {
+        let value = bucket.value.unwrap_or_default();
+        Ok((
+            from_wire(&within("value"), value)?,
+            count(&within("count"), bucket.count)?,
+        ))
+    };
+    Ok(Facet {
+        buckets: facet.buckets.into_iter().map(bucket).collect::<Result<_>>()?,
+        value_count: count(&within("value_count"), facet.value_count)?,
+        other_count: count(&within("other_count"), facet.other_count)?,
+        missing_count: count(&within("missing_count"), facet.missing_count)?,
+        field: facet.field,
     })
 }
 
@@ -254,13 +308,13 @@ fn optional_time(field: &str, time: Option<Timestamp>) -> Result<Option<SystemTi
     .transpose()
 }
 
-fn optional_millis(field: &str, millis: Option<i64>) -> Result<Option<Duration>> {
+pub(super) fn optional_millis(field: &str, millis: Option<i64>) -> Result<Option<Duration>> {
     millis
         .map(|millis| count(field, millis).map(Duration::from_millis))
         .transpose()
 }
 
-fn count(field: &str, number: i64) -> Result<u64> {
+pub(super) fn count(field: &str, number: i64) -> Result<u64> {
     u64::try_from(number).map_err(|_| Error::malformed(field, format!("is negative: {number}")))
 }
 

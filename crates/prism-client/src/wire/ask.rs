@@ -58,6 +58,9 @@ pub(crate) fn enumerate(request: EnumerateRequest) -> Result<pattern::EnumerateR
         sort_by: request.sort_by,
         consistency: consistency(request.consistency).into(),
         min_position: request.min_position.map(position),
+        fields: request.fields,
+        count_only: request.count_only,
+        facets: request.facets,
     })
 }
 

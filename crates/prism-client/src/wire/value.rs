@@ -88,7 +88,7 @@ fn double(field: &str, number: &Number) -> Result<f64> {
         })
 }
 
-fn from_wire(field: &str, value: WireValue) -> Result<Value> {
+pub(super) fn from_wire(field: &str, value: WireValue) -> Result<Value> {
     Ok(match value.kind {
         Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(flag)) => Value::Bool(flag),

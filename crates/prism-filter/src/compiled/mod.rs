@@ -1,16 +1,21 @@
 //! Filters ready for use.
 
 mod predicate;
+mod reading;
+mod verdict;
 
 use std::fmt;
 
 use crate::{
     Clause, Document, Error, Filter, Limits, Node, Operator, SystemField, ValueRef,
     location::Location,
-    time::{from_millis, nanoseconds},
+    notation::{from_millis, nanoseconds},
 };
 
 use predicate::{Order, Predicate, Regexes};
+use reading::Reading;
+
+pub use verdict::Verdict;
 
 /// What a filter is asked about.
 pub trait Record {
@@ -31,17 +36,20 @@ pub trait Record {
 pub struct Compiled {
     filter: Filter,
     test: Test,
+    now: Option<i64>,
     uses_expires_at: bool,
 }
 
 impl Compiled {
-    pub(crate) fn new(filter: Filter, limits: &Limits) -> Result<Self, Error> {
+    pub(crate) fn new(filter: Filter, limits: &Limits, now: Option<i64>) -> Result<Self, Error> {
         let mut compiler = Compiler {
             regexes: Regexes::new(limits),
+            now,
             uses_expires_at: false,
         };
         let test = compiler.node(filter.node(), &Location::Root)?;
         Ok(Self {
+            now: now.filter(|_| filter.uses_relative_time()),
             filter,
             test,
             uses_expires_at: compiler.uses_expires_at,
@@ -61,6 +69,12 @@ impl Compiled {
     /// What was compiled.
     pub fn filter(&self) -> &Filter {
         &self.filter
+    }
+
+    /// The moment that it was [compiled for](Filter::compile_at), in milliseconds since 1970; `None` where the
+    /// answer does not depend on it.
+    pub fn now(&self) -> Option<i64> {
+        self.now
     }
 
     /// Whether the answer depends on when leases end, which changes without a write to the record.
@@ -138,6 +152,7 @@ impl TimeTest {
 
 struct Compiler<'l> {
     regexes: Regexes<'l>,
+    now: Option<i64>,
     uses_expires_at: bool,
 }
 
@@ -157,17 +172,21 @@ impl Compiler<'_> {
     }
 
     fn clause(&mut self, clause: &Clause, at: &Location<'_>) -> Result<Test, Error> {
+        let moment = self.moment(clause, at)?;
         let test = match clause.path().system() {
             None => Test::Metadata {
                 keys: clause.path().keys().into(),
-                predicate: Predicate::new(clause, &mut self.regexes, at)?,
+                predicate: match moment {
+                    Some(millis) => Predicate::Reads(Box::new(Reading::time(clause.operator(), millis))),
+                    None => Predicate::new(clause, &mut self.regexes, at)?,
+                },
             },
             Some(SystemField::Identity) => Test::Identity(Predicate::new(clause, &mut self.regexes, at)?),
             Some(field) => {
                 self.uses_expires_at |= field == SystemField::ExpiresAt;
                 Test::Time {
                     field,
-                    test: TimeTest::new(clause),
+                    test: TimeTest::new(clause, moment),
                 }
             }
         };
@@ -179,10 +198,28 @@ impl Compiler<'_> {
     }
 }
 
+impl Compiler<'_> {
+    /// What a time relative to now is, if the clause compares with one.
+    fn moment(&self, clause: &Clause, at: &Location<'_>) -> Result<Option<i64>, Error> {
+        match (clause.relative_time(), self.now) {
+            (None, _) => Ok(None),
+            (Some(time), Some(now)) => Ok(Some(time.at(now))),
+            (Some(_), None) => Err(Error::RelativeTime {
+                clause: at.inside(&clause.path().to_string()).to_string(),
+                operand: clause.operand().view().as_str().unwrap_or_default().to_owned(),
+            }),
+        }
+    }
+}
+
 impl TimeTest {
-    fn new(clause: &Clause) -> Self {
+    /// `moment` is what a relative time of the clause is.
+    fn new(clause: &Clause, moment: Option<i64>) -> Self {
         let operand = clause.operand().view();
         match (clause.operator(), operand) {
+            (operator, _) if let Some(millis) = moment => {
+                Self::Ordered(Order::of(operator), from_millis(millis))
+            }
             (Operator::Exists, _) => Self::Exists,
             (_, ValueRef::Array(times)) => Self::AnyOf(times.iter().filter_map(nanoseconds).collect()),
             // A clause's operand is one that its operator takes.

@@ -11,6 +11,8 @@ use regex_automata::{
 
 use crate::{Clause, Error, Kind, Limits, Operand, Operator, ValueRef, document::Raw, location::Location};
 
+use super::reading::Reading;
+
 /// How much of a lazily built automaton an engine keeps per thread.
 const REGEX_CACHE_BYTES: usize = 256 << 10;
 
@@ -31,10 +33,10 @@ impl Order {
     /// Of an operator that compares, without its negation.
     pub(super) fn of(operator: Operator) -> Self {
         match operator {
-            Operator::Lt => Self::Less,
-            Operator::Lte => Self::LessOrEqual,
-            Operator::Gt => Self::Greater,
-            Operator::Gte => Self::GreaterOrEqual,
+            Operator::Lt | Operator::SemverLt => Self::Less,
+            Operator::Lte | Operator::SemverLte => Self::LessOrEqual,
+            Operator::Gt | Operator::SemverGt => Self::Greater,
+            Operator::Gte | Operator::SemverGte => Self::GreaterOrEqual,
             _ => Self::Equal,
         }
     }
@@ -67,6 +69,8 @@ pub(super) enum Predicate {
     Contains(Option<Box<Finder<'static>>>, Operand),
     Regex(Box<meta::Regex>),
     Type(Kind),
+    /// What the value says beyond its type.
+    Reads(Box<Reading>),
 }
 
 impl Predicate {
@@ -97,6 +101,13 @@ impl Predicate {
                 ValueRef::String(name) => Kind::parse(name).unwrap_or(Kind::Null),
                 _ => Kind::Null,
             }),
+            Operator::SemverLt
+            | Operator::SemverLte
+            | Operator::SemverGt
+            | Operator::SemverGte
+            | Operator::SemverEq
+            | Operator::Within
+            | Operator::Cidr => Self::Reads(Box::new(Reading::of(clause))),
         })
     }
 
@@ -127,6 +138,7 @@ impl Predicate {
             Self::Contains(_, element) if value.text().is_none() => value
                 .elements()
                 .is_some_and(|elements| elements.iter().any(|one| one.is(element.raw()))),
+            Self::Reads(reading) => reading.holds(value),
             _ => value.text().is_some_and(|text| self.holds_for_text(text)),
         }
     }
@@ -146,6 +158,7 @@ impl Predicate {
                 .is_ok(),
             Self::Exists => true,
             Self::Type(kind) => *kind == Kind::String,
+            Self::Reads(reading) => reading.holds_for_text(text),
             Self::Number(..) => false,
         }
     }

@@ -63,15 +63,16 @@ pub(crate) fn array<T>(
 }
 
 /// Encodes an object whose values `write` encodes.
-pub(crate) fn object<'a, T>(
+pub(crate) fn object<K: AsRef<str>, T>(
     encoder: &mut Encoder,
-    fields: impl IntoIterator<Item = (&'a String, T)>,
+    fields: impl IntoIterator<Item = (K, T)>,
     write: impl Fn(&mut Encoder, T) -> Result<(), DocumentError>,
 ) -> Result<(), DocumentError> {
     let object = encoder.open()?;
     for (key, value) in fields {
-        let member = encoder.begin(key.as_bytes());
-        write(encoder, value).map_err(|error| error.in_field(key.as_bytes()))?;
+        let key = key.as_ref().as_bytes();
+        let member = encoder.begin(key);
+        write(encoder, value).map_err(|error| error.in_field(key))?;
         encoder.end(member)?;
     }
     encoder.close_object(object)

@@ -107,6 +107,14 @@ impl<'a> ValueRef<'a> {
         }
     }
 
+    /// The text, if it is one.
+    pub fn as_str(&self) -> Option<&'a str> {
+        match *self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The same value on its own. Integers stay integers.
     pub fn to_value(&self) -> serde_json::Value {
         match *self {

@@ -64,7 +64,8 @@ impl Filter {
         self.equality(path, Operator::Ne, value.try_into().map_err(Into::into))
     }
 
-    /// The value at `path` is less than `value`, a number or a string.
+    /// The value at `path` is less than `value`, a number or a string; a string such as `now-5m` is a time
+    /// relative to the moment of the call, here and in the three methods that follow.
     #[must_use]
     pub fn lt<V>(self, path: &str, value: V) -> Self
     where
@@ -170,6 +171,58 @@ impl Filter {
         self.clause(path, Operator::Type, kind.as_str())
     }
 
+    /// The value at `path` is a version before `version`.
+    #[must_use]
+    pub fn semver_lt(self, path: &str, version: &str) -> Self {
+        self.clause(path, Operator::SemverLt, version)
+    }
+
+    /// The value at `path` is a version before `version`, or of its precedence.
+    #[must_use]
+    pub fn semver_lte(self, path: &str, version: &str) -> Self {
+        self.clause(path, Operator::SemverLte, version)
+    }
+
+    /// The value at `path` is a version after `version`.
+    #[must_use]
+    pub fn semver_gt(self, path: &str, version: &str) -> Self {
+        self.clause(path, Operator::SemverGt, version)
+    }
+
+    /// The value at `path` is a version after `version`, or of its precedence.
+    #[must_use]
+    pub fn semver_gte(self, path: &str, version: &str) -> Self {
+        self.clause(path, Operator::SemverGte, version)
+    }
+
+    /// The value at `path` is a version of the precedence of `version`: the same but for build metadata.
+    #[must_use]
+    pub fn semver_eq(self, path: &str, version: &str) -> Self {
+        self.clause(path, Operator::SemverEq, version)
+    }
+
+    /// The value at `path` is a place at most `radius_m` metres away from the one at `lat`, `lon`, in degrees.
+    #[must_use]
+    pub fn within_radius(self, path: &str, (lat, lon): (f64, f64), radius_m: f64) -> Self {
+        self.area(path, [("lat", lat), ("lon", lon), ("radius_m", radius_m)])
+    }
+
+    /// The value at `path` is a place in the box between two corners, each a latitude and a longitude in
+    /// degrees. A western longitude that is greater than the eastern one goes across the antimeridian.
+    #[must_use]
+    pub fn within_box(self, path: &str, (south, west): (f64, f64), (north, east): (f64, f64)) -> Self {
+        self.area(
+            path,
+            [("south", south), ("west", west), ("north", north), ("east", east)],
+        )
+    }
+
+    /// The value at `path` is an address in `network`, such as `10.0.0.0/8` or `2001:db8::/32`.
+    #[must_use]
+    pub fn cidr(self, path: &str, network: &str) -> Self {
+        self.clause(path, Operator::Cidr, network)
+    }
+
     /// Any clause. Here `"*"` is nothing but an asterisk.
     #[must_use]
     pub fn clause<V>(self, path: &str, operator: Operator, operand: V) -> Self
@@ -178,6 +231,10 @@ impl Filter {
         V::Error: Into<DocumentError>,
     {
         self.condition(path, operator, operand.try_into().map_err(Into::into))
+    }
+
+    fn area<const N: usize>(self, path: &str, numbers: [(&str, f64); N]) -> Self {
+        self.condition(path, Operator::Within, Operand::numbers(numbers))
     }
 
     fn equality(self, path: &str, operator: Operator, operand: Result<Operand, DocumentError>) -> Self {

@@ -65,6 +65,14 @@ impl Node {
         Self::single(nodes.into_iter().flat_map(nested).collect()).unwrap_or_else(Self::Or)
     }
 
+    fn uses_relative_time(&self) -> bool {
+        match self {
+            Self::And(nodes) | Self::Or(nodes) => nodes.iter().any(Self::uses_relative_time),
+            Self::Not(node) => node.uses_relative_time(),
+            Self::Clause(clause) => clause.relative_time().is_some(),
+        }
+    }
+
     fn single(nodes: Vec<Self>) -> Result<Self, Vec<Self>> {
         let [node] = <[Self; 1]>::try_from(nodes)?;
         Ok(node)
@@ -115,10 +123,28 @@ impl Filter {
         }
     }
 
-    /// Makes it ready for use.
+    /// Makes it ready for use, now and later.
+    ///
+    /// # Errors
+    /// A mistake or a limit; [`Error::RelativeTime`] where it [asks about one](Self::uses_relative_time).
     pub fn compile(&self, limits: &Limits) -> Result<Compiled, Error> {
         self.check(limits)?;
-        Compiled::new(self.clone(), limits)
+        Compiled::new(self.clone(), limits, None)
+    }
+
+    /// Makes it ready for one call, which takes place at `now`, in milliseconds since 1970: what its [relative
+    /// times](crate::notation::RelativeTime) are relative to.
+    ///
+    /// # Errors
+    /// A mistake or a limit.
+    pub fn compile_at(&self, now: i64, limits: &Limits) -> Result<Compiled, Error> {
+        self.check(limits)?;
+        Compiled::new(self.clone(), limits, Some(now))
+    }
+
+    /// Whether the answer depends on the moment of the call, since it compares with a time relative to that.
+    pub fn uses_relative_time(&self) -> bool {
+        self.node.uses_relative_time()
     }
 
     pub(crate) fn mistake(&self) -> Option<&Error> {

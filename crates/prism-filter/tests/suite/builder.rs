@@ -37,6 +37,41 @@ fn every_method_has_its_json() {
         (new().has_type("a", Kind::Array), json!({"a": {"$type": "array"}})),
         (new().clause("a", Operator::Eq, "*"), json!({"a": {"$eq": "*"}})),
         (
+            new().semver_lt("a", "1.0.0"),
+            json!({"a": {"$semver.lt": "1.0.0"}}),
+        ),
+        (
+            new().semver_lte("a", "1.0.0"),
+            json!({"a": {"$semver.lte": "1.0.0"}}),
+        ),
+        (
+            new().semver_gt("a", "1.0.0"),
+            json!({"a": {"$semver.gt": "1.0.0"}}),
+        ),
+        (
+            new().semver_gte("a", "1.0.0"),
+            json!({"a": {"$semver.gte": "1.0.0"}}),
+        ),
+        (
+            new().semver_eq("a", "1.0.0"),
+            json!({"a": {"$semver.eq": "1.0.0"}}),
+        ),
+        (new().cidr("a", "::/0"), json!({"a": {"$cidr": "::/0"}})),
+        (
+            new().within_radius("a", (1.5, -2.0), 300.0),
+            json!({"a": {"$within": {"lat": 1.5, "lon": -2, "radius_m": 300}}}),
+        ),
+        (
+            new().within_box("a", (-1.0, 170.0), (1.0, -170.0)),
+            json!({"a": {"$within": {"south": -1, "west": 170, "north": 1, "east": -170}}}),
+        ),
+        (new().gte("seen", "now-5m"), json!({"seen": {"$gte": "now-5m"}})),
+        (
+            new().eq("a.semver.gte", "x"),
+            json!({"a.semver.gte": {"$eq": "x"}}),
+        ),
+        (new().eq(r"a.semver\.gte", "x"), json!({r"a.semver\.gte": "x"})),
+        (
             new().eq("a", json!({"x": [1, null]})),
             json!({"a": {"x": [1, null]}}),
         ),
@@ -67,7 +102,7 @@ fn every_method_has_its_json() {
     ] {
         assert_eq!(built.to_json(), json);
         assert_eq!(parsed(json), built);
-        assert!(built.compile(&Limits::default()).is_ok(), "{built}");
+        assert!(built.compile_at(0, &Limits::default()).is_ok(), "{built}");
     }
 }
 
@@ -141,6 +176,9 @@ fn a_mistake_is_kept_and_matches_nothing() {
         (Filter::new().is_in("a", [f64::NAN]), "a"),
         (Filter::new().lt("a", true), "a"),
         (Filter::new().eq("$registered_at", "soon"), "$registered_at"),
+        (Filter::new().semver_gte("a", "1"), "a"),
+        (Filter::new().within_radius("a", (f64::NAN, 0.0), 1.0), "a"),
+        (Filter::new().within_box("a", (1.0, 0.0), (0.0, 0.0)), "a"),
         (Filter::not(Filter::new().eq("", 1)), ""),
         (
             Filter::or([Filter::new().eq("a", 1), Filter::new().eq("b.", 1)]),

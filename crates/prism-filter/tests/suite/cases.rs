@@ -340,6 +340,152 @@ fn a_registration_without_a_lease_has_no_end() {
     }
 }
 
+#[test]
+fn versions() {
+    let record = |version: Value| Sample::new(&json!({ "firmware": version, "a": { "semver": "1.0" } }));
+    for (filter, version, expected) in [
+        (json!({"firmware.semver.lt": "1.10.0"}), "1.9.0", true),
+        (json!({"firmware.semver.lt": "1.10.0"}), "1.10.0", false),
+        (json!({"firmware.semver.lte": "1.10.0"}), "1.10.0", true),
+        (json!({"firmware.semver.gt": "1.9.0"}), "1.10.0", true),
+        (json!({"firmware.semver.gte": "1.10.0"}), "1.9.99", false),
+        (
+            json!({"firmware": {"$semver.gte": "1.2.0", "$semver.lt": "2.0.0-0"}}),
+            "1.99.0",
+            true,
+        ),
+        (
+            json!({"firmware": {"$semver.gte": "1.2.0", "$semver.lt": "2.0.0-0"}}),
+            "2.0.0-rc.1",
+            false,
+        ),
+        (json!({"firmware.semver.eq": "1.2.0"}), "1.2.0+build.5", true),
+        (json!({"firmware.semver.eq": "1.2.0"}), "1.2.0-rc.1", false),
+        (json!({"$not": {"firmware.semver.gte": "1.2.0"}}), "none", true),
+        // No versions.
+        (json!({"firmware.semver.gte": "0.0.0-0"}), "1.2", false),
+        (json!({"firmware.semver.gte": "0.0.0-0"}), "v1.2.0", false),
+        (json!({"firmware.semver.gte": "0.0.0-0"}), "1.02.0", false),
+        (json!({"firmware.semver.gte": "0.0.0-0"}), "", false),
+        // The field that is called so.
+        (json!({"a.semver": {"$gte": "1.0"}}), "", true),
+    ] {
+        assert_eq!(
+            matches(&filter, &record(version.into())),
+            expected,
+            "{filter} of {version}"
+        );
+    }
+    for value in [json!(1), json!(null), json!(["1.0.0"]), json!({"major": 1})] {
+        assert!(
+            !matches(&json!({"firmware.semver.gte": "0.0.0-0"}), &record(value.clone())),
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn places() {
+    let record = |place: Value| Sample::new(&json!({ "location": place }));
+    let office = json!({ "lat": 37.7749, "lon": -122.4194, "building": "HQ" });
+    let near = json!({"location.within": {"lat": 37.775, "lon": -122.419, "radius_m": 100}});
+    let bay = json!({"location": {"$within": {"south": 37, "west": -123, "north": 38.5, "east": -121.5}}});
+    for filter in [&near, &bay] {
+        assert!(matches(filter, &record(office.clone())), "{filter}");
+        let elsewhere = [
+            json!({ "lat": 37.7749, "lon": 122.4194 }),
+            json!({ "lat": 37.7749 }),
+            json!([37.7, -122.4]),
+            json!("HQ"),
+            json!(null),
+        ];
+        for place in elsewhere {
+            assert!(!matches(filter, &record(place.clone())), "{filter} {place}");
+            assert!(
+                matches(&json!({ "$not": filter }), &record(place.clone())),
+                "$not {filter} {place}"
+            );
+        }
+        assert!(!matches(filter, &Sample::new(&json!({}))));
+    }
+}
+
+#[test]
+fn addresses() {
+    let record = |address: Value| Sample::new(&json!({ "address": address }));
+    let private = json!({"address.cidr": "10.0.0.0/8"});
+    for (address, expected) in [
+        (json!("10.1.2.3"), true),
+        (json!("::ffff:10.1.2.3"), true),
+        (json!("11.1.2.3"), false),
+        (json!("10.1.2.3:80"), false),
+        (json!("10.1.2"), false),
+        (json!(10), false),
+        (json!(["10.1.2.3"]), false),
+        (json!(null), false),
+    ] {
+        assert_eq!(matches(&private, &record(address.clone())), expected, "{address}");
+        assert_eq!(matches(&json!({"$not": private}), &record(address)), !expected);
+    }
+    assert!(matches(
+        &json!({"address": {"$cidr": "::/0"}}),
+        &record(json!("2001:db8::1"))
+    ));
+    assert!(!matches(&json!({"$identity.cidr": "::/0"}), &device()));
+}
+
+/// Relative to 2 s after the beginning of 1970.
+#[test]
+fn relative_times() {
+    let record = |seen: Value| Sample::new(&json!({ "seen": seen }));
+    for (filter, seen, expected) in [
+        (json!({"seen.gt": "now-1s"}), json!(1_001), true),
+        (json!({"seen.gt": "now-1s"}), json!(1_000), false),
+        (json!({"seen.gte": "now-1s"}), json!(1_000), true),
+        (
+            json!({"seen": {"$gte": "now-1s", "$lt": "now"}}),
+            json!(1_999.5),
+            true,
+        ),
+        (json!({"seen": {"$lt": "now"}}), json!(2_000), false),
+        (json!({"seen.lte": "now"}), json!("1970-01-01T00:00:02Z"), true),
+        (json!({"seen.lt": "now"}), json!("1970-01-01T00:00:02Z"), false),
+        (
+            json!({"seen.lt": "now"}),
+            json!("1970-01-01T01:00:01.999999999+01:00"),
+            true,
+        ),
+        (json!({"seen.gt": "now-1w"}), json!("later"), false),
+        (json!({"seen.lt": "now+1w"}), json!("2"), false),
+        (json!({"seen.lt": "now+1w"}), json!(null), false),
+        (json!({"seen.lt": "now+1w"}), json!([1]), false),
+        // Texts, which are no times.
+        (json!({"seen": "now"}), json!("now"), true),
+        (json!({"seen.in": ["now-1s"]}), json!("now-1s"), true),
+        (json!({"seen.startswith": "now"}), json!("now-1s"), true),
+        (json!({"seen.gte": "now\0"}), json!("nowhere"), true),
+        (json!({"seen.lt": "nowadays"}), json!("now"), true),
+        (json!({"$identity.gt": "now"}), json!(1), true),
+    ] {
+        assert_eq!(
+            matches(&filter, &record(seen.clone())),
+            expected,
+            "{filter} of {seen}"
+        );
+    }
+    let device = device();
+    for (filter, expected) in [
+        (json!({"$registered_at.lt": "now"}), true),
+        (json!({"$registered_at.gte": "now-999ms"}), false),
+        (json!({"$updated_at.lte": "now"}), true),
+        (json!({"$updated_at.lt": "now"}), false),
+        (json!({"$expires_at": {"$gt": "now", "$lte": "now+1s"}}), true),
+        (json!({"$not": {"$expires_at.gt": "now+1s"}}), true),
+    ] {
+        assert_eq!(matches(&filter, &device), expected, "{filter}");
+    }
+}
+
 /// Short and long byte strings are compared in different ways.
 #[test]
 fn every_byte_of_keys_and_values_counts() {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     reference::{equal, holds, merge},
-    support::Sample,
+    support::{NOW, Sample},
 };
 
 /// Wide enough for whatever is generated here.
@@ -23,7 +23,81 @@ fn limits() -> Limits {
 
 /// Few and short, so that filters and documents meet.
 fn texts() -> impl Strategy<Value = String> {
-    prop_oneof![4 => "[ab]{0,3}", 1 => select(vec!["*", "é", "\"\\\n", "sensor-1", "$a", "."]).prop_map(str::to_owned)]
+    prop_oneof![
+        4 => "[ab]{0,3}",
+        1 => select(vec!["*", "é", "\"\\\n", "sensor-1", "$a", "."]).prop_map(str::to_owned),
+        1 => notations().prop_map(str::to_owned),
+    ]
+}
+
+/// Texts that say something beyond themselves, or nearly so.
+fn notations() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        select(&VERSIONS),
+        select(&ADDRESSES),
+        select(vec![
+            "1970-01-01T00:00:01Z",
+            "1970-01-01T00:00:02Z",
+            "1970-01-01T01:00:01.5+01:00",
+            "1970-01-01"
+        ]),
+        select(vec!["1.0", "v1.0.0", "10.0.0.1:80", "10.0.0", "now", "now-1s"]),
+    ]
+}
+
+const VERSIONS: [&str; 9] = [
+    "0.9.0",
+    "1.0.0-alpha",
+    "1.0.0-alpha.2",
+    "1.0.0-alpha.10",
+    "1.0.0-rc.20240229",
+    "1.0.0",
+    "1.0.0+build.77",
+    "1.10.0",
+    "18446744073709551615.0.0",
+];
+const ADDRESSES: [&str; 7] = [
+    "10.0.0.1",
+    "10.0.0.200",
+    "11.0.0.0",
+    "::ffff:10.0.0.1",
+    "::1",
+    "2001:db8::1",
+    "::10.0.0.1",
+];
+const NETWORKS: [&str; 9] = [
+    "10.0.0.0/8",
+    "10.0.0.0/25",
+    "10.0.0.1",
+    "0.0.0.0/0",
+    "::/0",
+    "::/64",
+    "2001:db8::/32",
+    "::ffff:10.0.0.0/104",
+    "::ffff:10.0.0.1",
+];
+
+fn latitudes() -> impl Strategy<Value = Value> {
+    select(vec![-90.0, -0.0, 0.05, 45.0, 89.99, 90.0, 91.0]).prop_map(Value::from)
+}
+
+fn longitudes() -> impl Strategy<Value = Value> {
+    select(vec![-180.0, -179.95, 0.0, 0.05, 90.0, 179.95, 180.0, -181.0]).prop_map(Value::from)
+}
+
+fn places() -> impl Strategy<Value = Value> {
+    (latitudes(), longitudes()).prop_map(|(lat, lon)| json!({ "lat": lat, "lon": lon, "a": 1 }))
+}
+
+/// Some of them are refused.
+fn areas() -> impl Strategy<Value = Value> {
+    let radius = select(vec![0.0, 6_000.0, 12_000.0, 5_005_000.0, 1.1e7, 3e7]);
+    let circles = (latitudes(), longitudes(), radius)
+        .prop_map(|(lat, lon, radius)| json!({ "lat": lat, "lon": lon, "radius_m": radius }));
+    let boxes = (latitudes(), longitudes(), latitudes(), longitudes()).prop_map(
+        |(south, west, north, east)| json!({ "south": south, "west": west, "north": north, "east": east }),
+    );
+    prop_oneof![circles, boxes]
 }
 
 fn numbers() -> impl Strategy<Value = Value> {
@@ -43,7 +117,11 @@ fn values() -> impl Strategy<Value = Value> {
         texts().prop_map(Value::from),
     ];
     scalars.prop_recursive(3, 16, 4, |inner| {
-        prop_oneof![vec(inner.clone(), 0..4).prop_map(Value::from), objects(inner, 4)]
+        prop_oneof![
+            4 => vec(inner.clone(), 0..4).prop_map(Value::from),
+            4 => objects(inner, 4),
+            1 => places(),
+        ]
     })
 }
 
@@ -101,8 +179,20 @@ const TEXTUAL: [Operator; 3] = [Operator::StartsWith, Operator::EndsWith, Operat
 const TYPES: [&str; 6] = ["string", "number", "boolean", "null", "array", "object"];
 const PATTERNS: [&str; 6] = ["", "^a", "b$", "a+b?", "é|a", r"^\w+$"];
 
+const SEMVER: [Operator; 5] = [
+    Operator::SemverLt,
+    Operator::SemverLte,
+    Operator::SemverGt,
+    Operator::SemverGte,
+    Operator::SemverEq,
+];
+
+fn relative() -> impl Strategy<Value = Value> {
+    select(vec!["now", "now-1s", "now+1s", "now-500ms"]).prop_map(Value::from)
+}
+
 fn clauses() -> impl Strategy<Value = Filter> {
-    let ordered = prop_oneof![numbers(), texts().prop_map(Value::from)];
+    let ordered = prop_oneof![3 => numbers(), 3 => texts().prop_map(Value::from), 1 => relative()];
     let metadata = prop_oneof![
         (select(&EQUAL), values()),
         (select(&ORDERED), ordered),
@@ -112,6 +202,9 @@ fn clauses() -> impl Strategy<Value = Filter> {
         (Just(Operator::Regex), select(&PATTERNS).prop_map(Value::from)),
         (Just(Operator::Exists), any::<bool>().prop_map(Value::from)),
         (Just(Operator::Type), select(&TYPES).prop_map(Value::from)),
+        (select(&SEMVER), select(&VERSIONS).prop_map(Value::from)),
+        (Just(Operator::Within), areas()),
+        (Just(Operator::Cidr), select(&NETWORKS).prop_map(Value::from)),
     ];
     let identity = prop_oneof![
         (
@@ -119,11 +212,14 @@ fn clauses() -> impl Strategy<Value = Filter> {
             texts().prop_map(Value::from)
         ),
         (select(&LISTED), vec(texts(), 0..3).prop_map(Value::from)),
+        (select(&SEMVER), select(&VERSIONS).prop_map(Value::from)),
+        (Just(Operator::Cidr), select(&NETWORKS).prop_map(Value::from)),
         (Just(Operator::Type), select(&TYPES).prop_map(Value::from)),
         (Just(Operator::Exists), any::<bool>().prop_map(Value::from)),
     ];
     let time = prop_oneof![
         (prop_oneof![select(&EQUAL), select(&ORDERED)], times()),
+        (select(&ORDERED), relative()),
         (select(&LISTED), vec(times(), 0..3).prop_map(Value::from)),
         (Just(Operator::Exists), any::<bool>().prop_map(Value::from)),
     ];
@@ -132,7 +228,10 @@ fn clauses() -> impl Strategy<Value = Filter> {
         1 => (Just("$identity"), identity),
         1 => (time_paths(), time),
     ]
-    .prop_map(|(path, (operator, operand))| Filter::new().clause(path, operator, operand))
+    .prop_filter_map("refused", |(path, (operator, operand))| {
+        let filter = Filter::new().clause(path, operator, operand);
+        filter.check(&limits()).is_ok().then_some(filter)
+    })
 }
 
 fn filters() -> impl Strategy<Value = Filter> {
@@ -190,13 +289,24 @@ proptest! {
 
     #[test]
     fn compiled_filters_answer_like_the_reference(filter in filters(), (record, metadata) in records()) {
-        let compiled = filter.compile(&limits()).unwrap();
+        let compiled = filter.compile_at(NOW, &limits()).unwrap();
         prop_assert_eq!(compiled.matches(&record), holds(filter.node(), &record, &metadata));
+    }
+
+    /// What each part says adds up to what the filter says.
+    #[test]
+    fn verdicts_agree_with_the_answer(filter in filters(), (record, metadata) in records()) {
+        let compiled = filter.compile_at(NOW, &limits()).unwrap();
+        let verdicts = compiled.verdicts(&record);
+        prop_assert_eq!(verdicts[0].holds, compiled.matches(&record));
+        for verdict in verdicts {
+            prop_assert_eq!(verdict.holds, holds(verdict.node, &record, &metadata));
+        }
     }
 
     #[test]
     fn not_is_the_exact_negation(filter in filters(), (record, _) in records()) {
-        let compile = |filter: &Filter| filter.compile(&limits()).unwrap();
+        let compile = |filter: &Filter| filter.compile_at(NOW, &limits()).unwrap();
         let negated = Filter::not(filter.clone());
         prop_assert_ne!(compile(&filter).matches(&record), compile(&negated).matches(&record));
     }
@@ -207,7 +317,7 @@ proptest! {
     ) {
         let matches = |operator, operand: &Value| {
             let filter = Filter::new().clause(path, operator, operand.clone());
-            filter.compile(&limits()).unwrap().matches(&record)
+            filter.compile_at(NOW, &limits()).unwrap().matches(&record)
         };
         prop_assert_ne!(matches(Operator::Eq, &value), matches(Operator::Ne, &value));
         let list = Value::from(list);
@@ -239,7 +349,7 @@ proptest! {
         prop_assert_eq!(again.node(), canonical.node());
         prop_assert_eq!(&canonical, &filter);
         prop_assert_eq!(&Filter::parse_str(&filter.to_string(), &limits()).unwrap(), &filter);
-        let compile = |filter: &Filter| filter.compile(&limits()).unwrap();
+        let compile = |filter: &Filter| filter.compile_at(NOW, &limits()).unwrap();
         prop_assert_eq!(compile(&canonical).matches(&record), compile(&filter).matches(&record));
     }
 
@@ -291,7 +401,7 @@ proptest! {
     fn any_json_is_a_filter_or_refused(keys in vec("[$a-d.\\\\]{0,6}", 1..4), value in values(), (record, _) in records()) {
         let json = keys.iter().rev().fold(value, |inner, key| json!({key: inner}));
         for json in [json!({"$and": [json.clone()]}), json!({"$or": json.clone()}), json] {
-            if let Ok(compiled) = Filter::parse_json(&json, &limits()).and_then(|filter| filter.compile(&limits())) {
+            if let Ok(compiled) = Filter::parse_json(&json, &limits()).and_then(|filter| filter.compile_at(NOW, &limits())) {
                 compiled.matches(&record);
             }
         }

@@ -1,11 +1,11 @@
 //! What filters and patches mean, said as simply as possible, over `serde_json`.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, net::IpAddr};
 
 use prism_filter::{Clause, Node, Operator, Record, SystemField};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::support::Sample;
+use crate::support::{NOW, Sample};
 
 /// Whether the record with this metadata is one that the node describes.
 pub(crate) fn holds(node: &Node, record: &Sample, metadata: &Value) -> bool {
@@ -24,6 +24,15 @@ fn clause_holds(clause: &Clause, record: &Sample, metadata: &Value) -> bool {
         clause.operator(),
         clause.path().system().is_some_and(SystemField::is_time),
     );
+    let ordering = matches!(
+        operator,
+        Operator::Lt | Operator::Lte | Operator::Gt | Operator::Gte
+    );
+    let relative =
+        relative(&operand).filter(|_| ordering && clause.path().system() != Some(SystemField::Identity));
+    if let Some(moment) = relative {
+        return value.is_some_and(|value| is(&nanoseconds(&value), operator, &json!(moment as f64 * 1e6)));
+    }
     let operand = if time && operator != Operator::Exists {
         in_millis(&operand)
     } else {
@@ -59,8 +68,106 @@ fn is(value: &Value, operator: Operator, operand: &Value) -> bool {
         Operator::EndsWith => texts(value, operand).is_some_and(|(text, part)| text.ends_with(part)),
         Operator::Regex => texts(value, operand)
             .is_some_and(|(text, pattern)| regex_automata::meta::Regex::new(pattern).unwrap().is_match(text)),
+        Operator::SemverEq => versions(value, operand) == Some(Ordering::Equal),
+        Operator::SemverLt => versions(value, operand) == Some(Ordering::Less),
+        Operator::SemverLte => versions(value, operand).is_some_and(Ordering::is_le),
+        Operator::SemverGt => versions(value, operand) == Some(Ordering::Greater),
+        Operator::SemverGte => versions(value, operand).is_some_and(Ordering::is_ge),
+        Operator::Within => is_within(value, operand),
+        Operator::Cidr => texts(value, operand).is_some_and(|(address, network)| is_in(address, network)),
         Operator::Ne | Operator::Nin | Operator::Exists => unreachable!("said above"),
     }
+}
+
+fn versions(one: &Value, other: &Value) -> Option<Ordering> {
+    let version = |value: &Value| semver::Version::parse(value.as_str()?).ok();
+    Some(version(one)?.cmp_precedence(&version(other)?))
+}
+
+/// The moment that a relative time says, of those that the tests use.
+fn relative(operand: &Value) -> Option<i64> {
+    let offset = match operand.as_str()? {
+        "now" => 0,
+        "now-1s" => -1_000,
+        "now+1s" => 1_000,
+        "now-500ms" => -500,
+        _ => return None,
+    };
+    Some(NOW + offset)
+}
+
+/// A point in time as a number; null for what is none.
+fn nanoseconds(value: &Value) -> Value {
+    match value {
+        Value::Number(millis) => json!(millis.as_f64().unwrap() * 1e6),
+        Value::String(text) => text
+            .parse::<jiff::Timestamp>()
+            .map_or(Value::Null, |time| json!(time.as_nanosecond() as f64)),
+        _ => Value::Null,
+    }
+}
+
+fn is_within(value: &Value, area: &Value) -> bool {
+    let number = |value: &Value, key: &str| value.get(key).and_then(Value::as_f64);
+    let (Some(lat), Some(lon)) = (number(value, "lat"), number(value, "lon")) else {
+        return false;
+    };
+    if lat.abs() > 90.0 || lon.abs() > 180.0 {
+        return false;
+    }
+    let of = |key| number(area, key).unwrap();
+    if area.get("radius_m").is_some() {
+        let slack = 1e-3;
+        return distance((lat, lon), (of("lat"), of("lon"))) <= of("radius_m") + slack;
+    }
+    // Every name of the meridian, or all meridians at a pole.
+    let (west, east) = (of("west"), of("east"));
+    let east = if east < west { east + 360.0 } else { east };
+    let meets = [-360.0, 0.0, 360.0]
+        .iter()
+        .any(|turn| (west..=east).contains(&(lon + turn)));
+    (of("south")..=of("north")).contains(&lat) && (meets || lat.abs() == 90.0)
+}
+
+/// The great-circle distance in metres by the angle between unit vectors.
+fn distance(one: (f64, f64), other: (f64, f64)) -> f64 {
+    let vector = |(lat, lon): (f64, f64)| {
+        let (lat, lon) = (lat.to_radians(), lon.to_radians());
+        [lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()]
+    };
+    let chord = vector(one)
+        .iter()
+        .zip(vector(other))
+        .map(|(a, b)| (a - b) * (a - b))
+        .sum::<f64>()
+        .sqrt();
+    2.0 * 6_371_008.8 * (chord / 2.0).min(1.0).asin()
+}
+
+fn is_in(address: &str, network: &str) -> bool {
+    let bits = |text: &str| -> Option<Vec<bool>> {
+        let octets = match text.parse::<IpAddr>().ok()? {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => match address.to_ipv4_mapped() {
+                Some(mapped) => mapped.octets().to_vec(),
+                None => address.octets().to_vec(),
+            },
+        };
+        Some(
+            octets
+                .iter()
+                .flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1 == 1))
+                .collect(),
+        )
+    };
+    let (base, prefix) = network.split_once('/').unwrap_or((network, ""));
+    let base_bits = bits(base).unwrap();
+    let mapped = base.parse::<std::net::Ipv6Addr>().is_ok() && base_bits.len() == 32;
+    let prefix = prefix
+        .parse()
+        .unwrap_or(base_bits.len() + if mapped { 96 } else { 0 });
+    let prefix: usize = prefix - if mapped { 96 } else { 0 };
+    bits(address).is_some_and(|bits| bits.len() == base_bits.len() && bits[..prefix] == base_bits[..prefix])
 }
 
 fn value_at(clause: &Clause, record: &Sample, metadata: &Value) -> Option<Value> {

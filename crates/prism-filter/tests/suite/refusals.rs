@@ -103,12 +103,165 @@ fn times_have_no_text() {
         );
         assert_eq!(
             error,
-            Error::NotForTimes {
+            Error::Inapplicable {
                 clause: "$updated_at".into(),
-                operator
+                operator,
+                field: "a time, compare it with `lt` or `gte`"
             }
         );
     }
+}
+
+/// Each with an operand that it takes.
+#[test]
+fn what_reads_text_or_places_does_not_apply_to_everything() {
+    let area = json!({"lat": 1, "lon": 2, "radius_m": 3});
+    for (filter, clause, part) in [
+        (
+            json!({"$registered_at.semver.lt": "1.0.0"}),
+            "$registered_at",
+            "does not apply to a time",
+        ),
+        (
+            json!({"$updated_at.cidr": "::/0"}),
+            "$updated_at",
+            "does not apply to a time",
+        ),
+        (
+            json!({"$expires_at": {"$within": area}}),
+            "$expires_at",
+            "does not apply to a time",
+        ),
+        (
+            json!({"$identity": {"$within": area}}),
+            "$identity",
+            "`within` does not apply to an identity",
+        ),
+    ] {
+        let (named, message) = told(&filter);
+        assert_eq!(named, clause, "{filter}");
+        assert!(message.contains(part), "{filter}: {message}");
+    }
+}
+
+#[test]
+fn operands_that_cannot_be_read_are_refused() {
+    for (filter, part) in [
+        (
+            json!({"a.semver.gte": "1.2"}),
+            "takes a semantic version of three numbers, such as `1.2.0` or `2.0.0-rc.1`, not the string `1.2`",
+        ),
+        (json!({"a.semver.eq": "v1.2.0"}), "not the string `v1.2.0`"),
+        (json!({"a.semver.lt": 1}), "not `1`"),
+        (json!({"a.semver.gt": ["1.0.0"]}), "not an array"),
+        (
+            json!({"a.semver.gt": "18446744073709551616.0.0"}),
+            "three numbers",
+        ),
+        (
+            json!({"a.cidr": "10.0.0.1/8"}),
+            "with no bit set beyond its prefix, not the string `10.0.0.1/8`",
+        ),
+        (
+            json!({"a.cidr": "10.0.0.0/33"}),
+            "takes a network such as `10.0.0.0/8`",
+        ),
+        (json!({"a.cidr": ["10.0.0.0/8"]}), "not an array"),
+        (
+            json!({"a.within": {"lat": 1, "lon": 2}}),
+            "in degrees and metres, not an object without `radius_m`",
+        ),
+        (
+            json!({"a.within": {"lat": 1, "lon": 2, "radius_m": -5}}),
+            "not one with a `radius_m` of -5",
+        ),
+        (
+            json!({"a": {"$within": {"south": 2, "west": 1, "north": 1, "east": 1}}}),
+            "not one whose `south` lies north of its `north`",
+        ),
+        (json!({"a.within": "home"}), "not the string `home`"),
+        (
+            json!({"a.lt": "now-5min"}),
+            "not the string `now-5min`; a time relative to the call is `now`",
+        ),
+        (
+            json!({"a": {"$gte": "now - 5m"}}),
+            "`now-5m` or `now+1h`, in `ms s m h d w`",
+        ),
+        (
+            json!({"$registered_at.lt": "now-5"}),
+            "such as `now-5m`, not the string `now-5`; a time",
+        ),
+        (
+            json!({"$registered_at.lt": "nowhen"}),
+            "such as `now-5m`, not the string `nowhen`",
+        ),
+        (
+            json!({"$registered_at": "now"}),
+            "takes an RFC 3339 time or whole milliseconds since 1970, not the string `now`",
+        ),
+        (
+            json!({"$registered_at.in": ["now"]}),
+            "an array of RFC 3339 times",
+        ),
+    ] {
+        let error = refusal(&filter, &Limits::default());
+        assert!(matches!(error, Error::WrongOperand { .. }), "{filter}: {error}");
+        assert!(error.to_string().contains(part), "{filter}: {error}");
+    }
+}
+
+/// `a.semver.ne` taken for `ne` on a field `semver` would hold for everything.
+#[test]
+fn there_is_no_other_operator_on_versions() {
+    for operator in ["ne", "in", "exists", "regex", "within"] {
+        let key = format!("a.semver.{operator}");
+        let (clause, message) = told(&json!({&key: "1.0.0"}));
+        assert_eq!(clause, key);
+        assert!(
+            message.contains(&format!("no operator `semver.{operator}`")),
+            "{message}"
+        );
+        assert!(message.contains("negated by `$not`"), "{message}");
+    }
+    let (_, message) = told(&json!({"a": {"$semver.ne": "1.0.0"}}));
+    assert!(message.contains("no operator `$semver.ne`"), "{message}");
+}
+
+#[test]
+fn a_relative_time_needs_a_moment() {
+    let limits = Limits::default();
+    let filter = Filter::parse_json(&json!({"$or": [{"b": 1}, {"a.gt": "now-5m"}]}), &limits).unwrap();
+    assert!(filter.uses_relative_time());
+    let error = filter.compile(&limits).unwrap_err();
+    let expected = Error::RelativeTime {
+        clause: "$or[1].a".into(),
+        operand: "now-5m".into(),
+    };
+    assert_eq!(error, expected);
+    assert!(
+        error
+            .to_string()
+            .contains("`now-5m` is relative to the moment of a call"),
+        "{error}"
+    );
+    assert_eq!(filter.compile_at(7, &limits).unwrap().now(), Some(7));
+    for plain in [
+        json!({"a": "now"}),
+        json!({"$identity.gt": "now"}),
+        json!({"a.gt": "nowhere"}),
+        json!({"$not": {"a.gt": 5}}),
+    ] {
+        let filter = Filter::parse_json(&plain, &limits).unwrap();
+        assert!(!filter.uses_relative_time(), "{plain}");
+        assert_eq!(filter.compile_at(7, &limits).unwrap().now(), None);
+        assert!(filter.compile(&limits).is_ok(), "{plain}");
+    }
+    let inside = Filter::not(Filter::and([
+        Filter::new().eq("a", 1),
+        Filter::new().lte("$expires_at", "now+1h"),
+    ]));
+    assert!(inside.uses_relative_time());
 }
 
 #[test]

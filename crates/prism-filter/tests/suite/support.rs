@@ -3,6 +3,9 @@
 use prism_filter::{Document, Error, Filter, Limits, Record};
 use serde_json::Value;
 
+/// The moment of every call, in milliseconds since 1970.
+pub(crate) const NOW: i64 = 2_000;
+
 /// A record whose system fields are fixed: `sensor-1`, registered at 1,000, updated at 2,000 ms.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
@@ -45,11 +48,11 @@ impl Record for Sample {
 pub(crate) fn matches(filter: &Value, record: &Sample) -> bool {
     let limits = Limits::default();
     let filter = Filter::parse_json(filter, &limits).unwrap_or_else(|error| panic!("{filter}: {error}"));
-    filter.compile(&limits).unwrap().matches(record)
+    filter.compile_at(NOW, &limits).unwrap().matches(record)
 }
 
 /// Reads and compiles a filter that must be refused.
 pub(crate) fn refusal(filter: &Value, limits: &Limits) -> Error {
-    let compiled = Filter::parse_json(filter, limits).and_then(|filter| filter.compile(limits));
+    let compiled = Filter::parse_json(filter, limits).and_then(|filter| filter.compile_at(NOW, limits));
     compiled.err().unwrap_or_else(|| panic!("accepted {filter}"))
 }

@@ -75,6 +75,9 @@ fn every_operator_crosses_the_wire() {
             Operator::In | Operator::Nin => json!(["a"]),
             Operator::Exists => json!(false),
             Operator::Type => json!("array"),
+            Operator::Within => json!({"lat": 1, "lon": 2, "radius_m": 3}),
+            Operator::Cidr => json!("10.0.0.0/8"),
+            operator if operator.as_str().starts_with("semver.") => json!("1.0.0"),
             _ => json!("a"),
         };
         let filter = Filter::new().clause("a.b", operator, operand);

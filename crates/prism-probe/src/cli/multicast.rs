@@ -12,6 +12,7 @@ Examples:
   prism-probe multicast register sensor-1 --metadata '{\"type\": \"sensor\", \"battery\": 0.15}' --ttl 60
   prism-probe multicast subscribe sensor-1 --count 1
   prism-probe multicast enumerate --filter '{\"type\": \"sensor\", \"battery.lt\": 0.2}'
+  prism-probe multicast explain --filter '{\"type\": \"sensor\", \"battery.lt\": 0.2}' sensor-1
   prism-probe multicast publish --filter '{\"battery.lt\": 0.2}' --payload 'charge!'";
 
 #[derive(Debug, clap::Subcommand)]
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     },
     /// List the identities that match
     Enumerate(Enumerate),
+    /// How a filter is answered, or why an identity matches it or does not
+    Explain(Explain),
     /// Send a message to every identity that matches
     Publish(Publish),
     /// Remove an identity; one that is absent is no error
@@ -88,6 +91,26 @@ pub(crate) struct Enumerate {
     /// Continue where the page before ended
     #[arg(long, value_name = "C")]
     pub(crate) cursor: Option<String>,
+    /// Show only this field of the metadata; may be given several times
+    #[arg(long, value_name = "F")]
+    pub(crate) field: Vec<String>,
+    /// Show how many match, and none of them
+    #[arg(long)]
+    pub(crate) count: bool,
+    /// Count how often each value of a field occurs; may be given several times
+    #[arg(long, value_name = "F")]
+    pub(crate) facet: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// Which filter, as for `enumerate`; without it, one that matches all
+    #[arg(long, value_name = "JSON", value_parser = value::filter, allow_hyphen_values = true)]
+    pub(crate) filter: Option<Filter>,
+    /// Say of each part of the filter whether it holds for this identity; without it, say how the filter is
+    /// answered
+    #[arg(value_name = "ID")]
+    pub(crate) identity: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -98,6 +98,24 @@ fn every_command_is_read() {
         (&["multicast", "publish", "--payload", "-"], &[r#"payload: "-""#]),
         (&["multicast", "unregister", "a"], &["Unregister", r#""a""#]),
         (
+            &[
+                "multicast",
+                "explain",
+                "--filter",
+                r#"{"a.semver.gte": "1.0.0", "seen.gt": "now-5m"}"#,
+            ],
+            &[
+                "Explain",
+                "operator: SemverGte",
+                r#"StringValue("now-5m")"#,
+                "identity: None",
+            ],
+        ),
+        (
+            &["multicast", "explain", "a"],
+            &["filter: None", r#"identity: Some("a")"#],
+        ),
+        (
             &["multicast", "subscribe", "a", "--count", "3"],
             &["Subscribe", "count: Some(3)"],
         ),

@@ -28,8 +28,8 @@ pub(super) fn selection(text: &str) -> Result<prism_filter::Filter, String> {
         ..Limits::default()
     };
     let filter = prism_filter::Filter::parse_str(text, &limits);
-    // Regular expressions are read only here.
-    let filter = filter.and_then(|filter| filter.compile(&limits).map(|_| filter));
+    // Regular expressions are read only here. What is relative to now will be so when the service is asked.
+    let filter = filter.and_then(|filter| filter.compile_at(0, &limits).map(|_| filter));
     filter.map_err(|error| error.to_string())
 }
 

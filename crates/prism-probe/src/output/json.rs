@@ -30,8 +30,8 @@ macro_rules! named {
 }
 
 named! {
-    RegisterResponse RenewResponse UpdateResponse GetResponse EnumerateResponse MulticastResponse
-    UnregisterResponse SubscribeResponse WatchResponse CheckSchemaResponse
+    RegisterResponse RenewResponse UpdateResponse GetResponse EnumerateResponse ExplainResponse
+    MulticastResponse UnregisterResponse SubscribeResponse WatchResponse CheckSchemaResponse
 }
 
 /// A message as a tree: the proto's own field names, defaults included, so that a field is there
@@ -90,6 +90,21 @@ pub(crate) fn metadata_text(metadata: &HashMap<String, prost_types::Value>) -> R
     Ok(tree(&holder)?["identity"]["metadata"].to_string())
 }
 
+/// A scalar as it is written in JSON.
+pub(crate) fn scalar_text(value: &prost_types::Value) -> String {
+    use prost_types::value::Kind;
+    match &value.kind {
+        Some(Kind::BoolValue(value)) => value.to_string(),
+        Some(Kind::NumberValue(number)) => {
+            let number = Number::from_f64(*number);
+            let text = number.map(|number| whole(&number).unwrap_or(number).to_string());
+            text.unwrap_or_default()
+        }
+        Some(Kind::StringValue(text)) => Value::from(text.as_str()).to_string(),
+        _ => "null".to_owned(),
+    }
+}
+
 /// A fault as one line of JSON.
 pub(crate) fn error_object(fault: &Fault) -> String {
     let applied = fault.applied.map(|applied| match applied {
@@ -133,6 +148,8 @@ mod tests {
             "position": {"epoch": "24301", "revision": "7"},
             "renew_after_ms": "10000",
             "ttl_ms": "30000",
+            "reason": "",
+            "maybe_applied": false,
         });
         assert_eq!(tree, expected);
     }
@@ -159,6 +176,7 @@ mod tests {
             pattern::UpdateResponse::NAME,
             pattern::GetResponse::NAME,
             pattern::EnumerateResponse::NAME,
+            pattern::ExplainResponse::NAME,
             pattern::MulticastResponse::NAME,
             pattern::UnregisterResponse::NAME,
             pattern::SubscribeResponse::NAME,

@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Write};
 use clap::ValueEnum;
 use serde_json::Value;
 
-pub(crate) use json::{error_object, metadata_text, tidy, tree};
+pub(crate) use json::{error_object, metadata_text, scalar_text, tidy, tree};
 pub(crate) use progress::Progress;
 pub(crate) use style::Style;
 pub(crate) use table::{Cell, Table};

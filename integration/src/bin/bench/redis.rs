@@ -12,7 +12,8 @@ use anyhow::Result;
 use bytes::Bytes;
 use fred::prelude::*;
 use futures::future::try_join_all;
-use prism_slot::{Call, Identity, Mode, Owner, Register, RegistryStore, RequestId};
+use multicast_registry::{Coordinator, Enumerate};
+use prism_slot::{Call, Identity, Mode, Owner, Register, RegistryStore, RequestId, memory::MemoryMessaging};
 use prism_slot_redis::{Config, RedisRegistry, raw};
 use prism_testkit::RedisServer;
 use serde_json::json;
@@ -45,8 +46,76 @@ pub(crate) async fn run(report: &mut Report) -> Result<()> {
         }
         let (floor, value) = (median(&mut floors), median(&mut ours));
         report.row(&name, value, "calls/s", floor, Better::Higher, json!({}));
+        if in_flight == 1_024 {
+            report.row(
+                "register_redis_1024_grouped",
+                value,
+                "calls/s",
+                floor,
+                Better::Higher,
+                json!({}),
+            );
+        }
         pool.quit().await?;
     }
+    consistent_reads(report).await
+}
+
+/// Consistent reads that share the round trip which makes them so, beside one round trip each.
+async fn consistent_reads(report: &mut Report) -> Result<()> {
+    const NAME: &str = "consistent_read_redis_1024";
+    if !report.wants(NAME) {
+        return Ok(());
+    }
+    let server = RedisServer::start().await?;
+    let config: Config = serde_json::from_value(json!({ "address": server.addr().to_string() }))?;
+    let registry = Arc::new(RedisRegistry::open("bench", config).await?);
+    let messaging = Arc::new(MemoryMessaging::new(Default::default()));
+    let coordinator = Coordinator::new(
+        multicast_registry::Config::named("bench"),
+        registry.clone(),
+        messaging,
+        None,
+    );
+    let soon = || tokio::time::Instant::now() + Duration::from_secs(30);
+    for number in 0..1_000 {
+        let call = Call {
+            epoch: None,
+            deadline: soon(),
+        };
+        for result in RegistryStore::register(&*registry, call, vec![request(number)?]).await {
+            result?;
+        }
+    }
+    let head = coordinator
+        .enumerate(Enumerate::default(), soon())
+        .await?
+        .position;
+    let (mut floors, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (registry, coordinator) = (&registry, &coordinator);
+        let alone = rate(1_024, |_| async move {
+            let call = Call {
+                epoch: Some(head.epoch),
+                deadline: soon(),
+            };
+            RegistryStore::sync(&**registry, call, head.revision, 1).await?;
+            Ok(())
+        });
+        floors.push(alone.await?);
+        let shared = rate(1_024, |_| async move {
+            let count = Enumerate {
+                count_only: true,
+                ..Default::default()
+            };
+            coordinator.enumerate(count, soon()).await?;
+            Ok(())
+        });
+        ours.push(shared.await?);
+    }
+    let (floor, value) = (median(&mut floors), median(&mut ours));
+    report.row(NAME, value, "reads/s", floor, Better::Higher, json!({}));
+    coordinator.close().await;
     Ok(())
 }
 

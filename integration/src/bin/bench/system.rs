@@ -28,12 +28,13 @@ const STATUS: [&str; 10] = [
     "online", "away", "away", "busy", "off", "off", "off", "off", "off", "off",
 ];
 
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 6] = [
     "register_p50_redis_nats",
     "enumerate_p50_redis_nats",
     "multicast_p50_redis_nats",
     "enumerate_1000_redis",
     "multicast_100_redis_nats",
+    "enumerate_10k_redis",
 ];
 
 pub(crate) async fn run(report: &mut Report) -> Result<()> {
@@ -54,6 +55,19 @@ pub(crate) async fn run(report: &mut Report) -> Result<()> {
     let publish = bench.time(Bench::raw_publish).await?;
     add(report, NAMES[2], multicast.clone(), publish.clone(), 0.5);
     add(report, NAMES[4], multicast, publish, 0.99);
+    bench.fill_devices().await?;
+    let mut devices = bench.time(Bench::devices).await?;
+    let more = json!({ "statistic": "p99", "max": percentile(&mut devices, 1.0) });
+    // Its aim.
+    let floor = 10_000.0;
+    report.row(
+        NAMES[5],
+        percentile(&mut devices, 0.99),
+        "us",
+        floor,
+        Better::Lower,
+        more,
+    );
     Ok(())
 }
 
@@ -134,6 +148,33 @@ impl Bench {
             .step_by(10)
             .map(|number| format!("device-{number:04}"))
             .collect())
+    }
+
+    /// More devices, up to about the 10,000 that a namespace holds by default; a hundred of each firmware.
+    async fn fill_devices(&self) -> Result<()> {
+        let register = async |number: usize| {
+            let metadata =
+                json!({ "firmware_version": format!("2.{}.0", number % 86), "location": "warehouse-b" });
+            let request = RegisterRequest {
+                metadata,
+                ..RegisterRequest::new(format!("sensor-{number:05}"))
+            };
+            self.client.registry.register(request).await
+        };
+        for numbers in (0..8_600).collect::<Vec<_>>().chunks(200) {
+            try_join_all(numbers.iter().map(|&number| register(number))).await?;
+        }
+        Ok(())
+    }
+
+    async fn devices(&self, round: usize) -> Result<()> {
+        let request = EnumerateRequest {
+            filter: Some(Filter::new().eq("firmware_version", format!("2.{}.0", round % 86))),
+            ..Default::default()
+        };
+        let page = self.client.registry.enumerate(request).await?;
+        ensure!(page.identities.len() == 100, "found {}", page.identities.len());
+        Ok(())
     }
 
     async fn enumerate(&self, _round: usize) -> Result<()> {

@@ -251,6 +251,14 @@ async fn violations_are_counted_until_there_are_none() {
     ));
     coordinator.reconfigure(config.clone());
     becomes(30).await;
+    // One that nobody violates, after which nobody counts again unless there is another.
+    config.schema = Some(schema(json!({})));
+    coordinator.reconfigure(config.clone());
+    becomes(0).await;
+    sleep(Duration::from_secs(3_600)).await;
+    config.schema = Some(levels());
+    coordinator.reconfigure(config.clone());
+    becomes(9).await;
     config.schema = None;
     coordinator.reconfigure(config);
     becomes(0).await;

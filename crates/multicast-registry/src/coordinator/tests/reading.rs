@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use prism_filter::{Filter, Path};
 use prism_slot::{Error as SlotError, RegistryStore, Renew, Timestamp};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    super::{Enumerate, Error, Multicast},
+    super::{Coordinator, Enumerate, Error, Multicast, Page, enumerate::query_digest},
     fixture, names, slot_error,
 };
 use crate::{
     config::{ReadConsistency, StoreLoss},
-    directory::SortKey,
+    directory::{Cursor, Seal, SortKey},
     testing::{Fate, Op, id, soon, unavailable},
 };
 
@@ -128,6 +129,110 @@ async fn cursors_are_refused_where_they_do_not_belong() {
         fixture.coordinator.directory().nudge();
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The first page says which moment `now` is, and every later one means the same.
+#[tokio::test]
+async fn pages_agree_on_what_is_now() {
+    let fixture = fixture(|_| {});
+    let began = Timestamp::now().0;
+    for number in 0..6_i64 {
+        let seen = json!({ "seen": 1_000 * number, "later": began + 3_600_000 });
+        fixture.register(&format!("id-{number}"), &seen.to_string()).await;
+    }
+    let request = Enumerate {
+        filter: Some(Filter::new().lt("seen", "now-1s").gt("later", "now")),
+        limit: 2,
+        ..Default::default()
+    };
+    let first = fixture
+        .coordinator
+        .enumerate(request.clone(), soon())
+        .await
+        .unwrap();
+    assert_eq!(
+        (names(&first), first.total),
+        (vec!["id-0".into(), "id-1".into()], 6)
+    );
+    let seal = seal(&fixture.coordinator);
+    let opened = |page: Page| {
+        let digest = query_digest(request.filter.as_ref(), &[]);
+        Cursor::open(&page.next.unwrap(), &seal, digest).unwrap()
+    };
+    let cursor = opened(first);
+    assert!(
+        (began..=Timestamp::now().0).contains(&cursor.now.unwrap()),
+        "{cursor:?}"
+    );
+    // As if the first page had been asked for at the beginning of 1970.
+    let next = |now| Enumerate {
+        cursor: Some(cursor.clone().at_moment(now).seal(&seal)),
+        ..request.clone()
+    };
+    for reader in [fixture.coordinator.clone(), fixture.sibling()] {
+        let page = reader.enumerate(next(Some(4_500)), soon()).await.unwrap();
+        assert_eq!(
+            (names(&page), page.next),
+            (vec!["id-2".to_owned(), "id-3".to_owned()], None)
+        );
+        let page = reader.enumerate(next(cursor.now), soon()).await.unwrap();
+        assert_eq!(opened(page).now, cursor.now);
+        let timeless = reader.enumerate(next(None), soon()).await.unwrap_err();
+        assert!(matches!(timeless, Error::InvalidCursor(_)), "{timeless:?}");
+    }
+}
+
+/// What the cursors of a coordinator's namespace are sealed with.
+fn seal(coordinator: &Coordinator) -> Seal<'static> {
+    let (epoch, secret) = coordinator.shared.directory.secret();
+    Seal {
+        namespace: "test",
+        epoch,
+        secret,
+    }
+}
+
+/// Others compare with no moment, and their cursors carry none.
+#[tokio::test]
+async fn cursors_of_other_filters_know_no_moment() {
+    let fixture = fixture(|_| {});
+    for name in ["a", "b"] {
+        fixture.register(name, r#"{"seen":"now"}"#).await;
+    }
+    for filter in [None, Some(Filter::new().eq("seen", "now"))] {
+        let request = Enumerate {
+            filter: filter.clone(),
+            limit: 1,
+            ..Default::default()
+        };
+        let page = fixture.coordinator.enumerate(request, soon()).await.unwrap();
+        let digest = query_digest(filter.as_ref(), &[]);
+        let cursor = Cursor::open(&page.next.unwrap(), &seal(&fixture.coordinator), digest).unwrap();
+        assert_eq!((page.total, cursor.now), (2, None));
+    }
+}
+
+#[tokio::test]
+async fn a_multicast_resolves_now_once() {
+    let fixture = fixture(|_| {});
+    let now = Timestamp::now().0;
+    fixture
+        .register("past", &json!({ "due": now - 60_000 }).to_string())
+        .await;
+    fixture
+        .register("future", &json!({ "due": now + 3_600_000 }).to_string())
+        .await;
+    let request = Multicast {
+        filter: Some(Filter::new().lte("due", "now")),
+        ..Default::default()
+    };
+    let report = fixture.coordinator.multicast(request, soon()).await.unwrap();
+    let targets: Vec<&str> = report
+        .targets
+        .iter()
+        .map(|target| target.identity.as_str())
+        .collect();
+    assert_eq!(targets, ["past"]);
 }
 
 #[tokio::test]

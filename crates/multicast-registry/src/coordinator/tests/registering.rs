@@ -177,6 +177,51 @@ async fn an_update_merges_and_respects_fences() {
     assert_eq!(error, SlotError::NotFound(id("b")));
 }
 
+/// What an update makes of metadata is as large as what is registered may be, and no larger.
+#[tokio::test]
+async fn metadata_does_not_grow_past_its_limit() {
+    let fixture = fixture(|config| {
+        config.behavior.max_metadata_bytes = 20;
+        config.schema = Some(
+            Schema::read(&serde_json::json!({ "fields": {
+            "mark": { "type": "string", "default": "0123456789" },
+        } }))
+            .unwrap(),
+        );
+    });
+    let held = fixture.register("a", r#"{"mark":"x"}"#).await;
+    let update = |patch: &str| Update {
+        identity: id("a"),
+        patch: Document::from_json(patch.as_bytes()).unwrap(),
+        generation: None,
+        if_revision: None,
+    };
+    let grown = fixture
+        .coordinator
+        .update(update(r#"{"b":"yyyyyyyy"}"#), soon())
+        .await;
+    assert_eq!(
+        grown.unwrap_err(),
+        Error::MetadataTooLarge { size: 27, limit: 20 }
+    );
+    let filled = fixture.coordinator.register(request("b", "{}"), soon()).await;
+    assert_eq!(
+        filled.unwrap_err(),
+        Error::MetadataTooLarge { size: 21, limit: 20 },
+        "with what is filled in"
+    );
+    let kept = fixture
+        .coordinator
+        .update(update(r#"{"b":1}"#), soon())
+        .await
+        .unwrap();
+    assert_eq!(
+        kept.position.revision,
+        held.position.revision.next(),
+        "nothing was written in between"
+    );
+}
+
 #[tokio::test]
 async fn concurrent_updates_all_take_effect() {
     let fixture = fixture(|_| {});

@@ -5,10 +5,14 @@ use std::{
     ops::{Bound, RangeBounds},
 };
 
-use prism_filter::{Document, Path, ValueRef};
+use prism_filter::{Document, Operator, Path, ValueRef};
 use roaring::RoaringBitmap;
 
-use super::{key::Key, postings::Postings};
+use super::{
+    key::Key,
+    postings::Postings,
+    reading::{Reading, Readings},
+};
 use crate::directory::rows::RowId;
 
 /// How many elements of one list are indexed.
@@ -23,6 +27,8 @@ pub(crate) struct Field {
     values: BTreeMap<Key, Postings>,
     /// The rows whose value is a list, by its scalar elements.
     elements: BTreeMap<Key, Postings>,
+    /// The rows whose value says something beyond its type.
+    readings: BTreeMap<Reading, Postings>,
     /// The rows that have any value here.
     present: RoaringBitmap,
     /// The rows whose value is text.
@@ -48,18 +54,27 @@ pub(crate) enum Lookup {
     Prefix(Box<str>),
     /// A list with this element, or a text with this inside.
     Contains(Value),
+    Reads(Readings),
+    /// A point in time, as a number of milliseconds or as text.
+    Time(Range, Readings),
     /// Text, of which only its rows can tell more.
     SomeText,
 }
 
 impl Lookup {
+    /// Whether it leads to few rows of many, so that an index is worth having for it.
+    pub(super) fn is_selective(&self) -> bool {
+        !matches!(self, Self::Exists | Self::SomeText)
+    }
+
     /// Whether a text or a list that is too large for the index may be what is looked for.
     fn may_be_oversized(&self) -> bool {
         match self {
             Self::Exists | Self::SomeText => false,
             Self::AnyOf(values) => values.iter().any(Value::is_text),
             Self::Range(range) => range.is_of_text(),
-            Self::Prefix(_) | Self::Contains(_) => true,
+            Self::Prefix(_) | Self::Contains(_) | Self::Time(..) => true,
+            Self::Reads(readings) => readings.is_of_text(),
         }
     }
 }
@@ -84,7 +99,7 @@ impl Value {
 pub(crate) struct Range(Bound<Key>, Bound<Key>);
 
 impl Range {
-    pub(crate) fn below(value: Value, inclusive: bool) -> Self {
+    fn below(value: Value, inclusive: bool) -> Self {
         let least = match value.0 {
             Key::Text(_) => Key::Text("".into()),
             _ => Key::Number(f64::NEG_INFINITY),
@@ -92,7 +107,18 @@ impl Range {
         Self(Bound::Included(least), bound(value, inclusive))
     }
 
-    pub(crate) fn above(value: Value, inclusive: bool) -> Self {
+    /// What a comparison with a value means.
+    pub(crate) fn ordered(operator: Operator, value: Value) -> Option<Self> {
+        match operator {
+            Operator::Lt => Some(Self::below(value, false)),
+            Operator::Lte => Some(Self::below(value, true)),
+            Operator::Gt => Some(Self::above(value, false)),
+            Operator::Gte => Some(Self::above(value, true)),
+            _ => None,
+        }
+    }
+
+    fn above(value: Value, inclusive: bool) -> Self {
         // Nothing comes after the texts.
         let end = match value.0 {
             Key::Text(_) => Bound::Unbounded,
@@ -133,6 +159,7 @@ impl Field {
             path,
             values: BTreeMap::new(),
             elements: BTreeMap::new(),
+            readings: BTreeMap::new(),
             present: RoaringBitmap::new(),
             texts: RoaringBitmap::new(),
             oversized: RoaringBitmap::new(),
@@ -150,6 +177,9 @@ impl Field {
         self.present.insert(id);
         if matches!(value, ValueRef::String(_)) {
             self.texts.insert(id);
+        }
+        if let Some(reading) = Reading::of(value) {
+            add(&mut self.readings, reading, id);
         }
         match value {
             ValueRef::Array(list) => {
@@ -185,6 +215,9 @@ impl Field {
         for rows in [&mut self.present, &mut self.texts, &mut self.oversized] {
             rows.remove(id);
         }
+        if let Some(reading) = Reading::of(value) {
+            remove(&mut self.readings, &reading, id);
+        }
         match value {
             ValueRef::Array(list) if list.len() <= MAX_ELEMENTS => {
                 for key in list.iter().filter_map(Key::of) {
@@ -214,19 +247,24 @@ impl Field {
             }
             Lookup::Range(range) => count(self.values.range(range.clone()))?,
             Lookup::Prefix(prefix) => count(self.prefixed(prefix))?,
+            Lookup::Reads(readings) => count(self.readings.range(readings.clone()))?,
+            Lookup::Time(numbers, texts) => {
+                count(self.values.range(numbers.clone()))? + count(self.readings.range(texts.clone()))?
+            }
         };
         let doubtful = if lookup.may_be_oversized() {
             self.oversized.len()
         } else {
             0
         };
-        let texts = match lookup {
+        let too_many = match lookup {
             Lookup::Contains(value) => value.is_text() && !self.texts.is_empty(),
+            Lookup::Reads(readings) => !readings.exact,
             other => matches!(other, Lookup::SomeText),
         };
         Some(Estimate {
             rows: rows + doubtful,
-            exact: doubtful == 0 && !texts,
+            exact: doubtful == 0 && !too_many,
         })
     }
 
@@ -250,6 +288,11 @@ impl Field {
             }
             Lookup::Range(range) => union(self.values.range(range.clone()), &mut rows),
             Lookup::Prefix(prefix) => union(self.prefixed(prefix), &mut rows),
+            Lookup::Reads(readings) => union(self.readings.range(readings.clone()), &mut rows),
+            Lookup::Time(numbers, texts) => {
+                union(self.values.range(numbers.clone()), &mut rows);
+                union(self.readings.range(texts.clone()), &mut rows);
+            }
         }
         if lookup.may_be_oversized() {
             rows |= &self.oversized;
@@ -260,7 +303,8 @@ impl Field {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let sets = [&self.present, &self.texts, &self.oversized];
-        self.values.is_empty() && self.elements.is_empty() && sets.iter().all(|rows| rows.is_empty())
+        let nothing = self.values.is_empty() && self.elements.is_empty() && self.readings.is_empty();
+        nothing && sets.iter().all(|rows| rows.is_empty())
     }
 
     fn prefixed(&self, prefix: &str) -> impl Iterator<Item = (&Key, &Postings)> {
@@ -271,19 +315,19 @@ impl Field {
     }
 }
 
-fn add(map: &mut BTreeMap<Key, Postings>, key: Key, id: RowId) {
+fn add<K: Ord>(map: &mut BTreeMap<K, Postings>, key: K, id: RowId) {
     map.entry(key)
         .and_modify(|rows| rows.insert(id))
         .or_insert(Postings::One(id));
 }
 
-fn remove(map: &mut BTreeMap<Key, Postings>, key: &Key, id: RowId) {
+fn remove<K: Ord>(map: &mut BTreeMap<K, Postings>, key: &K, id: RowId) {
     if map.get_mut(key).is_some_and(|rows| rows.remove(id)) {
         map.remove(key);
     }
 }
 
-fn count<'a>(entries: impl Iterator<Item = (&'a Key, &'a Postings)>) -> Option<u64> {
+fn count<'a, K: 'a>(entries: impl Iterator<Item = (&'a K, &'a Postings)>) -> Option<u64> {
     let (mut rows, mut walked) = (0, 0);
     for (_, found) in entries {
         walked += 1;
@@ -295,7 +339,7 @@ fn count<'a>(entries: impl Iterator<Item = (&'a Key, &'a Postings)>) -> Option<u
     Some(rows)
 }
 
-fn union<'a>(entries: impl Iterator<Item = (&'a Key, &'a Postings)>, rows: &mut RoaringBitmap) {
+fn union<'a, K: 'a>(entries: impl Iterator<Item = (&'a K, &'a Postings)>, rows: &mut RoaringBitmap) {
     let mut few = Vec::new();
     for (_, found) in entries {
         match found {

@@ -24,8 +24,17 @@ impl Key {
             ValueRef::Bool(value) => Some(Self::Boolean(value)),
             // Filters know one zero.
             ValueRef::Number(value) => Some(Self::Number(value + 0.0)),
-            ValueRef::String(text) if text.len() <= MAX_TEXT => Some(Self::Text(text.into())),
+            ValueRef::String(text) if is_short(text) => Some(Self::Text(text.into())),
             _ => None,
+        }
+    }
+
+    pub(crate) fn to_value(&self) -> serde_json::Value {
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Boolean(value) => (*value).into(),
+            Self::Number(value) => ValueRef::Number(*value).to_value(),
+            Self::Text(text) => (**text).into(),
         }
     }
 
@@ -37,6 +46,11 @@ impl Key {
             Self::Text(_) => 3,
         }
     }
+}
+
+/// Whether a text is indexed.
+pub(super) fn is_short(text: &str) -> bool {
+    text.len() <= MAX_TEXT
 }
 
 impl Ord for Key {

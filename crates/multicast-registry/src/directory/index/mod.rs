@@ -9,6 +9,7 @@ mod field;
 mod key;
 pub(crate) mod plan;
 mod postings;
+mod reading;
 
 #[cfg(test)]
 mod tests;
@@ -84,6 +85,12 @@ impl Indexes {
         indexed.missing.is_empty().then_some(&indexed.field)
     }
 
+    /// Whether an index on a path is complete. No use of it.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        let mut indexed = self.fields.iter();
+        indexed.any(|indexed| indexed.field.path() == path && indexed.missing.is_empty())
+    }
+
     pub(crate) fn insert(&mut self, id: RowId, document: &Document) {
         for indexed in &mut self.fields {
             indexed.field.insert(id, document);
@@ -95,6 +102,13 @@ impl Indexes {
             indexed.missing.remove(id);
             indexed.field.remove(id, document);
         }
+    }
+
+    /// How often the index on a path was used lately.
+    #[cfg(test)]
+    pub(crate) fn uses(&self, path: &Path) -> u64 {
+        let indexed = self.fields.iter().find(|indexed| indexed.field.path() == path);
+        indexed.map_or(0, |indexed| indexed.uses.load(Ordering::Relaxed))
     }
 
     /// Whether they hold nothing at all.

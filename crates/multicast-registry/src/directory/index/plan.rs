@@ -8,6 +8,7 @@ use roaring::RoaringBitmap;
 use super::{
     Estimate, Indexes, Lookup,
     field::{Range, Value},
+    reading::Readings,
 };
 
 /// A set that is this much larger than the one at hand narrows it less than it costs to make.
@@ -25,9 +26,13 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone)]
 enum Step {
     /// In the index on the clause's path.
-    Find { clause: Clause, lookup: Lookup },
+    Find {
+        clause: Clause,
+        lookup: Lookup,
+        exact: bool,
+    },
     /// By name.
-    Named(Vec<Box<str>>),
+    Named { clause: Clause, names: Vec<Box<str>> },
     /// What all have in common; the smallest first.
     All(Vec<Plan>),
     /// What any has.
@@ -48,105 +53,20 @@ pub(crate) trait Space {
 }
 
 impl Plan {
-    /// The way to the rows of a filter, if there is one that does not lead through all of them.
-    pub(crate) fn of(node: &Node, space: &impl Space) -> Option<Self> {
-        match node {
-            Node::Clause(clause) => Self::of_clause(clause, space),
-            Node::And(nodes) => Self::of_all(nodes, space),
-            Node::Or(nodes) => Self::of_any(nodes, space),
-            Node::Not(node) => Self::of(node, space)?.inverted(space),
-        }
-    }
-
-    fn of_clause(clause: &Clause, space: &impl Space) -> Option<Self> {
-        let asked = Question::of(clause)?;
-        let plan = match asked.about {
-            About::Names(names) => {
-                let rows = names.len() as u64;
-                Self {
-                    step: Step::Named(names),
-                    estimate: Estimate { rows, exact: true },
-                }
-            }
-            About::Field(lookup) => {
-                let estimate = space.indexes().get(clause.path())?.estimate(&lookup)?;
-                let estimate = Estimate {
-                    exact: estimate.exact && asked.exact,
-                    ..estimate
-                };
-                Self {
-                    step: Step::Find {
-                        clause: clause.clone(),
-                        lookup,
-                    },
-                    estimate,
-                }
-            }
-        };
-        if asked.negated {
-            plan.inverted(space)
-        } else {
-            Some(plan)
-        }
-    }
-
-    fn of_all(nodes: &[Node], space: &impl Space) -> Option<Self> {
-        let mut plans: Vec<Self> = nodes.iter().filter_map(|node| Self::of(node, space)).collect();
-        let complete = plans.len() == nodes.len();
-        plans.sort_by_key(|plan| plan.estimate.rows);
-        let rows = plans.first()?.estimate.rows;
-        let worthwhile = |plan: &Self| plan.estimate.rows / NOT_WORTH_IT <= rows && rows > FEW_ROWS;
-        let all = plans.len();
-        let mut first = true;
-        plans.retain(|plan| std::mem::take(&mut first) || worthwhile(plan));
-        let exact = complete && plans.len() == all && plans.iter().all(|plan| plan.estimate.exact);
-        if plans.len() == 1 {
-            let plan = plans.pop()?;
-            return Some(Self {
-                estimate: Estimate { rows, exact },
-                ..plan
-            });
-        }
-        Some(Self {
-            step: Step::All(plans),
-            estimate: Estimate { rows, exact },
-        })
-    }
-
-    fn of_any(nodes: &[Node], space: &impl Space) -> Option<Self> {
-        let plans: Vec<Self> = nodes
-            .iter()
-            .map(|node| Self::of(node, space))
-            .collect::<Option<_>>()?;
-        let rows = plans.iter().map(|plan| plan.estimate.rows).sum();
-        let exact = plans.iter().all(|plan| plan.estimate.exact);
-        Some(Self {
-            step: Step::Any(plans),
-            estimate: Estimate { rows, exact },
-        })
-    }
-
-    /// Only what is known exactly can be left out.
-    fn inverted(self, space: &impl Space) -> Option<Self> {
-        let Estimate { rows, exact } = self.estimate;
-        let estimate = Estimate {
-            rows: space.count().saturating_sub(rows),
-            exact,
-        };
-        exact.then(|| Self {
-            step: Step::Except(Box::new(self)),
-            estimate,
-        })
+    /// The way to the rows of a filter, if there is one that does not lead through all of them. `now` is the
+    /// moment that the filter was compiled for.
+    pub(crate) fn of(node: &Node, now: Option<i64>, space: &impl Space) -> Option<Self> {
+        Planner { now, space }.node(node)
     }
 
     /// The rows: all that match, and others only where the estimate is not exact.
     pub(crate) fn find(&self, space: &impl Space) -> RoaringBitmap {
         match &self.step {
-            Step::Find { clause, lookup } => space
+            Step::Find { clause, lookup, .. } => space
                 .indexes()
                 .get(clause.path())
                 .map_or_else(|| space.all(), |field| field.find(lookup)),
-            Step::Named(names) => names
+            Step::Named { names, .. } => names
                 .iter()
                 .fold(RoaringBitmap::new(), |rows, name| rows | space.named(name)),
             Step::All(plans) => plans
@@ -159,6 +79,112 @@ impl Plan {
                 .fold(RoaringBitmap::new(), |rows, plan| rows | plan.find(space)),
             Step::Except(plan) => space.all() - plan.find(space),
         }
+    }
+
+    /// The clauses that lead to the rows, and of each whether it does so exactly.
+    pub(crate) fn clauses(&self) -> Vec<(&Clause, bool)> {
+        match &self.step {
+            Step::Find { clause, exact, .. } => vec![(clause, *exact)],
+            Step::Named { clause, .. } => vec![(clause, true)],
+            Step::All(plans) | Step::Any(plans) => plans.iter().flat_map(Self::clauses).collect(),
+            Step::Except(plan) => plan.clauses(),
+        }
+    }
+}
+
+/// Finds the way for one call.
+struct Planner<'a, S> {
+    now: Option<i64>,
+    space: &'a S,
+}
+
+impl<S: Space> Planner<'_, S> {
+    fn node(&self, node: &Node) -> Option<Plan> {
+        match node {
+            Node::Clause(clause) => self.clause(clause),
+            Node::And(nodes) => self.all(nodes),
+            Node::Or(nodes) => self.any(nodes),
+            Node::Not(node) => self.inverted(self.node(node)?),
+        }
+    }
+
+    fn clause(&self, clause: &Clause) -> Option<Plan> {
+        let asked = Question::of(clause, self.now)?;
+        let plan = match asked.about {
+            About::Names(names) => Plan {
+                estimate: Estimate {
+                    rows: names.len() as u64,
+                    exact: true,
+                },
+                step: Step::Named {
+                    clause: clause.clone(),
+                    names,
+                },
+            },
+            About::Field(lookup) => {
+                let estimate = self.space.indexes().get(clause.path())?.estimate(&lookup)?;
+                let exact = estimate.exact && asked.exact;
+                Plan {
+                    step: Step::Find {
+                        clause: clause.clone(),
+                        lookup,
+                        exact,
+                    },
+                    estimate: Estimate { exact, ..estimate },
+                }
+            }
+        };
+        if asked.negated {
+            self.inverted(plan)
+        } else {
+            Some(plan)
+        }
+    }
+
+    fn all(&self, nodes: &[Node]) -> Option<Plan> {
+        let mut plans: Vec<Plan> = nodes.iter().filter_map(|node| self.node(node)).collect();
+        let complete = plans.len() == nodes.len();
+        plans.sort_by_key(|plan| plan.estimate.rows);
+        let rows = plans.first()?.estimate.rows;
+        let worthwhile = |plan: &Plan| plan.estimate.rows / NOT_WORTH_IT <= rows && rows > FEW_ROWS;
+        let all = plans.len();
+        let mut first = true;
+        plans.retain(|plan| std::mem::take(&mut first) || worthwhile(plan));
+        let exact = complete && plans.len() == all && plans.iter().all(|plan| plan.estimate.exact);
+        if plans.len() == 1 {
+            let plan = plans.pop()?;
+            return Some(Plan {
+                estimate: Estimate { rows, exact },
+                ..plan
+            });
+        }
+        Some(Plan {
+            step: Step::All(plans),
+            estimate: Estimate { rows, exact },
+        })
+    }
+
+    fn any(&self, nodes: &[Node]) -> Option<Plan> {
+        let plans: Vec<Plan> = nodes.iter().map(|node| self.node(node)).collect::<Option<_>>()?;
+        let rows = plans.iter().map(|plan| plan.estimate.rows).sum();
+        let exact = plans.iter().all(|plan| plan.estimate.exact);
+        Some(Plan {
+            step: Step::Any(plans),
+            estimate: Estimate { rows, exact },
+        })
+    }
+
+    /// Only what is known exactly can be left out.
+    fn inverted(&self, plan: Plan) -> Option<Plan> {
+        let Estimate { rows, exact } = plan.estimate;
+        let estimate = Estimate {
+            rows: self.space.count().saturating_sub(rows),
+            exact,
+        };
+        exact.then(|| Plan {
+            step: Step::Except(Box::new(plan)),
+            estimate,
+        })
     }
 }
 
@@ -175,7 +201,7 @@ impl fmt::Display for Plan {
         };
         match &self.step {
             Step::Find { clause, .. } => write!(f, "index({} {})", clause.path(), clause.operator()),
-            Step::Named(names) => write!(f, "names({})", names.len()),
+            Step::Named { names, .. } => write!(f, "names({})", names.len()),
             Step::All(plans) => list(f, "all", plans),
             Step::Any(plans) => list(f, "any", plans),
             Step::Except(plan) => write!(f, "except({plan})"),
@@ -189,12 +215,10 @@ pub(crate) fn wanted(node: &Node) -> Vec<Path> {
         Node::And(nodes) | Node::Or(nodes) => nodes.iter().flat_map(wanted).collect(),
         Node::Not(_) => Vec::new(),
         Node::Clause(clause) => {
-            let useful = Question::of(clause).is_some_and(|asked| asked.exact && !asked.negated);
-            let field = clause.path().system().is_none() && clause.operator() != Operator::Exists;
-            (useful && field)
-                .then(|| clause.path().clone())
-                .into_iter()
-                .collect()
+            // Any moment will do to find out what is asked.
+            let asked = Question::of(clause, Some(0));
+            let useful = asked.is_some_and(|asked| !asked.negated && asked.about.is_selective());
+            useful.then(|| clause.path().clone()).into_iter().collect()
         }
     }
 }
@@ -212,14 +236,37 @@ enum About {
     Field(Lookup),
 }
 
+impl About {
+    /// Whether an index on the field would lead to few rows.
+    fn is_selective(&self) -> bool {
+        match self {
+            Self::Names(_) => false,
+            Self::Field(lookup) => lookup.is_selective(),
+        }
+    }
+}
+
 impl Question {
     /// `None` for what no index can answer.
-    fn of(clause: &Clause) -> Option<Self> {
-        match clause.path().system() {
-            Some(SystemField::Identity) => Self::of_names(clause),
-            Some(_) => None,
-            None => Self::of_values(clause),
+    fn of(clause: &Clause, now: Option<i64>) -> Option<Self> {
+        match (clause.path().system(), clause.relative_time()) {
+            (Some(SystemField::Identity), _) => Self::of_names(clause),
+            (Some(_), _) => None,
+            (None, None) => Self::of_values(clause),
+            (None, Some(time)) => Self::of_time(clause.operator(), time.at(now?)),
         }
+    }
+
+    /// Of a point in time, in milliseconds since 1970.
+    fn of_time(operator: Operator, millis: i64) -> Option<Self> {
+        let number = Value::of(ValueRef::Number(millis as f64))?;
+        let numbers = Range::ordered(operator, number)?;
+        let texts = Readings::instants(operator, i128::from(millis) * 1_000_000);
+        Some(Self {
+            about: About::Field(Lookup::Time(numbers, texts)),
+            exact: true,
+            negated: false,
+        })
     }
 
     fn of_names(clause: &Clause) -> Option<Self> {
@@ -251,14 +298,17 @@ impl Question {
         let lookup = match clause.operator() {
             Operator::Eq | Operator::Ne => Lookup::AnyOf(vec![value()?]),
             Operator::In | Operator::Nin => Lookup::AnyOf(any_of()?),
-            Operator::Lt => Lookup::Range(Range::below(value()?, false)),
-            Operator::Lte => Lookup::Range(Range::below(value()?, true)),
-            Operator::Gt => Lookup::Range(Range::above(value()?, false)),
-            Operator::Gte => Lookup::Range(Range::above(value()?, true)),
-            Operator::StartsWith => match operand {
-                ValueRef::String(prefix) => Lookup::Prefix(prefix.into()),
-                _ => return None,
-            },
+            operator @ (Operator::Lt | Operator::Lte | Operator::Gt | Operator::Gte) => {
+                Lookup::Range(Range::ordered(operator, value()?)?)
+            }
+            operator @ (Operator::SemverLt
+            | Operator::SemverLte
+            | Operator::SemverGt
+            | Operator::SemverGte
+            | Operator::SemverEq) => Lookup::Reads(Readings::versions(operator, operand.as_str()?)?),
+            Operator::Cidr => Lookup::Reads(Readings::addresses(operand.as_str()?)?),
+            Operator::Within => Lookup::Reads(Readings::latitudes(operand)?),
+            Operator::StartsWith => Lookup::Prefix(operand.as_str()?.into()),
             Operator::Contains => Lookup::Contains(value()?),
             Operator::EndsWith | Operator::Regex => Lookup::SomeText,
             Operator::Exists => Lookup::Exists,

@@ -1,16 +1,17 @@
 //! Answers through indexes beside answers by asking every row.
 
-use prism_filter::{Document, Filter, Limits, Node, Path};
-use proptest::prelude::*;
+use std::collections::HashMap;
+
+use prism_filter::{Document, Filter, Limits, Node, Operator, Path};
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use roaring::RoaringBitmap;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Indexes,
     plan::{Plan, Space},
 };
-
-const PATHS: [&str; 4] = ["a", "b", "c.d", "list"];
+use crate::testing::generated::{NOW, PATHS, clause, document, filter};
 
 /// The identities of the first rows; the others are not asked for by name.
 const NAMES: [&str; 5] = ["id-0", "id-1", "id-2", "id-3", "id-4"];
@@ -31,7 +32,7 @@ impl Rows {
 
     /// What an index must find, by asking every row.
     fn matching(&self, filter: &Filter) -> RoaringBitmap {
-        let compiled = filter.compile(&Limits::default()).unwrap();
+        let compiled = filter.compile_at(NOW, &Limits::default()).unwrap();
         let matches =
             |(id, document): (usize, &Document)| compiled.matches(&Device(id, document)).then_some(id as u32);
         self.documents.iter().enumerate().filter_map(matches).collect()
@@ -80,91 +81,13 @@ impl prism_filter::Record for Device<'_> {
     }
 }
 
-fn scalar() -> impl Strategy<Value = Value> {
-    prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        (-3_i32..4).prop_map(Value::from),
-        (-3_i32..4).prop_map(|half| Value::from(f64::from(half) / 2.0)),
-        "[ab]{0,3}".prop_map(Value::from),
-        // Too long for an index.
-        "[ab]".prop_map(|end| Value::from("a".repeat(300) + &end)),
-    ]
-}
-
-fn value() -> impl Strategy<Value = Value> {
-    let list = prop::collection::vec(scalar(), 0..4).prop_map(Value::from);
-    let long = Just(Value::from((0..300).collect::<Vec<_>>()));
-    prop_oneof![6 => scalar(), 2 => list, 1 => long, 1 => scalar().prop_map(|value| json!({ "d": value }))]
-}
-
-fn document() -> impl Strategy<Value = Document> {
-    let field = || prop::option::of(value());
-    (field(), field(), field(), field()).prop_map(|(a, b, c, list)| {
-        let mut fields = serde_json::Map::new();
-        let named = [
-            ("a", a),
-            ("b", b),
-            ("c", c.map(|value| json!({ "d": value }))),
-            ("list", list),
-        ];
-        fields.extend(
-            named
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?))),
-        );
-        Document::from_value(&Value::Object(fields)).unwrap()
-    })
-}
-
-/// One clause as JSON. Those that the language refuses are left out by the caller.
-fn clause() -> impl Strategy<Value = Value> {
-    let names = prop::collection::vec("id-[0-6]", 0..3);
-    let paths = prop::sample::select(&PATHS[..]);
-    let operators = prop::sample::select(prism_filter::Operator::ALL.to_vec());
-    let operand = prop_oneof![
-        4 => value(),
-        2 => prop::collection::vec(value(), 0..3).prop_map(Value::from),
-        1 => prop::sample::select(&["string", "number", "boolean", "null", "array", "object"][..]).prop_map(Value::from),
-    ];
-    prop_oneof![
-        8 => (paths, operators, operand).prop_map(|(path, operator, operand)| {
-            json!({ path: { format!("${operator}"): operand } })
-        }),
-        1 => (names, any::<bool>()).prop_map(|(names, not)| {
-            json!({ "$identity": { if not { "$nin" } else { "$in" }: names } })
-        }),
-        1 => (0..5).prop_map(|at| json!({ "$registered_at": { "$gte": at } })),
-    ]
-}
-
-fn filter() -> impl Strategy<Value = Filter> {
-    let tree = clause().prop_recursive(3, 12, 3, |inner| {
-        let list = prop::collection::vec(inner.clone(), 0..4);
-        prop_oneof![
-            list.clone().prop_map(|nodes| json!({ "$and": nodes })),
-            list.prop_map(|nodes| json!({ "$or": nodes })),
-            inner.prop_map(|node| json!({ "$not": node })),
-        ]
-    });
-    tree.prop_filter_map("refused by the language", |json| {
-        let limits = Limits {
-            max_depth: 16,
-            ..Limits::default()
-        };
-        let filter = Filter::parse_json(&json, &limits).ok()?;
-        filter.compile(&limits).ok()?;
-        Some(filter)
-    })
-}
-
 fn indexed() -> impl Strategy<Value = Vec<Path>> {
     prop::sample::subsequence(PATHS.to_vec(), 0..=PATHS.len())
         .prop_map(|paths| paths.into_iter().map(|path| Path::parse(path).unwrap()).collect())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     /// A plan never loses a row that matches, and where it says that it is exact, finds no other.
     #[test]
@@ -173,11 +96,27 @@ proptest! {
     ) {
         let rows = Rows::new(documents, &indexed);
         let expected = rows.matching(&filter);
-        if let Some(plan) = Plan::of(filter.node(), &rows) {
+        if let Some(plan) = Plan::of(filter.node(), Some(NOW), &rows) {
             let found = plan.find(&rows);
             prop_assert!(expected.is_subset(&found), "{} lost {:?}", plan, &expected - &found);
             if plan.estimate.exact {
                 prop_assert_eq!(&found, &expected, "{} found too much", plan);
+            }
+        }
+    }
+
+    /// The same of clauses by themselves, of which a tree dilutes the mistakes.
+    #[test]
+    fn clauses_find_what_matches(documents in prop::collection::vec(document(), 40), clauses in prop::collection::vec(clause(), 8)) {
+        let rows = Rows::new(documents, &PATHS.map(|path| Path::parse(path).unwrap()));
+        for json in clauses {
+            let Ok(filter) = Filter::parse_json(&json, &Limits::default()) else { continue };
+            for filter in [filter.clone(), Filter::not(filter)] {
+                let expected = rows.matching(&filter);
+                let Some(plan) = Plan::of(filter.node(), Some(NOW), &rows) else { continue };
+                let found = plan.find(&rows);
+                prop_assert!(expected.is_subset(&found), "{} lost {:?} of {}", plan, &expected - &found, filter);
+                prop_assert!(!plan.estimate.exact || found == expected, "{} found too much for {}", plan, filter);
             }
         }
     }
@@ -196,7 +135,7 @@ proptest! {
         }
         let only = |found: RoaringBitmap| -> RoaringBitmap { found.into_iter().filter(is_kept).collect() };
         let expected = only(rows.matching(&filter));
-        if let Some(plan) = Plan::of(filter.node(), &rows).filter(|plan| plan.estimate.exact) {
+        if let Some(plan) = Plan::of(filter.node(), Some(NOW), &rows).filter(|plan| plan.estimate.exact) {
             prop_assert_eq!(only(plan.find(&rows)), expected, "{}", plan);
         }
         for id in (0..rows.documents.len() as u32).filter(is_kept) {
@@ -207,7 +146,70 @@ proptest! {
 }
 
 fn plan_of(filter: &Filter, rows: &Rows) -> String {
-    Plan::of(filter.node(), rows).map_or_else(|| "all rows".to_owned(), |plan| plan.to_string())
+    Plan::of(filter.node(), Some(NOW), rows).map_or_else(|| "all rows".to_owned(), |plan| plan.to_string())
+}
+
+/// Of each operator on a field with an index: whether that finds exactly the rows that match, or rows that
+/// are asked themselves.
+#[test]
+fn each_operator_is_indexed_or_left_over() {
+    let documents = [json!(3), json!("1.0.0"), json!({ "lat": 1, "lon": 2 })];
+    let documents = documents.map(|value| Document::from_value(&json!({ "a": value })).unwrap());
+    let rows = Rows::new(documents.into(), &[Path::parse("a").unwrap()]);
+    for &operator in Operator::ALL {
+        let operand = match operator {
+            Operator::In | Operator::Nin => json!([3]),
+            Operator::Exists => json!(true),
+            Operator::Type => json!("number"),
+            Operator::Within => json!({ "lat": 1, "lon": 2, "radius_m": 3 }),
+            Operator::Cidr => json!("::/0"),
+            Operator::Lt | Operator::Lte | Operator::Gt | Operator::Gte => json!("now"),
+            _ => json!("1.0.0"),
+        };
+        let filter = Filter::new().clause("a", operator, operand);
+        let plan =
+            Plan::of(filter.node(), Some(NOW), &rows).unwrap_or_else(|| panic!("no plan for {filter}"));
+        let left_over = [
+            Operator::Contains,
+            Operator::EndsWith,
+            Operator::Regex,
+            Operator::Type,
+            Operator::Within,
+        ];
+        assert_eq!(plan.estimate.exact, !left_over.contains(&operator), "{filter}");
+    }
+}
+
+/// What is generated above would show nothing if it never met.
+#[test]
+fn every_operator_meets_rows_in_the_properties() {
+    let mut runner = TestRunner::deterministic();
+    let indexed = PATHS.map(|path| Path::parse(path).unwrap());
+    let mut met = HashMap::<Operator, [bool; 2]>::new();
+    for _ in 0..60 {
+        let documents = prop::collection::vec(document(), 30)
+            .new_tree(&mut runner)
+            .unwrap()
+            .current();
+        let rows = Rows::new(documents, &indexed);
+        for _ in 0..60 {
+            let json = clause().new_tree(&mut runner).unwrap().current();
+            let Ok(filter) = Filter::parse_json(&json, &Limits::default()) else {
+                continue;
+            };
+            let (Node::Clause(clause), Some(_)) = (filter.node(), Plan::of(filter.node(), Some(NOW), &rows))
+            else {
+                continue;
+            };
+            let matching = rows.matching(&filter).len();
+            let [some, not_all] = met.entry(clause.operator()).or_default();
+            *some |= matching > 0;
+            *not_all |= matching < rows.documents.len() as u64;
+        }
+    }
+    for operator in Operator::ALL {
+        assert_eq!(met.get(operator), Some(&[true, true]), "{operator}");
+    }
 }
 
 /// Which clauses lead to rows, and which only come along.

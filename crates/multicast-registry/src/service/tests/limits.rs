@@ -102,13 +102,60 @@ async fn every_method_counts_as_what_it_does() {
     };
     assert_eq!(
         limited("reads").await,
-        ["get", "enumerate", "check_schema", "watch"]
+        ["get", "enumerate", "check_schema", "watch", "explain"]
     );
     assert_eq!(limited("multicasts").await, ["multicast"]);
     assert_eq!(
         limited("writes").await,
-        ["register", "renew", "update", "unregister", "subscribe"]
+        [
+            "register",
+            "renew",
+            "update",
+            "unregister",
+            "register_many",
+            "subscribe"
+        ]
     );
+}
+
+/// Many registrations in one stream are many writes: they are made as fast as their caller may write, for as
+/// long as there is time, and each of the rest is told that it was not made.
+#[tokio::test]
+async fn a_stream_of_registrations_is_no_way_around() {
+    let register = async |rate: &str, burst, count: usize| {
+        let fixture = fixture(|config| {
+            config.behavior.caller_writes = rate.parse().ok();
+            config.behavior.caller_burst = burst;
+        });
+        let requests = (0..count).map(|number| registration(&format!("id-{number:02}"), &json!({})));
+        let stream = tokio_stream::iter(requests.collect::<Vec<_>>());
+        let mut client = fixture.client().await;
+        let answer = client
+            .register_many(to("test", stream))
+            .await
+            .unwrap()
+            .into_inner();
+        let results = answer.results.into_iter().map(|result| {
+            assert!(!result.maybe_applied);
+            if result.success {
+                "OK".to_owned()
+            } else {
+                result.reason
+            }
+        });
+        (
+            results.collect::<Vec<_>>(),
+            fixture.store.script.count(Op::Register),
+        )
+    };
+    let (results, _) = register("200/s", Duration::from_millis(10), 30).await;
+    assert_eq!(results, ["OK"; 30], "later, and all of them");
+    let (results, calls) = register("3/h", Duration::from_secs(3_600), 6).await;
+    assert_eq!(
+        results,
+        ["OK", "OK", "OK", "RATE_LIMITED", "RATE_LIMITED", "RATE_LIMITED"]
+    );
+    assert_eq!(calls, 1, "those that may are registered together");
 }
 
 /// The methods that are refused for being called too often.
@@ -158,6 +205,12 @@ async fn refused(client: &mut Client) -> Vec<&'static str> {
         "watch",
         client.watch(to("test", Default::default())).await.map(drop),
     );
+    note(
+        "explain",
+        client.explain(to("test", Default::default())).await.map(drop),
+    );
+    let none = to("test", tokio_stream::iter(Vec::new()));
+    note("register_many", client.register_many(none).await.map(drop));
     let opening = to("test", tokio_stream::iter(Vec::new()));
     note("subscribe", client.subscribe(opening).await.map(drop));
     refused

@@ -1,5 +1,6 @@
 //! `prism-probe multicast …`
 
+mod explain;
 mod publish;
 mod read;
 mod subscribe;
@@ -27,6 +28,9 @@ pub(super) async fn run(command: &Command, global: &Global, output: &mut Output)
             .await
             .map_err(Stop::of_a_read),
         Command::Enumerate(enumerate) => read::enumerate(&raw(global)?, enumerate, output)
+            .await
+            .map_err(Stop::of_a_read),
+        Command::Explain(asked) => explain::explain(&raw(global)?, asked, output)
             .await
             .map_err(Stop::of_a_read),
         Command::Publish(publish) => publish::publish(global, publish, output).await,

@@ -9,7 +9,7 @@ use crate::{
     cli::multicast::Enumerate,
     exit::Exit,
     fault::Stop,
-    output::{Format, Output, Shown, Style, Table, metadata_text, printable, tree},
+    output::{Format, Output, Shown, Style, Table, metadata_text, printable, scalar_text, tree},
 };
 
 pub(super) async fn get(raw: &Raw, identity: &str, output: &mut Output) -> Result<Exit, Stop> {
@@ -53,9 +53,15 @@ pub(super) async fn enumerate(raw: &Raw, enumerate: &Enumerate, output: &mut Out
         }),
         include_metadata: Some(output.format() != Format::Name),
         sort_by: enumerate.sort.clone(),
+        fields: enumerate.field.clone(),
+        count_only: enumerate.count,
+        facets: enumerate.facet.clone(),
         ..Default::default()
     };
     let answer = raw.enumerate(request).await?;
+    if enumerate.count || !enumerate.facet.is_empty() {
+        return counts(&answer, enumerate.count, output);
+    }
     let mut table = Table::new(["IDENTITY", "REGISTERED", "EXPIRES", "METADATA"]);
     for found in &answer.identities {
         let (registered, expires) = (
@@ -77,6 +83,46 @@ pub(super) async fn enumerate(raw: &Raw, enumerate: &Enumerate, output: &mut Out
     let exit = conclude(output, &shown, None)?;
     if matches!(output.format(), Format::Table | Format::Name) {
         talk(&answer);
+    }
+    Ok(exit)
+}
+
+/// How many there are, and how often each value occurs.
+fn counts(answer: &EnumerateResponse, alone: bool, output: &mut Output) -> Result<Exit, Stop> {
+    let mut table = Table::new(["FIELD", "VALUE", "COUNT"]);
+    for facet in &answer.facets {
+        let mut row = |value: String, count: String| {
+            table.row([facet.field.clone(), value, count].map(Into::into));
+        };
+        for bucket in &facet.buckets {
+            let value = bucket.value.as_ref().map(scalar_text).unwrap_or_default();
+            row(value, bucket.count.to_string());
+        }
+        let unshown = facet.value_count - facet.buckets.len() as i64;
+        if unshown > 0 {
+            row(format!("({unshown} more values)"), String::new());
+        }
+        for (name, count) in [("(other)", facet.other_count), ("(missing)", facet.missing_count)] {
+            if count > 0 {
+                row(name.to_owned(), count.to_string());
+            }
+        }
+    }
+    if answer.facets.is_empty() {
+        table = Table::facts([("TOTAL", answer.total_count.to_string())]);
+    }
+    let shown = Shown {
+        tree: tree(answer)?,
+        table,
+        names: answer
+            .identities
+            .iter()
+            .map(|found| found.identity.clone())
+            .collect(),
+    };
+    let exit = conclude(output, &shown, None)?;
+    if matches!(output.format(), Format::Table) && !(alone && answer.facets.is_empty()) {
+        Style::talk(&format!("{} match", answer.total_count));
     }
     Ok(exit)
 }
