@@ -204,50 +204,47 @@ impl Behavior {
     }
 
     pub(super) fn check(&mut self) -> Result<(), Error> {
-        let fault = |key: &str, message: String| Err(Error::new(Path::root().key(key), message));
-        if let Err(message) = check_prefix(&self.topic_prefix) {
-            return fault("topic_prefix", message);
-        }
+        check_prefix(&self.topic_prefix).map_err(|message| fault("topic_prefix", message))?;
         while self.topic_prefix.ends_with('.') {
             self.topic_prefix.pop();
         }
+        self.check_leases()?;
+        self.check_times()?;
+        self.check_counts()
+    }
+
+    fn check_leases(&self) -> Result<(), Error> {
         if let (Some(default), Some(max)) = (self.ttl_default, self.ttl_max)
             && default > max
             && self.on_long_ttl == LongTtl::Refuse
         {
-            return fault(
-                "ttl_default",
-                format!("{default:?} is longer than `ttl_max`, which is {max:?}"),
-            );
+            let message = format!("{default:?} is longer than `ttl_max`, which is {max:?}");
+            return Err(fault("ttl_default", message));
         }
-        let leases = [("ttl_default", self.ttl_default), ("ttl_max", self.ttl_max)];
-        let shortest = Duration::from_millis(1);
-        if let Some((key, _)) = leases
-            .iter()
-            .find(|(_, ttl)| ttl.is_some_and(|ttl| ttl < shortest))
-        {
-            return fault(
-                key,
-                "a lease has at least `1ms`; for none, leave the key out".to_owned(),
-            );
+        for (key, ttl) in [("ttl_default", self.ttl_default), ("ttl_max", self.ttl_max)] {
+            if ttl.is_some_and(|ttl| ttl < SHORTEST) {
+                let message = "a lease has at least `1ms`; for none, leave the key out";
+                return Err(fault(key, message.to_owned()));
+            }
         }
-        if !(shortest..=MAX_CALL_TIMEOUT).contains(&self.call_timeout) {
-            let (given, most) = (
-                format_duration(self.call_timeout),
-                format_duration(MAX_CALL_TIMEOUT),
-            );
-            return fault(
-                "call_timeout",
-                format!("`{given}` is out of range, from `1ms` to `{most}` is possible"),
-            );
+        Ok(())
+    }
+
+    fn check_times(&self) -> Result<(), Error> {
+        for (key, given, most) in [
+            ("call_timeout", self.call_timeout, MAX_CALL_TIMEOUT),
+            ("caller_burst", self.caller_burst, MAX_BURST),
+        ] {
+            if !(SHORTEST..=most).contains(&given) {
+                let (given, most) = (format_duration(given), format_duration(most));
+                let message = format!("`{given}` is out of range, from `1ms` to `{most}` is possible");
+                return Err(fault(key, message));
+            }
         }
-        if !(shortest..=MAX_BURST).contains(&self.caller_burst) {
-            let (given, most) = (format_duration(self.caller_burst), format_duration(MAX_BURST));
-            return fault(
-                "caller_burst",
-                format!("`{given}` is out of range, from `1ms` to `{most}` is possible"),
-            );
-        }
+        Ok(())
+    }
+
+    fn check_counts(&self) -> Result<(), Error> {
         let bounds = [
             ("max_identities", self.max_identities, 1, u64::MAX),
             ("retry_attempts", self.retry_attempts.into(), 0, 100),
@@ -261,14 +258,19 @@ impl Behavior {
         ];
         for (key, value, least, most) in bounds {
             if !(least..=most).contains(&value) {
-                return fault(
-                    key,
-                    format!("`{value}` is out of range, from `{least}` to `{most}` is possible"),
-                );
+                let message = format!("`{value}` is out of range, from `{least}` to `{most}` is possible");
+                return Err(fault(key, message));
             }
         }
         Ok(())
     }
+}
+
+/// The shortest time that a key can name, where none is not possible.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+fn fault(key: &str, message: String) -> Error {
+    Error::new(Path::root().key(key), message)
 }
 
 fn check_prefix(prefix: &str) -> Result<(), String> {

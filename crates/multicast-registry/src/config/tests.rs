@@ -175,6 +175,26 @@ fn mistakes_are_placed_and_explained() {
             "call-too-long.yaml:3:27: behavior.call_timeout: `10m` is out of range, from `1ms` to `100s` is possible",
         ),
         (
+            "rate",
+            "rate.yaml:3:18: behavior.caller_writes: `often` is no rate, write it like `100/s`, `30/m` or `5/h`",
+        ),
+        (
+            "caller-burst",
+            "caller-burst.yaml:3:17: behavior.caller_burst: `2h` is out of range, from `1ms` to `1h` is possible",
+        ),
+        (
+            "long-ttl",
+            "long-ttl.yaml:3:16: behavior.on_long_ttl: unknown value `cut`",
+        ),
+        (
+            "schema-nested",
+            "schema-nested.yaml:9:23: identity_schema.fields.place.fields.floor.max_length: only a `string` or `array` has a length",
+        ),
+        (
+            "slot-index",
+            "slot-index.yaml:7:15: slots.registry.indexes[1].type: does not suit `place`, which is `string`; leave it out",
+        ),
+        (
             "schema-type",
             "schema-type.yaml:7:11: identity_schema.status: unknown type `sting`, expected one of",
         ),

@@ -181,6 +181,10 @@ impl Limit {
             burst: self.burst.get(),
             retry_after,
         };
+        // Before the library multiplies it with the period, which may be more than it can count.
+        if count > self.burst {
+            return Err(exceeded(None));
+        }
         match self.limiter.check_key_n(&caller, count) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(too_soon)) => Err(exceeded(Some(self.pause(&too_soon)))),

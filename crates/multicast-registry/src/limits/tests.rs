@@ -115,7 +115,10 @@ async fn targets_are_counted_together_or_not_at_all() {
         exceeded.to_string(),
         "one caller is allowed `100/s` targets of multicasts and `100` at once, ask for less at a time"
     );
-    assert!(limits.admit_targets(&host(3), usize::MAX).is_err());
+    for rate in ["1/h", "10000000/s"] {
+        let limits = self::limits(|behavior| behavior.caller_targets = self::rate(rate));
+        assert!(limits.admit_targets(&host(3), usize::MAX).is_err(), "{rate}");
+    }
 }
 
 /// A change of one limit is no amnesty under another.
