@@ -9,6 +9,7 @@ pub mod config;
 pub mod coordinator;
 pub mod directory;
 mod late;
+pub mod limits;
 pub mod metrics;
 pub mod namespaces;
 pub mod plugin;

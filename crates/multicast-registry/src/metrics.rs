@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 /// The names, as they are exported.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "multicast_registry_registered_identities",
     "multicast_registry_sessions",
     "multicast_registry_multicast_delivered_total",
@@ -22,6 +22,8 @@ pub const NAMES: [&str; 9] = [
     "multicast_registry_enumerate_latency_seconds",
     "multicast_registry_ttl_expiration_total",
     "multicast_registry_session_dropped_total",
+    "multicast_registry_rate_limited_total",
+    "multicast_registry_schema_violations",
     "multicast_registry_watchers",
     "multicast_registry_watch_evaluations_total",
 ];
@@ -47,6 +49,8 @@ struct Families {
     enumerate: Family<Namespace, Histogram>,
     expired: Family<Namespace, Counter>,
     dropped: Family<Namespace, Counter>,
+    rate_limited: Family<Namespace, Counter>,
+    schema_violations: Family<Namespace, Gauge>,
     watchers: Family<Namespace, Gauge>,
     watch_evaluations: Family<Namespace, Counter>,
 }
@@ -63,6 +67,8 @@ impl Default for Families {
             }),
             expired: Family::default(),
             dropped: Family::default(),
+            rate_limited: Family::default(),
+            schema_violations: Family::default(),
             watchers: Family::default(),
             watch_evaluations: Family::default(),
         }
@@ -108,6 +114,16 @@ impl Default for Metrics {
             families.dropped.clone(),
         );
         registry.register(
+            "rate_limited",
+            "Calls that were refused because their caller called too often",
+            families.rate_limited.clone(),
+        );
+        registry.register(
+            "schema_violations",
+            "Registrations that violate the schema, as last counted in this process",
+            families.schema_violations.clone(),
+        );
+        registry.register(
             "watchers",
             "Watches that are open in this process",
             families.watchers.clone(),
@@ -140,6 +156,8 @@ impl Metrics {
         families.enumerate.remove(&label);
         families.expired.remove(&label);
         families.dropped.remove(&label);
+        families.rate_limited.remove(&label);
+        families.schema_violations.remove(&label);
         families.watchers.remove(&label);
         families.watch_evaluations.remove(&label);
     }
@@ -166,6 +184,8 @@ struct Resolved {
     enumerate: Histogram,
     expired: Counter,
     dropped: Counter,
+    rate_limited: Counter,
+    schema_violations: Gauge,
     watchers: Gauge,
     watch_evaluations: Counter,
 }
@@ -188,6 +208,8 @@ impl NamespaceMetrics {
             enumerate: families.enumerate.get_or_create_owned(&label),
             expired: families.expired.get_or_create_owned(&label),
             dropped: families.dropped.get_or_create_owned(&label),
+            rate_limited: families.rate_limited.get_or_create_owned(&label),
+            schema_violations: families.schema_violations.get_or_create_owned(&label),
             watchers: families.watchers.get_or_create_owned(&label),
             watch_evaluations: families.watch_evaluations.get_or_create_owned(&label),
         }))
@@ -216,6 +238,16 @@ impl NamespaceMetrics {
 
     pub(crate) fn expired(&self) {
         self.0.expired.inc();
+    }
+
+    pub(crate) fn schema_violations(&self, count: u64) {
+        self.0
+            .schema_violations
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn rate_limited(&self) {
+        self.0.rate_limited.inc();
     }
 
     pub(crate) fn watchers_changed(&self, by: i64) {

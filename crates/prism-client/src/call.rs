@@ -36,7 +36,8 @@ pub(crate) struct Plan {
 /// Makes attempts until one succeeds, one fails for good, or there is no time for another one.
 ///
 /// A failed attempt is repeated only when the service was away rather than unwilling
-/// ([`Error::is_transient`]) and either nothing was applied or a repetition is harmless. Where a store or
+/// ([`Error::is_transient`]) and either nothing was applied or a repetition is harmless. A call that came too
+/// soon is made again when the service says that it may. Where a store or
 /// broker was away, the service has made its own attempts: more of ours would multiply with them, on a
 /// backend that is coming back. `attempt` is given the call's deadline.
 pub(crate) async fn run<T, F, Fut>(plan: Plan, mut attempt: F) -> Result<T>
@@ -79,7 +80,12 @@ where
 /// When to try again, if at all.
 fn next_attempt(plan: &Plan, error: &Error, backoff: &mut Backoff) -> Option<Instant> {
     let safe = error.applied() == Applied::No || plan.repeat == Repeat::Harmless;
-    let helps = error.is_transient() && error.reason() != Some(Reason::BackendUnavailable);
+    let helps = match error.reason() {
+        Some(Reason::BackendUnavailable) => false,
+        // Without a time there is none at which it would be let in.
+        Some(Reason::RateLimited) => error.retry_after().is_some(),
+        _ => error.is_transient(),
+    };
     if !safe || !helps || backoff.failures() + 1 >= plan.attempts {
         return None;
     }
@@ -190,6 +196,22 @@ mod tests {
         assert!(
             waited >= Duration::from_secs(3) && waited <= Duration::from_millis(3_100),
             "{waited:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_calls_too_often_waits_as_long_as_it_is_told_to() {
+        let limited = Failure::new(Reason::RateLimited, "too often").not_applied();
+        let later = limited.clone().retry_after(Duration::from_secs(2));
+        let began = Instant::now();
+        let (result, made) = attempts(PLAN, &[later.into()]).await;
+        assert_eq!((result.is_ok(), made), (true, 2));
+        assert!(began.elapsed() >= Duration::from_secs(2));
+        let (result, made) = attempts(PLAN, &[limited.into()]).await;
+        assert_eq!(
+            (result.unwrap_err().reason(), made),
+            (Some(Reason::RateLimited), 1),
+            "never is not later"
         );
     }
 

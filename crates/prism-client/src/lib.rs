@@ -97,6 +97,7 @@ pub mod raw;
 mod registry;
 mod renewal;
 mod request;
+mod schema_check;
 mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -110,16 +111,18 @@ pub use error::{Applied, Error, Refusal, Result};
 pub use explanation::{Explanation, Verdict, Why};
 pub use model::{
     Cause, Change, DeliveryStatus, Event, Facet, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
-    Outcome, Page, Position, Registration, Renewal, Renewed, Stage, Status, Unregistered, WatchEvent,
+    Outcome, Page, Position, Registration, Renewal, Renewed, SchemaFinding, SchemaProgress, SchemaViolation,
+    Stage, Status, Unregistered, WatchEvent,
 };
 pub use prism_core::failure::Reason;
 pub use prism_filter::Filter;
 pub use registry::Registry;
 pub use renewal::{RegistrationHandle, State};
 pub use request::{
-    Consistency, DeliverySemantics, EnumerateRequest, Lease, MulticastRequest, RegisterRequest, SessionId,
-    SubscribeRequest, UnregisterRequest, UpdateRequest, WatchRequest,
+    CheckSchemaRequest, Consistency, DeliverySemantics, EnumerateRequest, Lease, MulticastRequest,
+    RegisterRequest, SessionId, SubscribeRequest, UnregisterRequest, UpdateRequest, WatchRequest,
 };
+pub use schema_check::SchemaCheck;
 pub use subscription::Subscription;
 pub use tonic::Code;
 pub use watch::Watch;

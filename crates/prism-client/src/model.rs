@@ -57,6 +57,8 @@ pub struct Registration {
     pub position: Position,
     /// When to renew; `None` without a lease.
     pub renew_after: Option<Duration>,
+    /// The lease that was granted, which may be shorter than the one that was asked for; `None` without one.
+    pub ttl: Option<Duration>,
 }
 
 /// The lease of one registration after an attempt to renew it.
@@ -236,6 +238,41 @@ pub struct Unregistered {
     /// Whether there was a registration to remove.
     pub existed: bool,
     /// Of the removal, or the last write when there was nothing to remove.
+    pub position: Position,
+}
+
+/// What a check of the schema yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaFinding {
+    /// Something is wrong with a registration.
+    Violation(SchemaViolation),
+    /// How far the check is; the last one is done.
+    Progress(SchemaProgress),
+}
+
+/// Something that is wrong with the metadata of a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaViolation {
+    /// The identity.
+    pub identity: String,
+    /// The field, as a path; an item of a list as `path[index]`.
+    pub field: String,
+    /// What is wrong, for people.
+    pub violation: String,
+}
+
+/// How far a check of the schema is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaProgress {
+    /// How many registrations were looked at.
+    pub checked: u64,
+    /// How many of them violate the schema.
+    pub nonconforming: u64,
+    /// How many there were when the check began.
+    pub total: u64,
+    /// Whether all were looked at.
+    pub done: bool,
+    /// Where the namespace stood when the check began.
     pub position: Position,
 }
 

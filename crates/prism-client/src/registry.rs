@@ -6,10 +6,10 @@ use futures::{Stream, TryStreamExt, stream};
 use prism_proto::pattern;
 
 use crate::{
-    EnumerateRequest, Error, Explanation, Filter, Found, Identity, Lease, Multicast, MulticastRequest, Page,
-    RegisterRequest, Registration, RegistrationHandle, Renewal, Result, SessionId, SubscribeRequest,
-    Subscription, UnregisterRequest, Unregistered, UpdateRequest, Watch, WatchRequest, Why, raw::Raw,
-    renewal::Keepers, wire,
+    CheckSchemaRequest, EnumerateRequest, Error, Explanation, Filter, Found, Identity, Lease, Multicast,
+    MulticastRequest, Page, RegisterRequest, Registration, RegistrationHandle, Renewal, Result, SchemaCheck,
+    SessionId, SubscribeRequest, Subscription, UnregisterRequest, Unregistered, UpdateRequest, Watch,
+    WatchRequest, Why, raw::Raw, renewal::Keepers, wire,
 };
 
 /// The multicast registry of one namespace.
@@ -199,6 +199,16 @@ impl Registry {
             generation: request.generation.map(wire::position),
         };
         wire::unregistered(self.raw.unregister(request).await?)
+    }
+
+    /// Checks which registrations violate the namespace's schema, or one that is to come. Returns once the check
+    /// has begun; each of its messages has the timeout of a call.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` for a schema that makes no sense; `UNSUPPORTED` where there is none to check by.
+    pub async fn check_schema(&self, request: CheckSchemaRequest) -> Result<SchemaCheck> {
+        let check = self.raw.check_schema(wire::check_schema(request)?).await?;
+        Ok(SchemaCheck::new(check))
     }
 
     /// Listens for the messages of an identity; returns once a multicast to it reaches this session.

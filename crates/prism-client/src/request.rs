@@ -203,6 +203,15 @@ pub struct MulticastRequest {
     pub consistency: Consistency,
 }
 
+/// Checks which registrations violate a schema.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CheckSchemaRequest {
+    /// What to check by, as `identity_schema` in the configuration. `None`: the namespace's own schema.
+    pub schema: Option<Value>,
+    /// How many violations to report; the others are counted. `None`: all.
+    pub limit: Option<u32>,
+}
+
 macro_rules! named_by_identity {
     ($($request:ident)*) => {$(
         impl From<&str> for $request {

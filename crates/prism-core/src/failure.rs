@@ -60,6 +60,8 @@ reasons! {
     QuotaExceeded "QUOTA_EXCEEDED" ResourceExhausted,
     /// More work is under way than is allowed.
     Overloaded "OVERLOADED" ResourceExhausted,
+    /// The caller asks more often, or for more at once, than it may.
+    RateLimited "RATE_LIMITED" ResourceExhausted,
     /// A session's registration has been replaced since.
     StaleGeneration "STALE_GENERATION" FailedPrecondition,
     /// The record has been written since it was read.

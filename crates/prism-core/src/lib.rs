@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod backoff;
+pub mod caller;
 pub mod config;
 pub mod exposition;
 pub mod failure;

@@ -157,6 +157,7 @@ impl<P: Plugin> Runner<P> {
             metadata: metadata.clone(),
             settings: self.settings.clone(),
             engine: handle.clone(),
+            proofs: server.proofs().clone(),
             outdated: Arc::default(),
             closing: closing.clone(),
         });

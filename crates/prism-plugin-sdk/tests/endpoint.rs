@@ -9,7 +9,12 @@ use std::time::Duration;
 use common::{
     Running, SOON, good, initial,
     plugin::{Client, SERVICE},
-    quick,
+    proxy::ScriptedProxy,
+    push, quick,
+};
+use prism_core::{
+    caller::{PEER, PRINCIPAL, PROOF, Proof},
+    id::SessionToken,
 };
 use prism_plugin_sdk::{ExitStatus, Limits, Settings};
 use prism_proto::interfaces::{
@@ -70,6 +75,44 @@ async fn without_a_proxy_it_starts_by_itself_and_ends_when_told() {
         runner.calls.all(),
         ["initialize presence", "start", "drain", "stop"]
     );
+}
+
+/// Whoever reaches the data endpoint can say anything; only a proxy that it is registered with is believed.
+#[tokio::test]
+async fn what_is_said_of_a_caller_is_believed_of_proxies_only() {
+    let mut proxy = ScriptedProxy::start().await;
+    let runner = Running::start(vec![proxy.address()]).await;
+    let mut client = Client::connect(runner.data).await;
+    let said = [(PRINCIPAL, "root"), (PEER, "192.0.2.7")];
+    let silence = [None, None, None];
+    assert_eq!(client.heard(&said).await, silence, "before there is a proxy");
+
+    let mut stream = proxy.registered().await;
+    // The answer shows that the registration is done with.
+    stream.initialize(push("presence", 1, good())).await.unwrap();
+    let token = |bytes: &[u8]| SessionToken::from_wire(bytes.to_vec()).unwrap();
+    let proof = Proof::of(&token(b"0123456789abcdef"));
+    let proven = [said[0], said[1], (PROOF, proof.as_str())];
+    let believed = [Some("root".to_owned()), Some("192.0.2.7".to_owned()), None];
+    assert_eq!(client.heard(&proven).await, believed, "and the proof stays here");
+    assert_eq!(client.heard(&said).await, silence);
+    let other = Proof::of(&token(b"another"));
+    assert_eq!(
+        client.heard(&[said[0], said[1], (PROOF, other.as_str())]).await,
+        silence
+    );
+
+    // The proxy goes on forwarding when only the stream is gone.
+    drop(stream);
+    assert_eq!(client.heard(&proven).await, believed);
+    // One that was started again has another proof.
+    let mut stream = proxy.stream().await;
+    stream.register().await;
+    stream.acknowledge(b"another").await;
+    stream.initialize(push("presence", 1, good())).await.unwrap();
+    assert_eq!(client.heard(&proven).await, silence);
+    let proven = [said[0], said[1], (PROOF, other.as_str())];
+    assert_eq!(client.heard(&proven).await, believed);
 }
 
 #[tokio::test]

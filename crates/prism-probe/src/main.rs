@@ -4,6 +4,7 @@ mod cli;
 mod command;
 mod exit;
 mod fault;
+mod migration;
 mod output;
 
 use std::{env, process::ExitCode, time::Duration};

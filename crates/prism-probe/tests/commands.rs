@@ -62,6 +62,7 @@ IDENTITY     alice
 OUTCOME      REGISTERED
 REGISTERED   1970-01-01T00:01:00Z
 EXPIRES      1970-01-01T00:01:30Z
+LEASE        30000 ms
 RENEW AFTER  10000 ms
 GENERATION   0000000000005eed/7
 ";
@@ -83,6 +84,9 @@ GENERATION   0000000000005eed/7
         "generation": {"epoch": "24301", "revision": "7"},
         "position": {"epoch": "24301", "revision": "7"},
         "renew_after_ms": "10000",
+        "ttl_ms": "30000",
+        "reason": "",
+        "maybe_applied": false,
     });
     assert_eq!(ran.json(), expected);
     assert_eq!(

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use prism_core::id::InstanceId;
+use prism_core::{caller::Proof, id::InstanceId};
 use tokio::sync::watch;
 
 use crate::{
@@ -28,6 +28,8 @@ pub struct Target {
     /// Paths of the methods that may be called twice, e.g. `/package.Service/Get`, as the runner's
     /// interfaces declare them.
     pub idempotent: Arc<HashSet<String>>,
+    /// By what it knows that a call comes from this proxy; `None` for one that does not ask.
+    pub proof: Option<Proof>,
 }
 
 /// How a declared namespace stands.
@@ -201,6 +203,7 @@ mod tests {
             instance_id: InstanceId::generate("test", 1),
             endpoint: endpoint.to_owned(),
             idempotent: Arc::default(),
+            proof: None,
         }
     }
 

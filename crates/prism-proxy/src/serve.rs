@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -58,6 +58,17 @@ impl Default for Settings {
 /// How many calls of one client may be given up before they are looked at. More are taken for an attack,
 /// and end its connection. The library's own bound is that of a client with twenty calls under way.
 const MAX_GIVEN_UP: usize = 1_024;
+
+/// The IP address of a request's client, as text; an extension of the request.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(pub(crate) HeaderValue);
+
+impl Peer {
+    fn of(stream: &TcpStream) -> Option<Self> {
+        let address = stream.peer_addr().ok()?.ip().to_canonical();
+        HeaderValue::try_from(address.to_string()).ok().map(Self)
+    }
+}
 
 /// A port that is served until it is drained or dropped.
 #[derive(Debug)]
@@ -247,7 +258,11 @@ impl Acceptor {
                 }
                 () = drain.cancelled() => return,
             }
-            let service = service_fn(move |request| {
+            let peer = Peer::of(&stream);
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                if let Some(peer) = &peer {
+                    request.extensions_mut().insert(peer.clone());
+                }
                 let answer = answer(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });

@@ -275,6 +275,26 @@ fn the_filters_of_the_filter_page_match_its_record() -> Result<()> {
     Ok(())
 }
 
+/// Behaviour that the operations page shows is behaviour that can be configured.
+#[test]
+fn the_behaviour_of_the_operations_page_loads() -> Result<()> {
+    let page = page("docs/operations.md");
+    let blocks = page
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let mut loaded = 0;
+    for block in blocks.filter(|block| block.starts_with("behavior:")) {
+        let mut namespace = memory_namespace("test");
+        let written: Value = serde_saphyr::from_str(block)?;
+        namespace["behavior"] = written["behavior"].clone();
+        multicast_registry::config::Namespace::read(None, &namespace)?;
+        loaded += 1;
+    }
+    assert_eq!(loaded, 1);
+    Ok(())
+}
+
 /// What the deployment starts understands the options that it is given.
 #[tokio::test]
 async fn the_command_lines_of_the_deployment_are_understood() -> Result<()> {

@@ -6,9 +6,17 @@ use prism_core::config::{Error, Path, format_duration, optional_duration_seconds
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::{
+    index::Index,
+    rate::{Rate, RateText},
+};
+
 /// No call takes longer, whatever its caller allows: less than the data endpoint gives any call, so that
 /// it is this end that says what became of it.
 pub const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// The longest time for which callers save up what they do not use.
+const MAX_BURST: Duration = Duration::from_secs(3_600);
 
 /// `behavior`: limits, defaults and retries of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -31,6 +39,8 @@ pub struct Behavior {
     #[serde(deserialize_with = "optional_duration_seconds", serialize_with = "as_text")]
     #[schemars(with = "Option<DurationText>")]
     pub ttl_max: Option<Duration>,
+    /// What is done when a lease longer than `ttl_max`, or none, is asked for.
+    pub on_long_ttl: LongTtl,
     /// How deeply a filter may nest.
     pub max_filter_depth: usize,
     /// How many clauses a filter may have.
@@ -75,6 +85,29 @@ pub struct Behavior {
     )]
     #[schemars(with = "DurationText")]
     pub call_timeout: Duration,
+    /// What a new `identity_schema` does about registrations that violate it.
+    pub on_schema_change: SchemaChange,
+    /// How often one caller may register, renew, update, unregister and open sessions: calls as `100/s`, `30/m`,
+    /// `5/h` or a number a second. Absent: as often as it likes.
+    #[schemars(with = "Option<RateText>")]
+    pub caller_writes: Option<Rate>,
+    /// How often one caller may read, in calls like `caller_writes`.
+    #[schemars(with = "Option<RateText>")]
+    pub caller_reads: Option<Rate>,
+    /// How often one caller may multicast, in calls like `caller_writes`.
+    #[schemars(with = "Option<RateText>")]
+    pub caller_multicasts: Option<Rate>,
+    /// To how many targets one caller may multicast, all its multicasts together, like `1000/s`.
+    #[schemars(with = "Option<RateText>")]
+    pub caller_targets: Option<Rate>,
+    /// For how long what a caller does not use of these is saved up, to be used at once later; in seconds or as
+    /// `10s`. One multicast has at most as many targets as can be saved up.
+    #[serde(
+        deserialize_with = "prism_core::config::duration_seconds",
+        serialize_with = "as_text_always"
+    )]
+    #[schemars(with = "DurationText")]
+    pub caller_burst: Duration,
 }
 
 impl Default for Behavior {
@@ -86,6 +119,7 @@ impl Default for Behavior {
             retry_delay_ms: 100,
             ttl_default: None,
             ttl_max: None,
+            on_long_ttl: LongTtl::Refuse,
             max_filter_depth: 5,
             max_clauses: 20,
             max_regex_bytes: 256,
@@ -98,6 +132,12 @@ impl Default for Behavior {
             history_age: Duration::from_secs(60),
             history_bytes: 64 << 20,
             call_timeout: Duration::from_secs(5),
+            on_schema_change: SchemaChange::Lazy,
+            caller_writes: None,
+            caller_reads: None,
+            caller_multicasts: None,
+            caller_targets: None,
+            caller_burst: Duration::from_secs(1),
         }
     }
 }
@@ -122,22 +162,43 @@ pub enum StoreLoss {
     Stale,
 }
 
+/// What is done when a lease that is too long is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LongTtl {
+    /// It is refused.
+    Refuse,
+    /// The longest one that is possible is granted.
+    Clamp,
+}
+
+/// What a new schema does about registrations that violate it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SchemaChange {
+    /// They stay as they are until they are written again; how many there are is logged and counted.
+    Lazy,
+    /// The configuration is refused, and the one before goes on.
+    Refuse,
+}
+
 /// Behaviour that the other dialect writes beside a slot's backend.
 #[derive(Debug, Default)]
 pub(super) struct FromSlots {
     pub(super) ttl_default: Option<(Path, Duration)>,
     pub(super) topic_prefix: Option<(Path, String)>,
+    pub(super) indexes: Option<(Path, Vec<Index>)>,
 }
 
 impl Behavior {
     /// Takes over what was written at the slots. It wins over `behavior`, being more specific.
-    pub(super) fn take(&mut self, from_slots: FromSlots) -> Result<(), Error> {
-        if let Some((_, ttl)) = from_slots.ttl_default {
-            self.ttl_default = Some(ttl);
+    pub(super) fn take(&mut self, from_slots: &FromSlots) -> Result<(), Error> {
+        if let Some((_, ttl)) = &from_slots.ttl_default {
+            self.ttl_default = Some(*ttl);
         }
-        if let Some((path, prefix)) = from_slots.topic_prefix {
-            check_prefix(&prefix).map_err(|message| Error::new(path, message))?;
-            self.topic_prefix = prefix;
+        if let Some((path, prefix)) = &from_slots.topic_prefix {
+            check_prefix(prefix).map_err(|message| Error::new(path.clone(), message))?;
+            self.topic_prefix.clone_from(prefix);
         }
         Ok(())
     }
@@ -152,6 +213,7 @@ impl Behavior {
         }
         if let (Some(default), Some(max)) = (self.ttl_default, self.ttl_max)
             && default > max
+            && self.on_long_ttl == LongTtl::Refuse
         {
             return fault(
                 "ttl_default",
@@ -176,6 +238,13 @@ impl Behavior {
             );
             return fault(
                 "call_timeout",
+                format!("`{given}` is out of range, from `1ms` to `{most}` is possible"),
+            );
+        }
+        if !(shortest..=MAX_BURST).contains(&self.caller_burst) {
+            let (given, most) = (format_duration(self.caller_burst), format_duration(MAX_BURST));
+            return fault(
+                "caller_burst",
                 format!("`{given}` is out of range, from `1ms` to `{most}` is possible"),
             );
         }

@@ -11,20 +11,24 @@ mod behavior;
 mod document;
 mod environment;
 mod file;
+mod index;
 mod needs;
+mod rate;
 mod slot;
 
 #[cfg(test)]
 mod tests;
 
-pub use behavior::{Behavior, MAX_CALL_TIMEOUT, ReadConsistency, StoreLoss};
+pub use behavior::{Behavior, LongTtl, MAX_CALL_TIMEOUT, ReadConsistency, SchemaChange, StoreLoss};
 pub use document::{Backend, backend_schemas, manifest_schema, reference};
 pub use environment::from_environment;
 pub use file::{File, load};
 pub use needs::Needs;
+pub use rate::Rate;
 pub use slot::{MessagingSlot, RegistrySlot, Slots};
 
 use prism_core::config::{Error, Path, decode_value};
+use prism_filter::Path as MetadataPath;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -50,6 +54,8 @@ pub struct Namespace {
     pub behavior: Behavior,
     /// What metadata must look like.
     pub schema: Option<Schema>,
+    /// The fields that are indexed because the registry slot says so.
+    pub indexes: Vec<MetadataPath>,
     /// What it asks of its slots as a whole.
     pub needs: Needs,
     /// What happens when its data is to live somewhere else.
@@ -123,12 +129,15 @@ impl Namespace {
             slots,
             behavior: written.behavior,
             schema: schema.map_err(|error| error.within(&at("identity_schema")))?,
+            indexes: Vec::new(),
             needs: written.needs,
             on_move: written.on_move,
         };
         namespace
             .behavior
-            .take(from_slots)
+            .take(&from_slots)
+            .and_then(|()| index::read(&from_slots.indexes, namespace.schema.as_ref()))
+            .map(|indexes| namespace.indexes = indexes)
             .map_err(|error| error.within(&at(key)))?;
         namespace
             .behavior
@@ -162,6 +171,9 @@ impl Namespace {
                 .filter_map(|(key, value)| Some((key.to_owned(), value?))),
         );
         tree.insert("slots".into(), self.slots.to_value());
+        if !self.indexes.is_empty() {
+            tree["slots"]["registry"]["indexes"] = index::to_value(&self.indexes);
+        }
         tree.insert("behavior".into(), json!(self.behavior));
         tree.insert("needs".into(), json!(self.needs));
         tree.insert("on_move".into(), json!(self.on_move));

@@ -5,7 +5,7 @@ use prism_slot::{MessagingCapability, RegistryCapability, Scope, memory};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::behavior::FromSlots;
+use super::{behavior::FromSlots, index::Index};
 
 /// The filled slots of a namespace.
 #[derive(Debug, Clone)]
@@ -329,7 +329,7 @@ fn take_backend(keys: &mut Map<String, Value>, at: &Path) -> Result<(Path, Strin
 /// The keys of a slot that say how the namespace behaves, not where its data is.
 pub(super) fn behavior_keys(role: &str) -> &'static [&'static str] {
     match role {
-        "registry" => &["ttl_default"],
+        "registry" => &["ttl_default", "indexes"],
         _ => &["topic_prefix", "delivery"],
     }
 }
@@ -343,6 +343,10 @@ impl FromSlots {
             if let Some(ttl) = take("ttl_default") {
                 let seconds = (ttl.0.clone(), decode::<Seconds>(ttl)?.0);
                 once(&mut self.ttl_default, seconds)?;
+            }
+            if let Some(indexes) = take("indexes") {
+                let indexes = (indexes.0.clone(), decode::<Vec<Index>>(indexes)?);
+                once(&mut self.indexes, indexes)?;
             }
             return Ok(());
         }

@@ -238,6 +238,55 @@ fn the_canonical_form_reads_back_the_same() {
     assert_eq!(canonical["slots"]["registry"]["config"]["feed_max_changes"], 5);
 }
 
+/// An index that a slot names is one that the schema could have named.
+#[test]
+fn a_slots_indexes_are_those_of_the_schema() {
+    let read = |indexes: serde_json::Value, schema: serde_json::Value| {
+        let tree = json!({
+            "slots": {
+                "registry": { "backend": "memory", "indexes": indexes },
+                "messaging": "memory",
+            },
+            "identity_schema": schema,
+        });
+        Namespace::read(None, &tree).map_err(|error| error.to_string())
+    };
+    let schema =
+        json!({ "kind": "string", "at": "geo_point", "tags": "array[string]", "place.floor": "int" });
+    let named = json!([
+        { "field": "kind" }, { "field": "kind" }, { "field": "place.floor", "type": "btree" },
+        { "field": "at", "type": "gist" }, { "field": "tags", "type": "gin" }, { "field": "elsewhere", "type": "hash" },
+    ]);
+    let namespace = read(named, schema.clone()).unwrap();
+    let names: Vec<_> = namespace.indexes.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["kind", "place.floor", "at", "tags", "elsewhere"]);
+    let canonical = namespace.to_value();
+    let again = Namespace::read(None, &canonical).unwrap();
+    assert_eq!((again.to_value(), again.indexes), (canonical, namespace.indexes));
+    for (index, expected) in [
+        (
+            json!({ "field": "kind", "type": "gist" }),
+            "slots.registry.indexes[0].type: does not suit `kind`",
+        ),
+        (
+            json!({ "field": "kind", "type": "tree" }),
+            "slots.registry.indexes[0].type: ",
+        ),
+        (
+            json!({ "field": "$identity" }),
+            "slots.registry.indexes[0].field: `$identity` is a system field",
+        ),
+        (json!({ "field": "a..b" }), "slots.registry.indexes[0].field: "),
+        (
+            json!({ "fields": "kind" }),
+            "slots.registry.indexes[0].fields: unknown key `fields`",
+        ),
+    ] {
+        let message = read(json!([index]), schema.clone()).unwrap_err();
+        assert!(message.starts_with(expected), "{message}");
+    }
+}
+
 #[test]
 fn a_slots_topic_prefix_wins_over_the_behaviours() {
     let tree = json!({
@@ -311,7 +360,7 @@ fn the_manifest_allows_the_keys_of_slots_wherever_they_are_read() {
     let schema = super::manifest_schema();
     for dialect in ["slots", "backend_slots"] {
         for (slot, keys) in [
-            ("registry", vec!["ttl_default"]),
+            ("registry", vec!["ttl_default", "indexes"]),
             ("messaging", vec!["topic_prefix", "delivery"]),
         ] {
             let forms = schema["properties"][dialect]["properties"][slot]["anyOf"]

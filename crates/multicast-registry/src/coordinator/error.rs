@@ -7,6 +7,7 @@ use prism_slot::{Applied, Epoch, InvalidIdentity, Position, Revision};
 
 use crate::{
     directory::{TooManyValues, Unavailable},
+    limits::Exceeded,
     schema::Violation,
 };
 
@@ -62,6 +63,9 @@ pub enum Error {
         /// In bytes.
         limit: usize,
     },
+    /// The caller asks too often, or for too much at once.
+    #[error(transparent)]
+    RateLimited(#[from] Exceeded),
     /// The namespace's slots cannot do what is asked.
     #[error("{0}")]
     Unsupported(String),

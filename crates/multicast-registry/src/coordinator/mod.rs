@@ -35,6 +35,7 @@
 //! ```
 
 mod bulk;
+mod conformity;
 mod enumerate;
 mod error;
 mod explain;
@@ -46,6 +47,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use conformity::{Check, Nonconforming, Progress, SchemaRefused, Summary};
 pub use enumerate::{Enumerate, Page};
 pub use error::Error;
 pub use explain::{Explanation, Verdict, Why};
@@ -56,6 +58,7 @@ pub use sessions::{Closed, Session, SessionEvent};
 use std::sync::{Arc, atomic::AtomicUsize};
 
 use parking_lot::RwLock;
+use prism_filter::Path;
 use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Epoch, Ttl};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -63,10 +66,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::Behavior,
     directory::{self, Directory, Horizon},
+    limits::{Caller, Exceeded, Kind, Limits},
     metrics::NamespaceMetrics,
     schema::Schema,
     watch::Hub,
 };
+use conformity::{Census, CurrentSchema};
 use sessions::Sessions;
 
 /// What a coordinator needs to know of its namespace.
@@ -78,6 +83,8 @@ pub struct Config {
     pub behavior: Behavior,
     /// What metadata must look like.
     pub schema: Option<Schema>,
+    /// The fields that are indexed beside those of the schema.
+    pub indexes: Vec<Path>,
 }
 
 impl Config {
@@ -87,6 +94,7 @@ impl Config {
             namespace: namespace.into(),
             behavior: Behavior::default(),
             schema: None,
+            indexes: Vec::new(),
         }
     }
 
@@ -104,7 +112,10 @@ impl Config {
             age: self.behavior.history_age,
             bytes: self.behavior.history_bytes,
         };
-        let indexed = self.schema.iter().flat_map(Schema::indexed).cloned().collect();
+        let declared = self.schema.iter().flat_map(Schema::indexed);
+        let mut indexed: Vec<Path> = declared.chain(self.indexes.iter().cloned()).collect();
+        indexed.sort();
+        indexed.dedup();
         directory::Settings { horizon, indexed }
     }
 
@@ -129,6 +140,8 @@ struct Shared {
     /// How many there are.
     watchers: Arc<AtomicUsize>,
     metrics: NamespaceMetrics,
+    /// For whoever counts violations of it.
+    schema: CurrentSchema,
     /// Closed as soon as the coordinator is.
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -138,6 +151,8 @@ struct Shared {
 #[derive(Clone)]
 struct Parts {
     config: Arc<Config>,
+    /// How often callers may call, where that is limited.
+    limits: Option<Arc<Limits>>,
     registry: Arc<dyn DynRegistryStore>,
     messaging: Arc<dyn DynMessaging>,
 }
@@ -178,10 +193,14 @@ impl Coordinator {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let follow = (directory.clone(), closing.clone());
         tasks.spawn(async move { follow.0.run(follow.1).await });
+        let schema = CurrentSchema::new(config.schema.clone());
+        let census = Census::new(&config.namespace, directory.clone(), metrics.clone(), &schema);
+        tasks.spawn(census.run(closing.clone()));
         let watches = Arc::new(Hub::new(metrics.clone()));
         let tell = (watches.clone(), directory.clone(), closing.clone());
         tasks.spawn(async move { tell.0.run(&tell.1, tell.2).await });
         let parts = Parts {
+            limits: Limits::of(&config.behavior, None),
             config: Arc::new(config),
             registry,
             messaging,
@@ -193,6 +212,7 @@ impl Coordinator {
             watches,
             watchers: Arc::default(),
             metrics,
+            schema,
             tasks,
             closing,
         };
@@ -209,7 +229,36 @@ impl Coordinator {
     /// Behaves differently from now on. Sessions and the view stay.
     pub fn reconfigure(&self, config: Config) {
         self.shared.directory.configure(config.directory());
-        self.shared.parts.write().config = Arc::new(config);
+        self.shared.schema.set(config.schema.clone());
+        let mut parts = self.shared.parts.write();
+        parts.limits = Limits::of(&config.behavior, parts.limits.as_deref());
+        parts.config = Arc::new(config);
+    }
+
+    /// Counts a call, and says whose it is where it matters later: `caller` is asked only where calls are
+    /// limited.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`]; the call must not be made.
+    pub fn admit(&self, kind: Kind, caller: impl FnOnce() -> Caller) -> Result<Option<Caller>, Error> {
+        let Some(limits) = self.limits() else {
+            return Ok(None);
+        };
+        let caller = caller();
+        match limits.admit(kind, &caller) {
+            Ok(()) => Ok(Some(caller)),
+            Err(exceeded) => Err(self.too_often(exceeded)),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Option<Arc<Limits>> {
+        self.shared.parts.read().limits.clone()
+    }
+
+    /// Counts a refusal.
+    pub(crate) fn too_often(&self, exceeded: Exceeded) -> Error {
+        self.shared.metrics.rate_limited();
+        exceeded.into()
     }
 
     /// Reaches the same records through another slot from now on; returns the one before.
@@ -266,7 +315,7 @@ impl Coordinator {
         &self.shared.metrics
     }
 
-    fn open_for_calls(&self) -> Result<(), Error> {
+    pub(crate) fn open_for_calls(&self) -> Result<(), Error> {
         if self.shared.tasks.is_closed() {
             Err(Error::Draining)
         } else {

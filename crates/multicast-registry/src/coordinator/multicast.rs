@@ -12,7 +12,7 @@ use super::{
     Config, Coordinator, Error,
     enumerate::{compile_at, tolerate},
 };
-use crate::config::ReadConsistency;
+use crate::{config::ReadConsistency, limits::Caller};
 
 /// How many targets are handed to the messaging slot at a time.
 const WINDOW: usize = 4_096;
@@ -50,6 +50,8 @@ pub struct Multicast {
     pub consistency: Option<ReadConsistency>,
     /// Headers to send along.
     pub headers: Vec<(String, String)>,
+    /// Whose allowance of targets it counts against; nobody's if absent.
+    pub caller: Option<Caller>,
 }
 
 /// What the system knows of a message on its way to one identity.
@@ -151,13 +153,17 @@ impl Coordinator {
     /// Sends one payload to every identity that matches now. Nobody matching is a normal answer.
     ///
     /// # Errors
-    /// Bad arguments, and an unavailable registry, before anything is sent. Whatever goes wrong with
+    /// Bad arguments, too many targets for the caller, and an unavailable registry, before anything is sent. Whatever goes wrong with
     /// a target is in the report. Dropping the future may leave some targets sent to.
     pub async fn multicast(&self, request: Multicast, deadline: Instant) -> Result<Report, Error> {
         self.open_for_calls()?;
         let config = self.config();
         self.check_multicast(&config, &request)?;
         let (position, identities) = self.resolve(&request, deadline).await?;
+        if let (Some(limits), Some(caller)) = (self.limits(), &request.caller) {
+            let admitted = limits.admit_targets(caller, identities.len());
+            admitted.map_err(|exceeded| self.too_often(exceeded))?;
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let mut until = deadline
             .checked_sub((left / 10).clamp(RESERVE.0, RESERVE.1))

@@ -13,7 +13,7 @@ use prism_slot::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Config, Coordinator, Error};
-use crate::{directory::stored_document, schema::Occasion};
+use crate::{config::LongTtl, directory::stored_document, schema::Occasion};
 
 /// The longest lease that can be asked for, about a hundred years.
 const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -389,6 +389,9 @@ pub(super) fn missing_result() -> SlotError {
 /// The lease to grant, by what was asked for and what the namespace allows.
 fn granted_ttl(config: &Config, asked: Option<Duration>) -> Result<Option<Ttl>, Error> {
     let max = config.behavior.ttl_max;
+    if let (Some(max), LongTtl::Clamp) = (max, config.behavior.on_long_ttl) {
+        return Ok(clamped(config, asked, max));
+    }
     let invalid = |message: String, max: Duration| Err(Error::InvalidTtl { message, max });
     match (asked, max) {
         (None, Some(max)) if config.default_ttl().is_none() => invalid(
@@ -408,9 +411,24 @@ fn granted_ttl(config: &Config, asked: Option<Duration>) -> Result<Option<Ttl>, 
             format!("a lease of {asked:?} is out of range, at most {MAX_TTL:?} is possible"),
             MAX_TTL,
         ),
-        // Rounded up: the shortest lease must not become none.
-        (Some(asked), _) => Ok(Ttl::from_millis(asked.as_nanos().div_ceil(1_000_000) as u64)),
+        (Some(asked), _) => Ok(rounded(asked)),
     }
+}
+
+/// The lease to grant where one that is too long is cut to `max`. No lease at all is the longest.
+fn clamped(config: &Config, asked: Option<Duration>, max: Duration) -> Option<Ttl> {
+    let max = max.min(MAX_TTL);
+    let wanted = asked.or(config.behavior.ttl_default);
+    rounded(
+        wanted
+            .filter(|ttl| !ttl.is_zero())
+            .map_or(max, |ttl| ttl.min(max)),
+    )
+}
+
+/// Rounded up to what slots measure: the shortest lease must not become none.
+fn rounded(ttl: Duration) -> Option<Ttl> {
+    Ttl::from_millis(ttl.as_nanos().div_ceil(1_000_000) as u64)
 }
 
 fn check_fence(request: &Update, record: &Record) -> Result<(), SlotError> {

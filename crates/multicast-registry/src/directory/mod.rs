@@ -15,6 +15,7 @@ mod order;
 mod past;
 mod query;
 mod rows;
+mod slice;
 mod view;
 
 #[cfg(test)]
@@ -33,3 +34,4 @@ pub(crate) use index::Key;
 pub(crate) use large::{Begun, TooManyValues};
 pub(crate) use log::Step;
 pub(crate) use query::{Leases, Query, bookmark, value_at};
+pub(crate) use slice::Resume;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use prism_plugin_sdk::Refusal;
 use prism_slot::{DynMessaging, Error};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -17,6 +18,9 @@ use crate::{
 
 /// How often a replaced slot is looked at, until its last session has ended.
 const RETIRED_CHECK: Duration = Duration::from_secs(1);
+
+/// How long checking what is registered against a new schema may take.
+const CHECK_WITHIN: Duration = Duration::from_secs(15);
 
 /// A namespace that is served, and what it was configured with.
 pub(super) struct Running {
@@ -76,6 +80,10 @@ impl Running {
             return Ok(());
         }
         // What may fail, or be given up half-way, comes first.
+        self.coordinator
+            .may_become(&config_of(&next), Instant::now() + CHECK_WITHIN)
+            .await
+            .map_err(|refused| Refusal::new(refused.to_string()).key("identity_schema"))?;
         let registry = self.changed_registry(&next, tasks).await?;
         let messaging = self.changed_messaging(&next, tasks).await?;
         if let Some(opened) = registry {
@@ -167,6 +175,7 @@ fn config_of(namespace: &Namespace) -> Config {
         namespace: namespace.name.clone(),
         behavior: namespace.behavior.clone(),
         schema: namespace.schema.clone(),
+        indexes: namespace.indexes.clone(),
     }
 }
 

@@ -107,6 +107,36 @@ async fn a_namespace_moves_only_where_it_may() {
     plugin.stop(soon()).await.unwrap();
 }
 
+/// A schema that is violated keeps its configuration out where that is asked for, whole, and says why.
+#[tokio::test]
+async fn a_schema_that_is_violated_is_refused_or_taken_as_configured() {
+    let plugin = MulticastRegistry::default();
+    plugin.initialize(configuration("n", &on_memory())).await.unwrap();
+    register(&plugin, "n", "a").await;
+    let mut next = on_memory();
+    next["identity_schema"] = json!({ "fields": { "name": { "type": "string", "required": true } } });
+    next["behavior"] = json!({ "on_schema_change": "refuse", "max_identities": 1 });
+    let refusal = plugin.initialize(configuration("n", &next)).await.unwrap_err();
+    assert_eq!(refusal.key.as_deref(), Some("identity_schema"));
+    assert!(
+        refusal
+            .message
+            .starts_with("1 of 1 registrations violate the schema: `a`: the field `name` is required"),
+        "{refusal}"
+    );
+    register(&plugin, "n", "b").await;
+
+    next["behavior"] = json!({ "on_schema_change": "lazy" });
+    plugin.initialize(configuration("n", &next)).await.unwrap();
+    let coordinator = plugin.namespaces().get("n").unwrap();
+    let bare = Register::new("c", Default::default()).unwrap();
+    assert!(
+        coordinator.register(bare, soon()).await.is_err(),
+        "it applies to what is written"
+    );
+    assert!(coordinator.get(id("a"), soon()).await.unwrap().record.is_some());
+}
+
 /// Settings of the memory slots take effect in place, under live sessions.
 #[tokio::test]
 async fn memory_slots_are_retuned_in_place() {

@@ -5,7 +5,9 @@
 //! what is stored.
 
 mod check;
+mod fill;
 mod read;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -13,10 +15,10 @@ mod tests;
 use std::fmt;
 
 use prism_filter::{Document, Path};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// What a field may hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a value may be.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Type {
     /// Text.
     String,
@@ -32,60 +34,63 @@ pub enum Type {
     Timestamp,
     /// An object with the numbers `lat` (-90 to 90) and `lon` (-180 to 180), and whatever else.
     GeoPoint,
-    /// A list, of items of one type if that is given.
-    Array(Option<Box<Type>>),
-    /// An object.
-    Object,
+    /// A list, of items of one shape if that is given.
+    Array(Option<Box<Shape>>),
+    /// An object, with these fields if they are given.
+    Object(Option<Box<Fields>>),
 }
 
-impl fmt::Display for Type {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::String => f.write_str("string"),
-            Self::Int => f.write_str("int"),
-            Self::Float => f.write_str("float"),
-            Self::Boolean => f.write_str("boolean"),
-            Self::Enum(values) => write!(f, "enum[{}]", values.join(", ")),
-            Self::Timestamp => f.write_str("timestamp"),
-            Self::GeoPoint => f.write_str("geo_point"),
-            Self::Array(None) => f.write_str("array"),
-            Self::Array(Some(items)) => write!(f, "array[{items}]"),
-            Self::Object => f.write_str("object"),
-        }
-    }
-}
-
-/// What is said about one field.
-#[derive(Debug, Clone)]
-pub struct Field {
-    path: Path,
+/// A type with its bounds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shape {
     kind: Type,
-    required: bool,
-    default: Option<Value>,
     /// Texts longer than this, in characters, and lists with more items are refused.
     max_length: Option<usize>,
-    /// Written with the time of registration.
-    auto_now: bool,
-    /// Declared as one that filters select by.
-    index: bool,
 }
 
-/// What a namespace's metadata must look like.
-#[derive(Debug, Clone)]
-pub struct Schema {
-    /// The metadata field that repeats the identity.
-    primary_key: Option<Path>,
-    /// Sorted by path.
+/// What is said about the inside of an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fields {
+    /// Sorted by their keys.
     fields: Vec<Field>,
     /// Whether other fields may be there.
     additional: bool,
+    /// Whether anything is written in where it is missing.
+    fills: bool,
+}
+
+/// The keys of a path, outermost first.
+type Keys = Box<[Box<str>]>;
+
+/// What is said about one field.
+#[derive(Debug, Clone, PartialEq)]
+struct Field {
+    /// As it is written in the schema.
+    name: String,
+    /// The keys that lead to it from the object that it is in.
+    keys: Keys,
+    shape: Shape,
+    required: bool,
+    default: Option<Value>,
+    /// Written with the time of registration.
+    auto_now: bool,
+    /// Declared as one that filters select by: where it is in the metadata.
+    index: Option<Path>,
+}
+
+/// What a namespace's metadata must look like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schema {
+    /// The metadata field that repeats the identity.
+    primary_key: Option<Path>,
+    inside: Fields,
 }
 
 /// Metadata that a schema refuses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the field `{field}` {problem}")]
 pub struct Violation {
-    /// The field, as a path.
+    /// The field, as a path; an item of a list as `path[index]`.
     pub field: String,
     /// What is wrong with it.
     pub problem: String,
@@ -103,35 +108,19 @@ pub enum Occasion {
 impl Schema {
     /// The canonical tree.
     pub fn to_value(&self) -> Value {
-        let field = |field: &Field| {
-            let mut tree = json!({ "type": field.kind.to_string(), "required": field.required });
-            let optional = [
-                ("default", field.default.clone()),
-                ("max_length", field.max_length.map(|length| json!(length))),
-                ("auto", field.auto_now.then(|| json!("now"))),
-                ("index", field.index.then_some(json!(true))),
-            ];
-            for (key, value) in optional {
-                if let Some(value) = value {
-                    tree[key] = value;
-                }
-            }
-            (field.path.to_string(), tree)
-        };
-        let fields: serde_json::Map<_, _> = self.fields.iter().map(field).collect();
-        let mut tree = json!({ "fields": fields, "additional": self.additional });
-        if let Some(key) = &self.primary_key {
-            tree["primary_key"] = json!(key.to_string());
-        }
-        tree
+        write::schema(self)
     }
 
-    /// The fields that are declared to be indexed.
-    pub fn indexed(&self) -> impl Iterator<Item = &Path> {
-        self.fields
-            .iter()
-            .filter(|field| field.index)
-            .map(|field| &field.path)
+    /// Where the fields are that are declared to be indexed.
+    pub fn indexed(&self) -> Vec<Path> {
+        let mut paths = Vec::new();
+        self.inside.indexed(&mut paths);
+        paths
+    }
+
+    /// What is declared to be at a path.
+    pub fn type_at(&self, path: &Path) -> Option<&Type> {
+        self.inside.type_at(path.keys())
     }
 
     /// The document to store for `identity`, at `now` in Unix milliseconds: with defaults and automatic
@@ -146,8 +135,69 @@ impl Schema {
         now: i64,
         occasion: Occasion,
     ) -> Result<Document, Violation> {
-        let document = check::fill(self, identity, document, now, occasion)?;
-        check::all(self, &document)?;
-        Ok(document)
+        let document = fill::complete(self, identity, document, now, occasion)?;
+        match self.violations(identity, &document, 1).pop() {
+            Some(violation) => Err(violation),
+            None => Ok(document),
+        }
+    }
+
+    /// What is wrong with a document that is stored for `identity`, as much as is asked for.
+    pub fn violations(&self, identity: &str, document: &Document, most: usize) -> Vec<Violation> {
+        check::all(self, identity, document, most)
+    }
+}
+
+impl Fields {
+    fn indexed(&self, paths: &mut Vec<Path>) {
+        for field in &self.fields {
+            paths.extend(field.index.clone());
+            if let Some(inside) = field.inside() {
+                inside.indexed(paths);
+            }
+        }
+    }
+
+    fn type_at(&self, keys: &[Box<str>]) -> Option<&Type> {
+        self.fields.iter().find_map(|field| {
+            let rest = keys.strip_prefix(&*field.keys)?;
+            match field.inside() {
+                _ if rest.is_empty() => Some(&field.shape.kind),
+                Some(inside) => inside.type_at(rest),
+                None => None,
+            }
+        })
+    }
+}
+
+impl Field {
+    /// What is said about the fields in it.
+    fn inside(&self) -> Option<&Fields> {
+        match &self.shape.kind {
+            Type::Object(inside) => inside.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it, or something in it, is written in where it is missing.
+    fn fills(&self) -> bool {
+        self.auto_now || self.default.is_some() || self.inside().is_some_and(|inside| inside.fills)
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::String => f.write_str("string"),
+            Self::Int => f.write_str("int"),
+            Self::Float => f.write_str("float"),
+            Self::Boolean => f.write_str("boolean"),
+            Self::Enum(values) => write!(f, "enum[{}]", values.join(", ")),
+            Self::Timestamp => f.write_str("timestamp"),
+            Self::GeoPoint => f.write_str("geo_point"),
+            Self::Array(None) => f.write_str("array"),
+            Self::Array(Some(items)) => write!(f, "array[{}]", items.kind),
+            Self::Object(_) => f.write_str("object"),
+        }
     }
 }

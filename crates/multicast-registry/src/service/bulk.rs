@@ -1,25 +1,43 @@
 //! `RegisterMany`: a stream of registrations with one answer.
+//!
+//! Each of them is a write of its caller. Where those are limited the stream is read as fast as the caller may
+//! write, for as long as there is time.
+
+use std::time::Duration;
 
 use futures::StreamExt;
 use prism_core::failure::{Failure, Reason};
 use prism_proto::pattern as proto;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tonic::Streaming;
 
 use super::wire;
-use crate::coordinator::{Coordinator, Register};
+use crate::{
+    coordinator::{Coordinator, Register},
+    limits::{Caller, Exceeded, Kind},
+};
 
 /// How many registrations a stream carries at most: its one answer has to fit a message.
 const MOST: usize = 10_000;
 /// How many are registered together at most. What came meanwhile waits, and so does the sender.
 const TOGETHER: usize = 1_024;
+/// What is left of a call's time for a registration that had to wait for its turn.
+const LEAST: Duration = Duration::from_millis(100);
 
 /// Registers as they come.
 pub(super) async fn register(
     coordinator: Coordinator,
+    caller: Option<Caller>,
     requests: Streaming<proto::RegisterRequest>,
     deadline: Instant,
 ) -> Result<proto::RegisterManyResponse, Failure> {
+    let mut turns = Turns {
+        coordinator: coordinator.clone(),
+        caller,
+        // The call itself was counted.
+        ahead: 1,
+        deadline,
+    };
     let mut results = Vec::new();
     let mut parts = requests.ready_chunks(TOGETHER);
     while let Some(part) = parts.next().await {
@@ -32,9 +50,64 @@ pub(super) async fn register(
                 .with("limit", MOST)
                 .maybe_applied());
         }
-        results.extend(register_part(&coordinator, part, deadline).await);
+        let mut together = Vec::with_capacity(part.len());
+        for request in part {
+            if !turns.is_now() {
+                // Those before it do not wait with it.
+                let before = std::mem::take(&mut together);
+                results.extend(register_part(&coordinator, before, deadline).await);
+                if let Err(refused) = turns.wait().await {
+                    results.push(refused_one(refused));
+                    continue;
+                }
+            }
+            together.push(request);
+        }
+        results.extend(register_part(&coordinator, together, deadline).await);
     }
     Ok(proto::RegisterManyResponse { results })
+}
+
+/// When the next registration of one caller has its turn.
+struct Turns {
+    coordinator: Coordinator,
+    /// `None` where nothing is limited.
+    caller: Option<Caller>,
+    /// How many turns were counted before.
+    ahead: usize,
+    deadline: Instant,
+}
+
+impl Turns {
+    /// Whether it is now; it is counted then.
+    fn is_now(&mut self) -> bool {
+        if self.ahead > 0 {
+            self.ahead -= 1;
+            return true;
+        }
+        self.count().is_ok()
+    }
+
+    /// Waits for it, unless there is not so much time.
+    async fn wait(&self) -> Result<(), Failure> {
+        loop {
+            let Err(exceeded) = self.count() else {
+                return Ok(());
+            };
+            let until = exceeded.retry_after.map(|pause| Instant::now() + pause);
+            match until.filter(|until| *until + LEAST < self.deadline) {
+                Some(until) => sleep_until(until).await,
+                None => return Err(self.coordinator.too_often(exceeded).into()),
+            }
+        }
+    }
+
+    fn count(&self) -> Result<(), Exceeded> {
+        match (self.coordinator.limits(), &self.caller) {
+            (Some(limits), Some(caller)) => limits.admit(Kind::Write, caller),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn broken(status: tonic::Status) -> Failure {

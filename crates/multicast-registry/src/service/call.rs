@@ -8,7 +8,12 @@ use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use tracing::Instrument;
 
-use crate::{config::MAX_CALL_TIMEOUT, coordinator::Coordinator, namespaces::Namespaces};
+use crate::{
+    config::MAX_CALL_TIMEOUT,
+    coordinator::Coordinator,
+    limits::{Caller, Kind},
+    namespaces::Namespaces,
+};
 
 /// The request metadata that names the namespace, and its alias.
 const NAMESPACE: [&str; 2] = ["x-prism-namespace", "x-namespace"];
@@ -21,10 +26,11 @@ pub(super) struct Incoming<T> {
     coordinator: Coordinator,
     message: T,
     deadline: Instant,
+    caller: Option<Caller>,
 }
 
 impl<T> Incoming<T> {
-    pub(super) fn new(namespaces: &Namespaces, request: Request<T>) -> Result<Self, Failure> {
+    pub(super) fn new(namespaces: &Namespaces, kind: Kind, request: Request<T>) -> Result<Self, Failure> {
         let named = NAMESPACE.iter().find_map(|key| request.metadata().get(*key));
         let name = named.map(|value| value.to_str()).transpose().map_err(|_| {
             Failure::new(Reason::InvalidRequest, "the namespace is not text")
@@ -32,6 +38,7 @@ impl<T> Incoming<T> {
                 .not_applied()
         })?;
         let coordinator = namespaces.of_call(name)?;
+        let caller = coordinator.admit(kind, || Caller::of(request.metadata(), request.remote_addr()))?;
         let timeout = grpc_timeout(request.metadata());
         let timeout = timeout
             .unwrap_or(coordinator.config().behavior.call_timeout)
@@ -41,7 +48,13 @@ impl<T> Incoming<T> {
             coordinator,
             message: request.into_inner(),
             deadline,
+            caller,
         })
+    }
+
+    /// Whose call it is, where calls are limited.
+    pub(super) fn caller(&self) -> Option<Caller> {
+        self.caller.clone()
     }
 
     /// Answers a call that changes nothing; it ends when its caller goes away.

@@ -53,6 +53,16 @@ impl From<Error> for Failure {
                 .field("payload")
                 .with("size", size)
                 .with("limit", limit),
+            Error::RateLimited(exceeded) => {
+                let failure = failure(Reason::RateLimited)
+                    .with("key", exceeded.key)
+                    .with("limit", exceeded.rate)
+                    .with("burst", exceeded.burst);
+                match exceeded.retry_after {
+                    Some(pause) => failure.retry_after(pause),
+                    None => failure,
+                }
+            }
             Error::Unsupported(_) => failure(Reason::Unsupported),
             Error::OtherEpoch { current } => {
                 failure(Reason::EpochChanged).with("epoch", format!("{:016x}", current.0))

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod call;
+mod check_schema;
 mod explain;
 mod failure;
 mod page;
@@ -25,8 +26,9 @@ use prism_slot::Error as SlotError;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{coordinator::Error, namespaces::Namespaces};
+use crate::{coordinator::Error, limits::Kind, namespaces::Namespaces};
 use call::Incoming;
+use check_schema::Checking;
 use page::Shown;
 pub use shaped::Shaped;
 use subscribe::Subscription;
@@ -65,15 +67,15 @@ impl Service {
         Shaped(server.max_decoding_message_size(MAX_REQUEST_BYTES))
     }
 
-    fn incoming<T>(&self, request: Request<T>) -> Result<Incoming<T>, Failure> {
-        Incoming::new(&self.namespaces, request)
+    fn incoming<T>(&self, kind: Kind, request: Request<T>) -> Result<Incoming<T>, Failure> {
+        Incoming::new(&self.namespaces, kind, request)
     }
 }
 
 #[tonic::async_trait]
 impl MulticastRegistryPattern for Service {
     async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Write, request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let in_millis = request.ttl_ms.is_some();
             let held = coordinator.register(wire::register(request)?, deadline).await;
@@ -87,12 +89,16 @@ impl MulticastRegistryPattern for Service {
         &self,
         request: Request<Streaming<proto::RegisterRequest>>,
     ) -> Answer<proto::RegisterManyResponse> {
-        let call = self.incoming(request)?;
-        call.mutate(&self.mutations, bulk::register).await
+        let call = self.incoming(Kind::Write, request)?;
+        let caller = call.caller();
+        call.mutate(&self.mutations, |coordinator, requests, deadline| {
+            bulk::register(coordinator, caller, requests, deadline)
+        })
+        .await
     }
 
     async fn renew(&self, request: Request<proto::RenewRequest>) -> Answer<proto::RenewResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Write, request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let batch = wire::renew(request)?;
             let results = coordinator.renew(batch.clone(), deadline).await?;
@@ -106,7 +112,7 @@ impl MulticastRegistryPattern for Service {
     }
 
     async fn update(&self, request: Request<proto::UpdateRequest>) -> Answer<proto::UpdateResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Write, request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let updated = coordinator.update(wire::update(request)?, deadline).await?;
             let metadata = coordinator.stored_document(&updated.record)?;
@@ -116,7 +122,7 @@ impl MulticastRegistryPattern for Service {
     }
 
     async fn get(&self, request: Request<proto::GetRequest>) -> Answer<proto::GetResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Read, request)?;
         call.read(async |coordinator, request, deadline| {
             let identity = wire::identity(&request.identity)?;
             let read = coordinator.get(identity.clone(), deadline).await?;
@@ -129,7 +135,7 @@ impl MulticastRegistryPattern for Service {
     }
 
     async fn enumerate(&self, request: Request<proto::EnumerateRequest>) -> Answer<proto::EnumerateResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Read, request)?;
         call.read(async |coordinator, request, deadline| {
             let shown = Shown::read(&request)?;
             let limits = coordinator.config().limits();
@@ -142,9 +148,11 @@ impl MulticastRegistryPattern for Service {
     }
 
     async fn multicast(&self, request: Request<proto::MulticastRequest>) -> Answer<proto::MulticastResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Multicast, request)?;
+        let caller = call.caller();
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let mut multicast = wire::multicast(&coordinator.config().limits(), request)?;
+            multicast.caller = caller;
             multicast
                 .headers
                 .extend(TraceContext::current().map(|context| context.to_pair()));
@@ -181,7 +189,7 @@ impl MulticastRegistryPattern for Service {
         &self,
         request: Request<proto::UnregisterRequest>,
     ) -> Answer<proto::UnregisterResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Write, request)?;
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
             let generation = wire::position("generation", request.generation)?;
             let removed = coordinator
@@ -198,7 +206,7 @@ impl MulticastRegistryPattern for Service {
         &self,
         request: Request<Streaming<proto::SubscribeRequest>>,
     ) -> Answer<Self::SubscribeStream> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Write, request)?;
         call.read(async |coordinator, requests, deadline| {
             subscribe::open(coordinator, requests, deadline).await
         })
@@ -208,13 +216,13 @@ impl MulticastRegistryPattern for Service {
     type WatchStream = Watching;
 
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Answer<Self::WatchStream> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Read, request)?;
         call.read(async |coordinator, request, deadline| watch::open(coordinator, request, deadline).await)
             .await
     }
 
     async fn explain(&self, request: Request<proto::ExplainRequest>) -> Answer<proto::ExplainResponse> {
-        let call = self.incoming(request)?;
+        let call = self.incoming(Kind::Read, request)?;
         call.read(async |coordinator, request, deadline| {
             let filter = wire::filter(&coordinator.config().limits(), request.filter)?;
             let Some(identity) = request.identity else {
@@ -230,13 +238,14 @@ impl MulticastRegistryPattern for Service {
         .await
     }
 
-    type CheckSchemaStream = tokio_stream::Empty<Result<proto::CheckSchemaResponse, Status>>;
+    type CheckSchemaStream = Checking;
 
     async fn check_schema(
         &self,
-        _request: Request<proto::CheckSchemaRequest>,
+        request: Request<proto::CheckSchemaRequest>,
     ) -> Answer<Self::CheckSchemaStream> {
-        not_implemented("CheckSchema")
+        let call = self.incoming(Kind::Read, request)?;
+        call.read(check_schema::open).await
     }
 
     async fn list_dead_letters(

@@ -78,7 +78,7 @@ fn to_timestamp(at: Timestamp) -> prost_types::Timestamp {
 }
 
 /// `field` is where the request carries it.
-fn document(field: &str, fields: &HashMap<String, prost_types::Value>) -> Result<Document> {
+pub(super) fn document(field: &str, fields: &HashMap<String, prost_types::Value>) -> Result<Document> {
     Document::from_proto(fields).map_err(|error| {
         let at = error.path().filter(|path| !path.is_empty());
         let at = at.map_or(field.to_owned(), |path| format!("{field}.{path}"));
@@ -165,6 +165,9 @@ pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
         renew_after_ms: held.ttl.map(renew_after),
         reason: String::new(),
         maybe_applied: false,
+        ttl_ms: held
+            .ttl
+            .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)),
     }
 }
 
@@ -364,6 +367,7 @@ pub(super) fn multicast(
         timeout: timeout.transpose()?,
         consistency: consistency(request.consistency)?,
         headers: Vec::new(),
+        caller: None,
     })
 }
 

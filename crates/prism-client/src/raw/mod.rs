@@ -1,6 +1,7 @@
 //! The wire as it is, for tools that show or forward it: the same connections, deadlines, retries and
 //! errors as the typed interface, over the generated messages.
 
+mod check;
 mod recovery;
 mod session;
 mod subscription;
@@ -14,15 +15,17 @@ use prism_core::{
     telemetry::{self, TraceContext},
 };
 use prism_proto::pattern::{
-    EnumerateRequest, EnumerateResponse, ExplainRequest, ExplainResponse, GetRequest, GetResponse,
-    MulticastRequest, MulticastResponse, RegisterManyResponse, RegisterRequest, RegisterResponse,
-    RenewRequest, RenewResponse, UnregisterRequest, UnregisterResponse, UpdateRequest, UpdateResponse,
-    WatchRequest, multicast_registry_pattern_client::MulticastRegistryPatternClient, subscribe_request,
+    CheckSchemaRequest, EnumerateRequest, EnumerateResponse, ExplainRequest, ExplainResponse, GetRequest,
+    GetResponse, MulticastRequest, MulticastResponse, RegisterManyResponse, RegisterRequest,
+    RegisterResponse, RenewRequest, RenewResponse, UnregisterRequest, UnregisterResponse, UpdateRequest,
+    UpdateResponse, WatchRequest, multicast_registry_pattern_client::MulticastRegistryPatternClient,
+    subscribe_request,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, transport::Channel};
 use tracing::Instrument;
 
+pub use check::SchemaCheck;
 pub(crate) use subscription::Claim;
 pub use subscription::Subscription;
 pub use watch::{Watch, Watched};
@@ -205,6 +208,11 @@ impl Raw {
             stub.unregister(request).await
         })
         .await
+    }
+
+    /// Begins to check which registrations violate a schema.
+    pub async fn check_schema(&self, request: CheckSchemaRequest) -> Result<SchemaCheck> {
+        SchemaCheck::open(self, &request).await
     }
 
     /// Opens a session; returns once it is open, with the message that says so as the first of the

@@ -70,6 +70,7 @@ type Handler<Req, Res> = Arc<dyn Fn(Request<Req>) -> BoxFuture<'static, Result<R
 type Slot<Req, Res> = Mutex<Option<Handler<Req, Res>>>;
 type Changes = BoxStream<'static, Result<wire::WatchResponse, Status>>;
 type Answers = BoxStream<'static, Result<wire::SubscribeResponse, Status>>;
+type Checks = BoxStream<'static, Result<wire::CheckSchemaResponse, Status>>;
 
 impl FakeRegistry {
     /// Starts to serve.
@@ -140,6 +141,21 @@ impl FakeRegistry {
         *self.script.subscribe.lock() = Some(handler);
     }
 
+    /// Says what a check of the schema answers: the stream of its messages, whose end is its end.
+    pub fn on_check_schema<F, Fut, S>(&self, handler: F)
+    where
+        F: Fn(wire::CheckSchemaRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, Status>> + Send + 'static,
+        S: Stream<Item = Result<wire::CheckSchemaResponse, Status>> + Send + 'static,
+    {
+        let handler: Handler<wire::CheckSchemaRequest, Checks> = Arc::new(move |request| {
+            handler(request.into_inner())
+                .map(|answers| answers.map(S::boxed))
+                .boxed()
+        });
+        *self.script.check_schema.lock() = Some(handler);
+    }
+
     /// Says what a watch gets: the stream of its answers, whose end is its end.
     pub fn on_watch<F, Fut, S>(&self, handler: F)
     where
@@ -162,6 +178,7 @@ macro_rules! unary {
         struct Script {
             calls: Mutex<Vec<Call>>,
             subscribe: Slot<subscribe_request::Open, Answers>,
+            check_schema: Slot<wire::CheckSchemaRequest, Checks>,
             watch: Slot<wire::WatchRequest, Changes>,
             $($field: Slot<wire::$request, wire::$response>,)*
         }
@@ -185,7 +202,7 @@ macro_rules! unary {
             type MulticastStreamStream = BoxStream<'static, Result<wire::MulticastStreamResponse, Status>>;
             type SubscribeStream = Answers;
             type WatchStream = Changes;
-            type CheckSchemaStream = BoxStream<'static, Result<wire::CheckSchemaResponse, Status>>;
+            type CheckSchemaStream = Checks;
 
             $(
                 async fn $field(&self, request: Request<wire::$request>) -> Result<Response<wire::$response>, Status> {
@@ -223,9 +240,9 @@ macro_rules! unary {
 
             async fn check_schema(
                 &self,
-                _: Request<wire::CheckSchemaRequest>,
-            ) -> Result<Response<Self::CheckSchemaStream>, Status> {
-                Err(unscripted("CheckSchema"))
+                request: Request<wire::CheckSchemaRequest>,
+            ) -> Result<Response<Checks>, Status> {
+                self.answer("CheckSchema", &self.0.check_schema, request).await.map(Response::new)
             }
         }
     };

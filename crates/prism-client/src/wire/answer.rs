@@ -8,8 +8,8 @@ use prost_types::Timestamp;
 use super::value::{from_wire, object_from_wire};
 use crate::{
     DeliveryStatus, Error, Event, Facet, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
-    Outcome, Page, Position, Registration, Renewal, Renewed, Result, Stage, Status, Unregistered,
-    error::Refusal,
+    Outcome, Page, Position, Registration, Renewal, Renewed, Result, SchemaFinding, SchemaProgress,
+    SchemaViolation, Stage, Status, Unregistered, error::Refusal,
 };
 
 pub(crate) fn registration(identity: String, answer: pattern::RegisterResponse) -> Result<Registration> {
@@ -30,7 +30,25 @@ pub(crate) fn registration(identity: String, answer: pattern::RegisterResponse) 
         generation: position("generation", answer.generation)?,
         position: position("position", answer.position)?,
         renew_after: optional_millis("renew_after_ms", answer.renew_after_ms)?,
+        ttl: optional_millis("ttl_ms", answer.ttl_ms)?,
     })
+}
+
+pub(crate) fn schema_finding(answer: pattern::CheckSchemaResponse) -> Result<SchemaFinding> {
+    let Some(progress) = answer.progress else {
+        return Ok(SchemaFinding::Violation(SchemaViolation {
+            identity: answer.identity,
+            field: answer.field,
+            violation: answer.violation,
+        }));
+    };
+    Ok(SchemaFinding::Progress(SchemaProgress {
+        checked: progress.checked,
+        nonconforming: progress.nonconforming,
+        total: progress.total,
+        done: progress.done,
+        position: position("progress.position", progress.position)?,
+    }))
 }
 
 /// `asked` are the identities of the requests, in their order.
@@ -332,15 +350,17 @@ mod tests {
         assert_eq!(read.outcome, Outcome::Registered);
         assert_eq!(read.generation.revision, 3);
         assert_eq!(read.renew_after, Some(Duration::from_secs(10)));
+        assert_eq!(read.ttl, Some(Duration::from_secs(30)));
 
         type Change = fn(&mut pattern::RegisterResponse);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 7] = [
             ("outcome", |answer| answer.outcome = 0),
             ("outcome", |answer| answer.outcome = 99),
             ("registered_at", |answer| answer.registered_at = None),
             ("generation", |answer| answer.generation = None),
             ("position", |answer| answer.position = None),
             ("renew_after_ms", |answer| answer.renew_after_ms = Some(-1)),
+            ("ttl_ms", |answer| answer.ttl_ms = Some(-1)),
         ];
         for (field, change) in changes {
             let mut broken = whole.clone();

@@ -1,11 +1,12 @@
 //! Requests.
 
 use prism_proto::pattern;
+use prost_types::Struct;
 
 use super::value::object_to_wire;
 use crate::{
-    Consistency, DeliverySemantics, EnumerateRequest, Error, Lease, MulticastRequest, Position,
-    RegisterRequest, Result, SessionId, UpdateRequest,
+    CheckSchemaRequest, Consistency, DeliverySemantics, EnumerateRequest, Error, Lease, MulticastRequest,
+    Position, RegisterRequest, Result, SessionId, UpdateRequest,
 };
 
 /// `session` is the client's, for requests without one of their own.
@@ -75,6 +76,19 @@ pub(crate) fn multicast(request: MulticastRequest) -> Result<pattern::MulticastR
         delivery: request.delivery.map(|delivery| semantics(delivery).into()),
         timeout_ms: timeout.transpose()?,
         consistency: consistency(request.consistency).into(),
+    })
+}
+
+pub(crate) fn check_schema(request: CheckSchemaRequest) -> Result<pattern::CheckSchemaRequest> {
+    let schema = request
+        .schema
+        .map(|schema| object_to_wire("schema", schema))
+        .transpose()?;
+    Ok(pattern::CheckSchemaRequest {
+        schema: schema.map(|fields| Struct {
+            fields: fields.into_iter().collect(),
+        }),
+        limit: request.limit.unwrap_or_default(),
     })
 }
 

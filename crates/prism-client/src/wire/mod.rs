@@ -14,8 +14,11 @@ pub(crate) use answer::CONNECTION_LOST;
 pub(crate) use value::to_object;
 
 pub(crate) use answer::{
-    event, found, multicast, page, registration, registrations, renewals, unregistered, updated,
+    event, found, multicast, page, registration, registrations, renewals, schema_finding, unregistered,
+    updated,
 };
-pub(crate) use ask::{enumerate, filter, lease, multicast as multicast_request, position, register, update};
+pub(crate) use ask::{
+    check_schema, enumerate, filter, lease, multicast as multicast_request, position, register, update,
+};
 pub(crate) use explain::{explanation, why};
 pub(crate) use watch::{watch, watch_event};

@@ -18,6 +18,7 @@ use self::session::End;
 use crate::{
     Settings,
     engine::{Handle, LinkId},
+    server::Proofs,
 };
 
 /// What a link needs to know.
@@ -29,6 +30,8 @@ pub(crate) struct Link {
     pub(crate) metadata: Arc<PatternMetadata>,
     pub(crate) settings: Settings,
     pub(crate) engine: Handle,
+    /// Where it is noted by what the proxy's calls are known.
+    pub(crate) proofs: Proofs,
     /// Told when an outcome could not be delivered, so that the last registration is no longer true.
     pub(crate) outdated: Arc<Notify>,
     /// The process ends: say what is left to say and close.

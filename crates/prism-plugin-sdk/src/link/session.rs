@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
 use prism_core::{
+    caller::Proof,
     id::{CorrelationIds, SessionToken},
     lifecycle::wire,
 };
@@ -152,6 +153,7 @@ async fn open<'a>(
     tracing::info!(proxy = %link.address, instance = ack.instance_id, "registered with the proxy");
     session.ours = !ack.session_token.is_empty();
     *token = SessionToken::from_wire(ack.session_token);
+    link.proofs.replace(link.id, token.as_ref().map(Proof::of));
     Ok(session)
 }
 

@@ -1,4 +1,5 @@
-//! Counts the calls that are open, from their first byte to the end of their answer.
+//! What is done with every call of the pattern: it is counted as open, from its first byte to the end of its
+//! answer, and what it says of its caller is taken out where nobody vouches for it.
 
 use std::{
     pin::Pin,
@@ -15,17 +16,21 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-/// Counts the calls to these routes.
-pub(super) fn counted(routes: Routes, calls: watch::Sender<usize>) -> Routes {
-    Routes::from(
-        routes
-            .into_axum_router()
-            .layer(middleware::from_fn_with_state(calls, count)),
-    )
+use super::Proofs;
+
+/// Receives the calls to these routes.
+pub(super) fn received(routes: Routes, calls: watch::Sender<usize>, proofs: Proofs) -> Routes {
+    let layer = middleware::from_fn_with_state((calls, proofs), receive);
+    Routes::from(routes.into_axum_router().layer(layer))
 }
 
-async fn count(State(calls): State<watch::Sender<usize>>, request: Request, next: Next) -> Response {
+async fn receive(
+    State((calls, proofs)): State<(watch::Sender<usize>, Proofs)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let open = Open::new(calls);
+    proofs.keep_what_is_vouched_for(request.headers_mut());
     let response = next.run(request).await;
     response.map(|body| Body::new(Counted { body, _open: open }))
 }

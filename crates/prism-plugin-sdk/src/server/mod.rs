@@ -3,6 +3,7 @@
 
 mod calls;
 mod services;
+mod vouched;
 
 use std::{
     net::SocketAddr,
@@ -18,7 +19,10 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 
-pub(crate) use self::services::{Services, services};
+pub(crate) use self::{
+    services::{Services, services},
+    vouched::Proofs,
+};
 use crate::Limits;
 
 /// After the last call ended, how long one that was under way to us already may take to arrive.
@@ -50,6 +54,7 @@ struct Shared {
     address: SocketAddr,
     readiness: watch::Sender<Readiness>,
     calls: watch::Sender<usize>,
+    proofs: Proofs,
     /// A proxy of the older style steers this process through the endpoint itself.
     steered: AtomicBool,
     /// No new connections, and the open ones are told to go away.
@@ -66,6 +71,7 @@ impl DataServer {
             address,
             readiness: watch::Sender::new(Readiness::NotYet),
             calls: watch::Sender::new(0),
+            proofs: Proofs::default(),
             steered: AtomicBool::new(false),
             goaway: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -121,6 +127,11 @@ impl DataServer {
 
     pub(crate) fn readiness(&self) -> watch::Receiver<Readiness> {
         self.shared.readiness.subscribe()
+    }
+
+    /// By what proxies are known.
+    pub(crate) fn proofs(&self) -> &Proofs {
+        &self.shared.proofs
     }
 
     /// Says that the pattern serves.

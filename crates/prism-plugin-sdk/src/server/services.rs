@@ -42,12 +42,16 @@ pub(crate) fn services<P: Plugin>(
             .register_encoded_file_descriptor_set(plugin.descriptors());
         names.fold(builder, |builder, name| builder.with_service_name(name))
     };
-    let routes = calls::counted(plugin.routes(), server.shared.calls.clone())
-        .add_service(LifecycleInterfaceServer::new(lifecycle))
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .prepare();
+    let routes = calls::received(
+        plugin.routes(),
+        server.shared.calls.clone(),
+        server.proofs().clone(),
+    )
+    .add_service(LifecycleInterfaceServer::new(lifecycle))
+    .add_service(health)
+    .add_service(reflection().build_v1()?)
+    .add_service(reflection().build_v1alpha()?)
+    .prepare();
     let health = HealthUpdates {
         reporter,
         names: patterns,

@@ -12,6 +12,7 @@ use axum::{
 };
 use http_body_util::{BodyExt, StreamBody};
 use parking_lot::Mutex;
+use prism_core::caller::{PEER, PRINCIPAL, PROOF};
 use prism_plugin_sdk::{
     Description, Drained, Health, HealthStatus, Initialize, Initialized, Interface, Plugin, Refusal, Scope,
 };
@@ -177,14 +178,23 @@ fn answered(body: Body) -> Response {
     response
 }
 
-/// Sends the message back.
+/// Sends the message back, and what was said of the caller.
 async fn say(request: Request) -> Response {
+    let heard = [PRINCIPAL, PEER, PROOF].map(|name| request.headers().get(name).cloned());
     let done = HeaderMap::from_iter([(
         HeaderName::from_static("grpc-status"),
         HeaderValue::from_static("0"),
     )]);
     let body = request.into_body().with_trailers(async { Some(Ok(done)) });
-    answered(Body::new(body))
+    let mut response = answered(Body::new(body));
+    for (name, value) in ["heard-principal", "heard-peer", "heard-proof"]
+        .into_iter()
+        .zip(heard)
+    {
+        let name = HeaderName::from_static(name);
+        response.headers_mut().extend(value.map(|value| (name, value)));
+    }
+    response
 }
 
 /// Begins an answer that never ends.
@@ -222,6 +232,25 @@ impl Client {
             .unary(tonic::Request::new(text.to_owned()), path, codec)
             .await?;
         Ok(answer.into_inner())
+    }
+
+    /// What of this metadata the plugin heard: the principal, the peer, the proof.
+    pub async fn heard(&mut self, said: &[(&'static str, &str)]) -> [Option<String>; 3] {
+        let codec = tonic_prost::ProstCodec::<String, String>::default();
+        let path = PathAndQuery::from_static("/prism.test.Echo/Say");
+        self.ready().await.unwrap();
+        let mut request = tonic::Request::new(String::new());
+        for (name, value) in said {
+            request.metadata_mut().insert(*name, value.parse().unwrap());
+        }
+        let answer = self.0.unary(request, path, codec).await.unwrap();
+        let heard = |name| {
+            answer
+                .metadata()
+                .get(name)
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        ["heard-principal", "heard-peer", "heard-proof"].map(heard)
     }
 
     pub async fn hold(&mut self) -> tonic::Streaming<String> {

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod multicast;
+pub(crate) mod schema;
 mod value;
 
 use std::{ffi::OsString, time::Duration};
@@ -95,6 +96,9 @@ pub(crate) enum Command {
     /// Register, find and reach identities
     #[command(subcommand, after_help = multicast::EXAMPLES)]
     Multicast(multicast::Command),
+    /// Check and change what registrations look like
+    #[command(subcommand, after_help = schema::EXAMPLES)]
+    Schema(schema::Command),
     /// Is everything reachable, and what serves what?
     Check(Check),
     /// Print a completion script for a shell

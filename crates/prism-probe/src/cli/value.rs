@@ -12,9 +12,14 @@ pub(super) fn object(text: &str) -> Result<HashMap<String, Value>, String> {
     Ok(document.to_proto())
 }
 
+/// A filter in its JSON form, as it goes over the wire.
+pub(super) fn filter(text: &str) -> Result<Filter, String> {
+    selection(text)?.to_proto().map_err(|error| error.to_string())
+}
+
 /// A filter in its JSON form. How large it may be is for the service to say, which is configured; the
 /// limits here only keep a mistake from costing much.
-pub(super) fn filter(text: &str) -> Result<Filter, String> {
+pub(super) fn selection(text: &str) -> Result<prism_filter::Filter, String> {
     let limits = Limits {
         max_depth: 32,
         max_clauses: 10_000,
@@ -24,7 +29,7 @@ pub(super) fn filter(text: &str) -> Result<Filter, String> {
     };
     let filter = prism_filter::Filter::parse_str(text, &limits);
     // Regular expressions are read only here. What is relative to now will be so when the service is asked.
-    let filter = filter.and_then(|filter| filter.compile_at(0, &limits).and_then(|_| filter.to_proto()));
+    let filter = filter.and_then(|filter| filter.compile_at(0, &limits).map(|_| filter));
     filter.map_err(|error| error.to_string())
 }
 

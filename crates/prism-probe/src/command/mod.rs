@@ -2,6 +2,7 @@
 
 mod check;
 mod multicast;
+mod schema;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::{
 pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<Exit, Stop> {
     match &cli.command {
         Command::Multicast(command) => multicast::run(command, &cli.global, output).await,
+        Command::Schema(command) => schema::run(command, &cli.global, output).await,
         Command::Check(check) => check::run(check, &cli.global, output).await,
         Command::Completions { shell } => {
             output.raw(cli::completions(*shell).as_bytes())?;

@@ -31,7 +31,7 @@ macro_rules! named {
 
 named! {
     RegisterResponse RenewResponse UpdateResponse GetResponse EnumerateResponse ExplainResponse
-    MulticastResponse UnregisterResponse SubscribeResponse WatchResponse
+    MulticastResponse UnregisterResponse SubscribeResponse WatchResponse CheckSchemaResponse
 }
 
 /// A message as a tree: the proto's own field names, defaults included, so that a field is there
@@ -147,6 +147,9 @@ mod tests {
             "generation": {"epoch": "24301", "revision": "7"},
             "position": {"epoch": "24301", "revision": "7"},
             "renew_after_ms": "10000",
+            "ttl_ms": "30000",
+            "reason": "",
+            "maybe_applied": false,
         });
         assert_eq!(tree, expected);
     }
@@ -177,6 +180,7 @@ mod tests {
             pattern::MulticastResponse::NAME,
             pattern::UnregisterResponse::NAME,
             pattern::SubscribeResponse::NAME,
+            pattern::CheckSchemaResponse::NAME,
             pattern::WatchResponse::NAME,
         ] {
             assert!(pool.get_message_by_name(name).is_some(), "{name}");

@@ -1,6 +1,7 @@
 //! What is shown, and how.
 
 mod json;
+mod progress;
 mod style;
 mod table;
 
@@ -10,6 +11,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 pub(crate) use json::{error_object, metadata_text, scalar_text, tidy, tree};
+pub(crate) use progress::Progress;
 pub(crate) use style::Style;
 pub(crate) use table::{Cell, Table};
 

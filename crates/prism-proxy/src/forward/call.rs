@@ -23,7 +23,7 @@ use super::{
     unknown,
     upload::{Sender, Stopped, Upload},
 };
-use crate::{metrics::RetryCause, route::Standing};
+use crate::{metrics::RetryCause, route::Standing, serve::Peer};
 
 /// When to ask again for a namespace that nobody serves.
 const NO_RUNNER_PAUSE: Duration = Duration::from_secs(1);
@@ -86,7 +86,8 @@ where
         request: Request<B>,
     ) -> Self {
         let (mut head, body) = request.into_parts();
-        headers::for_runner(&mut head.headers);
+        let peer = head.extensions.remove::<Peer>();
+        headers::for_runner(&mut head.headers, peer.map(|peer| peer.0));
         let upload = Upload::new(body, limits.message, limits.replay);
         let standing = Some(standing);
         Self {
@@ -290,6 +291,9 @@ where
         *request.uri_mut() = headers::absolute(&self.head.uri, &lane.target().endpoint);
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = self.head.headers.clone();
+        if let Some(proof) = lane.proof() {
+            headers::prove(request.headers_mut(), proof);
+        }
         self.deadline.stamp(request.headers_mut(), Instant::now());
         let bodiless = self.upload.is_empty();
         match connection.send.send_request(request, bodiless) {

@@ -8,15 +8,20 @@ use http::{
     },
     uri::{Authority, Scheme},
 };
-use prism_core::failure::{Failure, Reason};
+use prism_core::{
+    caller,
+    failure::{Failure, Reason},
+};
 
 /// The request metadata that names a namespace.
 pub const NAMESPACE: HeaderName = HeaderName::from_static("x-prism-namespace");
 
 const NAMESPACE_ALIAS: HeaderName = HeaderName::from_static("x-namespace");
 
-/// Who the caller is, as an authenticated proxy says. From outside it is a lie.
-const PRINCIPAL: HeaderName = HeaderName::from_static("x-prism-principal");
+/// What only a proxy may say of a caller. From outside it is a lie.
+const PRINCIPAL: HeaderName = HeaderName::from_static(caller::PRINCIPAL);
+const PEER: HeaderName = HeaderName::from_static(caller::PEER);
+const PROOF: HeaderName = HeaderName::from_static(caller::PROOF);
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -96,16 +101,26 @@ pub(crate) fn check_size(headers: &HeaderMap, limit: usize) -> Result<(), Failur
         .not_applied())
 }
 
-/// Prepares a request's headers for the runner: what was meant for this hop stays here, nobody can
-/// claim to be somebody, and the namespace stands there once, under its own name: a runner must not read
-/// another than the call was routed by.
-pub(crate) fn for_runner(headers: &mut HeaderMap) {
+/// Prepares a request's headers for any runner: what was meant for this hop stays here, nobody can
+/// claim to be somebody or somewhere, and the namespace stands there once, under its own name: a runner must
+/// not read another than the call was routed by.
+pub(crate) fn for_runner(headers: &mut HeaderMap, peer: Option<HeaderValue>) {
     strip_hop(headers);
-    headers.remove(PRINCIPAL);
+    for name in [PRINCIPAL, PEER, PROOF] {
+        headers.remove(name);
+    }
+    if let Some(peer) = peer {
+        headers.insert(PEER, peer);
+    }
     let alias = headers.remove(NAMESPACE_ALIAS);
     if let Some(namespace) = headers.remove(NAMESPACE).or(alias) {
         headers.insert(NAMESPACE, namespace);
     }
+}
+
+/// Shows one runner that this proxy forwards the call.
+pub(crate) fn prove(headers: &mut HeaderMap, proof: &HeaderValue) {
+    headers.insert(PROOF, proof.clone());
 }
 
 /// Prepares a response's headers, or trailers, for the client.
@@ -178,20 +193,23 @@ mod tests {
             ("host", "example"),
             ("te", "trailers"),
             ("x-prism-principal", "root"),
+            ("x-prism-peer", "10.0.0.1"),
+            ("x-prism-proof", "believe me"),
             ("authorization", "mine"),
             ("x-custom-bin", "AAAA"),
         ]);
-        for_runner(&mut given);
+        for_runner(&mut given, Some(HeaderValue::from_static("192.0.2.7")));
         assert_eq!(
             given,
             headers(&[
+                ("x-prism-peer", "192.0.2.7"),
                 ("te", "trailers"),
                 ("authorization", "mine"),
                 ("x-custom-bin", "AAAA")
             ])
         );
         let mut given = headers(&[("te", "gzip")]);
-        for_runner(&mut given);
+        for_runner(&mut given, None);
         assert_eq!(given, HeaderMap::new());
     }
 
@@ -199,7 +217,7 @@ mod tests {
     fn the_alias_becomes_the_name() {
         let mut given = headers(&[("x-namespace", "a")]);
         assert_eq!(namespace(&given), Ok("a"));
-        for_runner(&mut given);
+        for_runner(&mut given, None);
         assert_eq!(given, headers(&[("x-prism-namespace", "a")]));
         let mut given = headers(&[
             ("x-namespace", "a"),
@@ -207,7 +225,7 @@ mod tests {
             ("x-prism-namespace", "c"),
         ]);
         assert_eq!(namespace(&given), Ok("b"));
-        for_runner(&mut given);
+        for_runner(&mut given, None);
         assert_eq!(given, headers(&[("x-prism-namespace", "b")]));
     }
 

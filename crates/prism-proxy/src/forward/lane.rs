@@ -11,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use prism_core::{
     backoff::{Backoff, Policy},
@@ -115,6 +116,8 @@ impl Lanes {
 #[derive(Debug)]
 pub struct Lane {
     target: Target,
+    /// Of the target, as a header.
+    proof: Option<HeaderValue>,
     settings: Settings,
     in_flight: AtomicUsize,
     slots: Box<[Slot]>,
@@ -182,7 +185,9 @@ struct Redial {
 
 impl Lane {
     fn new(target: Target, lanes: &Lanes) -> Self {
+        let proof = target.proof.as_ref();
         Self {
+            proof: proof.and_then(|proof| HeaderValue::from_str(proof.as_str()).ok()),
             target,
             settings: lanes.settings.clone(),
             in_flight: AtomicUsize::new(0),
@@ -199,6 +204,11 @@ impl Lane {
     /// Where it leads.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// What shows its runner that this proxy forwards a call.
+    pub(crate) fn proof(&self) -> Option<&HeaderValue> {
+        self.proof.as_ref()
     }
 
     /// How many calls are on it.

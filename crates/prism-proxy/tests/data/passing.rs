@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use prism_core::failure::Reason;
+use prism_core::{caller::Proof, failure::Reason, id::SessionToken};
 use prism_proxy::forward::{Bounds, Limits};
 use tokio::sync::{Mutex, mpsc};
 use tonic::Code;
@@ -72,6 +72,8 @@ async fn metadata_passes_but_what_is_not_the_clients_to_say() {
         .header("x-custom-bin", "AAAA")
         .header("authorization", "Bearer mine")
         .header("x-prism-principal", "root")
+        .header("x-prism-peer", "10.0.0.1")
+        .header("x-prism-proof", "believe me")
         .header("proxy-authorization", "secret");
     assert_eq!(client.send(request, &message(b"")).await.grpc().code(), Code::Ok);
     let seen = seen.lock().await.clone();
@@ -83,9 +85,21 @@ async fn metadata_passes_but_what_is_not_the_clients_to_say() {
         assert_eq!(seen[name], value);
     }
     assert_eq!(seen["te"], "trailers");
-    for name in ["x-prism-principal", "proxy-authorization"] {
+    assert_eq!(seen["x-prism-peer"], "127.0.0.1", "as the proxy sees it");
+    for name in ["x-prism-principal", "x-prism-proof", "proxy-authorization"] {
         assert!(!seen.contains_key(name), "{name} got through");
     }
+}
+
+/// A runner believes what is said of a caller when the proxy that it is registered with says it.
+#[tokio::test]
+async fn each_runner_is_shown_its_own_proof() {
+    let (runner, seen) = observed().await;
+    let (proxy, client) = proxy_and(&runner).await;
+    let proof = Proof::of(&SessionToken::generate());
+    proxy.serve_proven(runner.address, proof.clone());
+    assert_eq!(client.unary(UNARY, b"").await.grpc().code(), Code::Ok);
+    assert_eq!(seen.lock().await["x-prism-proof"], proof.as_str());
 }
 
 #[tokio::test]

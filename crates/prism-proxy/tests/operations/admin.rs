@@ -86,6 +86,7 @@ async fn a_verbose_probe_lists_every_check_and_namespace() {
         instance_id: InstanceId::generate("t", 1),
         endpoint: "h:1".into(),
         idempotent: Arc::default(),
+        proof: None,
     };
     stage.table.set("c", vec![target.clone()]);
     let lines = "[+] listening ok\n[+] not-draining ok\n[i] namespace a has no runner\n[i] namespace b changes over\n\

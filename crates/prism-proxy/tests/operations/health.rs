@@ -46,6 +46,7 @@ fn serve(table: &Table, namespace: &str) {
         instance_id: InstanceId::generate("t", 1),
         endpoint: "h:1".into(),
         idempotent: Arc::default(),
+        proof: None,
     };
     assert!(table.set(namespace, vec![target]));
 }

@@ -13,6 +13,7 @@ use super::{
     fixture, request, slot_error,
 };
 use crate::{
+    config::LongTtl,
     directory::SortKey,
     schema::Schema,
     testing::{id, soon},
@@ -176,6 +177,51 @@ async fn an_update_merges_and_respects_fences() {
     assert_eq!(error, SlotError::NotFound(id("b")));
 }
 
+/// What an update makes of metadata is as large as what is registered may be, and no larger.
+#[tokio::test]
+async fn metadata_does_not_grow_past_its_limit() {
+    let fixture = fixture(|config| {
+        config.behavior.max_metadata_bytes = 20;
+        config.schema = Some(
+            Schema::read(&serde_json::json!({ "fields": {
+            "mark": { "type": "string", "default": "0123456789" },
+        } }))
+            .unwrap(),
+        );
+    });
+    let held = fixture.register("a", r#"{"mark":"x"}"#).await;
+    let update = |patch: &str| Update {
+        identity: id("a"),
+        patch: Document::from_json(patch.as_bytes()).unwrap(),
+        generation: None,
+        if_revision: None,
+    };
+    let grown = fixture
+        .coordinator
+        .update(update(r#"{"b":"yyyyyyyy"}"#), soon())
+        .await;
+    assert_eq!(
+        grown.unwrap_err(),
+        Error::MetadataTooLarge { size: 27, limit: 20 }
+    );
+    let filled = fixture.coordinator.register(request("b", "{}"), soon()).await;
+    assert_eq!(
+        filled.unwrap_err(),
+        Error::MetadataTooLarge { size: 21, limit: 20 },
+        "with what is filled in"
+    );
+    let kept = fixture
+        .coordinator
+        .update(update(r#"{"b":1}"#), soon())
+        .await
+        .unwrap();
+    assert_eq!(
+        kept.position.revision,
+        held.position.revision.next(),
+        "nothing was written in between"
+    );
+}
+
 #[tokio::test]
 async fn concurrent_updates_all_take_effect() {
     let fixture = fixture(|_| {});
@@ -301,6 +347,36 @@ async fn limits_change_under_live_sessions() {
     assert!(matches!(session.next().await, Some(Ok(SessionEvent::Message(_)))));
 }
 
+/// However many register at once and through whichever runner, exactly as many get in as there is room for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_quota_is_exact_under_concurrent_registrations_through_two_runners() {
+    let fixture = fixture(|config| config.behavior.max_identities = 100);
+    let other = fixture.sibling();
+    let mut config = Config::named("test");
+    config.behavior.max_identities = 100;
+    other.reconfigure(config);
+    let calls = (0..1_000).map(|number| {
+        let runner = [&fixture.coordinator, &other][number % 2].clone();
+        tokio::spawn(async move {
+            runner
+                .register(request(&format!("id-{number}"), "{}"), soon())
+                .await
+        })
+    });
+    let (mut taken, mut full) = (0, 0);
+    for outcome in futures::future::join_all(calls).await {
+        match outcome.unwrap() {
+            Ok(_) => taken += 1,
+            Err(error) => {
+                assert_eq!(slot_error(error), SlotError::QuotaExceeded { limit: 100 });
+                full += 1;
+            }
+        }
+    }
+    assert_eq!((taken, full), (100, 900));
+    assert_eq!(fixture.names(Filter::new()).await.len(), 100);
+}
+
 #[tokio::test]
 async fn nothing_is_served_after_the_end() {
     let fixture = fixture(|_| {});
@@ -349,6 +425,44 @@ async fn a_new_epoch_is_followed_without_a_restart() {
             current: held.position.epoch
         }
     );
+}
+
+/// What is asked for, and what is granted where too long a lease is cut. All in seconds.
+#[tokio::test]
+async fn a_lease_that_is_too_long_is_cut_where_that_is_wanted() {
+    let cases = [
+        (Some(60), None, Some(10), Some(10)),
+        (Some(60), None, Some(60), Some(60)),
+        (Some(60), None, Some(61), Some(60)),
+        (Some(60), None, Some(u64::MAX / 1_000), Some(60)),
+        (Some(60), None, Some(0), Some(60)),
+        (Some(60), None, None, Some(60)),
+        (Some(60), Some(20), None, Some(20)),
+        (Some(60), Some(90), None, Some(60)),
+        (Some(60), Some(20), Some(0), Some(60)),
+        (None, Some(90), None, Some(90)),
+        (None, None, None, None),
+        (None, None, Some(0), None),
+    ];
+    for (max, default, asked, granted) in cases {
+        let fixture = fixture(|config| {
+            config.behavior.on_long_ttl = LongTtl::Clamp;
+            config.behavior.ttl_max = max.map(Duration::from_secs);
+            config.behavior.ttl_default = default.map(Duration::from_secs);
+        });
+        let request = Register {
+            ttl: asked.map(Duration::from_secs),
+            ..request("a", "{}")
+        };
+        let held = fixture.coordinator.register(request, soon()).await.unwrap();
+        let told = held.ttl.map(|ttl| ttl.as_millis() / 1_000);
+        assert_eq!(told, granted, "{asked:?} of at most {max:?}, default {default:?}");
+        // What is told is what is.
+        let ends = held
+            .expires_at
+            .map(|at| (at.0 - held.registered_at.0) as u64 / 1_000);
+        assert_eq!(ends, granted, "{asked:?} of at most {max:?}, default {default:?}");
+    }
 }
 
 /// A lease too short for a millisecond is a short lease, and not none.

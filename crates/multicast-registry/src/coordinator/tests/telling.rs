@@ -57,6 +57,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Kept {
 }
 
 impl Kept {
+    /// Hears what this thread says.
+    ///
+    /// As long as there is only one subscriber, `tracing` asks that of the thread which comes to a line of the
+    /// log first whether anybody wants it, once for all; and in another test there is none. So there are two.
+    fn listen(&self) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
+        let other = tracing::Dispatch::new(tracing_subscriber::registry());
+        let hearing = tracing_subscriber::registry().with(self.clone());
+        (other, hearing.set_default())
+    }
+
     fn find(&self, what: &str) -> Told {
         let kept = self.0.lock().unwrap();
         let found = kept.iter().find(|(_, text, _)| text.contains(what));
@@ -69,7 +79,7 @@ impl Kept {
 #[tokio::test(start_paused = true)]
 async fn each_thing_is_told_at_its_level() {
     let kept = Kept::default();
-    let _guard = tracing_subscriber::registry().with(kept.clone()).set_default();
+    let _listening = kept.listen();
     let fixture = fixture(|_| {});
     let leased = Register {
         ttl: Some(Duration::from_secs(1)),
@@ -112,7 +122,7 @@ async fn each_thing_is_told_at_its_level() {
 #[tokio::test(start_paused = true)]
 async fn everything_inside_a_call_belongs_to_it() {
     let kept = Kept::default();
-    let _guard = tracing_subscriber::registry().with(kept.clone()).set_default();
+    let _listening = kept.listen();
     let fixture = fixture(|config| config.behavior.call_timeout = Duration::from_secs(1));
     let namespaces = Namespaces::default();
     namespaces.insert(fixture.coordinator.clone());

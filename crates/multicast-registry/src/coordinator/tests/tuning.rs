@@ -12,8 +12,9 @@ use super::{
     Fixture, fixture, request,
 };
 use crate::{
-    config::{Behavior, ReadConsistency, StoreLoss, manifest_schema},
+    config::{Behavior, LongTtl, Rate, ReadConsistency, SchemaChange, StoreLoss, manifest_schema},
     namespaces::Namespaces,
+    schema::Schema,
     service::Service,
     testing::{Fate, Op, soon, unavailable},
 };
@@ -39,7 +40,23 @@ fn set(behavior: &mut Behavior, key: &str) {
         "history_age" => behavior.history_age = Duration::ZERO,
         "history_bytes" => behavior.history_bytes = 0,
         "call_timeout" => behavior.call_timeout = Duration::from_secs(1),
+        "on_long_ttl" => behavior.on_long_ttl = LongTtl::Clamp,
+        "on_schema_change" => behavior.on_schema_change = SchemaChange::Refuse,
+        "caller_writes" => behavior.caller_writes = Rate::per_second(3),
+        "caller_reads" => behavior.caller_reads = Rate::per_second(3),
+        "caller_multicasts" => behavior.caller_multicasts = Rate::per_second(3),
+        "caller_targets" => behavior.caller_targets = Rate::per_second(3),
+        "caller_burst" => behavior.caller_burst = Duration::from_secs(2),
         other => panic!("`{other}` has no case"),
+    }
+}
+
+/// Sets what a key says something about.
+fn presume(behavior: &mut Behavior, key: &str) {
+    match key {
+        "on_long_ttl" => behavior.ttl_max = Some(Duration::from_secs(60)),
+        "caller_burst" => behavior.caller_writes = Rate::per_second(2),
+        _ => {}
     }
 }
 
@@ -47,7 +64,9 @@ fn set(behavior: &mut Behavior, key: &str) {
 async fn observe(fixture: &Fixture, key: &str) -> String {
     match key {
         "topic_prefix" => fixture.coordinator.config().behavior.topic_prefix.clone(),
-        "max_identities" | "ttl_default" | "ttl_max" | "max_metadata_bytes" => registers(fixture).await,
+        "max_identities" | "ttl_default" | "ttl_max" | "on_long_ttl" | "max_metadata_bytes" => {
+            registers(fixture).await
+        }
         "retry_attempts" | "retry_delay_ms" => retries(fixture).await,
         "max_payload_bytes" => {
             let large = Multicast {
@@ -58,6 +77,8 @@ async fn observe(fixture: &Fixture, key: &str) -> String {
         }
         "history_age" | "history_bytes" => pages_on(fixture).await,
         "call_timeout" => times_out(fixture).await,
+        "on_schema_change" => takes_a_schema(fixture).await,
+        key if key.starts_with("caller_") => calls_often(fixture).await,
         "max_watchers" | "max_watch_filters" => watches(fixture).await,
         _ => reads(fixture).await,
     }
@@ -147,6 +168,39 @@ async fn pages_on(fixture: &Fixture) -> String {
     format!("{}", fixture.coordinator.enumerate(request, soon()).await.is_ok())
 }
 
+/// Whether the same with a schema that a registration violates is taken.
+async fn takes_a_schema(fixture: &Fixture) -> String {
+    fixture.register("a", r#"{"n":"x"}"#).await;
+    let mut next = (*fixture.coordinator.config()).clone();
+    next.schema = Some(Schema::read(&serde_json::json!({ "n": "int" })).unwrap());
+    format!("{}", fixture.coordinator.may_become(&next, soon()).await.is_ok())
+}
+
+/// How many calls of each kind are let in at once.
+async fn calls_often(fixture: &Fixture) -> String {
+    let namespaces = Namespaces::default();
+    namespaces.insert(fixture.coordinator.clone());
+    let (service, mut count) = (Service::new(namespaces), [0; 3]);
+    for name in ["a", "b", "c", "d", "e"] {
+        let write = proto::UnregisterRequest {
+            identity: name.to_owned(),
+            ..Default::default()
+        };
+        let read = proto::GetRequest {
+            identity: name.to_owned(),
+        };
+        let limited = |status: tonic::Status| status.code() == tonic::Code::ResourceExhausted;
+        let write = service.unregister(tonic::Request::new(write)).await;
+        let read = service.get(tonic::Request::new(read)).await;
+        let sent = service.multicast(tonic::Request::new(Default::default())).await;
+        count[0] += usize::from(!write.is_err_and(limited));
+        count[1] += usize::from(!read.is_err_and(limited));
+        count[2] += usize::from(!sent.is_err_and(limited));
+        fixture.register(name, "{}").await;
+    }
+    format!("{count:?}")
+}
+
 async fn times_out(fixture: &Fixture) -> String {
     fixture.names(Filter::new()).await;
     let namespaces = Namespaces::default();
@@ -166,11 +220,16 @@ async fn every_key_changes_something() {
         .unwrap();
     assert!(keys.len() >= 15);
     for key in keys.keys() {
-        let by_default = observe(&fixture(|_| {}), key).await;
-        let changed = observe(&fixture(|config| set(&mut config.behavior, key)), key).await;
+        let before = || fixture(|config| presume(&mut config.behavior, key));
+        let after = fixture(|config| {
+            presume(&mut config.behavior, key);
+            set(&mut config.behavior, key);
+        });
+        let by_default = observe(&before(), key).await;
+        let changed = observe(&after, key).await;
         assert_ne!(by_default, changed, "`{key}` changes nothing");
         // The same on a namespace that is being served.
-        let running = fixture(|_| {});
+        let running = before();
         let mut config = (*running.coordinator.config()).clone();
         set(&mut config.behavior, key);
         running.coordinator.reconfigure(config);

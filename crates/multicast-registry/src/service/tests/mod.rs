@@ -2,6 +2,8 @@
 
 mod answers;
 mod calls;
+mod check_schema;
+mod limits;
 mod refusals;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -17,9 +19,9 @@ use tonic::{Request, Status, transport::Channel};
 
 use super::Service;
 use crate::{
-    coordinator::{Config, Coordinator},
+    coordinator::{Config, Coordinator, Register},
     namespaces::Namespaces,
-    testing::{Broker, Store},
+    testing::{Broker, Store, soon},
 };
 
 type Client = MulticastRegistryPatternClient<Channel>;
@@ -60,6 +62,14 @@ impl Fixture {
     /// A client with the limits that clients have unless they are told otherwise.
     async fn client(&self) -> Client {
         Client::new(connect(self.serve().await).await)
+    }
+
+    /// Registers in process, where nothing is limited.
+    async fn service_registers(&self, names: &[&str]) {
+        for name in names {
+            let request = Register::new(name, prism_filter::Document::empty()).unwrap();
+            self.coordinator.register(request, soon()).await.unwrap();
+        }
     }
 
     async fn serve(&self) -> SocketAddr {

@@ -676,12 +676,6 @@ async fn methods_to_come() {
         ),
         told(client.get_multicast(to("test", Default::default())).await),
         told(client.cancel_multicast(to("test", Default::default())).await),
-        told(
-            client
-                .check_schema(to("test", Default::default()))
-                .await
-                .map(drop),
-        ),
         told(client.list_dead_letters(to("test", Default::default())).await),
         told(client.redrive_dead_letters(to("test", Default::default())).await),
     ];

@@ -91,6 +91,7 @@ fn registration(identity: &str, revision: u64) -> Registration {
         generation: position,
         position,
         renew_after: Some(INTERVAL),
+        ttl: None,
     }
 }
 

@@ -27,6 +27,7 @@ fn registration(identity: &str, renew_after: Option<Duration>) -> Registration {
         generation: position,
         position,
         renew_after,
+        ttl: None,
     }
 }
 

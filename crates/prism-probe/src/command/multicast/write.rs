@@ -29,7 +29,7 @@ pub(super) async fn register(raw: &Raw, register: &Register, output: &mut Output
     let outcome = Outcome::try_from(answer.outcome)
         .unwrap_or_default()
         .as_str_name();
-    let renew_after = answer.renew_after_ms.map(|millis| format!("{millis} ms"));
+    let millis = |millis: Option<i64>| millis.map(|millis| format!("{millis} ms")).unwrap_or_default();
     let shown = Shown {
         tree: tree(&answer)?,
         table: Table::facts([
@@ -37,7 +37,8 @@ pub(super) async fn register(raw: &Raw, register: &Register, output: &mut Output
             ("OUTCOME", outcome.to_owned()),
             ("REGISTERED", time(answer.registered_at.as_ref())),
             ("EXPIRES", time(answer.expires_at.as_ref())),
-            ("RENEW AFTER", renew_after.unwrap_or_default()),
+            ("LEASE", millis(answer.ttl_ms)),
+            ("RENEW AFTER", millis(answer.renew_after_ms)),
             ("GENERATION", position(answer.generation)),
         ]),
         names: vec![register.identity.clone()],

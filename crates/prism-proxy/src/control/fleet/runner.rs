@@ -8,6 +8,7 @@ use std::{
 };
 
 use prism_core::{
+    caller::Proof,
     id::{CorrelationIds, InstanceId, SessionToken},
     lifecycle::{HealthStatus, Mark, Peer, Stage},
 };
@@ -172,6 +173,7 @@ impl Runner {
             instance_id: self.instance.clone(),
             endpoint: self.endpoint.clone()?,
             idempotent: self.idempotent.clone(),
+            proof: self.extended.then(|| Proof::of(&self.token)),
         })
     }
 

@@ -6,7 +6,7 @@ pub mod runner;
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
-use prism_core::id::InstanceId;
+use prism_core::{caller::Proof, id::InstanceId};
 use prism_proxy::{
     forward::{
         Forward, Limits,
@@ -84,8 +84,20 @@ impl Proxy {
             instance_id: InstanceId::generate("test", 1),
             endpoint: address.to_string(),
             idempotent: idempotent.clone(),
+            proof: None,
         });
         assert!(self.table.set(NAMESPACE, targets.collect()));
+    }
+
+    /// One runner, which is to know that calls come from this proxy.
+    pub fn serve_proven(&self, address: SocketAddr, proof: Proof) {
+        let target = Target {
+            instance_id: InstanceId::generate("test", 1),
+            endpoint: address.to_string(),
+            idempotent: Arc::default(),
+            proof: Some(proof),
+        };
+        assert!(self.table.set(NAMESPACE, vec![target]));
     }
 
     /// Another runner beside those that are there; the unary method is idempotent at all of them.
@@ -95,6 +107,7 @@ impl Proxy {
             instance_id: InstanceId::generate("test", 1),
             endpoint: address.to_string(),
             idempotent: Arc::new([UNARY.to_owned()].into()),
+            proof: None,
         });
         assert!(self.table.set(NAMESPACE, targets));
     }
