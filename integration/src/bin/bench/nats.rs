@@ -23,6 +23,8 @@ use tokio::task::JoinSet;
 use crate::report::{Better, Report, percentile};
 
 const PREFIX: &str = "bench";
+/// Where the slot publishes for the namespace `users`.
+const TOPICS: &str = "bench.users";
 const PAYLOAD: Bytes = Bytes::from_static(&[b'x'; 100]);
 const ROUNDS: usize = 200;
 const WARM_UP: usize = 20;
@@ -66,9 +68,9 @@ async fn multicast(report: &mut Report, name: &str, count: usize) -> Result<()> 
 
 async fn coordinator(server: &NatsServer, names: &[String]) -> Result<Coordinator> {
     let config = serde_json::from_value(json!({ "servers": [server.url()] }))?;
-    let messaging = NatsMessaging::open("bench", PREFIX, config).await?;
+    let messaging = NatsMessaging::open("users", PREFIX, config).await?;
     let registry = Arc::new(MemoryRegistry::new(Default::default()));
-    let coordinator = Coordinator::new(Config::named("bench"), registry, Arc::new(messaging), None);
+    let coordinator = Coordinator::new(Config::named("users"), registry, Arc::new(messaging), None);
     for name in names {
         let request = Register::new(name, Document::from_json(br#"{"status":"online"}"#)?)?;
         coordinator.register(request, soon()).await?;
@@ -89,7 +91,7 @@ async fn readers(server: &NatsServer, names: &[String]) -> Result<JoinSet<()>> {
     }
     for (number, name) in names.iter().enumerate() {
         let connection = &connections[number % connections.len()];
-        let mut subscriber = connection.subscribe(format!("{PREFIX}.{name}")).await?;
+        let mut subscriber = connection.subscribe(format!("{TOPICS}.{name}")).await?;
         readers.spawn(async move { while subscriber.next().await.is_some() {} });
     }
     for connection in &connections {
@@ -147,7 +149,7 @@ impl Floor {
     async fn publish(&mut self, names: &[String], headers: Option<HeaderMap>) -> Result<Duration> {
         let began = Instant::now();
         for (number, name) in names.iter().enumerate() {
-            let (subject, reply) = (format!("{PREFIX}.{name}"), format!("{}.{number}", self.inbox));
+            let (subject, reply) = (format!("{TOPICS}.{name}"), format!("{}.{number}", self.inbox));
             let client = &self.client;
             match headers.clone() {
                 None => client.publish_with_reply(subject, reply, PAYLOAD).await?,
