@@ -52,6 +52,8 @@ pub struct Behavior {
     /// How many filters may be watched in one runner that ask for no certain value of a field, so that every
     /// change is compared with each of them.
     pub max_watch_filters: usize,
+    /// Whether this runner keeps an indexed view of all registrations, or asks the registry slot each time.
+    pub view: ViewKind,
     /// How fresh reads are when the call does not say.
     pub consistency: ReadConsistency,
     /// What a consistent read does when the registry slot does not answer.
@@ -93,6 +95,7 @@ impl Default for Behavior {
             max_payload_bytes: None,
             max_watchers: 20_000,
             max_watch_filters: 1_000,
+            view: ViewKind::Index,
             consistency: ReadConsistency::Consistent,
             on_store_loss: StoreLoss::Fail,
             history_age: Duration::from_secs(60),
@@ -100,6 +103,17 @@ impl Default for Behavior {
             call_timeout: Duration::from_secs(5),
         }
     }
+}
+
+/// What reads of many registrations are answered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ViewKind {
+    /// An indexed view in the runner's memory.
+    Index,
+    /// The registry slot: it selects by the filter where it can, and sends all registrations where it cannot. For
+    /// namespaces that are too large for memory.
+    None,
 }
 
 /// How fresh a read is.
@@ -157,6 +171,10 @@ impl Behavior {
                 "ttl_default",
                 format!("{default:?} is longer than `ttl_max`, which is {max:?}"),
             );
+        }
+        if self.view == ViewKind::None && self.on_store_loss == StoreLoss::Stale {
+            let message = "`stale` answers from a view, and `view: none` keeps none";
+            return fault("on_store_loss", message.to_owned());
         }
         let leases = [("ttl_default", self.ttl_default), ("ttl_max", self.ttl_max)];
         let shortest = Duration::from_millis(1);

@@ -17,7 +17,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-pub use behavior::{Behavior, MAX_CALL_TIMEOUT, ReadConsistency, StoreLoss};
+pub use behavior::{Behavior, MAX_CALL_TIMEOUT, ReadConsistency, StoreLoss, ViewKind};
 pub use document::{Backend, backend_schemas, manifest_schema, reference};
 pub use environment::from_environment;
 pub use file::{File, load};
@@ -138,6 +138,12 @@ impl Namespace {
             tree.get("behavior")
                 .is_some_and(|behavior| behavior.get(key).is_some())
         };
+        if namespace.behavior.view == ViewKind::None
+            && let Some(path) = namespace.schema.iter().flat_map(Schema::indexed).next()
+        {
+            let message = format!("`{path}` has `index: true`, and `behavior.view: none` keeps no index");
+            return Err(Error::new(at("identity_schema"), message));
+        }
         needs::apply(&mut namespace, sets).map_err(|error| error.within(&at("needs")))?;
         Ok(namespace)
     }

@@ -39,6 +39,7 @@ mod error;
 mod explain;
 mod multicast;
 mod registrations;
+mod search;
 mod sessions;
 mod watch;
 
@@ -47,7 +48,7 @@ mod tests;
 
 pub use enumerate::{Enumerate, Page};
 pub use error::Error;
-pub use explain::{Explanation, Verdict, Why};
+pub use explain::{Access, Explanation, Verdict, Why};
 pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
 pub use registrations::{Held, Register, Update, Updated};
 pub use sessions::{Closed, Session, SessionEvent};
@@ -56,11 +57,11 @@ use std::sync::{Arc, atomic::AtomicUsize};
 
 use parking_lot::RwLock;
 use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Epoch, Ttl};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::Behavior,
+    config::{Behavior, ViewKind},
     directory::{self, Directory, Horizon},
     metrics::NamespaceMetrics,
     schema::Schema,
@@ -104,7 +105,12 @@ impl Config {
             bytes: self.behavior.history_bytes,
         };
         let indexed = self.schema.iter().flat_map(Schema::indexed).cloned().collect();
-        directory::Settings { horizon, indexed }
+        let bare = self.behavior.view == ViewKind::None;
+        directory::Settings {
+            horizon,
+            indexed,
+            bare,
+        }
     }
 
     fn default_ttl(&self) -> Option<Ttl> {
@@ -127,6 +133,8 @@ struct Shared {
     watches: Arc<Hub>,
     /// How many there are.
     watchers: Arc<AtomicUsize>,
+    /// Turns to search the slot.
+    searches: Semaphore,
     metrics: NamespaceMetrics,
     /// Closed as soon as the coordinator is.
     tasks: TaskTracker,
@@ -191,6 +199,7 @@ impl Coordinator {
             sessions,
             watches,
             watchers: Arc::default(),
+            searches: Semaphore::new(search::SEARCHES),
             metrics,
             tasks,
             closing,
@@ -205,9 +214,13 @@ impl Coordinator {
         self.shared.parts.read().config.clone()
     }
 
-    /// Behaves differently from now on. Sessions and the view stay.
+    /// Behaves differently from now on. Sessions and the view stay, and so does whether there is one.
     pub fn reconfigure(&self, config: Config) {
-        self.shared.directory.configure(config.directory());
+        let bare = self.shared.directory.is_bare();
+        self.shared.directory.configure(directory::Settings {
+            bare,
+            ..config.directory()
+        });
         self.shared.parts.write().config = Arc::new(config);
     }
 

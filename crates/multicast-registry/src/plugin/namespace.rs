@@ -59,6 +59,11 @@ impl Running {
         metrics: &Metrics,
         tasks: &TaskTracker,
     ) -> Result<(), Refusal> {
+        if next.behavior.view != self.namespace.behavior.view {
+            let message = "`behavior.view` stays as it is while the namespace is served; restart the runner, or \
+                remove the namespace and add it again";
+            return Err(Refusal::new(message));
+        }
         if let Some(slot) = self.moved_slot(&next) {
             if next.on_move == OnMove::Refuse {
                 let message = "it would point at other data; to start over there, set `on_move: discard`";

@@ -3,7 +3,7 @@
 -- How much one call does, in what reading a byte of metadata costs, and what the rest costs by that measure. All
 -- of it is 1 to 2 ms, of metadata that is nothing but numbers 3 ms.
 local QUERY_WORK = 96 * 1024
-local WORK_A_RECORD, WORK_A_PART, WORK_SENT, COPIED_BYTES = 64, 24, 96, 8
+local WORK_A_RECORD, WORK_A_PART, WORK_SENT, COPIED_BYTES = 80, 24, 120, 8
 -- How many records are read at once: first, while it is not known how large they are, and at most.
 local FIRST_STEP, LARGEST_STEP = 1, 64
 -- A larger record is left to the caller: reading it here would take too long by itself.
