@@ -175,6 +175,14 @@ fn mistakes_are_placed_and_explained() {
             "call-too-long.yaml:3:27: behavior.call_timeout: `10m` is out of range, from `1ms` to `100s` is possible",
         ),
         (
+            "view-stale",
+            "view-stale.yaml:3:42: behavior.on_store_loss: `stale` answers from a view, and `view: none` keeps none",
+        ),
+        (
+            "view-index",
+            "view-index.yaml:5:1: identity_schema: `status` has `index: true`, and `behavior.view: none` keeps no index",
+        ),
+        (
             "schema-type",
             "schema-type.yaml:7:11: identity_schema.status: unknown type `sting`, expected one of",
         ),

@@ -5,6 +5,7 @@ mod failing;
 mod hanging;
 mod reading;
 mod registering;
+mod searching;
 mod sending;
 mod sessions;
 mod telling;
