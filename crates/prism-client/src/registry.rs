@@ -74,6 +74,20 @@ impl Registry {
         wire::registration(identity, self.raw.register(request).await?)
     }
 
+    /// Registers many identities, at most 10,000, in one call; results in the order of `requests`. One that is
+    /// refused does not keep the others from being registered.
+    pub async fn register_many(
+        &self,
+        requests: impl IntoIterator<Item = RegisterRequest>,
+    ) -> Result<Vec<Result<Registration>>> {
+        let (mut identities, mut messages) = (Vec::new(), Vec::new());
+        for request in requests {
+            identities.push(request.identity.clone());
+            messages.push(wire::register(request, self.session)?);
+        }
+        wire::registrations(identities, self.raw.register_many(messages).await?)
+    }
+
     /// Registers an identity and keeps it registered for as long as the handle lives.
     ///
     /// # Errors

@@ -34,6 +34,7 @@
 //! # }
 //! ```
 
+mod bulk;
 mod enumerate;
 mod error;
 mod explain;

@@ -18,7 +18,7 @@ use crate::{directory::stored_document, schema::Occasion};
 /// The longest lease that can be asked for, about a hundred years.
 const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// How often a call is sent to a slot that is known not to have applied it.
-const ATTEMPTS: u32 = 4;
+pub(super) const ATTEMPTS: u32 = 4;
 
 /// A request to register.
 #[derive(Debug, Clone)]
@@ -66,6 +66,41 @@ impl std::ops::Deref for Held {
     }
 }
 
+/// A registration that was checked and can be sent to the slot.
+pub(super) struct Prepared {
+    pub(super) request: prism_slot::Register,
+    ttl: Option<Ttl>,
+}
+
+impl Prepared {
+    pub(super) fn new(config: &Config, request: Register) -> Result<Self, Error> {
+        let ttl = granted_ttl(config, request.ttl)?;
+        let metadata = stored_form(config, &request.identity, request.metadata, Occasion::Registered)?;
+        let request = prism_slot::Register {
+            identity: request.identity,
+            metadata,
+            ttl,
+            mode: if request.replace {
+                Mode::Replace
+            } else {
+                Mode::Create
+            },
+            owner: Owner {
+                session: request.session,
+                ..Owner::default()
+            },
+            max_identities: config.behavior.max_identities,
+            request: RequestId::next(),
+        };
+        Ok(Self { request, ttl })
+    }
+
+    pub(super) fn held(self, answer: Result<Registered, SlotError>) -> Result<Held, Error> {
+        let ttl = self.ttl;
+        Ok(answer.map(|registered| Held { registered, ttl })?)
+    }
+}
+
 /// A change of metadata.
 #[derive(Debug, Clone)]
 pub struct Update {
@@ -103,28 +138,10 @@ impl Coordinator {
     /// Bad arguments; `AlreadyExists` and `QuotaExceeded` of the slot; unavailability, saying whether
     /// the registration may have been made. Dropping the future may leave it made.
     pub async fn register(&self, request: Register, deadline: Instant) -> Result<Held, Error> {
-        let config = self.config();
-        let ttl = granted_ttl(&config, request.ttl)?;
-        let metadata = stored_form(&config, &request.identity, request.metadata, Occasion::Registered)?;
-        let slot_request = prism_slot::Register {
-            identity: request.identity,
-            metadata,
-            ttl,
-            mode: if request.replace {
-                Mode::Replace
-            } else {
-                Mode::Create
-            },
-            owner: Owner {
-                session: request.session,
-                ..Owner::default()
-            },
-            max_identities: config.behavior.max_identities,
-            request: RequestId::next(),
-        };
+        let prepared = Prepared::new(&self.config(), request)?;
         let registered = self
             .retrying(deadline, |slot, call| {
-                let request = slot_request.clone();
+                let request = prepared.request.clone();
                 async move {
                     let mut results = slot.register(call, vec![request]).await;
                     results.pop().unwrap_or_else(|| Err(missing_result()))
@@ -133,11 +150,11 @@ impl Coordinator {
             .await?;
         tracing::debug!(
             namespace = self.shared.sessions.namespace(),
-            identity = %slot_request.identity,
+            identity = %prepared.request.identity,
             at = %registered.position,
             "registered"
         );
-        Ok(Held { registered, ttl })
+        prepared.held(Ok(registered))
     }
 
     /// Extends leases; results in the order of the requests.
@@ -332,7 +349,7 @@ impl Coordinator {
     }
 }
 
-const RETRY: Policy = Policy {
+pub(super) const RETRY: Policy = Policy {
     base: Duration::from_millis(20),
     cap: Duration::from_millis(500),
 };
@@ -362,7 +379,7 @@ fn stored_form(
     Ok(text.into())
 }
 
-fn missing_result() -> SlotError {
+pub(super) fn missing_result() -> SlotError {
     SlotError::Unreadable {
         backend: "slot",
         message: "a batch came back without a result".to_owned(),

@@ -428,7 +428,7 @@ async fn a_large_explanation_gives_others_their_turn() {
             identity: Identity::new(format!("id-{number}")).unwrap(),
             ..(*record(0, &document, revision)).clone()
         };
-        (Arc::new(named), document)
+        Row::new(&named, document)
     });
     let head = Position {
         epoch: Epoch(1),

@@ -1,5 +1,6 @@
 //! The data service: `prism.pattern.MulticastRegistryPattern` over the coordinators.
 
+mod bulk;
 mod call;
 mod explain;
 mod failure;
@@ -84,9 +85,10 @@ impl MulticastRegistryPattern for Service {
 
     async fn register_many(
         &self,
-        _request: Request<Streaming<proto::RegisterRequest>>,
+        request: Request<Streaming<proto::RegisterRequest>>,
     ) -> Answer<proto::RegisterManyResponse> {
-        not_implemented("RegisterMany")
+        let call = self.incoming(request)?;
+        call.mutate(&self.mutations, bulk::register).await
     }
 
     async fn renew(&self, request: Request<proto::RenewRequest>) -> Answer<proto::RenewResponse> {

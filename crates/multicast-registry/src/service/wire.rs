@@ -163,6 +163,8 @@ pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
         generation: Some(to_position(generation)),
         position: Some(to_position(position)),
         renew_after_ms: held.ttl.map(renew_after),
+        reason: String::new(),
+        maybe_applied: false,
     }
 }
 

@@ -8,15 +8,16 @@ mod watch;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures::stream;
 use prism_core::{
     backoff::Policy,
     telemetry::{self, TraceContext},
 };
 use prism_proto::pattern::{
     EnumerateRequest, EnumerateResponse, ExplainRequest, ExplainResponse, GetRequest, GetResponse,
-    MulticastRequest, MulticastResponse, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse,
-    UnregisterRequest, UnregisterResponse, UpdateRequest, UpdateResponse, WatchRequest,
-    multicast_registry_pattern_client::MulticastRegistryPatternClient, subscribe_request,
+    MulticastRequest, MulticastResponse, RegisterManyResponse, RegisterRequest, RegisterResponse,
+    RenewRequest, RenewResponse, UnregisterRequest, UnregisterResponse, UpdateRequest, UpdateResponse,
+    WatchRequest, multicast_registry_pattern_client::MulticastRegistryPatternClient, subscribe_request,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, transport::Channel};
@@ -109,6 +110,20 @@ impl Raw {
         let plan = self.plan("Register", repeat);
         self.unary(plan, request, |mut stub, request| async move {
             stub.register(request).await
+        })
+        .await
+    }
+
+    /// Adds or renews many identities, at most 10,000. Retried when each of them carries a session.
+    pub async fn register_many(&self, requests: Vec<RegisterRequest>) -> Result<RegisterManyResponse> {
+        let repeat = if requests.iter().any(|request| request.session.is_empty()) {
+            Repeat::Harmful
+        } else {
+            Repeat::Harmless
+        };
+        let plan = self.plan("RegisterMany", repeat);
+        self.unary(plan, requests, |mut stub, request| async move {
+            stub.register_many(request.map(stream::iter)).await
         })
         .await
     }

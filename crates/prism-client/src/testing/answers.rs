@@ -38,6 +38,7 @@ pub fn registered(revision: u64) -> RegisterResponse {
         generation: Some(position(revision)),
         position: Some(position(revision)),
         renew_after_ms: Some(10_000),
+        ..Default::default()
     }
 }
 

@@ -33,6 +33,36 @@ pub(crate) fn registration(identity: String, answer: pattern::RegisterResponse) 
     })
 }
 
+/// `asked` are the identities of the requests, in their order.
+pub(crate) fn registrations(
+    asked: Vec<String>,
+    answer: pattern::RegisterManyResponse,
+) -> Result<Vec<Result<Registration>>> {
+    if answer.results.len() != asked.len() {
+        let problem = format!(
+            "has {} entries for {} registrations",
+            answer.results.len(),
+            asked.len()
+        );
+        return Err(Error::malformed("results", problem));
+    }
+    let pairs = asked.into_iter().zip(answer.results);
+    pairs
+        .map(|(identity, result)| {
+            if result.success {
+                return registration(identity, result).map(Ok);
+            }
+            let message = result.error.unwrap_or_default();
+            let refused = Error::Refused(Box::new(Refusal::of_item(&result.reason, message)));
+            Ok(Err(if result.maybe_applied {
+                refused.maybe_applied()
+            } else {
+                refused
+            }))
+        })
+        .collect()
+}
+
 /// `asked` are the identities of the request, in its order.
 pub(crate) fn renewals(asked: Vec<String>, answer: pattern::RenewResponse) -> Result<Vec<Renewal>> {
     if answer.results.len() != asked.len() {

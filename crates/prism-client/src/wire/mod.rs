@@ -13,7 +13,9 @@ pub(crate) use answer::CONNECTION_LOST;
 
 pub(crate) use value::to_object;
 
-pub(crate) use answer::{event, found, multicast, page, registration, renewals, unregistered, updated};
+pub(crate) use answer::{
+    event, found, multicast, page, registration, registrations, renewals, unregistered, updated,
+};
 pub(crate) use ask::{enumerate, filter, lease, multicast as multicast_request, position, register, update};
 pub(crate) use explain::{explanation, why};
 pub(crate) use watch::{watch, watch_event};

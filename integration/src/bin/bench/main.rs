@@ -2,6 +2,7 @@
 //!
 //! `make bench` runs everything; arguments select rows by the beginning of their names.
 
+mod grpc;
 mod memory;
 mod nats;
 mod proxied;
@@ -17,6 +18,7 @@ fn main() -> anyhow::Result<()> {
     memory::run(&mut report)?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(redis::run(&mut report))?;
+    runtime.block_on(grpc::run(&mut report))?;
     runtime.block_on(scale::run(&mut report))?;
     runtime.block_on(nats::run(&mut report))?;
     runtime.block_on(proxied::run(&mut report))?;

@@ -117,6 +117,74 @@ async fn counts_and_fields_are_what_was_asked_for() {
     assert!(page.next_cursor.is_some());
 }
 
+#[tokio::test]
+async fn each_of_many_registrations_is_answered() {
+    let fixture = fixture(|config| config.behavior.max_identities = 2_001);
+    let mut client = fixture.client().await;
+    let mut requests: Vec<_> = (0..3_000)
+        .map(|number| registration(&format!("id-{number:04}"), &json!({ "n": number })))
+        .collect();
+    requests[5].identity = "a\nb".to_owned();
+    requests[6].ttl_seconds = Some(-1);
+    requests[7].identity = "id-0000".to_owned();
+    let stream = tokio_stream::iter(requests);
+    let answer = client
+        .register_many(to("test", stream))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(answer.results.len(), 3_000);
+    let reason = |index: usize| answer.results[index].reason.as_str();
+    assert_eq!(
+        [reason(5), reason(6), reason(7)],
+        ["INVALID_IDENTITY", "INVALID_TTL", "ALREADY_EXISTS"]
+    );
+    let made = answer.results.iter().filter(|result| result.success).count();
+    assert_eq!(made, 2_001);
+    assert_eq!(reason(2_999), "QUOTA_EXCEEDED");
+    assert!(
+        answer.results[2_999]
+            .error
+            .as_deref()
+            .is_some_and(|error| error.contains("2001"))
+    );
+    let page = client
+        .enumerate(to("test", Default::default()))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(page.total_count, 2_001);
+
+    let nothing = client
+        .register_many(to("test", tokio_stream::iter(Vec::new())))
+        .await;
+    assert!(nothing.unwrap().into_inner().results.is_empty());
+    let many = tokio_stream::iter((0..10_001).map(|number| registration(&format!("x-{number}"), &json!({}))));
+    let status = client.register_many(to("test", many)).await.unwrap_err();
+    let failure = super::failure(&status);
+    assert_eq!(failure.reason.as_str(), "INVALID_REQUEST");
+    assert_eq!(failure.details["limit"], "10000");
+}
+
+/// Those that the slot did not take are sent again, and only those.
+#[tokio::test(start_paused = true)]
+async fn of_many_registrations_those_are_sent_again_that_were_not_taken() {
+    let fixture = fixture(|_| {});
+    let refused = crate::testing::unavailable(prism_slot::Applied::No);
+    fixture.store.script.next(
+        crate::testing::Op::Register,
+        crate::testing::Fate::Refuse(refused),
+    );
+    let requests = ["a", "b"]
+        .map(|name| crate::coordinator::Register::new(name, prism_filter::Document::empty()).unwrap());
+    let results = fixture
+        .coordinator
+        .register_many(requests.into(), crate::testing::soon())
+        .await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(fixture.store.script.count(crate::testing::Op::Register), 2);
+}
+
 /// One that is larger than any page comes by itself: a page without progress would never end.
 #[tokio::test]
 async fn a_page_has_at_least_one_registration() {

@@ -667,9 +667,7 @@ async fn watches() {
 async fn methods_to_come() {
     let fixture = fixture(|_| {});
     let mut client = fixture.client().await;
-    let none = || to("test", tokio_stream::iter(Vec::new()));
     let outcomes = [
-        told(client.register_many(none()).await),
         told(
             client
                 .multicast_stream(to("test", Default::default()))
