@@ -176,11 +176,11 @@ fn mistakes_are_placed_and_explained() {
         ),
         (
             "view-stale",
-            "view-stale.yaml:3:42: behavior.on_store_loss: `stale` answers from a view, and `view: none` keeps none",
+            "view-stale.yaml:3:40: behavior.on_store_loss: `stale` answers from a view, and `view: none` keeps none",
         ),
         (
             "view-index",
-            "view-index.yaml:5:1: identity_schema: `status` has `index: true`, and `behavior.view: none` keeps no index",
+            "view-index.yaml:6:3: identity_schema: `status` has `index: true`, and `behavior.view: none` keeps no index",
         ),
         (
             "schema-type",

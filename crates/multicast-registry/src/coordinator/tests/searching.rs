@@ -6,7 +6,7 @@ use prism_filter::{Filter, Path};
 use prism_slot::{Applied, Error as SlotError, Unregister};
 use proptest::prelude::*;
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     super::{Access, Closed, Config, Coordinator, Enumerate, Error, Multicast, Page, Register, SessionEvent},
@@ -283,24 +283,21 @@ async fn searches_wait_for_their_turn() {
     register_many(&fixture, 2).await;
     let go = Arc::new(Notify::new());
     fixture.script().always(Op::Query, Fate::Wait(go.clone()));
-    let search = || {
+    let search = |deadline| {
         let coordinator = fixture.coordinator.clone();
         tokio::spawn(async move {
             coordinator
-                .enumerate(Enumerate::default(), soon())
+                .enumerate(Enumerate::default(), deadline)
                 .await
                 .map(drop)
         })
     };
-    let under_way: Vec<_> = (0..2).map(|_| search()).collect();
+    let under_way: Vec<_> = (0..2).map(|_| search(soon())).collect();
     while fixture.script().count(Op::Query) < 2 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(
-        search().await.unwrap(),
-        Err(Error::DeadlineExceeded),
-        "a third one waits"
-    );
+    let third = search(Instant::now() + Duration::from_millis(100)).await.unwrap();
+    assert_eq!(third, Err(Error::DeadlineExceeded), "a third one waits");
     assert_eq!(fixture.script().count(Op::Query), 2);
     for search in under_way {
         assert!(search.await.unwrap().is_err());
