@@ -291,7 +291,7 @@ async fn refill(slot: &RedisRegistry, round: usize, documents: &[Value]) {
         let name = format!("id-{at}");
         prism_slot::Register {
             metadata: Bytes::from(metadata),
-            ..if (at + round) % 3 == 0 {
+            ..if (at + round).is_multiple_of(3) {
                 leased(&name, 600_000)
             } else {
                 request(&name)
@@ -308,7 +308,7 @@ async fn refill(slot: &RedisRegistry, round: usize, documents: &[Value]) {
 async fn only_what_matches_is_sent_where_redis_can_tell() {
     let server = RedisServer::start().await.unwrap();
     let slot = open(server.addr()).await;
-    let documents: Vec<Value> = (0..100)
+    let documents: Vec<Value> = (0..100_u32)
         .map(|number| {
             let zone = if number % 10 == 0 { "north" } else { "Süd" };
             json!({ "number": number, "zone": zone, "on": number % 4 == 0, "tags": [format!("t{}", number % 5)],
