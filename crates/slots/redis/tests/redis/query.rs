@@ -256,7 +256,7 @@ async fn redis_passes_over_nothing_that_matches() {
         let mut runner = TestRunner::new(Runs {
             cases: 48,
             failure_persistence: None,
-            max_shrink_iters: 400,
+            max_shrink_iters: 40,
             ..Runs::default()
         });
         runner.run(&cases, |(documents, filters)| {
