@@ -234,6 +234,15 @@ impl System {
         Self::serve(proxy, runners, Some(redis), Some(nats)).await
     }
 
+    /// The same with no view in the runners.
+    pub async fn on_redis_and_nats_without_view(runners: usize) -> Result<Self> {
+        let (redis, nats) = tokio::try_join!(RedisServer::start(), NatsServer::start())?;
+        let mut namespace = shared_namespace("test", &redis, &nats);
+        namespace["behavior"]["view"] = json!("none");
+        let proxy = Proxy::start(&[namespace]).await?;
+        Self::serve(proxy, runners, Some(redis), Some(nats)).await
+    }
+
     async fn serve(
         proxy: Proxy,
         count: usize,

@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use prism_core::backoff::{Backoff, Policy};
 use prism_slot::{
     Applied, Call, Claim, DynMessaging, DynRegistryStore, Error, Identity, Listener, Message, Messaging,
-    MessagingCapability, Outcome, Position, Put, Read, Record, Register, Registered, RegistryCapability,
-    RegistryStore, Renew, Renewed, Result, Revision, Scan, ScanPage, Sync, Timestamp, Unregister,
-    Unregistered,
+    MessagingCapability, Outcome, Position, Put, Query, QueryPage, Read, Record, Register, Registered,
+    RegistryCapability, RegistryStore, Renew, Renewed, Result, Revision, Scan, ScanPage, Sync, Timestamp,
+    Unregister, Unregistered,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -143,6 +143,10 @@ impl RegistryStore for Late<RegistryCapability, dyn DynRegistryStore> {
 
     async fn scan(&self, call: Call, scan: Scan) -> Result<ScanPage> {
         self.slot()?.scan(call, scan).await
+    }
+
+    async fn query(&self, call: Call, query: Query) -> Result<QueryPage> {
+        self.slot()?.query(call, query).await
     }
 
     async fn claim_session(

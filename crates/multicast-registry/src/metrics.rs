@@ -143,6 +143,17 @@ impl Metrics {
         NamespaceMetrics::new(&self.families, name)
     }
 
+    /// The metrics of a namespace that no view is kept of: what only a view can count is not exported.
+    pub fn without_view(&self, name: &str) -> NamespaceMetrics {
+        let metrics = self.namespace(name);
+        let label = Namespace {
+            namespace: name.to_owned(),
+        };
+        self.families.registered.remove(&label);
+        self.families.schema_violations.remove(&label);
+        metrics
+    }
+
     /// Forgets a namespace that was taken away.
     pub fn forget(&self, name: &str) {
         let label = Namespace {
@@ -292,6 +303,20 @@ mod tests {
         exported.sort();
         listed.sort_unstable();
         assert_eq!(exported, listed);
+    }
+
+    #[test]
+    fn without_a_view_nothing_is_said_of_how_many_there_are() {
+        let metrics = Metrics::default();
+        metrics.without_view("bare").sessions_changed(1);
+        let text = metrics.encode();
+        assert!(
+            text.contains("multicast_registry_sessions{namespace=\"bare\"} 1"),
+            "{text}"
+        );
+        for counted in ["registered_identities{", "schema_violations{"] {
+            assert!(!text.contains(counted), "{text}");
+        }
     }
 
     #[test]

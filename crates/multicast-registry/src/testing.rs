@@ -14,8 +14,8 @@ use std::{
 use parking_lot::Mutex;
 use prism_slot::{
     Applied, Call, Claim, Error, Identity, Listener, Message, Messaging, MessagingCapability, Outcome,
-    Position, Put, Read, Record, Register, Registered, RegistryCapability, RegistryStore, Renew, Renewed,
-    Result, Revision, Scan, ScanPage, Scope, Sync, Timestamp, Unregister, Unregistered,
+    Position, Put, Query, QueryPage, Read, Record, Register, Registered, RegistryCapability, RegistryStore,
+    Renew, Renewed, Result, Revision, Scan, ScanPage, Scope, Sync, Timestamp, Unregister, Unregistered,
     memory::{ManualClock, MemoryMessaging, MemoryRegistry},
 };
 use tokio::{sync::Notify, time::Instant};
@@ -32,6 +32,7 @@ pub(crate) enum Op {
     Sync,
     Changed,
     Scan,
+    Query,
     Claim,
     Publish,
     Listen,
@@ -122,6 +123,9 @@ impl Script {
     }
 }
 
+/// How many records a query goes on by.
+const QUERY_PAGE: usize = 3;
+
 /// A registry in memory, reached as if it were far away.
 pub(crate) struct Store {
     pub(crate) script: Script,
@@ -129,6 +133,7 @@ pub(crate) struct Store {
     forgetful: AtomicBool,
     skips: AtomicBool,
     endless: AtomicBool,
+    selects: AtomicBool,
 }
 
 impl Store {
@@ -139,6 +144,7 @@ impl Store {
             forgetful: AtomicBool::new(false),
             skips: AtomicBool::new(false),
             endless: AtomicBool::new(false),
+            selects: AtomicBool::new(false),
         })
     }
 
@@ -155,6 +161,11 @@ impl Store {
     /// From now on there is always more history to come.
     pub(crate) fn never_end(&self) {
         self.endless.store(true, Ordering::Relaxed);
+    }
+
+    /// It selects by filters from now on.
+    pub(crate) fn select(&self) {
+        self.selects.store(true, Ordering::Relaxed);
     }
 
     async fn each<T>(
@@ -178,7 +189,14 @@ impl RegistryStore for Store {
             scope: Scope::Shared,
             ..MemoryRegistry::CAPABILITY
         };
-        &CAPABILITY
+        const SELECTING: RegistryCapability = RegistryCapability {
+            query: true,
+            ..CAPABILITY
+        };
+        match self.selects.load(Ordering::Relaxed) {
+            true => &SELECTING,
+            false => &CAPABILITY,
+        }
     }
 
     async fn register(&self, call: Call, batch: Vec<Register>) -> Vec<Result<Registered>> {
@@ -228,6 +246,39 @@ impl RegistryStore for Store {
 
     async fn scan(&self, call: Call, scan: Scan) -> Result<ScanPage> {
         self.script.play(Op::Scan, self.memory.scan(call, scan)).await
+    }
+
+    /// In the order of identities, a few at a time; each page begins with the last record of the one before.
+    async fn query(&self, call: Call, query: Query) -> Result<QueryPage> {
+        let page = self.script.play(Op::Query, async {
+            let all = Scan {
+                cursor: None,
+                limit: usize::MAX,
+                hold: Duration::ZERO,
+            };
+            self.memory.sync(call, Revision::ZERO, 0).await?;
+            self.memory.scan(call, all).await
+        });
+        let mut page = page.await?;
+        page.records
+            .sort_by(|one, other| one.identity.cmp(&other.identity));
+        let after = query.cursor.unwrap_or_default();
+        let end = page
+            .records
+            .partition_point(|record| record.identity.as_str().as_bytes() <= &after[..])
+            + QUERY_PAGE;
+        let next = page
+            .records
+            .get(end.wrapping_sub(1))
+            .filter(|_| end < page.records.len());
+        let next = next.map(|record| record.identity.to_string().into());
+        let shown = end.min(page.records.len()).saturating_sub(QUERY_PAGE + 1)..end.min(page.records.len());
+        Ok(QueryPage {
+            examined: shown.len() as u64,
+            records: page.records[shown].to_vec(),
+            next,
+            head: page.head,
+        })
     }
 
     async fn claim_session(

@@ -51,6 +51,8 @@ pub struct RegistryCapability {
     pub survives: Survives,
     /// How many writes one call takes; longer batches are split.
     pub max_batch: usize,
+    /// Whether it finds the records that may match a filter by itself, without sending all of them.
+    pub query: bool,
 }
 
 /// What "accepted" stands on.

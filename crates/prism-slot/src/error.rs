@@ -84,6 +84,14 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
+    /// The call is an optional one that the slot does not declare.
+    #[error("{backend} does not {what}")]
+    Unsupported {
+        /// The backend's name.
+        backend: &'static str,
+        /// What was asked for.
+        what: &'static str,
+    },
     /// What the backend holds cannot be read: written by a newer version, or damaged.
     #[error("{backend} holds data that cannot be read: {message}")]
     Unreadable {

@@ -16,6 +16,7 @@ pub mod lease;
 mod listener;
 pub mod memory;
 mod messaging;
+mod query;
 mod record;
 mod registry;
 
@@ -23,6 +24,7 @@ pub use capability::{MessagingCapability, RegistryCapability, Scope};
 pub use error::{Applied, Error, Result};
 pub use listener::{GapReason, Listener, ListenerSink, Received, listener};
 pub use messaging::{DynMessaging, Kind, Message, Messaging, MulticastId, Outcome};
+pub use query::{Query, QueryPage};
 pub use record::{
     Cause, Change, Epoch, Identity, InvalidIdentity, Owner, Position, Record, RequestId, Revision, SessionId,
     Timestamp, Ttl,

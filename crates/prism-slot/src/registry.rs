@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Applied, Change, Epoch, Error, Identity, Owner, Position, Record, RegistryCapability, RequestId, Result,
-    Revision, Scope, Timestamp, Ttl,
+    Applied, Change, Epoch, Error, Identity, Owner, Position, Query, QueryPage, Record, RegistryCapability,
+    RequestId, Result, Revision, Scope, Timestamp, Ttl,
 };
 
 /// What every call carries.
@@ -287,6 +287,22 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
     /// Pages through all records, for a view that starts from nothing (`scan_finds_everything`).
     fn scan(&self, call: Call, scan: Scan) -> impl Future<Output = Result<ScanPage>> + Send;
 
+    /// Pages through the live records that may match a filter. Optional: a capability that does not declare it
+    /// has it refused before the slot is asked (`query_needs_the_capability`).
+    ///
+    /// - Returns every live record that matches, as of its page (`query_finds_every_match`)
+    ///   (`query_reads_the_last_write`). It may return others, which is decided by the caller; where it
+    ///   returned everything it would be of no use (`query_passes_others_over`).
+    /// - Never a record whose lease is due (`query_never_serves_the_due`).
+    /// - Looks at no more records than asked for, roughly, and pages go on to the end
+    ///   (`query_is_bounded`).
+    /// - [`Error::EpochChanged`] under another epoch, also in the middle (`query_stays_in_its_epoch`).
+    fn query(&self, call: Call, query: Query) -> impl Future<Output = Result<QueryPage>> + Send {
+        let _ = (call, query);
+        let backend = self.capability().backend;
+        std::future::ready(Err(unable_to_query(backend)))
+    }
+
     /// Makes a session the live one of its identity.
     ///
     /// - Later claims have larger numbers (`claims_are_ordered`).
@@ -333,6 +349,8 @@ pub trait DynRegistryStore: Send + std::marker::Sync + 'static {
     fn changed(&self, call: Call, from: Revision) -> BoxFuture<'_, Result<()>>;
     /// See [`RegistryStore::scan`].
     fn scan(&self, call: Call, scan: Scan) -> BoxFuture<'_, Result<ScanPage>>;
+    /// See [`RegistryStore::query`].
+    fn query(&self, call: Call, query: Query) -> BoxFuture<'_, Result<QueryPage>>;
     /// See [`RegistryStore::claim_session`].
     fn claim_session(
         &self,
@@ -414,6 +432,17 @@ impl<S: RegistryStore> DynRegistryStore for S {
         )
     }
 
+    fn query(&self, call: Call, query: Query) -> BoxFuture<'_, Result<QueryPage>> {
+        let &RegistryCapability {
+            query: able, backend, ..
+        } = self.capability();
+        if !able {
+            return Box::pin(std::future::ready(Err(unable_to_query(backend))));
+        }
+        let page = RegistryStore::query(self, call, query);
+        bounded(self, call.deadline, Applied::No, page)
+    }
+
     fn claim_session(
         &self,
         call: Call,
@@ -431,6 +460,11 @@ impl<S: RegistryStore> DynRegistryStore for S {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(RegistryStore::close(self))
     }
+}
+
+fn unable_to_query(backend: &'static str) -> Error {
+    let what = "select records by a filter";
+    Error::Unsupported { backend, what }
 }
 
 /// Ends a call at its deadline. A slot inside this process never waits, so it is not timed.

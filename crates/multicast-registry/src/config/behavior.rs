@@ -62,6 +62,8 @@ pub struct Behavior {
     /// How many filters may be watched in one runner that ask for no certain value of a field, so that every
     /// change is compared with each of them.
     pub max_watch_filters: usize,
+    /// Whether this runner keeps an indexed view of all registrations, or asks the registry slot each time.
+    pub view: ViewKind,
     /// How fresh reads are when the call does not say.
     pub consistency: ReadConsistency,
     /// What a consistent read does when the registry slot does not answer.
@@ -127,6 +129,7 @@ impl Default for Behavior {
             max_payload_bytes: None,
             max_watchers: 20_000,
             max_watch_filters: 1_000,
+            view: ViewKind::Index,
             consistency: ReadConsistency::Consistent,
             on_store_loss: StoreLoss::Fail,
             history_age: Duration::from_secs(60),
@@ -140,6 +143,17 @@ impl Default for Behavior {
             caller_burst: Duration::from_secs(1),
         }
     }
+}
+
+/// What reads of many registrations are answered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ViewKind {
+    /// An indexed view in the runner's memory.
+    Index,
+    /// The registry slot: it selects by the filter where it can, and sends all registrations where it cannot. For
+    /// namespaces that are too large for memory.
+    None,
 }
 
 /// How fresh a read is.
@@ -208,9 +222,26 @@ impl Behavior {
         while self.topic_prefix.ends_with('.') {
             self.topic_prefix.pop();
         }
+        self.check_view()?;
         self.check_leases()?;
         self.check_times()?;
         self.check_counts()
+    }
+
+    /// What would mean nothing without a view is refused.
+    fn check_view(&self) -> Result<(), Error> {
+        if self.view != ViewKind::None {
+            return Ok(());
+        }
+        if self.on_schema_change == SchemaChange::Refuse {
+            let message = "`refuse` checks what is registered in a view, and `view: none` keeps none";
+            return Err(fault("on_schema_change", message.to_owned()));
+        }
+        if self.on_store_loss == StoreLoss::Stale {
+            let message = "`stale` answers from a view, and `view: none` keeps none";
+            return Err(fault("on_store_loss", message.to_owned()));
+        }
+        Ok(())
     }
 
     fn check_leases(&self) -> Result<(), Error> {

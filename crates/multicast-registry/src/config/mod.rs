@@ -19,7 +19,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-pub use behavior::{Behavior, LongTtl, MAX_CALL_TIMEOUT, ReadConsistency, SchemaChange, StoreLoss};
+pub use behavior::{Behavior, LongTtl, MAX_CALL_TIMEOUT, ReadConsistency, SchemaChange, StoreLoss, ViewKind};
 pub use document::{Backend, backend_schemas, manifest_schema, reference};
 pub use environment::from_environment;
 pub use file::{File, load};
@@ -147,6 +147,18 @@ impl Namespace {
             tree.get("behavior")
                 .is_some_and(|behavior| behavior.get(key).is_some())
         };
+        if namespace.behavior.view == ViewKind::None {
+            let unkept = |path: &MetadataPath, key| {
+                let message = format!("`{path}` is to be indexed, and `behavior.view: none` keeps no index");
+                Error::new(at(key), message)
+            };
+            if let Some(path) = namespace.indexes.first() {
+                return Err(unkept(path, key));
+            }
+            if let Some(path) = namespace.schema.iter().flat_map(Schema::indexed).next() {
+                return Err(unkept(&path, "identity_schema"));
+            }
+        }
         needs::apply(&mut namespace, sets).map_err(|error| error.within(&at("needs")))?;
         Ok(namespace)
     }

@@ -195,6 +195,22 @@ fn mistakes_are_placed_and_explained() {
             "slot-index.yaml:7:15: slots.registry.indexes[1].type: does not suit `place`, which is `string`; leave it out",
         ),
         (
+            "view-stale",
+            "view-stale.yaml:3:40: behavior.on_store_loss: `stale` answers from a view, and `view: none` keeps none",
+        ),
+        (
+            "view-schema",
+            "view-schema.yaml:3:43: behavior.on_schema_change: `refuse` checks what is registered in a view, and `view: none` keeps none",
+        ),
+        (
+            "view-slot-index",
+            "view-slot-index.yaml:2:1: slots: `status` is to be indexed, and `behavior.view: none` keeps no index",
+        ),
+        (
+            "view-index",
+            "view-index.yaml:6:3: identity_schema: `status` is to be indexed, and `behavior.view: none` keeps no index",
+        ),
+        (
             "schema-type",
             "schema-type.yaml:7:11: identity_schema.status: unknown type `sting`, expected one of",
         ),

@@ -174,9 +174,14 @@ impl Coordinator {
     /// Begins to check every registration against a schema, or the namespace's own.
     ///
     /// # Errors
-    /// There is no schema; the view cannot be brought up to date.
+    /// There is no schema, or no view; the view cannot be brought up to date.
     pub async fn check_schema(&self, schema: Option<Schema>, deadline: Instant) -> Result<Check, Error> {
         self.open_for_calls()?;
+        if self.directory().is_bare() {
+            let message =
+                "a namespace with `view: none` keeps nothing in which registrations could be checked";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
         let config = self.config();
         let schema = schema.or_else(|| config.schema.clone()).ok_or_else(|| {
             let message = "the namespace has no schema to check against, name one with the call";

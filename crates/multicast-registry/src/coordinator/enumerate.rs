@@ -10,8 +10,8 @@ use super::{Config, Coordinator, Error};
 use crate::{
     config::{ReadConsistency, StoreLoss},
     directory::{
-        Begun, Cursor, Facet, InvalidCursor, Leases, Query, Row, Seal, Selection, SortKey, Unavailable,
-        bookmark, digest, leases_of,
+        Begun, Cursor, Facet, Gathered, InvalidCursor, Leases, Query, Row, Seal, Selection, SortKey,
+        Unavailable, bookmark, digest, leases_of,
     },
 };
 
@@ -117,6 +117,16 @@ impl Page {
     }
 }
 
+/// An enumeration that has been checked.
+struct Asked {
+    config: Arc<Config>,
+    request: Enumerate,
+    limit: usize,
+    filter: Option<Arc<Compiled>>,
+    cursor: Option<Cursor>,
+    digest: [u8; 16],
+}
+
 /// How fresh the view was made for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Freshness {
@@ -138,13 +148,26 @@ impl Coordinator {
         let limit = check(&request)?;
         let mut filter = compile_at(&config, request.filter.as_ref(), Timestamp::now())?;
         self.shared.directory.ready(deadline).await?;
-        let digest = query_digest(request.filter.as_ref(), &request.sort);
+        let digest = self.digest(&request);
         let cursor = self.open_cursor(&config, &request, digest)?;
         let moment = |filter: &Option<Arc<Compiled>>| filter.as_ref().and_then(|filter| filter.now());
         if let (Some(cursor), Some(_)) = (&cursor, moment(&filter)) {
             filter = compile_at(&config, request.filter.as_ref(), moment_of(cursor)?)?;
         }
         let now = moment(&filter);
+        if self.shared.directory.is_bare() {
+            let asked = Asked {
+                config,
+                request,
+                limit,
+                filter,
+                cursor,
+                digest,
+            };
+            let page = self.page_by_search(asked, deadline).await;
+            self.shared.metrics.enumerated(started.elapsed());
+            return page;
+        }
 
         let consistency = request.consistency.unwrap_or(config.behavior.consistency);
         let mut freshness = self
@@ -207,6 +230,56 @@ impl Coordinator {
             page.go_on();
         }
         self.shared.metrics.enumerated(started.elapsed());
+        Ok(page)
+    }
+
+    /// A cursor of a view means one revision, and one of a search does not: neither is taken for the other.
+    fn digest(&self, request: &Enumerate) -> [u8; 16] {
+        let query = query_digest(request.filter.as_ref(), &request.sort);
+        match self.shared.directory.is_bare() {
+            true => digest(&["search", &hex(&query)]),
+            false => query,
+        }
+    }
+
+    /// A page where no view is kept: every page is a search of its own, in the same order.
+    async fn page_by_search(&self, asked: Asked, deadline: Instant) -> Result<Page, Error> {
+        let Asked { request, cursor, .. } = &asked;
+        let query = Query {
+            // What is offered matches.
+            filter: None,
+            sort: if request.count_only { &[] } else { &request.sort },
+            after: cursor.as_ref().map(|cursor| &cursor.after),
+            offset: if cursor.is_some() { 0 } else { request.offset },
+            limit: asked.limit,
+            total: cursor.as_ref().map(|cursor| cursor.total),
+            leases: None,
+            facets: &request.facets,
+        };
+        let begin = || Gathered::new(&query);
+        let offer = |page: &mut Gathered, row| Ok(page.offer(row, &query)?);
+        let (filter, min_position) = (asked.filter.clone(), request.min_position);
+        let (searched, page) = self.search(filter, min_position, deadline, begin, offer).await?;
+        let (found, facets) = page.finish(&query);
+        let mut page = Page {
+            rows: found.rows,
+            leases: None,
+            total: found.total,
+            facets,
+            next: None,
+            position: searched.position,
+            age: None,
+            resume: Resume {
+                config: asked.config,
+                secret: self.shared.directory.secret(),
+                now: asked.filter.and_then(|filter| filter.now()),
+                sort: asked.request.sort,
+                digest: asked.digest,
+            },
+        };
+        if found.more && !asked.request.count_only {
+            page.go_on();
+        }
         Ok(page)
     }
 
@@ -460,6 +533,10 @@ pub(super) fn query_digest(filter: Option<&Filter>, sort: &[SortKey]) -> [u8; 16
     let mut parts = vec![filter.map(Filter::to_string).unwrap_or_default()];
     parts.extend(sort.iter().map(|key| format!("{} {}", key.path, key.descending)));
     digest(&parts.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn check_position(at: Position, head: Position, floor: prism_slot::Revision) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use super::{
     Config, Coordinator, Error,
     enumerate::{Freshness, compile_at, tolerate},
 };
-use crate::directory::{Begun, Explained, Leases, Query};
+use crate::directory::{Begun, Explained, Leases, Query, Row, clauses};
 
 /// How much is shown of a clause or of a value, in bytes.
 const SHOWN: usize = 512;
@@ -18,6 +18,8 @@ const SHOWN: usize = 512;
 /// How a filter is answered: by the same means as an enumeration would, which it is as expensive as.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
+    /// What was asked: the view or, without one, the slot.
+    pub access: Access,
     /// The indexes that lead to the registrations, and how what they lead to is combined; absent where every
     /// registration is asked.
     pub steps: Option<String>,
@@ -37,7 +39,7 @@ pub struct Explanation {
     pub asked: u64,
     /// How many match.
     pub matches: u64,
-    /// How many are registered.
+    /// How many are registered; where no view is kept, how many the slot looked at.
     pub registered: u64,
     /// How long it took to find them.
     pub elapsed: Duration,
@@ -45,6 +47,17 @@ pub struct Explanation {
     pub position: Position,
     /// How long ago the view was known to be current, where the answer may be stale.
     pub age: Option<Duration>,
+}
+
+/// Where an answer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The view in this runner's memory.
+    View,
+    /// The slot, which looks at every registration and sends those that may match. With `view: none`.
+    Query,
+    /// The slot, which sends every registration since it cannot select. With `view: none`.
+    Scan,
 }
 
 /// What one part of a filter says of one registration.
@@ -82,6 +95,9 @@ impl Coordinator {
         self.open_for_calls()?;
         let config = self.config();
         let filter = compile_at(&config, filter, Timestamp::now())?;
+        if self.shared.directory.is_bare() {
+            return self.explain_search(filter, deadline).await;
+        }
         let mut freshness = self.fresh(&config, deadline).await?;
         let leases = self.filter_leases(filter.as_deref(), freshness, deadline).await;
         let leases = tolerate(&config, leases, &mut freshness)?;
@@ -118,6 +134,9 @@ impl Coordinator {
         let config = self.config();
         let everything = Filter::new();
         let filter = compile_at(&config, filter.or(Some(&everything)), Timestamp::now())?;
+        if let (true, Some(filter)) = (self.shared.directory.is_bare(), &filter) {
+            return self.why_in_slot(identity, filter, deadline).await;
+        }
         let mut freshness = self.fresh(&config, deadline).await?;
         let lease = self
             .lease_of(&identity, filter.as_deref(), freshness, deadline)
@@ -134,6 +153,61 @@ impl Coordinator {
             verdicts,
             position,
             age: self.age(freshness),
+        })
+    }
+
+    /// Answers a filter by a search.
+    async fn explain_search(
+        &self,
+        filter: Option<Arc<Compiled>>,
+        deadline: Instant,
+    ) -> Result<Explanation, Error> {
+        let started = std::time::Instant::now();
+        let count = |count: &mut u64, _| {
+            *count += 1;
+            Ok(())
+        };
+        let residual = filter.as_deref().map(clauses).unwrap_or_default();
+        let exact = residual.is_empty();
+        let (searched, matches) = self.search(filter, None, deadline, || 0, count).await?;
+        let (access, steps) = match searched.by_query {
+            true => (Access::Query, Some("query()".to_owned())),
+            false => (Access::Scan, None),
+        };
+        Ok(Explanation {
+            access,
+            steps,
+            indexes: Vec::new(),
+            unindexed: Vec::new(),
+            residual: residual.into_iter().map(cut).collect(),
+            exact,
+            estimated: searched.sent,
+            candidates: searched.sent,
+            asked: if exact { 0 } else { searched.sent },
+            matches,
+            registered: searched.examined,
+            elapsed: started.elapsed(),
+            position: searched.position,
+            age: None,
+        })
+    }
+
+    /// Judges a registration as the slot has it.
+    async fn why_in_slot(
+        &self,
+        identity: Identity,
+        filter: &Compiled,
+        deadline: Instant,
+    ) -> Result<Why, Error> {
+        let read = self.get(identity.clone(), deadline).await?;
+        let record = read.record.ok_or(SlotError::NotFound(identity))?;
+        let row = Row::new(&record, self.stored_document(&record)?);
+        let verdicts: Vec<Verdict> = filter.verdicts(&row).iter().map(Verdict::of).collect();
+        Ok(Why {
+            matches: verdicts.first().is_some_and(|verdict| verdict.holds),
+            verdicts,
+            position: read.head,
+            age: None,
         })
     }
 
@@ -170,6 +244,7 @@ impl Explanation {
         let texts = |paths: &[prism_filter::Path]| paths.iter().map(|path| cut(path.to_string())).collect();
         let estimate = explained.plan.as_ref().map(|plan| plan.estimate);
         Self {
+            access: Access::View,
             steps: explained.plan.as_ref().map(ToString::to_string),
             indexes: texts(&explained.indexes),
             unindexed: texts(&explained.unindexed),
@@ -238,9 +313,17 @@ fn cut(mut text: String) -> String {
 /// For people, one fact a line.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.steps {
-            Some(steps) => writeln!(f, "plan: {steps}")?,
-            None => writeln!(f, "plan: every registration")?,
+        match (self.access, &self.steps) {
+            (Access::Query, _) => writeln!(
+                f,
+                "plan: the slot looks at every registration and selects (no view)"
+            )?,
+            (Access::Scan, _) => writeln!(
+                f,
+                "plan: the slot sends every registration, it cannot select (no view)"
+            )?,
+            (Access::View, Some(steps)) => writeln!(f, "plan: {steps}")?,
+            (Access::View, None) => writeln!(f, "plan: every registration")?,
         }
         let lists = [
             ("indexes", &self.indexes),

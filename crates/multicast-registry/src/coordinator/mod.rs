@@ -41,6 +41,7 @@ mod error;
 mod explain;
 mod multicast;
 mod registrations;
+mod search;
 mod sessions;
 mod watch;
 
@@ -50,7 +51,7 @@ mod tests;
 pub use conformity::{Check, Nonconforming, Progress, SchemaRefused, Summary};
 pub use enumerate::{Enumerate, Page};
 pub use error::Error;
-pub use explain::{Explanation, Verdict, Why};
+pub use explain::{Access, Explanation, Verdict, Why};
 pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
 pub use registrations::{Held, Register, Update, Updated};
 pub use sessions::{Closed, Session, SessionEvent};
@@ -60,11 +61,11 @@ use std::sync::{Arc, atomic::AtomicUsize};
 use parking_lot::RwLock;
 use prism_filter::Path;
 use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Epoch, Ttl};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::Behavior,
+    config::{Behavior, ViewKind},
     directory::{self, Directory, Horizon},
     limits::{Caller, Exceeded, Kind, Limits},
     metrics::NamespaceMetrics,
@@ -116,7 +117,12 @@ impl Config {
         let mut indexed: Vec<Path> = declared.chain(self.indexes.iter().cloned()).collect();
         indexed.sort();
         indexed.dedup();
-        directory::Settings { horizon, indexed }
+        let bare = self.behavior.view == ViewKind::None;
+        directory::Settings {
+            horizon,
+            indexed,
+            bare,
+        }
     }
 
     fn default_ttl(&self) -> Option<Ttl> {
@@ -139,6 +145,8 @@ struct Shared {
     watches: Arc<Hub>,
     /// How many there are.
     watchers: Arc<AtomicUsize>,
+    /// Turns to search the slot.
+    searches: Semaphore,
     metrics: NamespaceMetrics,
     /// For whoever counts violations of it.
     schema: CurrentSchema,
@@ -193,7 +201,8 @@ impl Coordinator {
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let follow = (directory.clone(), closing.clone());
         tasks.spawn(async move { follow.0.run(follow.1).await });
-        let schema = CurrentSchema::new(config.schema.clone());
+        let counted = config.schema.clone().filter(|_| !directory.is_bare());
+        let schema = CurrentSchema::new(counted);
         let census = Census::new(&config.namespace, directory.clone(), metrics.clone(), &schema);
         tasks.spawn(census.run(closing.clone()));
         let watches = Arc::new(Hub::new(metrics.clone()));
@@ -211,6 +220,7 @@ impl Coordinator {
             sessions,
             watches,
             watchers: Arc::default(),
+            searches: Semaphore::new(search::SEARCHES),
             metrics,
             schema,
             tasks,
@@ -226,10 +236,14 @@ impl Coordinator {
         self.shared.parts.read().config.clone()
     }
 
-    /// Behaves differently from now on. Sessions and the view stay.
+    /// Behaves differently from now on. Sessions and the view stay, and so does whether there is one.
     pub fn reconfigure(&self, config: Config) {
-        self.shared.directory.configure(config.directory());
-        self.shared.schema.set(config.schema.clone());
+        let bare = self.shared.directory.is_bare();
+        self.shared.directory.configure(directory::Settings {
+            bare,
+            ..config.directory()
+        });
+        self.shared.schema.set(config.schema.clone().filter(|_| !bare));
         let mut parts = self.shared.parts.write();
         parts.limits = Limits::of(&config.behavior, parts.limits.as_deref());
         parts.config = Arc::new(config);

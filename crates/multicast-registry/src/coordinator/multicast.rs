@@ -12,7 +12,7 @@ use super::{
     Config, Coordinator, Error,
     enumerate::{compile_at, tolerate},
 };
-use crate::{config::ReadConsistency, limits::Caller};
+use crate::{config::ReadConsistency, directory::Row, limits::Caller};
 
 /// How many targets are handed to the messaging slot at a time.
 const WINDOW: usize = 4_096;
@@ -229,6 +229,14 @@ impl Coordinator {
     ) -> Result<(Position, Vec<Identity>), Error> {
         let config = &self.config();
         let filter = compile_at(config, request.filter.as_ref(), Timestamp::now())?;
+        if self.shared.directory.is_bare() {
+            let name = |names: &mut Vec<Identity>, row: Row| {
+                names.push(row.identity);
+                Ok(())
+            };
+            let (searched, names) = self.search(filter, None, deadline, Vec::new, name).await?;
+            return Ok((searched.position, names));
+        }
         let consistency = request.consistency.unwrap_or(ReadConsistency::Consistent);
         let mut freshness = self.freshen(config, consistency, None, None, deadline).await?;
         let leases = self.filter_leases(filter.as_deref(), freshness, deadline).await;

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -16,7 +16,10 @@ use prism_slot::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{Coordinator, Error};
-use crate::{directory::Observer, metrics::NamespaceMetrics};
+use crate::{
+    directory::{Observer, Standing},
+    metrics::NamespaceMetrics,
+};
 
 /// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -134,7 +137,7 @@ impl Coordinator {
         let (entry, end) = self.shared.sessions.enter(identity.clone());
         let claimed = self.claim(&identity, generation, deadline).await?;
         self.shared.sessions.claimed(&entry, claimed, self.epoch());
-        self.end_if_gone(&entry, claimed);
+        self.end_if_gone(&entry, claimed, deadline).await?;
         let claim = claimed.claim;
         self.announce(&identity, claim, deadline).await;
         if self.shared.closing.is_cancelled() {
@@ -172,17 +175,26 @@ impl Coordinator {
 
     /// Ends a session whose registration went away between the claim and its being noted: the view may
     /// have followed past that already, and will not say it again.
-    fn end_if_gone(&self, entry: &Entry, claimed: Claimed) {
-        let reason = self.shared.directory.read(|view| {
-            let current = view.get(entry.identity.as_str()).map(|row| row.generation);
-            claimed.is_gone(view.head(), current).then_some(match current {
-                Some(_) => Closed::Replaced,
-                None => Closed::Unregistered,
+    async fn end_if_gone(&self, entry: &Entry, claimed: Claimed, deadline: Instant) -> Result<(), Error> {
+        let (head, current) = if self.shared.directory.is_bare() {
+            let read = self.get(entry.identity.clone(), deadline).await?;
+            (read.head, read.record.map(|record| record.generation))
+        } else {
+            self.shared.directory.read(|view| {
+                let row = view.get(entry.identity.as_str());
+                (view.head(), row.map(|row| row.generation))
             })
-        });
-        if let Some(reason) = reason {
-            self.shared.sessions.end(entry, reason);
+        };
+        if claimed.is_gone(head, current) {
+            self.shared.sessions.end(
+                entry,
+                match current {
+                    Some(_) => Closed::Replaced,
+                    None => Closed::Unregistered,
+                },
+            );
         }
+        Ok(())
     }
 
     /// Tells the identity's other sessions, wherever they are, that a newer one took over.
@@ -215,6 +227,8 @@ pub(super) struct Sessions {
     namespace: String,
     metrics: NamespaceMetrics,
     next: AtomicU64,
+    /// Whether it is known how many registrations there are.
+    counted: AtomicBool,
     open: Mutex<HashMap<Identity, Vec<Open>>>,
 }
 
@@ -277,6 +291,7 @@ impl Sessions {
             namespace,
             metrics,
             next: AtomicU64::new(0),
+            counted: AtomicBool::new(false),
             open: Mutex::default(),
         }
     }
@@ -381,6 +396,9 @@ impl Observer for Following {
                 sessions.gone(identity, change.revision, Closed::Expired);
             }
         }
+        if !sessions.counted.load(Ordering::Relaxed) {
+            return;
+        }
         sessions.metrics.registrations_changed(match change.cause {
             Cause::Registered => 1,
             Cause::Replaced | Cause::Updated => 0,
@@ -388,10 +406,15 @@ impl Observer for Following {
         });
     }
 
-    fn rebuilt(&self, head: Position, generation_of: &dyn Fn(&Identity) -> Option<Position>, count: usize) {
-        self.0.metrics.registrations(count);
+    fn rebuilt(&self, head: Position, standing_of: &dyn Fn(&Identity) -> Standing, count: Option<usize>) {
+        self.0.counted.store(count.is_some(), Ordering::Relaxed);
+        if let Some(count) = count {
+            self.0.metrics.registrations(count);
+        }
         for (identity, sessions) in self.0.open.lock().iter() {
-            let current = generation_of(identity);
+            let Standing::Known(current) = standing_of(identity) else {
+                continue;
+            };
             for session in sessions {
                 if session
                     .claimed
@@ -401,5 +424,9 @@ impl Observer for Following {
                 }
             }
         }
+    }
+
+    fn of_interest(&self) -> Vec<Identity> {
+        self.0.open.lock().keys().cloned().collect()
     }
 }

@@ -21,6 +21,11 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<Watch, Error> {
         self.open_for_calls()?;
+        if self.shared.directory.is_bare() {
+            let message =
+                "a namespace with `view: none` cannot be watched, it keeps nothing to tell changes by";
+            return Err(Error::Unsupported(message.to_owned()));
+        }
         let config = self.config();
         let filter = compile(&config, filter)?;
         if filter.as_deref().is_some_and(Compiled::uses_expires_at) {

@@ -105,6 +105,11 @@ fn residual(node: &Node, plan: Option<&Plan>) -> Vec<String> {
     left
 }
 
+/// Every clause of a filter.
+pub(crate) fn clauses(filter: &Compiled) -> Vec<String> {
+    residual(filter.filter().node(), None)
+}
+
 fn walk(node: &Node, visit: &mut impl FnMut(&prism_filter::Clause)) {
     match node {
         Node::And(nodes) | Node::Or(nodes) => nodes.iter().for_each(|node| walk(node, visit)),

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    hydrate::{SCAN_LIMIT, Scanned},
+    hydrate::{SCAN_LIMIT, Scanned, Start},
     view::{Settings, View},
 };
 
@@ -51,9 +51,20 @@ const REBUILD: Policy = Policy {
 pub trait Observer: Send + Sync + 'static {
     /// A change was applied.
     fn changed(&self, change: &Change);
-    /// The view was built anew, stands at `head` and holds `count` registrations; whatever was there by
-    /// then and is not held is gone. `generation_of` looks up the registration of an identity.
-    fn rebuilt(&self, head: Position, generation_of: &dyn Fn(&Identity) -> Option<Position>, count: usize);
+    /// The view was built anew, stands at `head` and holds `count` registrations, where it holds any; whatever was
+    /// there by then and is not held is gone. `standing_of` looks an identity up.
+    fn rebuilt(&self, head: Position, standing_of: &dyn Fn(&Identity) -> Standing, count: Option<usize>);
+    /// Whose registrations it asks about when nothing is held.
+    fn of_interest(&self) -> Vec<Identity>;
+}
+
+/// What is known of an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The generation of its registration, if there is one.
+    Known(Option<Position>),
+    /// It was not asked about.
+    Unknown,
 }
 
 /// Why a view cannot answer.
@@ -189,6 +200,11 @@ impl Directory {
         *self.shared.settings.lock() = settings;
         drop(view);
         self.nudge();
+    }
+
+    /// Whether it keeps nothing.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.shared.settings.lock().bare
     }
 
     /// Whether the view has been built and follows.
@@ -391,6 +407,10 @@ impl Directory {
         if changes.is_empty() {
             return Ok(());
         }
+        if self.is_bare() {
+            self.pass(&changes);
+            return Ok(());
+        }
         let store = self.store();
         let documents = changes
             .iter()
@@ -409,6 +429,18 @@ impl Directory {
         drop(view);
         self.shared.heads.send_replace(head);
         Ok(())
+    }
+
+    /// Follows without keeping anything.
+    fn pass(&self, changes: &[Change]) {
+        let mut view = self.shared.view.write();
+        for change in changes {
+            view.pass(change.revision);
+            self.shared.observer.changed(change);
+        }
+        let head = view.head();
+        drop(view);
+        self.shared.heads.send_replace(head);
     }
 
     /// Fetches without a reader's call; whether that worked.
@@ -455,14 +487,29 @@ impl Directory {
         let before = std::mem::replace(&mut *view, built);
         // They may have changed meanwhile.
         view.configure(&self.shared.settings.lock());
-        let generation_of = |identity: &Identity| view.get(identity.as_str()).map(|row| row.generation);
+        let standing_of =
+            |identity: &Identity| Standing::Known(view.get(identity.as_str()).map(|row| row.generation));
         self.shared
             .observer
-            .rebuilt(head, &generation_of, view.open().len());
+            .rebuilt(head, &standing_of, Some(view.open().len()));
         *self.shared.secret.lock() = secret;
         drop(view);
         self.shared.heads.send_replace(head);
         before
+    }
+
+    /// Follows a history from here, keeping nothing of it.
+    fn start_at(&self, start: Start) {
+        let mut view = self.shared.view.write();
+        *view = View::new(start.head, &self.shared.settings.lock(), Vec::new());
+        let standing_of = |identity: &Identity| {
+            let known = start.registered.get(identity);
+            known.map_or(Standing::Unknown, |generation| Standing::Known(*generation))
+        };
+        self.shared.observer.rebuilt(start.head, &standing_of, None);
+        *self.shared.secret.lock() = start.secret;
+        drop(view);
+        self.shared.heads.send_replace(start.head);
     }
 
     /// Builds the view from a scan and the changes since its beginning. The caller holds `fetching`.
@@ -470,6 +517,13 @@ impl Directory {
         let began = Instant::now();
         let number = self.shared.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let store = self.store();
+        if self.is_bare() {
+            let start = Start::read(&*store, || self.shared.observer.of_interest()).await?;
+            self.start_at(start);
+            self.shared.completed.store(number, Ordering::Release);
+            *self.shared.current_at.lock() = began;
+            return Ok(());
+        }
         let mut scanned = Scanned::begin(&*store).await?;
         scanned.catch_up(&*store).await?;
         let settings = self.shared.settings.lock().clone();

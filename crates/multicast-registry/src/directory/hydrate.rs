@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use prism_slot::{Call, Change, DynRegistryStore, Epoch, Error, Identity, Position, Record, Revision, Scan};
 use tokio::time::Instant;
 
@@ -18,6 +19,42 @@ pub(super) const SCAN_LIMIT: usize = 1_000;
 const SCAN_HOLD: Duration = Duration::from_secs(30);
 /// Of how many changes before its beginning a view learns.
 const PAST: u64 = 10_000;
+
+/// How many point reads are under way at a time.
+const READS: usize = 64;
+
+/// Where a history stands, for those who keep nothing of it.
+pub(super) struct Start {
+    pub(super) head: Position,
+    pub(super) secret: [u8; 16],
+    /// The registrations of some identities as of the head, or later.
+    pub(super) registered: HashMap<Identity, Option<Position>>,
+}
+
+impl Start {
+    /// Reads it; `of_interest` is asked once the head is known.
+    pub(super) async fn read(
+        store: &dyn DynRegistryStore,
+        of_interest: impl FnOnce() -> Vec<Identity>,
+    ) -> Result<Self, Error> {
+        let scan = Scan {
+            cursor: None,
+            limit: 1,
+            hold: Duration::ZERO,
+        };
+        let page = store.scan(background(None), scan).await?;
+        let call = || background(Some(page.head.epoch));
+        let reads = of_interest().into_iter().map(|identity| async move {
+            let read = store.get(call(), identity.clone()).await?;
+            Ok::<_, Error>((identity, read.record.map(|record| record.generation)))
+        });
+        Ok(Self {
+            head: page.head,
+            secret: page.secret,
+            registered: stream::iter(reads).buffer_unordered(READS).try_collect().await?,
+        })
+    }
+}
 
 /// A store's records, read page by page while it is being written to.
 pub(super) struct Scanned {

@@ -205,7 +205,7 @@ impl<'a> Best<'a> {
 }
 
 /// How often each value of a field was seen.
-struct Counts {
+pub(super) struct Counts {
     path: Path,
     values: BTreeMap<Key, u64>,
     others: u64,
@@ -213,7 +213,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         Self {
             path: path.clone(),
             values: BTreeMap::new(),
@@ -222,7 +222,7 @@ impl Counts {
         }
     }
 
-    fn add(&mut self, row: &Row) -> Result<(), TooManyValues> {
+    pub(super) fn add(&mut self, row: &Row) -> Result<(), TooManyValues> {
         match value_at(row, &self.path) {
             None => self.missing += 1,
             Some(ValueRef::Array(list)) => {
@@ -249,7 +249,7 @@ impl Counts {
         *self.values.entry(key).or_default() += 1;
     }
 
-    fn into_facet(self) -> Facet {
+    pub(super) fn into_facet(self) -> Facet {
         let mut values: Vec<(Key, u64)> = self.values.into_iter().collect();
         values.sort_by(|(one, many), (other, more)| more.cmp(many).then_with(|| one.cmp(other)));
         Facet {

@@ -7,6 +7,7 @@
 mod cursor;
 mod explain;
 mod follow;
+mod gather;
 mod hydrate;
 mod index;
 mod large;
@@ -21,15 +22,16 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use follow::{Directory, Observer, Unavailable};
+pub use follow::{Directory, Observer, Standing, Unavailable};
 pub use large::Facet;
 pub use query::SortKey;
 pub use rows::{Row, Selection};
 pub use view::{Horizon, Settings};
 
 pub(crate) use cursor::{Cursor, InvalidCursor, Seal, digest};
-pub(crate) use explain::Explained;
+pub(crate) use explain::{Explained, clauses};
 pub(crate) use follow::{leases_of, stored_document};
+pub(crate) use gather::Gathered;
 pub(crate) use index::Key;
 pub(crate) use large::{Begun, TooManyValues};
 pub(crate) use log::Step;

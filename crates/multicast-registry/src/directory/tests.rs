@@ -104,6 +104,7 @@ fn settings(horizon: Horizon) -> Settings {
     Settings {
         horizon,
         indexed: indexed().into(),
+        bare: false,
     }
 }
 

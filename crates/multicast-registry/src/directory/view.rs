@@ -43,6 +43,9 @@ pub struct Settings {
     pub horizon: Horizon,
     /// The fields by which registrations are found without asking each of them.
     pub indexed: Vec<Path>,
+    /// It keeps nothing and only follows where history stands, telling the observer of it. Constant over the life
+    /// of a directory.
+    pub bare: bool,
 }
 
 /// A namespace as of its head, with the versions that its horizon keeps.
@@ -167,6 +170,13 @@ impl View {
             id
         });
         self.log.push(change.cause, before, after);
+    }
+
+    /// Follows history without keeping what it tells of.
+    pub(crate) fn pass(&mut self, to: Revision) {
+        self.head.revision = to;
+        self.floor = to;
+        self.log = Log::since(to);
     }
 
     /// What happened after a revision; `None` when that is no longer kept.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::{Namespace, OnMove},
+    config::{Namespace, OnMove, ViewKind},
     coordinator::{Config, Coordinator},
     metrics::Metrics,
     slots::{
@@ -41,7 +41,10 @@ impl Running {
         announce("registry", registry.slot.capability().backend);
         announce("messaging", messaging.slot.capability().backend);
         let slots = (registry.slot.clone(), messaging.slot.clone());
-        let metrics = metrics.namespace(&namespace.name);
+        let metrics = match namespace.behavior.view {
+            ViewKind::Index => metrics.namespace(&namespace.name),
+            ViewKind::None => metrics.without_view(&namespace.name),
+        };
         let coordinator = Coordinator::with_metrics(config_of(&namespace), slots.0, slots.1, None, metrics);
         tracing::info!(namespace = namespace.name, "coordinator initialized");
         Ok(Self {
@@ -63,6 +66,11 @@ impl Running {
         metrics: &Metrics,
         tasks: &TaskTracker,
     ) -> Result<(), Refusal> {
+        if next.behavior.view != self.namespace.behavior.view {
+            let message = "`behavior.view` stays as it is while the namespace is served; restart the runner, or \
+                remove the namespace and add it again";
+            return Err(Refusal::new(message));
+        }
         if let Some(slot) = self.moved_slot(&next) {
             if next.on_move == OnMove::Refuse {
                 let message = "it would point at other data; to start over there, set `on_move: discard`";

@@ -262,3 +262,35 @@ async fn a_drain_waits_for_mutations() {
     assert_eq!((drained.drained, drained.aborted), (1, 1));
     assert_eq!(started.elapsed(), Duration::from_secs(5));
 }
+
+/// What answers reads is decided when a namespace begins; another word while it is served changes nothing.
+#[tokio::test]
+async fn the_view_stays_as_it_is_while_a_namespace_is_served() {
+    let plugin = MulticastRegistry::default();
+    plugin.initialize(configuration("n", &on_memory())).await.unwrap();
+    register(&plugin, "n", "a").await;
+    let mut without = on_memory();
+    without["behavior"] = json!({ "view": "none" });
+    let refusal = plugin.initialize(configuration("n", &without)).await.unwrap_err();
+    assert!(refusal.to_string().contains("`behavior.view`"), "{refusal}");
+    let coordinator = plugin.namespaces().get("n").unwrap();
+    assert_eq!(
+        coordinator
+            .enumerate(Default::default(), soon())
+            .await
+            .unwrap()
+            .total,
+        1
+    );
+    plugin.initialize(configuration("other", &without)).await.unwrap();
+    register(&plugin, "other", "a").await;
+    let coordinator = plugin.namespaces().get("other").unwrap();
+    assert_eq!(
+        coordinator
+            .enumerate(Default::default(), soon())
+            .await
+            .unwrap()
+            .total,
+        1
+    );
+}

@@ -8,7 +8,7 @@ use prism_proto::pattern::{
 };
 
 use super::wire::to_position;
-use crate::coordinator::{Explanation, Verdict, Why};
+use crate::coordinator::{Access, Explanation, Verdict, Why};
 
 pub(super) fn to_plan_response(explanation: Explanation) -> ExplainResponse {
     ExplainResponse {
@@ -23,6 +23,7 @@ pub(super) fn to_plan_response(explanation: Explanation) -> ExplainResponse {
 fn to_plan(explanation: Explanation) -> Plan {
     let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     Plan {
+        access: access(explanation.access).into(),
         steps: explanation.steps,
         indexes: explanation.indexes,
         unindexed: explanation.unindexed,
@@ -34,6 +35,14 @@ fn to_plan(explanation: Explanation) -> Plan {
         match_count: count(explanation.matches),
         registered_count: count(explanation.registered),
         elapsed_us: i64::try_from(explanation.elapsed.as_micros()).unwrap_or(i64::MAX),
+    }
+}
+
+fn access(access: Access) -> proto::plan::Access {
+    match access {
+        Access::View => proto::plan::Access::View,
+        Access::Query => proto::plan::Access::Query,
+        Access::Scan => proto::plan::Access::Scan,
     }
 }
 

@@ -135,6 +135,7 @@ fn slot_failure(error: &Slot) -> Failure {
             .retry_after(SOON),
         Slot::Timeout { backend, .. } => failure(Reason::DeadlineExceeded).with("backend", backend),
         Slot::Misconfigured { backend, .. } => failure(Reason::BackendUnavailable).with("backend", backend),
+        Slot::Unsupported { backend, .. } => failure(Reason::Unsupported).with("backend", backend),
         Slot::Unreadable { backend, .. } => failure(Reason::BackendUnreadable).with("backend", backend),
     };
     match error.applied() {
@@ -236,6 +237,7 @@ mod tests {
                 "BACKEND_UNAVAILABLE",
                 false,
             ),
+            (Slot::Unsupported { backend, what: "x" }, "UNSUPPORTED", false),
             (Slot::Unreadable { backend, message }, "BACKEND_UNREADABLE", true),
         ];
         for (error, reason, applied) in cases {

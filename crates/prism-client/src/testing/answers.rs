@@ -163,6 +163,7 @@ pub fn explained() -> ExplainResponse {
             match_count: 7,
             registered_count: 10_000,
             elapsed_us: 85,
+            access: explain_response::plan::Access::View.into(),
         }),
         why: None,
         position: Some(position(1)),

@@ -45,6 +45,7 @@ impl MemoryRegistry {
         scope: Scope::Process,
         survives: Survives::Nothing,
         max_batch: 4_096,
+        query: false,
     };
 
     /// An empty one on the process's clock.

@@ -31,6 +31,7 @@ impl RegistryStore for Mute {
             scope: Scope::Shared,
             survives: Survives::Nothing,
             max_batch: MAX_BATCH,
+            query: true,
         };
         &CAPABILITY
     }
@@ -71,6 +72,10 @@ impl RegistryStore for Mute {
     }
 
     async fn scan(&self, _: Call, _: Scan) -> Result<ScanPage> {
+        std::future::pending().await
+    }
+
+    async fn query(&self, _: Call, _: Query) -> Result<QueryPage> {
         std::future::pending().await
     }
 
@@ -149,6 +154,11 @@ async fn a_slot_that_never_answers_is_given_up() {
         limit: 1,
         hold: Duration::ZERO,
     };
+    let query = Query {
+        filter: None,
+        cursor: None,
+        limit: 1,
+    };
     let names = ["a", "a", "a", "slow", "a", "a", "a"];
     let (writes, reads, renewed) = tokio::join!(
         async {
@@ -164,6 +174,7 @@ async fn a_slot_that_never_answers_is_given_up() {
                 async { twin.leases(call, vec![identity("a")]).await.unwrap_err() },
                 async { twin.sync(call, Revision::ZERO, 1).await.unwrap_err() },
                 async { twin.scan(call, scan).await.unwrap_err() },
+                async { twin.query(call, query).await.unwrap_err() },
                 async { twin.probe(call.deadline).await.unwrap_err() },
             )
         },
@@ -177,7 +188,7 @@ async fn a_slot_that_never_answers_is_given_up() {
     for error in [writes.0, writes.1, writes.2] {
         assert_eq!(error, late(Applied::Unknown));
     }
-    for error in [reads.0, reads.1, reads.2, reads.3, reads.4] {
+    for error in [reads.0, reads.1, reads.2, reads.3, reads.4, reads.5] {
         assert_eq!(error, late(Applied::No));
     }
     // What was answered before stands, and what is answered at once is worth more than a guess.

@@ -1,6 +1,7 @@
 //! Bytes as the functions take and give them. All numbers are big-endian.
 
 mod common;
+mod filter;
 mod history;
 mod item;
 mod reader;
@@ -8,7 +9,8 @@ mod record;
 mod reply;
 
 pub(crate) use common::Common;
-pub(crate) use history::{Cursor, scan_page, sync};
+pub(crate) use filter::Program;
+pub(crate) use history::{Cursor, query_page, scan_page, sync};
 pub(crate) use item::Item;
 pub(crate) use reader::{Malformed, Reader};
 pub(crate) use record::{read_change, read_record};

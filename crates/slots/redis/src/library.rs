@@ -19,6 +19,10 @@ const SOURCE: &str = concat!(
     "\n",
     include_str!("functions/operations.lua"),
     "\n",
+    include_str!("functions/filters.lua"),
+    "\n",
+    include_str!("functions/query.lua"),
+    "\n",
     include_str!("functions/calls.lua"),
 );
 
@@ -34,9 +38,12 @@ pub(crate) enum Function {
     Leases,
     Sync,
     Scan,
+    Query,
 }
 
-const NAMES: [&str; 7] = ["write", "relieve", "open", "get", "leases", "sync", "scan"];
+const NAMES: [&str; 8] = [
+    "write", "relieve", "open", "get", "leases", "sync", "scan", "query",
+];
 
 impl Function {
     /// Its name inside Redis.
@@ -50,7 +57,7 @@ impl Function {
 pub(crate) struct Library {
     /// What to load.
     pub(crate) text: String,
-    functions: [Str; 7],
+    functions: [Str; 8],
 }
 
 pub(crate) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
@@ -76,6 +83,7 @@ mod tests {
             Function::Leases,
             Function::Sync,
             Function::Scan,
+            Function::Query,
         ];
         for (function, expected) in all.into_iter().zip(NAMES) {
             let name = function.name();

@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes};
 use prism_slot::{
-    Call, Claim, Error, Identity, Position, Put, Read, Record, Register, Registered, RegistryCapability,
-    RegistryStore, Renew, Renewed, Result, Revision, Scan, ScanPage, Scope, Sync, Timestamp, Unregister,
-    Unregistered, capability::Survives,
+    Call, Claim, Error, Identity, Position, Put, Query, QueryPage, Read, Record, Register, Registered,
+    RegistryCapability, RegistryStore, Renew, Renewed, Result, Revision, Scan, ScanPage, Scope, Sync,
+    Timestamp, Unregister, Unregistered, capability::Survives,
 };
 use tokio::time::Instant;
 
 use crate::{
-    codec::{self, Answer, Cursor, Item, LARGEST},
+    codec::{self, Answer, Cursor, Item, LARGEST, Program},
     config::Config,
     error::{BACKEND, unreadable},
     group::Group,
@@ -51,6 +51,7 @@ impl RedisRegistry {
         scope: Scope::Shared,
         survives: Survives::RunnerRestart,
         max_batch: MAX_BATCH,
+        query: true,
     };
 
     /// Connects, checks that the server can keep the promises of the slot, and makes the namespace
@@ -191,6 +192,22 @@ impl RegistryStore for RedisRegistry {
             .read(Function::Scan, call, &[cursor.position, arguments.into()])
             .await?;
         codec::scan_page(reply)
+    }
+
+    async fn query(&self, call: Call, query: Query) -> Result<QueryPage> {
+        let cursor = query.cursor.map_or(Ok(Cursor::default()), Cursor::read)?;
+        let program = Program::of(query.filter.as_deref());
+        let mut bounds = Vec::with_capacity(17);
+        bounds.put_u64(query.limit.clamp(1, PAGE) as u64);
+        bounds.put_u64(program.parts);
+        bounds.put_u8(u8::from(program.reads_metadata));
+        let mut arguments = vec![cursor.position, bounds.into()];
+        arguments.extend(program.arguments);
+        let call = Call {
+            epoch: call.epoch.or(cursor.epoch),
+            ..call
+        };
+        codec::query_page(self.link.read(Function::Query, call, &arguments).await?)
     }
 
     async fn claim_session(

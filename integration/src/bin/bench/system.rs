@@ -28,20 +28,21 @@ const STATUS: [&str; 10] = [
     "online", "away", "away", "busy", "off", "off", "off", "off", "off", "off",
 ];
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "register_p50_redis_nats",
     "enumerate_p50_redis_nats",
     "multicast_p50_redis_nats",
     "enumerate_1000_redis",
     "multicast_100_redis_nats",
     "enumerate_10k_redis",
+    "enumerate_1000_redis_native",
 ];
 
 pub(crate) async fn run(report: &mut Report) -> Result<()> {
     if !NAMES.iter().any(|name| report.wants(name)) {
         return Ok(());
     }
-    let bench = Bench::start().await?;
+    let bench = Bench::start(System::on_redis_and_nats(1).await?).await?;
     let register = bench.time(Bench::register).await?;
     let set = bench.time(Bench::raw_set).await?;
     add(report, NAMES[0], register, set, 0.5);
@@ -49,7 +50,9 @@ pub(crate) async fn run(report: &mut Report) -> Result<()> {
     let enumerate = bench.time(Bench::enumerate).await?;
     let mget = bench.time(Bench::raw_mget).await?;
     add(report, NAMES[1], enumerate.clone(), mget.clone(), 0.5);
-    add(report, NAMES[3], enumerate, mget, 0.99);
+    add(report, NAMES[3], enumerate.clone(), mget, 0.99);
+    let native = native().await?;
+    add(report, NAMES[6], native, enumerate, 0.99);
     let _readers = bench.subscribe(&names).await?;
     let multicast = bench.time(Bench::multicast).await?;
     let publish = bench.time(Bench::raw_publish).await?;
@@ -71,6 +74,13 @@ pub(crate) async fn run(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// The same data and filter without a view: what the view's figure is the floor of.
+async fn native() -> Result<Vec<Duration>> {
+    let bench = Bench::start(System::on_redis_and_nats_without_view(1).await?).await?;
+    bench.fill().await?;
+    bench.time(Bench::enumerate).await
+}
+
 fn add(report: &mut Report, name: &str, mut value: Vec<Duration>, mut floor: Vec<Duration>, share: f64) {
     let statistic = if share > 0.9 { "p99" } else { "p50" };
     let more = json!({ "statistic": statistic, "max": percentile(&mut value, 1.0) });
@@ -86,8 +96,7 @@ struct Bench {
 }
 
 impl Bench {
-    async fn start() -> Result<Self> {
-        let system = System::on_redis_and_nats(1).await?;
+    async fn start(system: System) -> Result<Self> {
         let redis = raw_pool(system.redis.as_ref().context("no redis")?, 1).await?;
         let nats = async_nats::connect(system.nats.as_ref().context("no nats")?.url()).await?;
         Ok(Self {

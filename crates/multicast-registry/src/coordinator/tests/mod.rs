@@ -6,6 +6,7 @@ mod failing;
 mod hanging;
 mod reading;
 mod registering;
+mod searching;
 mod sending;
 mod sessions;
 mod telling;

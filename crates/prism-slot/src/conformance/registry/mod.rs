@@ -2,6 +2,7 @@
 
 mod feed;
 mod leases;
+mod query;
 mod records;
 mod registering;
 mod sharing;
@@ -11,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use self::{feed::*, leases::*, records::*, registering::*, sharing::*};
+use self::{feed::*, leases::*, query::*, records::*, registering::*, sharing::*};
 use super::{Case, Options, RegistrySubject, cases, deadline};
 use crate::{
     Call, Cause, Change, Identity, Mode, Owner, Position, Put, Record, Register, Registered,
@@ -52,6 +53,13 @@ pub(super) const CASES: &[Case<RegistryCapability, Fixture>] = cases![
     changes_are_told,
     calls_refuse_another_epoch,
     scan_finds_everything,
+    query_finds_every_match if |capability: &RegistryCapability| capability.query,
+    query_passes_others_over if |capability: &RegistryCapability| capability.query,
+    query_reads_the_last_write if |capability: &RegistryCapability| capability.query,
+    query_never_serves_the_due if |capability: &RegistryCapability| capability.query,
+    query_is_bounded if |capability: &RegistryCapability| capability.query,
+    query_stays_in_its_epoch if |capability: &RegistryCapability| capability.query,
+    query_needs_the_capability if |capability: &RegistryCapability| !capability.query,
     claims_are_ordered,
     claims_need_the_registration,
     a_slot_answers_until_it_is_closed,

@@ -1,7 +1,9 @@
 //! What a view is built from: the feed, and pages of all records.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes};
-use prism_slot::{Epoch, Error, Result, Revision, ScanPage, Sync};
+use prism_slot::{Epoch, Error, QueryPage, Record, Result, Revision, ScanPage, Sync};
 
 use super::{
     FORMAT, Malformed, Reader, Reply, read_change,
@@ -101,17 +103,32 @@ pub(crate) fn scan_page(mut reply: Reply) -> Result<ScanPage> {
     let position = reply.text()?;
     let secret = Reader(reply.text()?).array().map_err(meaningless)?;
     let since = Revision(reply.number()?);
+    Ok(ScanPage {
+        records: records(&mut reply)?,
+        next: (position != b"0"[..]).then(|| Cursor::write(reply.head.epoch, since, &position)),
+        head: reply.head,
+        secret,
+    })
+}
+
+/// Reads a page of the records that may match a filter.
+pub(crate) fn query_page(mut reply: Reply) -> Result<QueryPage> {
+    let (position, examined) = (reply.text()?, reply.number()?);
+    Ok(QueryPage {
+        records: records(&mut reply)?,
+        examined,
+        next: (position != b"0"[..]).then(|| Cursor::write(reply.head.epoch, Revision::ZERO, &position)),
+        head: reply.head,
+    })
+}
+
+fn records(reply: &mut Reply) -> Result<Vec<Arc<Record>>> {
     let mut records = Vec::with_capacity(reply.parts.len() / 2);
     while let Some(name) = reply.optional_text()? {
         let identity = identity(&name).map_err(meaningless)?;
         records.push(read_record(identity, reply.text()?)?);
     }
-    Ok(ScanPage {
-        records,
-        next: (position != b"0"[..]).then(|| Cursor::write(reply.head.epoch, since, &position)),
-        head: reply.head,
-        secret,
-    })
+    Ok(records)
 }
 
 #[cfg(test)]

@@ -77,12 +77,6 @@ local function get(ns, answer, args)
   end
 end
 
--- The terms and deadlines of many identities.
-local function leases_of(ns, identities, from, to)
-  return redis.call('HMGET', ns.keys.terms, unpack(identities, from, to)),
-    redis.call('ZMSCORE', ns.keys.leases, unpack(identities, from, to))
-end
-
 -- Arguments: identities. Adds for each when its lease ends, in one string; for the first of them only
 -- when many are due.
 local function leases(ns, answer, args)
@@ -173,3 +167,4 @@ when_full('@LIBRARY@_get', call(get))
 when_full('@LIBRARY@_leases', call(leases))
 when_full('@LIBRARY@_sync', call(sync))
 when_full('@LIBRARY@_scan', call(scan))
+when_full('@LIBRARY@_query', call(query))

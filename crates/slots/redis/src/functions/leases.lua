@@ -52,3 +52,9 @@ local function grant(ns, identity, ttl, generation, had)
   end
   return extend(ns, identity, term)
 end
+
+-- The terms and deadlines of many identities.
+local function leases_of(ns, identities, from, to)
+  return redis.call('HMGET', ns.keys.terms, unpack(identities, from, to)),
+    redis.call('ZMSCORE', ns.keys.leases, unpack(identities, from, to))
+end

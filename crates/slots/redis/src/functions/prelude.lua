@@ -12,7 +12,7 @@
 --   marks    list          the points up to which the feed may be cut (MARK)
 --
 -- A renewal reads `terms` and moves a score in `leases`; metadata is neither read nor written by it.
--- Nothing here looks into metadata. No key has a time to live of its own: an end must be a change at
+-- Only `filters` looks into metadata, and no more than to pass records over. No key has a time to live of its own: an end must be a change at
 -- a revision, by the lease clock.
 --
 -- Lua's numbers are doubles. Revisions, counts and milliseconds stay below 2^53 and are numbers here;
