@@ -24,6 +24,7 @@ mod supervision;
 mod telemetry;
 mod tools;
 mod tracing;
+mod transfer;
 mod unanswered;
 mod use_cases;
 mod validation;

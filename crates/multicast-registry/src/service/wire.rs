@@ -165,10 +165,13 @@ pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
         renew_after_ms: held.ttl.map(renew_after),
         reason: String::new(),
         maybe_applied: false,
-        ttl_ms: held
-            .ttl
-            .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)),
+        ttl_ms: to_ttl_ms(held.ttl),
+        retry_after_ms: None,
     }
+}
+
+fn to_ttl_ms(ttl: Option<Ttl>) -> Option<i64> {
+    ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// A third of the lease, give or take a fifth, so that clients which came together spread out.
@@ -234,6 +237,7 @@ fn to_identity(record: &Record, metadata: &Document) -> proto::Identity {
         updated_at: Some(to_timestamp(record.updated_at)),
         generation: Some(to_position(record.generation)),
         revision: record.revision.0,
+        ttl_ms: to_ttl_ms(record.ttl),
     }
 }
 
@@ -327,6 +331,7 @@ pub(super) fn to_listed(row: &Row, expires_at: Option<Timestamp>, shown: &Shown)
         updated_at: Some(to_timestamp(row.updated_at())),
         generation: Some(to_position(row.generation())),
         revision: row.revision().0,
+        ttl_ms: to_ttl_ms(row.ttl),
     }
 }
 
