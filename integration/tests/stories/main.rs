@@ -20,6 +20,7 @@ mod operations;
 mod peers;
 mod plan;
 mod schemas;
+mod searching;
 mod supervision;
 mod telemetry;
 mod tools;

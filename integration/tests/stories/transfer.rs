@@ -16,13 +16,13 @@ fn devices() -> String {
             "identity": format!("device é {number:05}"),
             "metadata": {
                 "firmware": format!("1.{}.0", number % 7),
-                "battery": number as f64 / COUNT as f64,
+                "battery": (number as f64 + 0.5) / COUNT as f64,
                 "tags": [number % 3, null, { "rack": [] }],
             },
         });
         match number % 3 {
             0 => line["ttl_seconds"] = json!(3_600 + number),
-            1 => line["ttl_ms"] = json!(3_600_001 + number),
+            1 => line["ttl_ms"] = json!(3_600_001 + 1_000 * number),
             _ => {}
         }
         format!("{line}\n")
@@ -90,7 +90,10 @@ fn summary(process: &Process) -> Result<Value> {
 #[tokio::test]
 async fn everything_goes_out_and_in_again() -> Result<()> {
     let (redis, nats) = tokio::try_join!(RedisServer::start(), NatsServer::start())?;
-    let namespaces = [shared_namespace("one", &redis, &nats), memory_namespace("two")];
+    let mut namespaces = [shared_namespace("one", &redis, &nats), memory_namespace("two")];
+    for namespace in &mut namespaces {
+        namespace["behavior"] = json!({ "max_identities": COUNT });
+    }
     let proxy = Proxy::start(&namespaces).await?;
     let mut runners = vec![
         Runner::under(proxy.control).await?,
