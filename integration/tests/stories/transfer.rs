@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use integration::{PATIENCE, Proxy, Runner, memory_namespace, shared_namespace};
+use integration::{PATIENCE, Proxy, Runner, http_get, memory_namespace, shared_namespace};
 use prism_testkit::{NatsServer, Process, RedisServer, Signal, eventually};
 use serde_json::{Value, json};
 
@@ -170,5 +170,40 @@ async fn everything_goes_out_and_in_again() -> Result<()> {
     for (line, expected) in one.iter().zip(&expected) {
         assert_eq!(line, expected);
     }
+    Ok(())
+}
+
+/// An import into a namespace that limits its callers takes longer, and nothing of it is refused.
+#[tokio::test]
+async fn an_import_is_as_fast_as_the_namespace_allows() -> Result<()> {
+    const LINES: usize = 150;
+    let mut namespace = memory_namespace("one");
+    namespace["behavior"] = json!({ "caller_writes": "100/s" });
+    let proxy = Proxy::start(&[namespace]).await?;
+    let runner = Runner::under(proxy.control).await?;
+    proxy.wait_for_runners("one", 1).await;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("in.jsonl");
+    let lines: String = devices()
+        .lines()
+        .take(LINES)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(&path, lines)?;
+    let probe = Probe {
+        proxy: &proxy,
+        namespace: "one",
+    };
+    // A call has less time than all of them take, so that some have to come again.
+    let line = ["import", path.to_str().unwrap_or_default(), "-deadline", "300ms"];
+    let told = probe.run(&line).await?;
+    assert_eq!(
+        (&told["registered"], &told["refused"]),
+        (&json!(LINES), &json!(0))
+    );
+    let (_, metrics) = http_get(runner.health, "/metrics").await?;
+    let limited = "multicast_registry_rate_limited_total{namespace=\"one\"} ";
+    let limited = metrics.lines().find_map(|line| line.strip_prefix(limited));
+    assert_ne!(limited, Some("0"), "{metrics}");
     Ok(())
 }
