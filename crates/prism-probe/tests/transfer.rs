@@ -265,11 +265,33 @@ async fn an_export_is_as_fast_as_it_may_be() {
 #[tokio::test]
 async fn a_pipe_is_written_to_and_not_replaced() {
     let (_, fake) = Store::serve(sensors(3)).await;
-    let ran = multicast(&fake, "table", &["export", "/dev/stderr"])
-        .await
-        .exits(0);
-    assert_eq!(ran.stderr.lines().count(), 3, "{ran:?}");
     let (_directory, path) = file("all.jsonl");
+    let pipe = path.with_file_name("pipe");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    // Open at both ends, so that nobody waits for the other.
+    let mut reader = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    multicast(&fake, "table", &["export", text(&pipe)]).await.exits(0);
+    let kind = fs::symlink_metadata(&pipe).unwrap().file_type();
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind));
+    let mut part = [0; 4096];
+    let count = reader.read(&mut part).unwrap();
+    assert_eq!(part[..count].split(|byte| *byte == b'\n').count(), 4);
+    // The shell has opened it, and has written to it.
+    let mut redirected = command(&fake, "table", &["export", "/dev/stdout"]);
+    fs::write(&path, "before\n").unwrap();
+    redirected.stdout(fs::File::options().append(true).open(&path).unwrap());
+    run(&mut redirected).await.exits(0);
+    let kept = fs::read_to_string(&path).unwrap();
+    assert!(
+        kept.starts_with("before\n{") && kept.lines().count() >= 4,
+        "{kept}"
+    );
     let link = path.with_file_name("link");
     fs::write(&path, "").unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();

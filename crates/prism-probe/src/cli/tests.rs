@@ -182,7 +182,7 @@ fn every_command_is_read() {
         (&["multicast", "export"], &[r#"file: "-""#, "filter: None"]),
         (
             &["multicast", "export", "all.jsonl", "--filter", r#"{"a": 1}"#],
-            &[r#"file: "all.jsonl""#, "operator: Eq"],
+            &[r#"file: "all.jsonl""#, r#"{"a":1}"#],
         ),
         (&["check", "--admin", "h:1"], &["Check", r#"admin: Some("h:1")"#]),
         (&["completions", "bash"], &["Completions", "Bash"]),

@@ -83,6 +83,12 @@ impl Batches {
         Ok(Self { portions, size })
     }
 
+    /// Whether no more is read ahead before somebody takes a portion.
+    #[cfg(test)]
+    pub(super) fn is_full(&self) -> bool {
+        self.portions.capacity() == 0
+    }
+
     /// The next portion; `None` after the last.
     pub(crate) async fn next(&mut self) -> Option<io::Result<Batch>> {
         self.portions.recv().await

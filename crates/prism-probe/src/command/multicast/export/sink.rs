@@ -36,12 +36,13 @@ impl Sink {
         let fault = |error: std::io::Error| {
             Fault::usage("file", format!("`{}` cannot be written: {error}", file.display()))
         };
+        if is_special(file) {
+            // Appending is no matter to a pipe, and keeps what a shell has sent to a file before.
+            let special = OpenOptions::new().append(true).open(file).map_err(fault)?;
+            return Ok(Self::Special(BufWriter::new(special), file.to_owned()));
+        }
         // What a link points at is replaced, not the link.
         let target = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-        if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
-            let special = OpenOptions::new().write(true).open(&target).map_err(fault)?;
-            return Ok(Self::Special(BufWriter::new(special), target));
-        }
         Ok(Self::Replacing(
             BufWriter::new(beside(&target).map_err(fault)?),
             target,
@@ -86,6 +87,13 @@ impl Sink {
             }
         }
     }
+}
+
+/// Whether it is something that another file cannot take the place of: a pipe, a device, or what `/dev/stdout` and
+/// its like stand for, whatever that is.
+fn is_special(file: &Path) -> bool {
+    let belongs_to_the_system = ["/dev", "/proc"].iter().any(|root| file.starts_with(root));
+    belongs_to_the_system || fs::metadata(file).is_ok_and(|there| !there.is_file())
 }
 
 /// A file that nobody knows of yet, where it can take the place of the target in one step.
