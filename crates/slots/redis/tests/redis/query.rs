@@ -370,6 +370,34 @@ async fn large_records_make_small_pages() {
     assert!(pages.iter().map(|page| page.examined).sum::<u64>() >= 64);
 }
 
+/// Lists in lists cost far more than their bytes say: records of too many are left to the caller, and few of the
+/// others are read in one call.
+#[tokio::test]
+async fn records_of_many_lists_are_read_sparingly() {
+    let server = RedisServer::start().await.unwrap();
+    let slot = open(server.addr()).await;
+    let of_lists = |count| {
+        let text = "x".repeat(10_000_usize.saturating_sub(4 * count));
+        let document =
+            move |number| json!({ "number": number, "lists": vec![json!([0]); count], "text": text });
+        (0..20).map(document).collect::<Vec<_>>()
+    };
+    let filter = compiled(&json!({ "number": -1 })).unwrap();
+    let asked = async |documents: Vec<Value>| {
+        refill(&slot, 1, &documents).await;
+        let pages = pages(&slot, Some(filter.clone())).await;
+        let sent: usize = pages.iter().map(|page| page.records.len()).sum();
+        (sent, pages.len())
+    };
+    let (sent, few) = asked(of_lists(10)).await;
+    assert!(sent < 10, "{sent} are sent though none of them matches");
+    let (sent, many) = asked(of_lists(2_000)).await;
+    assert!(sent < 15, "{sent} are sent though none of them matches");
+    assert!(many > few, "{many} calls where there were {few}");
+    let (sent, _) = asked(of_lists(7_500)).await;
+    assert_eq!(sent, 20, "none of them is read");
+}
+
 /// Values of a filter are data: whatever they say, nothing of it runs.
 #[tokio::test]
 async fn values_of_a_filter_are_no_script() {
