@@ -69,7 +69,7 @@ async fn a_crowd_that_came_within_a_second_is_spread_by_the_second_period() {
     let crowded = simulate(came, careless(&mut random), 4 * PERIOD);
     for (period, most, least) in [(1, 1.35, 0.6), (2, 1.25, 0.7), (3, 1.25, 0.7)] {
         let (highest, lowest) = unevenness(&spread, period);
-        println!(
+        eprintln!(
             "period {period}: {lowest:.2} to {highest:.2}, careless {:?}",
             unevenness(&crowded, period)
         );
@@ -100,7 +100,7 @@ async fn a_crowd_that_renews_after_an_outage_is_spread_as_well() {
     let spread = &spread[(outage / WINDOW) as usize..];
     for (period, most, least) in [(1, 1.35, 0.6), (2, 1.25, 0.7), (3, 1.25, 0.7)] {
         let (highest, lowest) = unevenness(spread, period);
-        println!("period {period}: {lowest:.2} to {highest:.2}");
+        eprintln!("period {period}: {lowest:.2} to {highest:.2}");
         assert!(
             highest < most && lowest > least,
             "period {period}: {lowest} to {highest}"
@@ -118,7 +118,7 @@ async fn without_a_crowd_a_lease_is_renewed_after_a_third() {
     let windows = simulate(first, paced(&pacing), 10 * PERIOD);
     let renewals: u64 = windows[(PERIOD / WINDOW) as usize..].iter().sum();
     let ratio = renewals as f64 / (9 * CLIENTS) as f64;
-    println!("{ratio:.3} of a third apart");
+    eprintln!("{ratio:.3} of a third apart");
     assert!((0.95..1.1).contains(&ratio), "{ratio}");
 
     let pacing = Pacing::from_seed(seed);
