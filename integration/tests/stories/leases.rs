@@ -20,8 +20,12 @@ use tokio_util::sync::CancellationToken;
 const TTL_MS: u64 = 3_000;
 
 fn leased(name: &str) -> RegisterRequest {
+    leased_for(TTL_MS, name)
+}
+
+fn leased_for(millis: u64, name: &str) -> RegisterRequest {
     RegisterRequest {
-        ttl_ms: Some(TTL_MS),
+        ttl_ms: Some(millis),
         ..RegisterRequest::new(name)
     }
 }
@@ -157,72 +161,96 @@ async fn unregister(client: &Client, generation: Position) -> Option<Reason> {
     client.registry.unregister(request).await.err()?.reason()
 }
 
-/// For twice the length of the leases nobody can renew. Who lives stays; who died before ends afterwards.
+/// Long enough for clients to notice that an outage is over, and shorter than it.
+const LONGER_MS: u64 = 5_000;
+const OUTAGE: Duration = Duration::from_millis(6_000);
+
+/// A store that answers nobody for longer than leases last.
 #[tokio::test]
-async fn an_outage_ends_only_the_dead() -> Result<()> {
-    for store in [true, false] {
-        let mut system = System::on_redis_and_nats(2).await?;
-        let client = system.client()?;
+async fn an_outage_of_the_store_ends_only_the_dead() -> Result<()> {
+    let mut system = System::on_redis_and_nats(2).await?;
+    let mut fleet = Fleet::start(&system, LONGER_MS).await?;
+    let redis = system.redis.as_mut().context("on Redis")?;
+    redis.freeze()?;
+    tokio::time::sleep(OUTAGE).await;
+    redis.thaw()?;
+    fleet.has_lost_only_the_dead().await
+}
+
+#[tokio::test]
+async fn an_outage_of_all_runners_ends_only_the_dead() -> Result<()> {
+    let mut system = System::on_redis_and_nats(2).await?;
+    let mut fleet = Fleet::start(&system, LONGER_MS).await?;
+    for mut runner in system.runners.drain(..) {
+        runner.process.signal(Signal::KILL)?;
+    }
+    tokio::time::sleep(OUTAGE).await;
+    system.runners.push(Runner::under(system.proxy.control).await?);
+    fleet.has_lost_only_the_dead().await
+}
+
+/// Twenty registrations, of which one is not renewed any more.
+struct Fleet {
+    client: Client,
+    watch: Watch,
+    alive: Vec<RegistrationHandle>,
+    dead: String,
+}
+
+impl Fleet {
+    async fn start(system: &System, millis: u64) -> Result<Self> {
+        let client = Client::builder()
+            .endpoint(system.proxy.data.to_string())
+            .namespace("test");
+        let client = client
+            .backoff(Duration::from_millis(10), Duration::from_millis(100))
+            .connect()
+            .await?;
         let mut watch = client.registry.watch(WatchRequest::default()).await?;
-        let mut handles = Vec::new();
+        let mut alive = Vec::new();
         for number in 0..20 {
-            handles.push(
-                client
-                    .registry
-                    .register_handle(leased(&format!("id-{number}")))
-                    .await?,
-            );
+            let request = leased_for(millis, &format!("id-{number}"));
+            alive.push(client.registry.register_handle(request).await?);
             change(&mut watch).await?;
         }
-        let dead = handles.pop().context("the last one")?;
-        drop(dead);
-        if store {
-            system.redis.as_mut().context("on Redis")?.freeze()?;
-        }
-        let gone: Vec<Runner> = if store {
-            Vec::new()
-        } else {
-            system.runners.drain(..).collect()
-        };
-        for mut runner in gone {
-            runner.process.signal(Signal::KILL)?;
-        }
-        // The outage.
-        tokio::time::sleep(Duration::from_millis(2 * TTL_MS)).await;
-        match store {
-            true => system.redis.as_mut().context("on Redis")?.thaw()?,
-            false => {
-                system.runners.push(Runner::under(system.proxy.control).await?);
-                system.proxy.wait_for_runners("test", 1).await;
-            }
-        }
-        let (name, cause, _) = change(&mut watch).await?;
-        assert_eq!(
-            (name.as_str(), cause),
-            ("id-19", Cause::Expired),
-            "store: {store}"
-        );
+        let dead = alive.pop().context("the last one")?.identity().to_owned();
+        Ok(Self {
+            client,
+            watch,
+            alive,
+            dead,
+        })
+    }
+
+    async fn has_lost_only_the_dead(&mut self) -> Result<()> {
+        let (name, cause, _) = change(&mut self.watch).await?;
+        assert_eq!((&name, cause), (&self.dead, Cause::Expired));
+        let is_live = |handle: &RegistrationHandle| matches!(handle.state(), State::Live);
         eventually(PATIENCE, "the others are renewed", async || {
-            handles.iter().all(|handle| matches!(handle.state(), State::Live))
+            self.alive.iter().all(is_live)
         })
         .await;
-        let marker = client.registry.register(RegisterRequest::new("marker")).await?;
-        let next = change(&mut watch).await?;
+        let marker = self
+            .client
+            .registry
+            .register(RegisterRequest::new("marker"))
+            .await?;
+        let next = change(&mut self.watch).await?;
         assert_eq!(
             next,
             ("marker".to_owned(), Cause::Registered, marker.position),
             "nobody else left"
         );
-        for handle in &handles {
-            let found = client.registry.get(handle.identity()).await?.identity;
+        for handle in &self.alive {
+            let found = self.client.registry.get(handle.identity()).await?.identity;
             assert_eq!(
                 found.generation,
                 handle.registration().generation,
                 "it never was anew"
             );
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Nobody needs to know.
