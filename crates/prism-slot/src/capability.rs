@@ -1,7 +1,8 @@
 //! What a slot can do, as plain data.
 //!
 //! The same value is declared to the proxy at registration, chooses the conformance cases that apply,
-//! and is enforced in one place: the boxed twin of each trait (`DynRegistryStore`, `DynMessaging`).
+//! and is enforced in one place: the boxed twin of each trait (`DynRegistryStore`, `DynMessaging`,
+//! `DynDurableInbox`).
 
 /// How far a slot's data reaches, and so who may serve the same namespace at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -76,6 +77,21 @@ pub struct MessagingCapability {
     pub scope: Scope,
     /// What an accepted outcome stands on.
     pub accepted_by: AcceptedBy,
+    /// The largest payload in bytes, headers excluded.
+    pub max_payload: usize,
+}
+
+/// What a durability slot can do.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct InboxCapability {
+    /// The backend's name in configurations.
+    pub backend: &'static str,
+    /// The interface names of RFC-017's neighbours that a configuration may ask of this slot.
+    pub interfaces: &'static [&'static str],
+    /// How far its data reaches.
+    pub scope: Scope,
+    /// What a stored message outlives.
+    pub survives: Survives,
     /// The largest payload in bytes, headers excluded.
     pub max_payload: usize,
 }

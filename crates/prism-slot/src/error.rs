@@ -39,6 +39,9 @@ pub enum Error {
         /// The revision of the last write.
         current: Revision,
     },
+    /// A later session works on the inbox.
+    #[error("a later session of `{0}` has taken over its inbox")]
+    Fenced(Identity),
     /// The namespace is full.
     #[error("the namespace holds its maximum of {limit} identities")]
     QuotaExceeded {

@@ -12,6 +12,7 @@ pub mod capability;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod inbox;
 pub mod lease;
 mod listener;
 pub mod memory;
@@ -20,8 +21,13 @@ mod query;
 mod record;
 mod registry;
 
-pub use capability::{MessagingCapability, RegistryCapability, Scope};
+pub use capability::{InboxCapability, MessagingCapability, RegistryCapability, Scope};
 pub use error::{Applied, Error, Result};
+pub use inbox::{
+    Address, Consumer, DeadId, DeadLetter, DeadPage, DeadQuery, DeadReason, Delivery, Depth, DurableInbox,
+    DynDurableInbox, Enqueued, Fetch, Fetched, Holder, Overflow, Priority, Redriven, Settled, Swept, Terms,
+    Verdict,
+};
 pub use listener::{GapReason, Listener, ListenerSink, Received, listener};
 pub use messaging::{DynMessaging, Kind, Message, Messaging, MulticastId, Outcome};
 pub use query::{Query, QueryPage};

@@ -4,8 +4,11 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use prism_slot::{
     DynMessaging, Timestamp,
-    conformance::{self, RegistrySubject},
-    memory::{ManualClock, MemoryMessaging, MemoryRegistry, MessagingConfig, RegistryConfig},
+    conformance::{self, InboxSubject, RegistrySubject},
+    memory::{
+        InboxConfig, ManualClock, MemoryInbox, MemoryMessaging, MemoryRegistry, MessagingConfig,
+        RegistryConfig,
+    },
 };
 
 fn main() -> ExitCode {
@@ -30,9 +33,20 @@ fn main() -> ExitCode {
         config.listener_queue = options.listener_queue.unwrap_or(config.listener_queue);
         Arc::new(MemoryMessaging::new(config)) as Arc<dyn DynMessaging>
     });
-    if registry == ExitCode::SUCCESS {
-        messaging
-    } else {
-        registry
-    }
+    let inbox = conformance::inbox("memory", MemoryInbox::CAPABILITY, |_, options| async move {
+        let mut config = InboxConfig::default();
+        config.max_dead_letters = options.max_dead_letters.unwrap_or(config.max_dead_letters);
+        let clock = Arc::new(ManualClock::new(Timestamp::now()));
+        let passing = clock.clone();
+        InboxSubject {
+            slot: Arc::new(MemoryInbox::with_clock(config, clock)),
+            pass: Arc::new(move |by| {
+                passing.advance(by);
+                Box::pin(std::future::ready(()))
+            }),
+        }
+    });
+    let all = [registry, messaging, inbox];
+    let failed = all.into_iter().find(|suite| *suite != ExitCode::SUCCESS);
+    failed.unwrap_or(ExitCode::SUCCESS)
 }

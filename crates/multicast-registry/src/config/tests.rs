@@ -204,7 +204,7 @@ fn mistakes_are_placed_and_explained() {
         ),
         (
             "view-slot-index",
-            "view-slot-index.yaml:2:1: slots: `status` is to be indexed, and `behavior.view: none` keeps no index",
+            "view-slot-index.yaml:3:3: slots: `status` is to be indexed, and `behavior.view: none` keeps no index",
         ),
         (
             "view-index",

@@ -125,6 +125,7 @@ fn slot_failure(error: &Slot) -> Failure {
         Slot::Conflict { identity, current } => failure(Reason::Conflict)
             .with("identity", identity)
             .with("revision", current.0),
+        Slot::Fenced(identity) => failure(Reason::Superseded).with("identity", identity),
         Slot::QuotaExceeded { limit } => failure(Reason::QuotaExceeded).with("limit", limit),
         Slot::EpochChanged { current } => {
             failure(Reason::EpochChanged).with("epoch", format!("{:016x}", current.0))
@@ -208,6 +209,7 @@ mod tests {
                 "CONFLICT",
                 false,
             ),
+            (Slot::Fenced(id("a")), "SUPERSEDED", false),
             (Slot::QuotaExceeded { limit }, "QUOTA_EXCEEDED", false),
             (Slot::EpochChanged { current }, "EPOCH_CHANGED", false),
             (Slot::Compacted { up_to: revision }, "COMPACTED", false),

@@ -18,6 +18,7 @@
     reason = "a case ends at the first surprise"
 )]
 
+mod inbox;
 mod messaging;
 mod registry;
 
@@ -35,7 +36,9 @@ use futures::future::BoxFuture;
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use tokio::time::Instant;
 
-use crate::{DynMessaging, DynRegistryStore, MessagingCapability, RegistryCapability};
+use crate::{
+    DynDurableInbox, DynMessaging, DynRegistryStore, InboxCapability, MessagingCapability, RegistryCapability,
+};
 
 /// How long one case may take.
 const CASE_LIMIT: Duration = Duration::from_secs(30);
@@ -49,6 +52,8 @@ pub struct Options {
     pub feed_max_changes: Option<usize>,
     /// How many messages should wait for one listener, if the case cares.
     pub listener_queue: Option<usize>,
+    /// How many dead letters should be kept, if the case cares.
+    pub max_dead_letters: Option<usize>,
 }
 
 /// An opened registry slot under test.
@@ -95,6 +100,41 @@ where
     let open: Arc<messaging::Open> = Arc::new(move |namespace, options| Box::pin(open(namespace, options)));
     run(suite, messaging::CASES, &capability, move |namespace| {
         messaging::Fixture {
+            open: open.clone(),
+            namespace,
+        }
+    })
+}
+
+/// An opened durability slot under test.
+#[derive(Clone)]
+pub struct InboxSubject {
+    /// The slot.
+    pub slot: Arc<dyn DynDurableInbox>,
+    /// Lets time pass for its messages.
+    pub pass: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+impl InboxSubject {
+    /// A slot whose clock is the real one.
+    pub fn in_real_time(slot: impl DynDurableInbox) -> Self {
+        Self {
+            slot: Arc::new(slot),
+            pass: Arc::new(|by| Box::pin(tokio::time::sleep(by))),
+        }
+    }
+}
+
+/// Runs the suite of durability slots. `open` is given the name of a namespace, which has no messages the first time it
+/// is opened, and the case's wishes.
+pub fn inbox<O, F>(suite: &'static str, capability: InboxCapability, open: O) -> ExitCode
+where
+    O: Fn(String, Options) -> F + Send + Sync + 'static,
+    F: Future<Output = InboxSubject> + Send + 'static,
+{
+    let open: Arc<inbox::Open> = Arc::new(move |namespace, options| Box::pin(open(namespace, options)));
+    run(suite, inbox::CASES, &capability, move |namespace| {
+        inbox::Fixture {
             open: open.clone(),
             namespace,
         }
@@ -214,7 +254,11 @@ mod tests {
     /// Every case that a trait's documentation names exists, and every case is named.
     #[test]
     fn the_traits_and_the_suite_name_the_same_cases() {
-        let documents = concat!(include_str!("../registry.rs"), include_str!("../messaging.rs"));
+        let documents = concat!(
+            include_str!("../registry.rs"),
+            include_str!("../messaging.rs"),
+            include_str!("../inbox.rs"),
+        );
         let named = documents
             .split("(`")
             .skip(1)
@@ -222,7 +266,8 @@ mod tests {
         let mut named: Vec<&str> = named.collect();
         let registry = registry::CASES.iter().map(|case| case.name);
         let messaging = messaging::CASES.iter().map(|case| case.name);
-        let mut existing: Vec<&str> = registry.chain(messaging).collect();
+        let inbox = inbox::CASES.iter().map(|case| case.name);
+        let mut existing: Vec<&str> = registry.chain(messaging).chain(inbox).collect();
         named.sort_unstable();
         named.dedup();
         existing.sort_unstable();

@@ -1,11 +1,14 @@
 //! The memory slots: the embedded default, and the oracle that other slots are compared with.
 
 mod clock;
+mod inbox;
 mod leases;
+mod mailbox;
 mod messaging;
 mod registry;
 
 pub use clock::{Clock, ManualClock, WallClock};
+pub use inbox::MemoryInbox;
 pub use messaging::MemoryMessaging;
 pub use registry::MemoryRegistry;
 
@@ -42,5 +45,26 @@ pub struct MessagingConfig {
 impl Default for MessagingConfig {
     fn default() -> Self {
         Self { listener_queue: 256 }
+    }
+}
+
+/// Settings of the memory durability slot.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InboxConfig {
+    /// How many bytes of payload wait in all inboxes together before further messages are refused.
+    #[schemars(range(min = 1))]
+    pub max_bytes: u64,
+    /// How many dead letters are kept; the oldest make room.
+    #[schemars(range(min = 1))]
+    pub max_dead_letters: usize,
+}
+
+impl Default for InboxConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: 1 << 30,
+            max_dead_letters: 10_000,
+        }
     }
 }

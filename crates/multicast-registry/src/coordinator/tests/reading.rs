@@ -51,12 +51,12 @@ async fn pages_stay_at_their_revision_on_any_runner() {
     for number in 0..25 {
         fixture.register(&format!("id-{number:02}"), "{}").await;
     }
-    let sibling = fixture.sibling();
+    let follower = fixture.sibling();
     let first = Enumerate {
         limit: 10,
         ..Default::default()
     };
-    sibling.enumerate(first.clone(), soon()).await.unwrap();
+    follower.enumerate(first.clone(), soon()).await.unwrap();
     let page = fixture.coordinator.enumerate(first, soon()).await.unwrap();
     assert_eq!((page.total, page.rows.len()), (25, 10));
     fixture
@@ -65,19 +65,22 @@ async fn pages_stay_at_their_revision_on_any_runner() {
         .await
         .unwrap();
     fixture.register("id-155", "{}").await;
-    let (mut seen, mut cursor) = (names(&page), page.next);
-    while let Some(next) = cursor {
-        let request = Enumerate {
-            limit: 10,
-            cursor: Some(next),
-            ..Default::default()
-        };
-        let page = sibling.enumerate(request, soon()).await.unwrap();
-        assert_eq!(page.total, 25);
-        seen.extend(names(&page));
-        cursor = page.next;
+    let newcomer = fixture.sibling();
+    for runner in [follower, newcomer] {
+        let (mut seen, mut cursor) = (names(&page), page.next.clone());
+        while let Some(next) = cursor {
+            let request = Enumerate {
+                limit: 10,
+                cursor: Some(next),
+                ..Default::default()
+            };
+            let page = runner.enumerate(request, soon()).await.unwrap();
+            assert_eq!(page.total, 25);
+            seen.extend(names(&page));
+            cursor = page.next;
+        }
+        assert_eq!(seen, (0..25).map(|n| format!("id-{n:02}")).collect::<Vec<_>>());
     }
-    assert_eq!(seen, (0..25).map(|n| format!("id-{n:02}")).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     key::Key,
+    ordered::Ordered,
     postings::Postings,
     reading::{Reading, Readings},
 };
@@ -17,18 +18,16 @@ use crate::directory::rows::RowId;
 
 /// How many elements of one list are indexed.
 const MAX_ELEMENTS: usize = 256;
-/// How many different values a lookup walks through. Beyond, asking every row is as good.
-const MAX_WALK: usize = 1 << 16;
 
 /// An index on one path. It holds every row that the view holds, whatever the revision.
 #[derive(Debug)]
 pub(crate) struct Field {
     path: Path,
-    values: BTreeMap<Key, Postings>,
+    values: Ordered<Key>,
     /// The rows whose value is a list, by its scalar elements.
     elements: BTreeMap<Key, Postings>,
     /// The rows whose value says something beyond its type.
-    readings: BTreeMap<Reading, Postings>,
+    readings: Ordered<Reading>,
     /// The rows that have any value here.
     present: RoaringBitmap,
     /// The rows whose value is text.
@@ -65,6 +64,26 @@ impl Lookup {
     /// Whether it leads to few rows of many, so that an index is worth having for it.
     pub(super) fn is_selective(&self) -> bool {
         !matches!(self, Self::Exists | Self::SomeText)
+    }
+
+    /// Whether it asks for values between bounds.
+    pub(super) fn has_bounds(&self) -> bool {
+        matches!(self, Self::Range(_) | Self::Reads(_) | Self::Time(..))
+    }
+
+    /// Narrows this down to what another lookup on the same path finds as well. False, and nothing done, where one does
+    /// not come between bounds.
+    pub(super) fn narrow(&mut self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Range(one), Self::Range(other)) => one.narrow(other),
+            (Self::Reads(one), Self::Reads(other)) => one.narrow(other),
+            (Self::Time(numbers, texts), Self::Time(other_numbers, other_texts)) => {
+                numbers.narrow(other_numbers);
+                texts.narrow(other_texts);
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// Whether a text or a list that is too large for the index may be what is looked for.
@@ -127,6 +146,10 @@ impl Range {
         Self(bound(value, inclusive), end)
     }
 
+    fn narrow(&mut self, other: &Self) {
+        narrow((&mut self.0, &mut self.1), (&other.0, &other.1));
+    }
+
     fn is_of_text(&self) -> bool {
         matches!(
             &self.0,
@@ -145,6 +168,30 @@ impl RangeBounds<Key> for Range {
     }
 }
 
+/// What lies between both pairs of bounds. That may be nothing, and then the start comes after the end.
+pub(super) fn narrow<V: Ord + Clone>(
+    (start, end): (&mut Bound<V>, &mut Bound<V>),
+    (other_start, other_end): (&Bound<V>, &Bound<V>),
+) {
+    let parts = |bound: &Bound<V>| match bound {
+        Bound::Included(value) => Some((value.clone(), true)),
+        Bound::Excluded(value) => Some((value.clone(), false)),
+        Bound::Unbounded => None,
+    };
+    // Of equal values, the one that is left out itself is the narrower bound.
+    let later = |bound: &Bound<V>| parts(bound).map(|(value, included)| (value, !included));
+    if later(other_start) > later(start) {
+        start.clone_from(other_start);
+    }
+    let narrower = match (parts(other_end), parts(end)) {
+        (Some(other), Some(end)) => other < end,
+        (other, _) => other.is_some(),
+    };
+    if narrower {
+        end.clone_from(other_end);
+    }
+}
+
 fn bound(value: Value, inclusive: bool) -> Bound<Key> {
     if inclusive {
         Bound::Included(value.0)
@@ -157,9 +204,9 @@ impl Field {
     pub(crate) fn new(path: Path) -> Self {
         Self {
             path,
-            values: BTreeMap::new(),
+            values: Ordered::default(),
             elements: BTreeMap::new(),
-            readings: BTreeMap::new(),
+            readings: Ordered::default(),
             present: RoaringBitmap::new(),
             texts: RoaringBitmap::new(),
             oversized: RoaringBitmap::new(),
@@ -179,7 +226,7 @@ impl Field {
             self.texts.insert(id);
         }
         if let Some(reading) = Reading::of(value) {
-            add(&mut self.readings, reading, id);
+            self.readings.insert(reading, id);
         }
         match value {
             ValueRef::Array(list) => {
@@ -200,7 +247,7 @@ impl Field {
             }
             ValueRef::Object(_) => {}
             scalar => match Key::of(scalar) {
-                Some(key) => add(&mut self.values, key, id),
+                Some(key) => self.values.insert(key, id),
                 None => {
                     self.oversized.insert(id);
                 }
@@ -216,7 +263,7 @@ impl Field {
             rows.remove(id);
         }
         if let Some(reading) = Reading::of(value) {
-            remove(&mut self.readings, &reading, id);
+            self.readings.remove(&reading, id);
         }
         match value {
             ValueRef::Array(list) if list.len() <= MAX_ELEMENTS => {
@@ -226,14 +273,14 @@ impl Field {
             }
             scalar => {
                 if let Some(key) = Key::of(scalar) {
-                    remove(&mut self.values, &key, id);
+                    self.values.remove(&key, id);
                 }
             }
         }
     }
 
-    /// How many rows a lookup would find; `None` where that takes too long to find out.
-    pub(crate) fn estimate(&self, lookup: &Lookup) -> Option<Estimate> {
+    /// How many rows a lookup would find.
+    pub(crate) fn estimate(&self, lookup: &Lookup) -> Estimate {
         let rows = match lookup {
             Lookup::Exists => self.present.len(),
             Lookup::SomeText => self.texts.len(),
@@ -245,12 +292,12 @@ impl Field {
                 let texts = if value.is_text() { self.texts.len() } else { 0 };
                 self.elements.get(&value.0).map_or(0, Postings::len) + texts
             }
-            Lookup::Range(range) => count(self.values.range(range.clone()))?,
-            Lookup::Prefix(prefix) => count(self.prefixed(prefix))?,
-            Lookup::Reads(readings) => count(self.readings.range(readings.clone()))?,
-            Lookup::Time(numbers, texts) => {
-                count(self.values.range(numbers.clone()))? + count(self.readings.range(texts.clone()))?
-            }
+            Lookup::Range(range) => count(&self.values, range),
+            Lookup::Prefix(prefix) => self
+                .values
+                .count(from(prefix).as_ref(), |key| key.begins_with(prefix)),
+            Lookup::Reads(readings) => count(&self.readings, readings),
+            Lookup::Time(numbers, texts) => count(&self.values, numbers) + count(&self.readings, texts),
         };
         let doubtful = if lookup.may_be_oversized() {
             self.oversized.len()
@@ -262,10 +309,10 @@ impl Field {
             Lookup::Reads(readings) => !readings.exact,
             other => matches!(other, Lookup::SomeText),
         };
-        Some(Estimate {
+        Estimate {
             rows: rows + doubtful,
             exact: doubtful == 0 && !too_many,
-        })
+        }
     }
 
     /// The rows that a lookup finds: all that match, and where the estimate says so, no others.
@@ -286,12 +333,15 @@ impl Field {
                     rows |= &self.texts;
                 }
             }
-            Lookup::Range(range) => union(self.values.range(range.clone()), &mut rows),
-            Lookup::Prefix(prefix) => union(self.prefixed(prefix), &mut rows),
-            Lookup::Reads(readings) => union(self.readings.range(readings.clone()), &mut rows),
+            Lookup::Range(range) => add_all(&self.values, range, &mut rows),
+            Lookup::Prefix(prefix) => {
+                let within = |key: &Key| key.begins_with(prefix);
+                self.values.add_to(from(prefix).as_ref(), within, &mut rows);
+            }
+            Lookup::Reads(readings) => add_all(&self.readings, readings, &mut rows),
             Lookup::Time(numbers, texts) => {
-                union(self.values.range(numbers.clone()), &mut rows);
-                union(self.readings.range(texts.clone()), &mut rows);
+                add_all(&self.values, numbers, &mut rows);
+                add_all(&self.readings, texts, &mut rows);
             }
         }
         if lookup.may_be_oversized() {
@@ -306,48 +356,38 @@ impl Field {
         let nothing = self.values.is_empty() && self.elements.is_empty() && self.readings.is_empty();
         nothing && sets.iter().all(|rows| rows.is_empty())
     }
+}
 
-    fn prefixed(&self, prefix: &str) -> impl Iterator<Item = (&Key, &Postings)> {
-        let start = Bound::Included(Key::Text(prefix.into()));
-        self.values
-            .range((start, Bound::Unbounded))
-            .take_while(move |(key, _)| matches!(key, Key::Text(text) if text.starts_with(prefix)))
+/// Where the texts with a prefix begin.
+fn from(prefix: &str) -> Bound<Key> {
+    Bound::Included(Key::Text(prefix.into()))
+}
+
+/// Whether a value is not past the end of a range.
+fn until<V: Ord>(range: &impl RangeBounds<V>) -> impl Fn(&V) -> bool {
+    move |value| match range.end_bound() {
+        Bound::Included(end) => value <= end,
+        Bound::Excluded(end) => value < end,
+        Bound::Unbounded => true,
     }
 }
 
-fn add<K: Ord>(map: &mut BTreeMap<K, Postings>, key: K, id: RowId) {
+fn count<V: Ord + Clone>(values: &Ordered<V>, range: &impl RangeBounds<V>) -> u64 {
+    values.count(range.start_bound(), until(range))
+}
+
+fn add_all<V: Ord + Clone>(values: &Ordered<V>, range: &impl RangeBounds<V>, rows: &mut RoaringBitmap) {
+    values.add_to(range.start_bound(), until(range), rows);
+}
+
+fn add(map: &mut BTreeMap<Key, Postings>, key: Key, id: RowId) {
     map.entry(key)
         .and_modify(|rows| rows.insert(id))
         .or_insert(Postings::One(id));
 }
 
-fn remove<K: Ord>(map: &mut BTreeMap<K, Postings>, key: &K, id: RowId) {
+fn remove(map: &mut BTreeMap<Key, Postings>, key: &Key, id: RowId) {
     if map.get_mut(key).is_some_and(|rows| rows.remove(id)) {
         map.remove(key);
     }
-}
-
-fn count<'a, K: 'a>(entries: impl Iterator<Item = (&'a K, &'a Postings)>) -> Option<u64> {
-    let (mut rows, mut walked) = (0, 0);
-    for (_, found) in entries {
-        walked += 1;
-        if walked > MAX_WALK {
-            return None;
-        }
-        rows += found.len();
-    }
-    Some(rows)
-}
-
-fn union<'a, K: 'a>(entries: impl Iterator<Item = (&'a K, &'a Postings)>, rows: &mut RoaringBitmap) {
-    let mut few = Vec::new();
-    for (_, found) in entries {
-        match found {
-            Postings::One(id) => few.push(*id),
-            Postings::Few(ids) => few.extend_from_slice(ids),
-            Postings::Many(ids) => *rows |= ids,
-        }
-    }
-    few.sort_unstable();
-    rows.extend(few);
 }

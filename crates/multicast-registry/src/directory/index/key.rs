@@ -38,6 +38,10 @@ impl Key {
         }
     }
 
+    pub(super) fn begins_with(&self, prefix: &str) -> bool {
+        matches!(self, Self::Text(text) if text.starts_with(prefix))
+    }
+
     fn rank(&self) -> u8 {
         match self {
             Self::Null => 0,

@@ -7,6 +7,7 @@
 
 mod field;
 mod key;
+mod ordered;
 pub(crate) mod plan;
 mod postings;
 mod reading;

@@ -25,9 +25,9 @@ pub(crate) struct Plan {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// In the index on the clause's path.
+    /// In the index on the path of the clauses, which are all about the same.
     Find {
-        clause: Clause,
+        clauses: Vec<Clause>,
         lookup: Lookup,
         exact: bool,
     },
@@ -62,9 +62,9 @@ impl Plan {
     /// The rows: all that match, and others only where the estimate is not exact.
     pub(crate) fn find(&self, space: &impl Space) -> RoaringBitmap {
         match &self.step {
-            Step::Find { clause, lookup, .. } => space
-                .indexes()
-                .get(clause.path())
+            Step::Find { clauses, lookup, .. } => clauses
+                .first()
+                .and_then(|clause| space.indexes().get(clause.path()))
                 .map_or_else(|| space.all(), |field| field.find(lookup)),
             Step::Named { names, .. } => names
                 .iter()
@@ -84,7 +84,7 @@ impl Plan {
     /// The clauses that lead to the rows, and of each whether it does so exactly.
     pub(crate) fn clauses(&self) -> Vec<(&Clause, bool)> {
         match &self.step {
-            Step::Find { clause, exact, .. } => vec![(clause, *exact)],
+            Step::Find { clauses, exact, .. } => clauses.iter().map(|clause| (clause, *exact)).collect(),
             Step::Named { clause, .. } => vec![(clause, true)],
             Step::All(plans) | Step::Any(plans) => plans.iter().flat_map(Self::clauses).collect(),
             Step::Except(plan) => plan.clauses(),
@@ -121,18 +121,7 @@ impl<S: Space> Planner<'_, S> {
                     names,
                 },
             },
-            About::Field(lookup) => {
-                let estimate = self.space.indexes().get(clause.path())?.estimate(&lookup)?;
-                let exact = estimate.exact && asked.exact;
-                Plan {
-                    step: Step::Find {
-                        clause: clause.clone(),
-                        lookup,
-                        exact,
-                    },
-                    estimate: Estimate { exact, ..estimate },
-                }
-            }
+            About::Field(lookup) => self.find(vec![clause.clone()], lookup, asked.exact)?,
         };
         if asked.negated {
             self.inverted(plan)
@@ -141,16 +130,35 @@ impl<S: Space> Planner<'_, S> {
         }
     }
 
+    /// What clauses on one path ask for together.
+    fn find(&self, clauses: Vec<Clause>, lookup: Lookup, exact: bool) -> Option<Plan> {
+        let field = self.space.indexes().get(clauses.first()?.path())?;
+        let estimate = field.estimate(&lookup);
+        let exact = estimate.exact && exact;
+        Some(Plan {
+            step: Step::Find {
+                clauses,
+                lookup,
+                exact,
+            },
+            estimate: Estimate { exact, ..estimate },
+        })
+    }
+
     fn all(&self, nodes: &[Node]) -> Option<Plan> {
-        let mut plans: Vec<Plan> = nodes.iter().filter_map(|node| self.node(node)).collect();
-        let complete = plans.len() == nodes.len();
+        let (between, others) = self.between(nodes);
+        let all = between.len() + others.len();
+        let between = between
+            .into_iter()
+            .map(|(clauses, lookup)| self.find(clauses, lookup, true));
+        let others = others.into_iter().map(|node| self.node(node));
+        let mut plans: Vec<Plan> = between.chain(others).flatten().collect();
         plans.sort_by_key(|plan| plan.estimate.rows);
         let rows = plans.first()?.estimate.rows;
         let worthwhile = |plan: &Plan| plan.estimate.rows / NOT_WORTH_IT <= rows && rows > FEW_ROWS;
-        let all = plans.len();
         let mut first = true;
         plans.retain(|plan| std::mem::take(&mut first) || worthwhile(plan));
-        let exact = complete && plans.len() == all && plans.iter().all(|plan| plan.estimate.exact);
+        let exact = plans.len() == all && plans.iter().all(|plan| plan.estimate.exact);
         if plans.len() == 1 {
             let plan = plans.pop()?;
             return Some(Plan {
@@ -162,6 +170,44 @@ impl<S: Space> Planner<'_, S> {
             step: Step::All(plans),
             estimate: Estimate { rows, exact },
         })
+    }
+
+    /// Puts the bounds of values of one field together: each by itself may leave nearly everything, and both next to
+    /// nothing. Returns what is left of the parts beside them.
+    fn between<'n>(&self, nodes: &'n [Node]) -> (Vec<(Vec<Clause>, Lookup)>, Vec<&'n Node>) {
+        let mut between: Vec<(Vec<Clause>, Lookup)> = Vec::new();
+        let mut others = Vec::new();
+        for node in nodes {
+            let Some((clause, lookup)) = self.bounds(node) else {
+                others.push(node);
+                continue;
+            };
+            let joined = between.iter_mut().any(|(clauses, known)| {
+                let path = clauses.first().map(Clause::path);
+                let joins = path == Some(clause.path()) && known.narrow(&lookup);
+                if joins {
+                    clauses.push(clause.clone());
+                }
+                joins
+            });
+            if !joined {
+                between.push((vec![clause.clone()], lookup));
+            }
+        }
+        (between, others)
+    }
+
+    /// What a part of a filter asks for, where that is values between bounds.
+    fn bounds<'n>(&self, node: &'n Node) -> Option<(&'n Clause, Lookup)> {
+        let Node::Clause(clause) = node else { return None };
+        match Question::of(clause, self.now)? {
+            Question {
+                about: About::Field(lookup),
+                exact: true,
+                negated: false,
+            } if lookup.has_bounds() => Some((clause, lookup)),
+            _ => None,
+        }
     }
 
     fn any(&self, nodes: &[Node]) -> Option<Plan> {
@@ -200,7 +246,15 @@ impl fmt::Display for Plan {
             f.write_str(")")
         };
         match &self.step {
-            Step::Find { clause, .. } => write!(f, "index({} {})", clause.path(), clause.operator()),
+            Step::Find { clauses, .. } => {
+                for (index, clause) in clauses.iter().enumerate() {
+                    match index {
+                        0 => write!(f, "index({} {}", clause.path(), clause.operator())?,
+                        _ => write!(f, " {}", clause.operator())?,
+                    }
+                }
+                f.write_str(")")
+            }
             Step::Named { names, .. } => write!(f, "names({})", names.len()),
             Step::All(plans) => list(f, "all", plans),
             Step::Any(plans) => list(f, "any", plans),

@@ -11,7 +11,7 @@ use prism_filter::{
     notation::{Area, Network, Point, Version, address, instant},
 };
 
-use super::key::is_short;
+use super::{field::narrow, key::is_short};
 
 /// What one value says. Ordered by sort and then as filters compare such.
 #[derive(Debug, Clone)]
@@ -136,6 +136,12 @@ impl Readings {
             _ => (Bound::Included(than.clone()), Bound::Included(than)),
         };
         Self { bounds, exact: true }
+    }
+
+    pub(super) fn narrow(&mut self, other: &Self) {
+        let (start, end) = &mut self.bounds;
+        narrow((start, end), (&other.bounds.0, &other.bounds.1));
+        self.exact &= other.exact;
     }
 
     /// Whether texts say such.

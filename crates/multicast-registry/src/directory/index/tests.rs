@@ -217,9 +217,9 @@ fn every_operator_meets_rows_in_the_properties() {
 fn plans_start_with_what_narrows_most() {
     let document = |id: usize| {
         let rare = if id == 7 { "yes" } else { "no" };
-        Document::from_value(&json!({ "a": id % 2, "b": rare, "free": id })).unwrap()
+        Document::from_value(&json!({ "a": id % 2, "b": rare, "c": id, "free": id })).unwrap()
     };
-    let indexed = ["a", "b"].map(|path| Path::parse(path).unwrap());
+    let indexed = ["a", "b", "c"].map(|path| Path::parse(path).unwrap());
     let rows = Rows::new((0..1_000).map(document).collect(), &indexed);
     let rare = Filter::new().eq("b", "yes");
     let cases = [
@@ -238,6 +238,11 @@ fn plans_start_with_what_narrows_most() {
         (Filter::not(rare.clone()), "except(index(b eq))"),
         (Filter::not(Filter::new().regex("b", "y")), "all rows"),
         (Filter::new().eq("$identity", "id-3"), "names(1)"),
+        (Filter::new().gte("c", 5).lt("c", 9), "index(c gte lt)"),
+        (
+            Filter::new().gte("c", 5).eq("b", "no").lt("c", 900),
+            "all(index(c gte lt), index(b eq))",
+        ),
     ];
     for (filter, expected) in cases {
         assert_eq!(plan_of(&filter, &rows), expected, "{filter}");

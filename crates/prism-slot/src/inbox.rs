@@ -1,0 +1,551 @@
+//! The durability slot: where messages wait for identities until they are acknowledged.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    Applied, Epoch, Error, Identity, InboxCapability, Message, MulticastId, Result, Scope, Timestamp,
+};
+
+/// How long after the deadline of a store its outcomes may still come, as for a publish.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// Whose an inbox is. Messages that were stored for one owner of an identity are never handed to another
+/// one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Holder(pub [u8; 16]);
+
+/// Where a message is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// The identity.
+    pub identity: Identity,
+    /// Who holds it now.
+    pub holder: Holder,
+}
+
+/// What happens to a message for an inbox that is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// It is refused.
+    Reject,
+    /// The oldest message makes room.
+    DropOldest,
+}
+
+/// Which of two messages in an inbox comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// After all others.
+    Low,
+    /// In between.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
+
+/// On what terms messages are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Before which others the messages come.
+    pub priority: Priority,
+    /// After how long a message that was not acknowledged is gone.
+    pub ttl: Duration,
+    /// How many messages wait in one inbox at most.
+    pub max_messages: u32,
+    /// What happens to one more.
+    pub overflow: Overflow,
+    /// For how long it is remembered that a message was here after it left, so that storing it again is noticed.
+    pub dedupe: Duration,
+}
+
+/// What is known about a message and one inbox after a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enqueued {
+    /// It is persisted, as far as the capability promises.
+    Stored {
+        /// The message that had to make room for it.
+        displaced: Option<MulticastId>,
+    },
+    /// It was stored before, and may have been settled since. Nothing changed.
+    Duplicate,
+    /// The inbox is full: certainly not stored.
+    Full,
+    /// Certainly not stored.
+    NotStored(String),
+    /// It may or may not have been stored. Storing it again finds out.
+    Unknown(String),
+}
+
+/// The session that works on an inbox. Of those of one epoch, the one with the greatest number; one of another
+/// epoch takes over from whichever was before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumer {
+    /// The inbox, and who holds the identity.
+    pub address: Address,
+    /// The epoch in which the session was claimed.
+    pub epoch: Epoch,
+    /// Its number; see [`Claim`](crate::Claim).
+    pub session_seq: u64,
+}
+
+/// How much to fetch, and on what terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetch {
+    /// How many messages at most.
+    pub max_messages: usize,
+    /// How many bytes of payload, unless the first message has more.
+    pub max_bytes: usize,
+    /// After how long without a word about it a message is due again.
+    pub ack_timeout: Duration,
+    /// How often a message is handed out before it goes to the dead letters.
+    pub max_deliver: u32,
+}
+
+/// A message on its way to a consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The message. Its multicast names it within the inbox.
+    pub message: Arc<Message>,
+    /// How often it has been handed out, this time included.
+    pub attempt: u32,
+    /// When it was stored, by the slot's clock.
+    pub stored_at: Timestamp,
+}
+
+/// What a fetch brought.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fetched {
+    /// In the order in which to hand them on.
+    pub deliveries: Vec<Delivery>,
+    /// What was found to have gone to the dead letters meanwhile.
+    pub dead: Vec<(MulticastId, DeadReason)>,
+    /// What was found to have expired.
+    pub expired: Vec<MulticastId>,
+    /// In how long the next message is due of those that are out or were delayed. `None`: there are none.
+    pub next_due: Option<Duration>,
+    /// Whether more was due than was asked for.
+    pub more: bool,
+}
+
+/// What a consumer says of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is done with.
+    Ack,
+    /// It is to come again, after a while.
+    Nack {
+        /// After how long.
+        delay: Duration,
+    },
+    /// It is not to come again: it goes to the dead letters.
+    Term {
+        /// What the consumer said of it.
+        reason: String,
+    },
+}
+
+/// What became of a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It holds.
+    Done,
+    /// The message is not there any more: settled before, expired, displaced or among the dead letters.
+    Gone,
+}
+
+/// Why a message is a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadReason {
+    /// It was handed out as often as it may be.
+    MaxDeliver,
+    /// The consumer did not want it.
+    Terminated(String),
+    /// The identity has another owner than it was stored for.
+    OtherHolder,
+}
+
+/// Names a dead letter. In the order in which they died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeadId(pub u64);
+
+/// A message that could not be delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its name.
+    pub id: DeadId,
+    /// Whom it was for.
+    pub identity: Identity,
+    /// Why.
+    pub reason: DeadReason,
+    /// How often it was handed out.
+    pub attempts: u32,
+    /// When it was given up, by the slot's clock.
+    pub died_at: Timestamp,
+    /// The message.
+    pub message: Arc<Message>,
+}
+
+/// Which dead letters to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeadQuery {
+    /// Those after this one; from the oldest if absent.
+    pub after: Option<DeadId>,
+    /// Only those for this identity.
+    pub identity: Option<Identity>,
+    /// How many at most; 0 is treated as 1.
+    pub limit: usize,
+}
+
+/// A part of the dead letters.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeadPage {
+    /// The oldest first.
+    pub letters: Vec<DeadLetter>,
+    /// Whether there are more after these.
+    pub more: bool,
+}
+
+/// What became of a dead letter that was to go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redriven {
+    /// It waits in the inbox again, as if it had never been handed out.
+    Back,
+    /// There is no such dead letter.
+    Gone,
+    /// The inbox is full; it stays where it is.
+    Full,
+}
+
+/// How many messages wait, in one inbox or all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    /// How many have not been settled.
+    pub messages: u64,
+    /// How many of them are out with a consumer.
+    pub out: u64,
+    /// How many dead letters there are.
+    pub dead: u64,
+}
+
+/// What a round of tidying found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// What expired.
+    pub expired: Vec<(Identity, MulticastId)>,
+    /// Whether it is worth going on at once.
+    pub more: bool,
+}
+
+/// A durability slot opened for one namespace.
+///
+/// An inbox costs by what is in it, and a few bytes where a session has ever been. Within one inbox messages of a
+/// higher priority come first, and those of equal priority in the order in which they were stored
+/// (`messages_come_in_order`) (`urgent_messages_come_first`). Inboxes are apart, whatever the names are
+/// (`inboxes_are_apart`), and so are namespaces (`namespaces_have_their_own_inboxes`).
+///
+/// A name in parentheses is the conformance case that proves the sentence before it.
+pub trait DurableInbox: Send + std::marker::Sync + 'static {
+    /// What this slot can do. Constant over its life.
+    fn capability(&self) -> &InboxCapability;
+
+    /// Stores one message in many inboxes; outcomes in the order of the addresses.
+    ///
+    /// - What is stored is fetched until it is settled, unchanged (`stored_messages_arrive_unchanged`), also through
+    ///   another opening and after this one is gone (`stored_messages_outlive_the_opening`).
+    /// - The same multicast is in an inbox once: storing it again is [`Enqueued::Duplicate`], also less than `dedupe`
+    ///   after it left (`a_message_is_stored_once`).
+    /// - An inbox holds no more than its terms say (`a_full_inbox_rejects`) (`the_oldest_makes_room`).
+    /// - A message is gone after its ttl (`messages_expire`).
+    /// - A call that comes too late stores nothing (`late_stores_store_nothing`).
+    fn enqueue(
+        &self,
+        addresses: &[Address],
+        message: Arc<Message>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> impl Future<Output = Vec<Enqueued>> + Send;
+
+    /// Makes a session the inbox's consumer. Whatever was out with another one is due at once
+    /// (`a_new_consumer_gets_what_was_out`). What was stored for another holder goes to the dead letters
+    /// (`another_holder_inherits_nothing`).
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] where a later session of the same epoch has it (`the_latest_consumer_stays`).
+    fn open(&self, consumer: &Consumer, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
+
+    /// Hands out what is due, and notes that before it returns: whatever happens then, a message that comes again
+    /// has a higher attempt (`attempts_are_counted`).
+    ///
+    /// - It is due again when nothing was said of it for `ack_timeout` (`unsettled_messages_come_again`), and
+    ///   in between not handed out (`messages_that_are_out_wait`).
+    /// - After `max_deliver` attempts it is a dead letter (`given_up_messages_are_dead_letters`).
+    /// - It fetches no more than asked for, and says whether there is more (`fetches_are_bounded`).
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] for any session but the consumer (`only_the_consumer_fetches_and_settles`).
+    fn fetch(
+        &self,
+        consumer: &Consumer,
+        fetch: Fetch,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Fetched>> + Send;
+
+    /// Says what became of messages, in order; outcomes in the same order (`verdicts_hold`). Saying it again changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] for any session but the consumer.
+    fn settle(
+        &self,
+        consumer: &Consumer,
+        verdicts: Vec<(MulticastId, Verdict)>,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Vec<Settled>>> + Send;
+
+    /// Takes messages back that are not out with a consumer, in the order of the identities; whether each was there
+    /// (`what_is_not_out_can_be_cancelled`).
+    fn cancel(
+        &self,
+        multicast: MulticastId,
+        identities: &[Identity],
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Vec<bool>>> + Send;
+
+    /// Drops what was stored for a holder, and forgets its session; how many messages that were
+    /// (`discarded_inboxes_are_empty`).
+    fn discard(&self, address: &Address, deadline: Instant) -> impl Future<Output = Result<u64>> + Send;
+
+    /// How many messages wait, in one inbox or in all (`depths_are_told`).
+    fn depth(
+        &self,
+        identity: Option<&Identity>,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Depth>> + Send;
+
+    /// Lists dead letters, the oldest first. No more than the configuration says are kept; the oldest make room
+    /// (`dead_letters_are_bounded`).
+    fn dead_letters(
+        &self,
+        query: DeadQuery,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<DeadPage>> + Send;
+
+    /// Puts dead letters back into the inboxes of who holds the identities now; outcomes in their order
+    /// (`dead_letters_can_go_back`).
+    fn redrive(
+        &self,
+        letters: Vec<(DeadId, Address)>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Vec<Redriven>>> + Send;
+
+    /// Removes some of what has expired (`messages_expire`).
+    fn sweep(&self, deadline: Instant) -> impl Future<Output = Result<Swept>> + Send;
+
+    /// Whether the backend answers, by the cheapest round trip that proves it.
+    fn probe(&self, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
+
+    /// Releases connections and files. Other calls fail with [`Error::Unavailable`] afterwards
+    /// (`a_closed_slot_refuses`).
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// The object-safe twin of [`DurableInbox`], implemented for every one of them, and the place where its capability is
+/// enforced: a payload over the slot's size is not stored (`payloads_over_the_limit_are_not_stored`), and every call to
+/// something outside this process ends at its deadline; what is then not known of a store is [`Enqueued::Unknown`].
+pub trait DynDurableInbox: Send + std::marker::Sync + 'static {
+    /// See [`DurableInbox::capability`].
+    fn capability(&self) -> &InboxCapability;
+    /// See [`DurableInbox::enqueue`].
+    fn enqueue<'a>(
+        &'a self,
+        addresses: &'a [Address],
+        message: Arc<Message>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Vec<Enqueued>>;
+    /// See [`DurableInbox::open`].
+    fn open<'a>(&'a self, consumer: &'a Consumer, deadline: Instant) -> BoxFuture<'a, Result<()>>;
+    /// See [`DurableInbox::fetch`].
+    fn fetch<'a>(
+        &'a self,
+        consumer: &'a Consumer,
+        fetch: Fetch,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Fetched>>;
+    /// See [`DurableInbox::settle`].
+    fn settle<'a>(
+        &'a self,
+        consumer: &'a Consumer,
+        verdicts: Vec<(MulticastId, Verdict)>,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Vec<Settled>>>;
+    /// See [`DurableInbox::cancel`].
+    fn cancel<'a>(
+        &'a self,
+        multicast: MulticastId,
+        identities: &'a [Identity],
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Vec<bool>>>;
+    /// See [`DurableInbox::discard`].
+    fn discard<'a>(&'a self, address: &'a Address, deadline: Instant) -> BoxFuture<'a, Result<u64>>;
+    /// See [`DurableInbox::depth`].
+    fn depth<'a>(&'a self, identity: Option<&'a Identity>, deadline: Instant)
+    -> BoxFuture<'a, Result<Depth>>;
+    /// See [`DurableInbox::dead_letters`].
+    fn dead_letters(&self, query: DeadQuery, deadline: Instant) -> BoxFuture<'_, Result<DeadPage>>;
+    /// See [`DurableInbox::redrive`].
+    fn redrive(
+        &self,
+        letters: Vec<(DeadId, Address)>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Vec<Redriven>>>;
+    /// See [`DurableInbox::sweep`].
+    fn sweep(&self, deadline: Instant) -> BoxFuture<'_, Result<Swept>>;
+    /// See [`DurableInbox::probe`].
+    fn probe(&self, deadline: Instant) -> BoxFuture<'_, Result<()>>;
+    /// See [`DurableInbox::close`].
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+impl<I: DurableInbox> DynDurableInbox for I {
+    fn capability(&self) -> &InboxCapability {
+        DurableInbox::capability(self)
+    }
+
+    fn enqueue<'a>(
+        &'a self,
+        addresses: &'a [Address],
+        message: Arc<Message>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Vec<Enqueued>> {
+        let capability = DurableInbox::capability(self);
+        let (size, most) = (message.payload.len(), capability.max_payload);
+        let refused = if size > most {
+            Some(format!("the payload has {size} bytes, the slot takes {most}"))
+        } else if Instant::now() >= deadline {
+            Some("the deadline passed before its turn came".to_owned())
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            let outcomes = vec![Enqueued::NotStored(why); addresses.len()];
+            return Box::pin(std::future::ready(outcomes));
+        }
+        let store = DurableInbox::enqueue(self, addresses, message, terms, deadline);
+        if capability.scope == Scope::Process {
+            return Box::pin(store);
+        }
+        let backend = capability.backend;
+        let given_up = move |_| {
+            let why = format!("{backend} did not answer before the deadline");
+            vec![Enqueued::Unknown(why); addresses.len()]
+        };
+        Box::pin(async move {
+            let outcomes = timeout_at(deadline + GRACE, store).await;
+            outcomes.unwrap_or_else(given_up)
+        })
+    }
+
+    fn open<'a>(&'a self, consumer: &'a Consumer, deadline: Instant) -> BoxFuture<'a, Result<()>> {
+        let call = DurableInbox::open(self, consumer, deadline);
+        Box::pin(bounded(self, deadline, call))
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        consumer: &'a Consumer,
+        fetch: Fetch,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Fetched>> {
+        let call = DurableInbox::fetch(self, consumer, fetch, deadline);
+        Box::pin(bounded(self, deadline, call))
+    }
+
+    fn settle<'a>(
+        &'a self,
+        consumer: &'a Consumer,
+        verdicts: Vec<(MulticastId, Verdict)>,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Vec<Settled>>> {
+        let call = DurableInbox::settle(self, consumer, verdicts, deadline);
+        Box::pin(bounded(self, deadline, call))
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        multicast: MulticastId,
+        identities: &'a [Identity],
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Vec<bool>>> {
+        let call = DurableInbox::cancel(self, multicast, identities, deadline);
+        Box::pin(bounded(self, deadline, call))
+    }
+
+    fn discard<'a>(&'a self, address: &'a Address, deadline: Instant) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(bounded(
+            self,
+            deadline,
+            DurableInbox::discard(self, address, deadline),
+        ))
+    }
+
+    fn depth<'a>(
+        &'a self,
+        identity: Option<&'a Identity>,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Depth>> {
+        let call = DurableInbox::depth(self, identity, deadline);
+        Box::pin(bounded(self, deadline, call))
+    }
+
+    fn dead_letters(&self, query: DeadQuery, deadline: Instant) -> BoxFuture<'_, Result<DeadPage>> {
+        let call = DurableInbox::dead_letters(self, query, deadline);
+        Box::pin(bounded(self, deadline, call))
+    }
+
+    fn redrive(
+        &self,
+        letters: Vec<(DeadId, Address)>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Vec<Redriven>>> {
+        let call = DurableInbox::redrive(self, letters, terms, deadline);
+        Box::pin(bounded(self, deadline, call))
+    }
+
+    fn sweep(&self, deadline: Instant) -> BoxFuture<'_, Result<Swept>> {
+        Box::pin(bounded(self, deadline, DurableInbox::sweep(self, deadline)))
+    }
+
+    fn probe(&self, deadline: Instant) -> BoxFuture<'_, Result<()>> {
+        Box::pin(bounded(self, deadline, DurableInbox::probe(self, deadline)))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(DurableInbox::close(self))
+    }
+}
+
+/// Ends a call at its deadline. A slot inside this process never waits, so it is not timed.
+async fn bounded<T>(
+    slot: &impl DurableInbox,
+    deadline: Instant,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let capability = slot.capability();
+    if capability.scope == Scope::Process {
+        return call.await;
+    }
+    let late = Error::Timeout {
+        backend: capability.backend,
+        applied: Applied::Unknown,
+    };
+    timeout_at(deadline, call).await.unwrap_or(Err(late))
+}

@@ -1,0 +1,432 @@
+//! The durability slot in memory: durable as long as the process, and the oracle of what the others do.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::time::Instant;
+
+use super::{
+    Clock, InboxConfig, WallClock,
+    mailbox::{Entry, Gone, Mailbox, later},
+};
+use crate::{
+    Address, Applied, Consumer, DeadId, DeadLetter, DeadPage, DeadQuery, DeadReason, Depth, DurableInbox,
+    Enqueued, Error, Fetch, Fetched, Identity, InboxCapability, Message, MulticastId, Overflow, Redriven,
+    Result, Scope, Settled, Swept, Terms, Timestamp, Verdict, capability::Survives,
+};
+
+const BACKEND: &str = "memory";
+const CLOSED: &str = "the slot is closed";
+/// How many deadlines one round of tidying looks at.
+const SWEEP: usize = 1_024;
+
+/// A durability slot whose inboxes are in this value.
+pub struct MemoryInbox {
+    clock: Box<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    config: InboxConfig,
+    closed: bool,
+    /// Counts what is stored, and what dies.
+    next: u64,
+    bytes: u64,
+    mailboxes: HashMap<Identity, Mailbox>,
+    /// When messages expire, and when those that left are forgotten.
+    deadlines: BTreeMap<(Timestamp, u64), (Identity, MulticastId)>,
+    dead: BTreeMap<DeadId, DeadLetter>,
+    /// What expired outside of a sweep, which is to tell of it.
+    expired: Vec<(Identity, MulticastId)>,
+}
+
+impl MemoryInbox {
+    /// The capability of every memory durability slot.
+    pub const CAPABILITY: InboxCapability = InboxCapability {
+        backend: BACKEND,
+        interfaces: &["QueueInterface"],
+        scope: Scope::Process,
+        survives: Survives::Nothing,
+        max_payload: 64 << 20,
+    };
+
+    /// One with nothing in it.
+    pub fn new(config: InboxConfig) -> Self {
+        Self::with_clock(config, WallClock)
+    }
+
+    /// One whose time is the clock's.
+    pub fn with_clock(config: InboxConfig, clock: impl Clock) -> Self {
+        let state = State {
+            config,
+            closed: false,
+            next: 0,
+            bytes: 0,
+            mailboxes: HashMap::new(),
+            deadlines: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            expired: Vec::new(),
+        };
+        Self {
+            clock: Box::new(clock),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Applies other settings; what is there stays.
+    pub fn configure(&self, config: &InboxConfig) {
+        self.state.lock().config = config.clone();
+    }
+
+    fn open_state(&self) -> Result<(MutexGuard<'_, State>, Timestamp)> {
+        let state = self.state.lock();
+        if state.closed {
+            return Err(Error::Unavailable {
+                backend: BACKEND,
+                message: CLOSED.to_owned(),
+                applied: Applied::No,
+            });
+        }
+        Ok((state, self.clock.now()))
+    }
+}
+
+impl DurableInbox for MemoryInbox {
+    fn capability(&self) -> &InboxCapability {
+        &Self::CAPABILITY
+    }
+
+    async fn enqueue(
+        &self,
+        addresses: &[Address],
+        message: Arc<Message>,
+        terms: Terms,
+        _deadline: Instant,
+    ) -> Vec<Enqueued> {
+        let Ok((mut state, now)) = self.open_state() else {
+            return vec![Enqueued::NotStored(CLOSED.to_owned()); addresses.len()];
+        };
+        let store = |address| state.enqueue(address, &message, terms, now);
+        addresses.iter().map(store).collect()
+    }
+
+    async fn open(&self, consumer: &Consumer, _deadline: Instant) -> Result<()> {
+        let (mut state, now) = self.open_state()?;
+        let identity = &consumer.address.identity;
+        let mailbox = state.mailboxes.entry(identity.clone()).or_default();
+        let fenced = |()| Error::Fenced(identity.clone());
+        let gone = mailbox.open(consumer, now).map_err(fenced)?;
+        state.release(identity, gone, now);
+        Ok(())
+    }
+
+    async fn fetch(&self, consumer: &Consumer, fetch: Fetch, _deadline: Instant) -> Result<Fetched> {
+        let (mut state, now) = self.open_state()?;
+        let (fetched, gone) = state.of_consumer(consumer)?.fetch(fetch, now);
+        state.release(&consumer.address.identity, gone, now);
+        Ok(fetched)
+    }
+
+    async fn settle(
+        &self,
+        consumer: &Consumer,
+        verdicts: Vec<(MulticastId, Verdict)>,
+        _deadline: Instant,
+    ) -> Result<Vec<Settled>> {
+        let (mut state, now) = self.open_state()?;
+        state.of_consumer(consumer)?;
+        let identity = &consumer.address.identity;
+        let settle = |(multicast, verdict)| state.settle(identity, multicast, verdict, now);
+        Ok(verdicts.into_iter().map(settle).collect())
+    }
+
+    async fn cancel(
+        &self,
+        multicast: MulticastId,
+        identities: &[Identity],
+        _deadline: Instant,
+    ) -> Result<Vec<bool>> {
+        let (mut state, now) = self.open_state()?;
+        let cancel = |identity| {
+            let mailbox = state.mailboxes.get_mut(identity);
+            let is_out = |entry: &Entry| entry.is_out && entry.due_at > now;
+            let waits = mailbox.and_then(|mailbox| Some(!is_out(mailbox.get_mut(multicast)?)));
+            waits == Some(true) && state.remove(identity, multicast, None, now)
+        };
+        Ok(identities.iter().map(cancel).collect())
+    }
+
+    async fn discard(&self, address: &Address, _deadline: Instant) -> Result<u64> {
+        let (mut state, _) = self.open_state()?;
+        let Some(mailbox) = state.mailboxes.get_mut(&address.identity) else {
+            return Ok(0);
+        };
+        let dropped = mailbox.discard(address.holder);
+        for entry in &dropped {
+            state.deadlines.remove(&(entry.expires_at, entry.number));
+            state.bytes -= size(entry);
+        }
+        state.tidy(&address.identity);
+        Ok(dropped.len() as u64)
+    }
+
+    async fn depth(&self, identity: Option<&Identity>, _deadline: Instant) -> Result<Depth> {
+        let (state, now) = self.open_state()?;
+        let one = identity.map(|identity| state.mailboxes.get(identity));
+        let mailboxes: Vec<&Mailbox> = match one {
+            Some(mailbox) => mailbox.into_iter().collect(),
+            None => state.mailboxes.values().collect(),
+        };
+        let is_asked = |letter: &&DeadLetter| identity.is_none_or(|identity| letter.identity == *identity);
+        Ok(Depth {
+            messages: mailboxes.iter().map(|mailbox| mailbox.len() as u64).sum(),
+            out: mailboxes.iter().map(|mailbox| mailbox.out(now) as u64).sum(),
+            dead: state.dead.values().filter(is_asked).count() as u64,
+        })
+    }
+
+    async fn dead_letters(&self, query: DeadQuery, _deadline: Instant) -> Result<DeadPage> {
+        let (state, _) = self.open_state()?;
+        let after = query
+            .after
+            .map_or(DeadId(0), |DeadId(after)| DeadId(after.saturating_add(1)));
+        let asked = |letter: &&DeadLetter| {
+            let identity = query.identity.as_ref();
+            identity.is_none_or(|identity| letter.identity == *identity)
+        };
+        let limit = query.limit.max(1);
+        let mut letters = state.dead.range(after..).map(|(_, letter)| letter).filter(asked);
+        Ok(DeadPage {
+            letters: letters.by_ref().take(limit).cloned().collect(),
+            more: letters.next().is_some(),
+        })
+    }
+
+    async fn redrive(
+        &self,
+        letters: Vec<(DeadId, Address)>,
+        terms: Terms,
+        _deadline: Instant,
+    ) -> Result<Vec<Redriven>> {
+        let (mut state, now) = self.open_state()?;
+        let redrive = |(id, address)| state.redrive(id, &address, terms, now);
+        Ok(letters.into_iter().map(redrive).collect())
+    }
+
+    async fn sweep(&self, _deadline: Instant) -> Result<Swept> {
+        let (mut state, now) = self.open_state()?;
+        Ok(state.sweep(now))
+    }
+
+    async fn probe(&self, _deadline: Instant) -> Result<()> {
+        self.open_state().map(drop)
+    }
+
+    async fn close(&self) {
+        self.state.lock().closed = true;
+    }
+}
+
+impl State {
+    fn of_consumer(&mut self, consumer: &Consumer) -> Result<&mut Mailbox> {
+        let identity = &consumer.address.identity;
+        let mailbox = self.mailboxes.get_mut(identity);
+        mailbox
+            .filter(|mailbox| mailbox.is_consumer(consumer))
+            .ok_or_else(|| Error::Fenced(identity.clone()))
+    }
+
+    fn enqueue(&mut self, to: &Address, message: &Arc<Message>, terms: Terms, now: Timestamp) -> Enqueued {
+        let mailbox = self.mailboxes.get(&to.identity);
+        if mailbox.is_some_and(|mailbox| mailbox.knows(message.multicast, now)) {
+            return Enqueued::Duplicate;
+        }
+        if self.bytes + message.payload.len() as u64 > self.config.max_bytes {
+            return Enqueued::NotStored("the slot's `max_bytes` are taken".to_owned());
+        }
+        let displaced = match (self.is_full(&to.identity, terms, now), terms.overflow) {
+            (false, _) => None,
+            (true, Overflow::Reject) => return Enqueued::Full,
+            (true, Overflow::DropOldest) => self.mailboxes.get(&to.identity).and_then(Mailbox::oldest),
+        };
+        if let Some(oldest) = displaced {
+            self.remove(&to.identity, oldest, None, now);
+        }
+        self.put(to, message.clone(), terms, now);
+        Enqueued::Stored { displaced }
+    }
+
+    /// Whether a mailbox takes no more, what has expired left aside.
+    fn is_full(&mut self, identity: &Identity, terms: Terms, now: Timestamp) -> bool {
+        let most = terms.max_messages as usize;
+        let Some(mailbox) = self
+            .mailboxes
+            .get(identity)
+            .filter(|mailbox| mailbox.len() >= most)
+        else {
+            return false;
+        };
+        let expired = mailbox.expired(now);
+        let kept = mailbox.len() - expired.len();
+        for multicast in expired {
+            self.remove(identity, multicast, None, now);
+            self.expired.push((identity.clone(), multicast));
+        }
+        kept >= most
+    }
+
+    fn put(&mut self, to: &Address, message: Arc<Message>, terms: Terms, now: Timestamp) {
+        self.next += 1;
+        let entry = Entry {
+            number: self.next,
+            holder: to.holder,
+            stored_at: now,
+            expires_at: later(now, terms.ttl),
+            dedupe: terms.dedupe,
+            attempt: 0,
+            due_at: now,
+            is_out: false,
+            message,
+        };
+        self.bytes += size(&entry);
+        let deadline = (to.identity.clone(), entry.message.multicast);
+        self.deadlines.insert((entry.expires_at, entry.number), deadline);
+        let mailbox = self.mailboxes.entry(to.identity.clone()).or_default();
+        mailbox.put(terms.priority, entry);
+    }
+
+    /// Takes a message out for good; whether it was there.
+    fn remove(
+        &mut self,
+        identity: &Identity,
+        multicast: MulticastId,
+        why: Option<DeadReason>,
+        now: Timestamp,
+    ) -> bool {
+        let mailbox = self.mailboxes.get_mut(identity);
+        let taken = mailbox.and_then(|mailbox| mailbox.take(multicast));
+        let was_there = taken.is_some();
+        self.release(
+            identity,
+            taken.into_iter().map(|entry| (entry, why.clone())).collect(),
+            now,
+        );
+        was_there
+    }
+
+    /// What is to be done about messages that were taken out.
+    fn release(&mut self, identity: &Identity, gone: Gone, now: Timestamp) {
+        for (entry, why) in gone {
+            let multicast = entry.message.multicast;
+            self.bytes -= size(&entry);
+            self.deadlines.remove(&(entry.expires_at, entry.number));
+            if !entry.dedupe.is_zero() {
+                let until = later(now, entry.dedupe);
+                let deadline = (identity.clone(), multicast);
+                self.deadlines.insert((until, entry.number), deadline);
+                let mailbox = self.mailboxes.entry(identity.clone()).or_default();
+                mailbox.remember(multicast, until);
+            }
+            if let Some(reason) = why {
+                self.bury(identity, entry, reason, now);
+            }
+        }
+        self.tidy(identity);
+    }
+
+    fn bury(&mut self, identity: &Identity, entry: Entry, reason: DeadReason, now: Timestamp) {
+        self.next += 1;
+        let id = DeadId(self.next);
+        let letter = DeadLetter {
+            id,
+            identity: identity.clone(),
+            reason,
+            attempts: entry.attempt,
+            died_at: now,
+            message: entry.message,
+        };
+        self.dead.insert(id, letter);
+        while self.dead.len() > self.config.max_dead_letters {
+            self.dead.pop_first();
+        }
+    }
+
+    /// Gives a mailbox up that holds nothing.
+    fn tidy(&mut self, identity: &Identity) {
+        if self.mailboxes.get(identity).is_some_and(Mailbox::is_blank) {
+            self.mailboxes.remove(identity);
+        }
+    }
+
+    fn settle(
+        &mut self,
+        identity: &Identity,
+        multicast: MulticastId,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> Settled {
+        let was_there = match verdict {
+            Verdict::Ack => self.remove(identity, multicast, None, now),
+            Verdict::Term { reason } => {
+                self.remove(identity, multicast, Some(DeadReason::Terminated(reason)), now)
+            }
+            Verdict::Nack { delay } => {
+                let mailbox = self.mailboxes.get_mut(identity);
+                let entry = mailbox.and_then(|mailbox| mailbox.get_mut(multicast));
+                entry.map(|entry| entry.put_back(later(now, delay))).is_some()
+            }
+        };
+        if was_there { Settled::Done } else { Settled::Gone }
+    }
+
+    fn redrive(&mut self, id: DeadId, to: &Address, terms: Terms, now: Timestamp) -> Redriven {
+        let letter = self.dead.get(&id).filter(|letter| letter.identity == to.identity);
+        let Some(letter) = letter else {
+            return Redriven::Gone;
+        };
+        let message = letter.message.clone();
+        if self.is_full(&to.identity, terms, now) {
+            return Redriven::Full;
+        }
+        self.dead.remove(&id);
+        self.put(to, message, terms, now);
+        Redriven::Back
+    }
+
+    /// Does what was due by now, some of it.
+    fn sweep(&mut self, now: Timestamp) -> Swept {
+        let mut swept = Swept {
+            expired: std::mem::take(&mut self.expired),
+            more: false,
+        };
+        for _ in 0..SWEEP {
+            let Some(due) = self.deadlines.first_entry().filter(|due| due.key().0 <= now) else {
+                return swept;
+            };
+            let (identity, multicast) = due.remove();
+            let Some(mailbox) = self.mailboxes.get_mut(&identity) else {
+                continue;
+            };
+            if mailbox
+                .get_mut(multicast)
+                .is_some_and(|entry| entry.expires_at <= now)
+            {
+                self.remove(&identity, multicast, None, now);
+                swept.expired.push((identity, multicast));
+            } else {
+                mailbox.forget(multicast, now);
+                self.tidy(&identity);
+            }
+        }
+        swept.more = true;
+        swept
+    }
+}
+
+fn size(entry: &Entry) -> u64 {
+    entry.message.payload.len() as u64
+}
