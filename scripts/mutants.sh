@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 tree=$PWD/target/mutants/tree
 export CARGO_TARGET_DIR=$PWD/target/mutants/build CARGO_INCREMENTAL=0 RUST_BACKTRACE=0
 mkdir -p target/mutants
+exec 9>target/mutants/lock
+flock --nonblock 9 || { echo "it is running already" >&2; exit 1; }
 git worktree remove --force "$tree" 2>/dev/null || true
 git worktree prune
 git worktree add --quiet --detach "$tree" HEAD

@@ -26,7 +26,7 @@ pub use prism_filter as filter;
 pub use prism_slot as slot;
 
 pub use coordinator::{
-    Closed, Config, Coordinator, Delivery, Enumerate, Error, Explanation, Multicast, Page, Register, Report,
-    Session, SessionEvent, Status, Target, Update, Updated, Verdict, Why,
+    Closed, Config, Coordinator, Delivery, Enumerate, Error, Explanation, Extended, Multicast, Page,
+    Register, Report, Session, SessionEvent, Status, Target, Update, Updated, Verdict, Why,
 };
 pub use plugin::MulticastRegistry;

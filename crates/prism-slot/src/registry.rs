@@ -245,6 +245,7 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
     ///
     /// - Never creates: an absent or due identity is [`Error::NotFound`] (`renew_never_creates`).
     /// - Uses no revision and changes nothing but the lease (`renew_moves_only_the_lease`).
+    /// - Nobody who waits for a change is told (`renew_wakes_nobody`).
     /// - Refused under another generation (`renew_is_fenced`).
     fn renew(&self, call: Call, batch: Vec<Renew>) -> impl Future<Output = Vec<Result<Renewed>>> + Send;
 

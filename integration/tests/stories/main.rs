@@ -15,6 +15,7 @@ mod failures;
 mod finding;
 mod freezing;
 mod isolation;
+mod leases;
 mod limits;
 mod operations;
 mod peers;

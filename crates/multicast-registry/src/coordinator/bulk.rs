@@ -61,22 +61,34 @@ impl Coordinator {
                     return;
                 }
             };
-            let mut again = Vec::new();
-            for ((index, prepared), answer) in open.into_iter().zip(answers) {
-                match answer {
-                    Err(error) if attempt < ATTEMPTS && may_help(&error) => {
-                        self.note(&error);
-                        results[index] = Some(Err(error.into()));
-                        again.push((index, prepared));
-                    }
-                    answer => results[index] = Some(prepared.held(answer)),
-                }
-            }
+            let again = self.settle(open, answers, results, attempt < ATTEMPTS);
             if again.is_empty() || timeout_at(deadline, sleep(backoff.pause())).await.is_err() {
                 return;
             }
             open = again;
         }
+    }
+
+    /// Notes what was decided; returns what is worth another attempt, unless this was the last one.
+    fn settle(
+        &self,
+        open: Vec<Open>,
+        answers: Vec<Result<Registered, SlotError>>,
+        results: &mut [Option<Result<Held, Error>>],
+        may_repeat: bool,
+    ) -> Vec<Open> {
+        let (mut again, mut pacing) = (Vec::new(), self.shared.pacing.answer());
+        for ((index, prepared), answer) in open.into_iter().zip(answers) {
+            match answer {
+                Err(error) if may_repeat && may_help(&error) => {
+                    self.note(&error);
+                    results[index] = Some(Err(error.into()));
+                    again.push((index, prepared));
+                }
+                answer => results[index] = Some(prepared.held(answer, &mut pacing)),
+            }
+        }
+        again
     }
 
     /// Another epoch is waited for before the next call.

@@ -40,6 +40,7 @@ mod enumerate;
 mod error;
 mod explain;
 mod multicast;
+mod pacing;
 mod registrations;
 mod search;
 mod sessions;
@@ -53,7 +54,7 @@ pub use enumerate::{Enumerate, Page};
 pub use error::Error;
 pub use explain::{Access, Explanation, Verdict, Why};
 pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
-pub use registrations::{Held, Register, Update, Updated};
+pub use registrations::{Extended, Held, Register, Update, Updated};
 pub use sessions::{Closed, Session, SessionEvent};
 
 use std::sync::{Arc, atomic::AtomicUsize};
@@ -73,6 +74,7 @@ use crate::{
     watch::Hub,
 };
 use conformity::{Census, CurrentSchema};
+use pacing::Pacing;
 use sessions::Sessions;
 
 /// What a coordinator needs to know of its namespace.
@@ -147,6 +149,7 @@ struct Shared {
     watchers: Arc<AtomicUsize>,
     /// Turns to search the slot.
     searches: Semaphore,
+    pacing: Pacing,
     metrics: NamespaceMetrics,
     /// For whoever counts violations of it.
     schema: CurrentSchema,
@@ -221,6 +224,7 @@ impl Coordinator {
             watches,
             watchers: Arc::default(),
             searches: Semaphore::new(search::SEARCHES),
+            pacing: Pacing::new(),
             metrics,
             schema,
             tasks,

@@ -12,7 +12,7 @@ use prism_slot::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Config, Coordinator, Error};
+use super::{Config, Coordinator, Error, pacing::Answer};
 use crate::{config::LongTtl, directory::stored_document, schema::Occasion};
 
 /// The longest lease that can be asked for, about a hundred years.
@@ -56,6 +56,8 @@ pub struct Held {
     pub registered: Registered,
     /// The lease that was granted.
     pub ttl: Option<Ttl>,
+    /// When to renew it.
+    pub renew_after: Option<Duration>,
 }
 
 impl std::ops::Deref for Held {
@@ -63,6 +65,23 @@ impl std::ops::Deref for Held {
 
     fn deref(&self) -> &Registered {
         &self.registered
+    }
+}
+
+/// A lease that was extended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extended {
+    /// What the slot did.
+    pub renewed: Renewed,
+    /// When to renew it again.
+    pub renew_after: Option<Duration>,
+}
+
+impl std::ops::Deref for Extended {
+    type Target = Renewed;
+
+    fn deref(&self) -> &Renewed {
+        &self.renewed
     }
 }
 
@@ -95,9 +114,17 @@ impl Prepared {
         Ok(Self { request, ttl })
     }
 
-    pub(super) fn held(self, answer: Result<Registered, SlotError>) -> Result<Held, Error> {
-        let ttl = self.ttl;
-        Ok(answer.map(|registered| Held { registered, ttl })?)
+    pub(super) fn held(
+        self,
+        answer: Result<Registered, SlotError>,
+        pacing: &mut Answer<'_>,
+    ) -> Result<Held, Error> {
+        let (registered, ttl) = (answer?, self.ttl);
+        Ok(Held {
+            registered,
+            ttl,
+            renew_after: ttl.map(|ttl| pacing.renew_after(ttl)),
+        })
     }
 }
 
@@ -154,7 +181,7 @@ impl Coordinator {
             at = %registered.position,
             "registered"
         );
-        prepared.held(Ok(registered))
+        prepared.held(Ok(registered), &mut self.shared.pacing.answer())
     }
 
     /// Extends leases; results in the order of the requests.
@@ -165,7 +192,7 @@ impl Coordinator {
         &self,
         batch: Vec<Renew>,
         deadline: Instant,
-    ) -> Result<Vec<Result<Renewed, Error>>, Error> {
+    ) -> Result<Vec<Result<Extended, Error>>, Error> {
         let call = self.call(deadline).await?;
         let count = batch.len();
         let mut results = self.registry().renew(call, batch.clone()).await;
@@ -179,10 +206,13 @@ impl Coordinator {
             results = self.registry().renew(call, batch).await;
         }
         results.resize_with(count, || Err(missing_result()));
-        Ok(results
-            .into_iter()
-            .map(|result| result.map_err(Error::from))
-            .collect())
+        let mut pacing = self.shared.pacing.answer();
+        let mut extended = |renewed: Renewed| Extended {
+            renewed,
+            renew_after: renewed.ttl.map(|ttl| pacing.renew_after(ttl)),
+        };
+        let results = results.into_iter();
+        Ok(results.map(|result| Ok(extended(result?))).collect())
     }
 
     /// Changes metadata by merge patch; returns the record after it.

@@ -6,8 +6,7 @@ use prism_core::failure::{Failure, Reason};
 use prism_filter::{Document, Filter, Path};
 use prism_proto::pattern as proto;
 use prism_slot::{
-    Epoch, Identity, Position, Record, Registered, Renew, Renewed, Revision, SessionId, Timestamp, Ttl,
-    Written,
+    Epoch, Identity, Position, Record, Registered, Renew, Revision, SessionId, Timestamp, Ttl, Written,
 };
 use prost::Message as _;
 
@@ -15,7 +14,8 @@ use super::page::{self, Shown};
 use crate::{
     config::ReadConsistency,
     coordinator::{
-        Delivery, Enumerate, Error, Held, Multicast, Register, Report, Stage, Status, Target, Update, Updated,
+        Delivery, Enumerate, Error, Extended, Held, Multicast, Register, Report, Stage, Status, Target,
+        Update, Updated,
     },
     directory::{Row, SortKey},
 };
@@ -162,7 +162,7 @@ pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
         outcome: outcome.into(),
         generation: Some(to_position(generation)),
         position: Some(to_position(position)),
-        renew_after_ms: held.ttl.map(renew_after),
+        renew_after_ms: held.renew_after.map(millis),
         reason: String::new(),
         maybe_applied: false,
         ttl_ms: to_ttl_ms(held.ttl),
@@ -170,14 +170,12 @@ pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
     }
 }
 
-fn to_ttl_ms(ttl: Option<Ttl>) -> Option<i64> {
-    ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A third of the lease, give or take a fifth, so that clients which came together spread out.
-fn renew_after(ttl: Ttl) -> i64 {
-    let third = ttl.as_millis() as f64 / 3.0;
-    (third * rand::random_range(0.8..=1.2)) as i64
+fn to_ttl_ms(ttl: Option<Ttl>) -> Option<i64> {
+    ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
 }
 
 pub(super) fn renew(request: proto::RenewRequest) -> Result<Vec<Renew>> {
@@ -198,7 +196,7 @@ pub(super) fn renew(request: proto::RenewRequest) -> Result<Vec<Renew>> {
 
 pub(super) fn to_renew_result(
     identity: &Identity,
-    outcome: std::result::Result<Renewed, Error>,
+    outcome: std::result::Result<Extended, Error>,
 ) -> proto::renew_response::Result {
     let identity = identity.as_str().to_owned();
     match outcome {
@@ -207,7 +205,7 @@ pub(super) fn to_renew_result(
             success: true,
             error: None,
             expires_at: renewed.expires_at.map(to_timestamp),
-            renew_after_ms: renewed.ttl.map(renew_after),
+            renew_after_ms: renewed.renew_after.map(millis),
         },
         Err(error) => proto::renew_response::Result {
             identity,
@@ -505,19 +503,4 @@ pub(super) fn unexpected_request() -> Failure {
         "open",
         "a subscription is opened once, by its first message",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Clients that came together renew spread out, and well before their leases end.
-    #[test]
-    fn renewals_are_due_after_a_third_of_the_lease_more_or_less() {
-        let ttl = Ttl::from_millis(30_000).unwrap();
-        let times: Vec<i64> = (0..1_000).map(|_| renew_after(ttl)).collect();
-        assert!(times.iter().all(|time| (8_000..=12_000).contains(time)));
-        let spread = times.iter().max().unwrap() - times.iter().min().unwrap();
-        assert!(spread > 3_000, "{spread} ms");
-    }
 }

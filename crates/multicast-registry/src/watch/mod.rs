@@ -162,18 +162,27 @@ impl Hub {
         more
     }
 
-    /// Has a watcher told of what happens to those who match.
-    fn enter(self: &Arc<Self>, filter: Option<Arc<Compiled>>, most: usize) -> Result<Member, Error> {
+    /// Has a watcher told of what happens to those who match, if it has `caught_up` with the view. The groups are told
+    /// nothing while it is asked.
+    fn enter(
+        self: &Arc<Self>,
+        filter: Option<Arc<Compiled>>,
+        most: usize,
+        caught_up: impl FnOnce() -> Result<bool, Error>,
+    ) -> Result<Option<Member>, Error> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Error::Draining);
         }
+        if !caught_up()? {
+            return Ok(None);
+        }
         let (group, told) = state.groups.enter(filter, most)?;
-        Ok(Member {
+        Ok(Some(Member {
             hub: self.clone(),
             group,
             told,
-        })
+        }))
     }
 
     /// The groups have been told of everything up to here.

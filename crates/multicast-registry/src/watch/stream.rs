@@ -69,7 +69,7 @@ pub struct Watch {
 enum Phase {
     /// The pages as of `at`, from this cursor on.
     Snapshot(Enumerate),
-    CatchingUp(Option<Member>),
+    CatchingUp,
     Live(Member),
     Over(Error),
 }
@@ -138,7 +138,7 @@ impl Watch {
         place: Place,
         at: Position,
     ) -> Result<Self, Error> {
-        let mut watch = Self::new(coordinator, hub, filter, Phase::CatchingUp(None), Some(at), place);
+        let mut watch = Self::new(coordinator, hub, filter, Phase::CatchingUp, Some(at), place);
         watch.catch_up()?;
         Ok(watch)
     }
@@ -205,7 +205,7 @@ impl Watch {
                     let patience = self.coordinator.config().behavior.call_timeout;
                     self.next_page(Instant::now() + patience).await?;
                 }
-                Phase::CatchingUp(_) => {
+                Phase::CatchingUp => {
                     self.catch_up()?;
                     // However much there is to look at, others get their turn.
                     tokio::task::yield_now().await;
@@ -266,20 +266,30 @@ impl Watch {
         request.cursor = page.next.take();
         if request.cursor.is_none() {
             self.ready.push_back(WatchItem::Bookmark(self.at));
-            self.phase = Phase::CatchingUp(None);
+            self.phase = Phase::CatchingUp;
         }
         Ok(())
     }
 
-    /// Looks at some of what happened since. Once it has come to the head as a member of its group, it
-    /// has what was told to the group before.
+    /// Looks at some of what happened since, and joins its group once that is little: while the group is told nothing,
+    /// so that it misses nothing either.
     fn catch_up(&mut self) -> Result<(), Error> {
-        let Phase::CatchingUp(member) = &mut self.phase else {
+        if self.look()? {
             return Ok(());
-        };
-        let directory = self.coordinator.directory();
+        }
+        let most = self.coordinator.config().behavior.max_watch_filters;
+        let (hub, filter) = (self.hub.clone(), self.filter.clone());
+        if let Some(member) = hub.enter(filter, most, || self.look().map(|more| !more))? {
+            self.ready.push_back(WatchItem::Bookmark(self.at));
+            self.phase = Phase::Live(member);
+        }
+        Ok(())
+    }
+
+    /// Looks at some of what happened since; whether there is more.
+    fn look(&mut self) -> Result<bool, Error> {
         let (at, filter, ready) = (&mut self.at, self.filter.as_deref(), &mut self.ready);
-        let caught_up = directory.read(|view| {
+        self.coordinator.directory().read(|view| {
             let head = view.head();
             let steps = match view.changes_after(at.revision) {
                 Some(steps) if at.epoch == head.epoch => steps,
@@ -290,21 +300,7 @@ impl Watch {
                 let event = transition(filter, &step).and_then(|kind| event_of(&step, kind));
                 ready.extend(event.map(WatchItem::Changed));
             }
-            Ok(*at == head)
-        })?;
-        if !caught_up {
-            return Ok(());
-        }
-        match member.take() {
-            None => {
-                let most = self.coordinator.config().behavior.max_watch_filters;
-                *member = Some(self.hub.enter(self.filter.clone(), most)?);
-            }
-            Some(member) => {
-                self.ready.push_back(WatchItem::Bookmark(self.at));
-                self.phase = Phase::Live(member);
-            }
-        }
-        Ok(())
+            Ok(*at != head)
+        })
     }
 }

@@ -23,8 +23,8 @@ use crate::{
 
 /// An identity that stays registered for as long as this lives.
 ///
-/// It is renewed when the service says, a third of the lease give or take a fifth, in one call with the
-/// other registrations of its client. When the service has lost it - it expired while nobody could
+/// It is renewed when the service says, after a third of the lease give or take a fifth and earlier where
+/// many came at once, in one call with the other registrations of its client. When the service has lost it - it expired while nobody could
 /// renew it, or the namespace's history began anew - it is registered again, with the metadata that it
 /// last had through this handle. Somebody else who holds the identity by then keeps it: the state is
 /// then [`State::Lost`], and stays so.

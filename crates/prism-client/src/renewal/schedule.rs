@@ -21,8 +21,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// The most leases in one call.
 const BATCH: usize = 500;
 
-/// Renewals are spread over ±20 % of a third of the lease. A renewal that is due pulls forward those
-/// which are due within this share of their own interval, which is the width of that spread: so the
+/// Renewals are usually spread over ±20 % of a third of the lease. A renewal that is due pulls forward
+/// those which are due within this share of their own interval, which is the width of that spread: so the
 /// leases of equal length stay together in one call.
 const PULL: f64 = 0.4;
 

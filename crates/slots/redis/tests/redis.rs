@@ -8,6 +8,7 @@ mod redis {
     mod groups;
     mod history;
     mod oracle;
+    mod outages;
     mod query;
     mod setup;
     mod support;

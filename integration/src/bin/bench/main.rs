@@ -3,6 +3,7 @@
 //! `make bench` runs everything; arguments select rows by the beginning of their names.
 
 mod grpc;
+mod leases;
 mod memory;
 mod nats;
 mod proxied;
@@ -23,5 +24,6 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(nats::run(&mut report))?;
     runtime.block_on(proxied::run(&mut report))?;
     runtime.block_on(system::run(&mut report))?;
+    runtime.block_on(leases::run(&mut report))?;
     report.write()
 }

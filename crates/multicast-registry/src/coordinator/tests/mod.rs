@@ -4,6 +4,7 @@ mod conformity;
 mod explaining;
 mod failing;
 mod hanging;
+mod leases;
 mod reading;
 mod registering;
 mod searching;

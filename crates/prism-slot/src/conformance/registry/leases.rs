@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Fixture, Mode, PAST_TTL, Record, Register, Renew, Revision, TTL, call, identity, leased, request,
+    Call, Fixture, Mode, PAST_TTL, Record, Register, Renew, Revision, TTL, Ttl, call, deadline, identity,
+    leased, request,
 };
 use crate::Error;
 
@@ -45,6 +46,30 @@ pub(super) async fn renew_moves_only_the_lease(fixture: Fixture) {
     subject.register(request("forever")).await.unwrap();
     let renewed = subject.renew("forever", None).await.unwrap();
     assert_eq!((renewed.ttl, renewed.expires_at), (None, None));
+}
+
+pub(super) async fn renew_wakes_nobody(fixture: Fixture) {
+    let subject = fixture.open().await;
+    let mine = Register {
+        ttl: Ttl::from_millis(60_000),
+        ..request("a")
+    };
+    let head = subject.register(mine).await.unwrap().position;
+    let patient = Call {
+        epoch: Some(head.epoch),
+        deadline: deadline() + Duration::from_secs(120),
+    };
+    let mut waiting = std::pin::pin!(subject.0.store.changed(patient, head.revision));
+    for _ in 0..3 {
+        let told = tokio::time::timeout(TTL / 6, &mut waiting).await;
+        assert!(told.is_err(), "nothing was written");
+        subject.renew("a", Some(head)).await.unwrap();
+    }
+    let told = tokio::time::timeout(TTL / 2, &mut waiting).await;
+    assert!(told.is_err(), "a renewal is not told");
+    subject.register(request("b")).await.unwrap();
+    let told = tokio::time::timeout_at(deadline(), waiting).await;
+    told.expect("a registration is").unwrap();
 }
 
 pub(super) async fn renew_is_fenced(fixture: Fixture) {

@@ -38,6 +38,7 @@ pub(super) const CASES: &[Case<RegistryCapability, Fixture>] = cases![
     concurrent_puts_are_steps,
     renew_never_creates,
     renew_moves_only_the_lease,
+    renew_wakes_nobody,
     renew_answers_in_order,
     renew_is_fenced,
     unregister_is_idempotent,
