@@ -61,6 +61,8 @@ cargo_tool() {
 need_command cargo "install Rust 1.95 or newer with rustup"
 need_command go "install Go 1.25 or newer"
 command -v redis-server >/dev/null 2>&1 || apt_packages redis-server
+# A test has Redis speak another language than C.
+[ -e /usr/share/i18n/locales/en_US ] || apt_packages locales
 go_tool nats-server github.com/nats-io/nats-server/v2 "$NATS_VERSION"
 
 for extra in "$@"; do

@@ -134,6 +134,7 @@ pub(crate) struct Store {
     skips: AtomicBool,
     endless: AtomicBool,
     selects: AtomicBool,
+    pages: AtomicBool,
 }
 
 impl Store {
@@ -145,6 +146,7 @@ impl Store {
             skips: AtomicBool::new(false),
             endless: AtomicBool::new(false),
             selects: AtomicBool::new(false),
+            pages: AtomicBool::new(false),
         })
     }
 
@@ -166,6 +168,11 @@ impl Store {
     /// It selects by filters from now on.
     pub(crate) fn select(&self) {
         self.selects.store(true, Ordering::Relaxed);
+    }
+
+    /// A scan brings no more than it is asked for from now on.
+    pub(crate) fn scan_by_pages(&self) {
+        self.pages.store(true, Ordering::Relaxed);
     }
 
     async fn each<T>(
@@ -245,7 +252,19 @@ impl RegistryStore for Store {
     }
 
     async fn scan(&self, call: Call, scan: Scan) -> Result<ScanPage> {
-        self.script.play(Op::Scan, self.memory.scan(call, scan)).await
+        let (after, limit) = (scan.cursor.clone().unwrap_or_default(), scan.limit);
+        let mut page = self.script.play(Op::Scan, self.memory.scan(call, scan)).await?;
+        if self.pages.load(Ordering::Relaxed) {
+            page.records
+                .sort_by(|one, other| one.identity.cmp(&other.identity));
+            page.records
+                .retain(|record| record.identity.as_str().as_bytes() > &after[..]);
+            if page.records.len() > limit {
+                page.records.truncate(limit);
+                page.next = page.records.last().map(|last| last.identity.to_string().into());
+            }
+        }
+        Ok(page)
     }
 
     /// In the order of identities, a few at a time; each page begins with the last record of the one before.

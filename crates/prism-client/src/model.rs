@@ -92,6 +92,8 @@ pub struct Identity {
     pub updated_at: SystemTime,
     /// When its lease ends, as far as is known; `None` without a lease.
     pub expires_at: Option<SystemTime>,
+    /// The length of its lease; `None` without one.
+    pub ttl: Option<Duration>,
     /// Names this registration and no other one.
     pub generation: Position,
     /// The revision of the last write.

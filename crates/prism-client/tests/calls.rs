@@ -12,9 +12,10 @@ use futures::TryStreamExt;
 use prism_client::{
     Applied, Client, ClientBuilder, EnumerateRequest, Error, Filter, MulticastRequest, Reason,
     RegisterRequest, Status, UpdateRequest,
-    testing::{FakeRegistry, answers},
+    testing::{FakeRegistry, answers, in_turn},
 };
 use prism_core::failure::Failure;
+use prism_proto::pattern::{RegisterManyResponse, RegisterResponse};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -298,4 +299,62 @@ async fn all_pages_are_one_stream() {
         (second.offset, second.limit, second.cursor.as_str()),
         (0, 2, "next")
     );
+}
+
+/// One that is refused does not hide the others, and each says whether and when to come again.
+#[tokio::test]
+async fn each_of_many_registrations_has_its_own_result() {
+    let (fake, client) = started().await;
+    let refused = |reason: Reason| RegisterResponse {
+        success: false,
+        error: Some("no".to_owned()),
+        reason: reason.as_str().to_owned(),
+        ..Default::default()
+    };
+    let limited = RegisterResponse {
+        retry_after_ms: Some(250),
+        ..refused(Reason::RateLimited)
+    };
+    let unknown = RegisterResponse {
+        maybe_applied: true,
+        ..refused(Reason::DeadlineExceeded)
+    };
+    let results = vec![
+        answers::registered(1),
+        refused(Reason::AlreadyRegistered),
+        limited,
+        unknown,
+    ];
+    let answer = RegisterManyResponse { results };
+    // The first attempt is lost with its runner; all of them carry a session.
+    let lost = Failure::new(Reason::RunnerLost, "gone").maybe_applied();
+    let answers = in_turn([Err(lost.into()), Ok(answer)]);
+    let (sent, mut received) = mpsc::unbounded_channel();
+    fake.on_register_many(move |requests| {
+        sent.send(requests).unwrap();
+        ready(answers())
+    });
+    let requests = ["a", "b", "c", "d"].map(RegisterRequest::new);
+    let results = client.registry.register_many(requests).await.unwrap();
+    assert_eq!(results[0].as_ref().unwrap().identity, "a");
+    let told: Vec<_> = results[1..]
+        .iter()
+        .map(|result| result.as_ref().unwrap_err())
+        .map(|error| (error.reason().unwrap(), error.applied(), error.retry_after()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Reason::AlreadyRegistered, Applied::No, None),
+            (Reason::RateLimited, Applied::No, Some(Duration::from_millis(250))),
+            (Reason::DeadlineExceeded, Applied::Unknown, None),
+        ]
+    );
+    let (first, second) = (received.recv().await.unwrap(), received.recv().await.unwrap());
+    assert_eq!(first, second);
+    assert!(first.iter().all(|request| request.session.len() == 16));
+
+    fake.on_register_many(|_| ready(Ok(RegisterManyResponse::default())));
+    let short = client.registry.register_many([RegisterRequest::new("a")]).await;
+    assert!(matches!(short, Err(Error::Malformed { .. })), "{short:?}");
 }

@@ -4,6 +4,7 @@ mod cli;
 mod command;
 mod exit;
 mod fault;
+mod jsonl;
 mod migration;
 mod output;
 

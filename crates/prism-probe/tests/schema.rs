@@ -9,164 +9,26 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
-    fs::File,
     future::ready,
     io::Read,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use futures::stream;
-use parking_lot::Mutex;
 use prism_client::{
     Reason,
     testing::{FakeRegistry, answers},
 };
 use prism_core::failure::Failure;
-use prism_filter::{Document, Filter, Limits, Record, merge_patch};
-use prism_proto::pattern::{
-    self, CheckSchemaResponse, EnumerateRequest, EnumerateResponse, Identity, UpdateRequest,
-    check_schema_response::Progress,
-};
+use prism_filter::Document;
+use prism_proto::pattern::{CheckSchemaResponse, check_schema_response::Progress};
 use serde_json::{Value, json};
-use support::{Ran, against, run};
+use support::{
+    Ran, against, run,
+    store::{Store, refused},
+    terminal,
+};
 use tonic::Status;
-
-/// Registrations that can be listed, read and updated, with revisions.
-#[derive(Clone, Default)]
-struct Store(Arc<Mutex<BTreeMap<String, Stored>>>);
-
-#[derive(Clone)]
-struct Stored {
-    name: String,
-    document: Document,
-    revision: u64,
-}
-
-impl Record for Stored {
-    fn identity(&self) -> &str {
-        &self.name
-    }
-
-    fn registered_at(&self) -> i64 {
-        0
-    }
-
-    fn updated_at(&self) -> i64 {
-        0
-    }
-
-    fn expires_at(&self) -> Option<i64> {
-        None
-    }
-
-    fn document(&self) -> &Document {
-        &self.document
-    }
-}
-
-impl Store {
-    /// A registry that holds this and pages by ten.
-    async fn serve(metadata: impl IntoIterator<Item = (String, Value)>) -> (Self, FakeRegistry) {
-        let store = Self::default();
-        for (name, metadata) in metadata {
-            store.write(&name, &metadata);
-        }
-        let fake = FakeRegistry::start().await.unwrap();
-        let (list, read, write) = (store.clone(), store.clone(), store.clone());
-        fake.on_enumerate(move |request| ready(list.page(request.into_inner())));
-        fake.on_get(move |request| ready(read.get(&request.into_inner().identity)));
-        fake.on_update(move |request| ready(write.update(&request.into_inner())));
-        (store, fake)
-    }
-
-    fn write(&self, name: &str, metadata: &Value) {
-        let mut all = self.0.lock();
-        let revision = all.get(name).map_or(1, |stored| stored.revision + 1);
-        let stored = Stored {
-            name: name.to_owned(),
-            document: Document::from_value(metadata).unwrap(),
-            revision,
-        };
-        all.insert(name.to_owned(), stored);
-    }
-
-    fn metadata(&self, name: &str) -> Value {
-        self.0.lock()[name].document.to_value()
-    }
-
-    fn revision(&self, name: &str) -> u64 {
-        self.0.lock()[name].revision
-    }
-
-    /// A cursor is the last identity before it.
-    fn page(&self, request: EnumerateRequest) -> Result<EnumerateResponse, Status> {
-        let filter = request.filter.map(|filter| {
-            let filter = Filter::from_proto(&filter, &Limits::default()).unwrap();
-            filter.compile(&Limits::default()).unwrap()
-        });
-        let after = request.pagination.unwrap_or_default().cursor;
-        let all = self.0.lock();
-        let matching: Vec<&Stored> = all
-            .values()
-            .filter(|stored| filter.as_ref().is_none_or(|filter| filter.matches(*stored)))
-            .collect();
-        let rest: Vec<&&Stored> = matching.iter().filter(|stored| stored.name > after).collect();
-        let page = &rest[..rest.len().min(10)];
-        Ok(EnumerateResponse {
-            identities: page.iter().map(|stored| shown(stored)).collect(),
-            total_count: matching.len() as i64,
-            next_cursor: (rest.len() > 10).then(|| page[9].name.clone()),
-            position: Some(answers::position(1)),
-            ..Default::default()
-        })
-    }
-
-    fn get(&self, name: &str) -> Result<pattern::GetResponse, Status> {
-        let all = self.0.lock();
-        let stored = all.get(name).ok_or_else(|| refused(Reason::NotRegistered))?;
-        Ok(pattern::GetResponse {
-            identity: Some(shown(stored)),
-            position: Some(answers::position(1)),
-        })
-    }
-
-    fn update(&self, request: &UpdateRequest) -> Result<pattern::UpdateResponse, Status> {
-        let found = self.get(&request.identity)?.identity.unwrap();
-        assert!(
-            request.if_revision > 0 && request.generation.is_some(),
-            "every update is fenced"
-        );
-        if found.revision != request.if_revision {
-            return Err(refused(Reason::Conflict));
-        }
-        let patch = Document::from_proto(&request.patch).unwrap();
-        let before = self.0.lock()[&request.identity].document.clone();
-        self.write(
-            &request.identity,
-            &merge_patch(&before, &patch).unwrap().to_value(),
-        );
-        Ok(pattern::UpdateResponse {
-            identity: self.get(&request.identity)?.identity,
-            position: Some(answers::position(2)),
-        })
-    }
-}
-
-fn shown(stored: &Stored) -> Identity {
-    Identity {
-        metadata: stored.document.to_proto(),
-        revision: stored.revision,
-        ..answers::identity(&stored.name)
-    }
-}
-
-fn refused(reason: Reason) -> Status {
-    Failure::new(reason, "as the test wants it").not_applied().into()
-}
 
 fn devices(count: usize) -> impl Iterator<Item = (String, Value)> {
     (0..count).map(|number| {
@@ -392,7 +254,7 @@ async fn who_is_gone_meanwhile_is_no_failure() {
     fake.on_update(move |request| {
         let request = request.into_inner();
         if request.identity == "d-001" {
-            write.0.lock().remove("d-001");
+            write.remove("d-001");
         }
         ready(write.update(&request))
     });
@@ -400,17 +262,6 @@ async fn who_is_gone_meanwhile_is_no_failure() {
         .await
         .exits(0);
     assert_eq!(ran.stderr, "2 of 3 changed, 1 are gone meanwhile\n");
-}
-
-/// A terminal: what shows on it, and what a program writes to.
-fn terminal() -> (File, File) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&screen).unwrap();
-    unlockpt(&screen).unwrap();
-    let name = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
-    let line = File::options().read(true).write(true).open(name).unwrap();
-    (screen.into(), line)
 }
 
 /// People who watch see how far it is; programs, and files, get nothing of that.

@@ -16,6 +16,7 @@ pub type RedisServer = Server<Redis>;
 #[derive(Debug)]
 pub struct Redis {
     options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Server<Redis> {
@@ -41,8 +42,20 @@ impl Server<Redis> {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_with(options: &[&str]) -> anyhow::Result<Self> {
-        let options = options.iter().map(ToString::to_string).collect();
-        Self::launch(Redis { options }).await
+        Self::start_in(options, &[]).await
+    }
+
+    /// The same in an environment of its own.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_in(options: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self::launch(Redis {
+            options: options.iter().map(ToString::to_string).collect(),
+            environment: environment.iter().map(pair).collect(),
+        })
+        .await
     }
 }
 
@@ -66,6 +79,10 @@ impl Flavour for Redis {
         arguments.push(dir.into());
         arguments.extend(self.options.iter().map(OsString::from));
         Ok(arguments)
+    }
+
+    fn environment(&self) -> &[(String, String)] {
+        &self.environment
     }
 
     async fn greet(&self, stream: &mut TcpStream, _port: u16, pid: u32) -> io::Result<bool> {

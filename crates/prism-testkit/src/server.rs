@@ -41,6 +41,11 @@ pub trait Flavour: Send + Sync + 'static {
     /// When a file that the command line refers to cannot be written.
     fn arguments(&self, port: u16, dir: &Path) -> anyhow::Result<Vec<OsString>>;
 
+    /// What the server's environment has besides ours.
+    fn environment(&self) -> &[(String, String)] {
+        &[]
+    }
+
     /// One round trip that only a ready server of this very process (`pid`) completes. False when the
     /// server asks to be tried again later.
     fn greet(
@@ -184,6 +189,7 @@ impl<F: Flavour> Server<F> {
         let mut command = Command::new(find(F::PROGRAM)?);
         command
             .args(self.flavour.arguments(self.port, &self.data())?)
+            .envs(self.flavour.environment().iter().cloned())
             .current_dir(self.data())
             .stdout(log.try_clone()?)
             .stderr(log);

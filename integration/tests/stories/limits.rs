@@ -67,6 +67,41 @@ async fn the_quota_is_exact_across_runners() -> Result<()> {
     Ok(())
 }
 
+/// Streams of registrations are as many registrations as they carry, whoever else registers at the same time.
+#[tokio::test]
+async fn streams_share_the_quota_of_all_runners() -> Result<()> {
+    const ROOM: usize = 100;
+    let (redis, nats) = tokio::try_join!(RedisServer::start(), NatsServer::start())?;
+    let mut namespace = shared_namespace("test", &redis, &nats);
+    namespace["behavior"] = json!({ "max_identities": ROOM });
+    let proxy = Proxy::start(&[namespace]).await?;
+    let runners = [
+        Runner::under(proxy.control).await?,
+        Runner::under(proxy.control).await?,
+    ];
+    proxy.wait_for_runners("test", 2).await;
+    let clients = [runners[0].client("test")?, runners[1].client("test")?];
+    let streams = clients.iter().enumerate().map(|(stream, client)| {
+        let requests = (0..500).map(move |number| RegisterRequest::new(format!("id-{stream}-{number:03}")));
+        client.registry.register_many(requests)
+    });
+    let (mut taken, mut full) = (0, 0);
+    for outcome in join_all(streams).await {
+        for outcome in outcome? {
+            match outcome {
+                Ok(_) => taken += 1,
+                Err(error) => {
+                    assert_eq!(error.reason(), Some(Reason::QuotaExceeded), "{error}");
+                    assert_eq!(error.applied(), Applied::No);
+                    full += 1;
+                }
+            }
+        }
+    }
+    assert_eq!((taken, full), (ROOM, 1_000 - ROOM));
+    Ok(())
+}
+
 #[tokio::test]
 async fn leases_are_cut_to_the_longest_where_that_is_configured() -> Result<()> {
     let mut namespace = memory_namespace("test");

@@ -9,7 +9,7 @@ use std::{collections::HashSet, sync::Arc};
 use bytes::Bytes;
 use prism_core::backoff::{Backoff, Policy};
 use prism_filter::Compiled;
-use prism_slot::{Applied, Call, Error as SlotError, Identity, Position, Query, QueryPage, Scan};
+use prism_slot::{Applied, Call, Error as SlotError, Identity, Position, Query, QueryPage, Record, Scan};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use super::{Coordinator, Error};
@@ -21,6 +21,10 @@ pub(super) const SEARCHES: usize = 2;
 const MAX_MATCHES: usize = 1_000_000;
 /// How many records a page is asked to look at.
 const PAGE: usize = 512;
+/// How many a slot is asked for that sends everything: at first, while it is not known how large they are; and
+/// about how many bytes of them from then on.
+const FIRST_SCAN: usize = 64;
+const SCAN_BYTES: usize = 256 << 10;
 /// How often a search starts over because history began anew, and a page is asked for again.
 const ATTEMPTS: u32 = 4;
 const RETRY: Policy = Policy {
@@ -87,9 +91,13 @@ impl Coordinator {
         }
         let mut names: HashSet<Identity> = HashSet::new();
         let mut searched: Option<Searched> = None;
-        let mut cursor = None;
+        let mut next = Next {
+            by_query: capability.query,
+            cursor: None,
+            limit: if capability.query { PAGE } else { FIRST_SCAN },
+        };
         loop {
-            let page = self.page(call, &filter, cursor, capability.query).await?;
+            let page = self.page(call, &filter, &next).await?;
             if searched.is_none() {
                 check_reached(page.head, min_position)?;
             }
@@ -101,7 +109,10 @@ impl Coordinator {
             });
             so_far.examined += page.examined;
             so_far.sent += page.records.len() as u64;
-            for record in &page.records {
+            for (at, record) in page.records.iter().enumerate() {
+                if at % PAGE == PAGE - 1 {
+                    pause(call).await?;
+                }
                 let row = Row::new(record, stored_document(record, capability.backend)?);
                 let matches = filter.as_ref().is_none_or(|filter| filter.matches(&row));
                 if matches && names.insert(record.identity.clone()) {
@@ -111,15 +122,10 @@ impl Coordinator {
             if names.len() > MAX_MATCHES {
                 return Err(too_many());
             }
-            cursor = page.next;
-            if cursor.is_none() {
+            if !next.advance(page) {
                 return Ok(*so_far);
             }
-            if Instant::now() >= call.deadline {
-                return Err(Error::DeadlineExceeded);
-            }
-            // However much there is to read, others get their turn.
-            tokio::task::yield_now().await;
+            pause(call).await?;
         }
     }
 
@@ -128,15 +134,11 @@ impl Coordinator {
         &self,
         call: Call,
         filter: &Option<Arc<Compiled>>,
-        cursor: Option<Bytes>,
-        by_query: bool,
+        next: &Next,
     ) -> Result<QueryPage, Error> {
         let mut backoff = None;
         for _ in 1..ATTEMPTS {
-            match self
-                .page_once(call, filter.clone(), cursor.clone(), by_query)
-                .await
-            {
+            match self.page_once(call, filter.clone(), next).await {
                 Err(SlotError::Unavailable {
                     applied: Applied::No, ..
                 }) => {}
@@ -147,18 +149,17 @@ impl Coordinator {
                 break;
             }
         }
-        Ok(self.page_once(call, filter.clone(), cursor, by_query).await?)
+        Ok(self.page_once(call, filter.clone(), next).await?)
     }
 
     async fn page_once(
         &self,
         call: Call,
         filter: Option<Arc<Compiled>>,
-        cursor: Option<Bytes>,
-        by_query: bool,
+        next: &Next,
     ) -> Result<QueryPage, SlotError> {
-        let (registry, limit) = (self.registry(), PAGE);
-        if by_query {
+        let (registry, cursor, limit) = (self.registry(), next.cursor.clone(), next.limit);
+        if next.by_query {
             let query = Query {
                 filter,
                 cursor,
@@ -175,6 +176,37 @@ impl Coordinator {
             head: page.head,
         })
     }
+}
+
+/// What page a search asks for next.
+struct Next {
+    /// Of those that the slot selects; otherwise of everything.
+    by_query: bool,
+    cursor: Option<Bytes>,
+    limit: usize,
+}
+
+impl Next {
+    /// Goes on after a page; whether there is anything. A slot that selects bounds its work by itself. Of one that
+    /// sends everything it is the answers that take its time, so of large records fewer are asked for.
+    fn advance(&mut self, page: QueryPage) -> bool {
+        if !self.by_query && !page.records.is_empty() {
+            let size = |record: &Arc<Record>| record.metadata.len() + size_of::<Record>();
+            let bytes: usize = page.records.iter().map(size).sum();
+            self.limit = (SCAN_BYTES * page.records.len() / bytes).clamp(1, PAGE);
+        }
+        self.cursor = page.next;
+        self.cursor.is_some()
+    }
+}
+
+/// However much there is to read, others get their turn, and it ends with the caller's patience.
+async fn pause(call: Call) -> Result<(), Error> {
+    if Instant::now() >= call.deadline {
+        return Err(Error::DeadlineExceeded);
+    }
+    tokio::task::yield_now().await;
+    Ok(())
 }
 
 fn check_reached(head: Position, wanted: Option<Position>) -> Result<(), Error> {

@@ -147,6 +147,10 @@ fn refused_one(failure: Failure) -> proto::RegisterResponse {
         reason: failure.reason.as_str().to_owned(),
         maybe_applied: failure.applied != Some(false),
         error: Some(failure.message),
+        // A millisecond too late is better than one too early.
+        retry_after_ms: failure
+            .retry_after
+            .and_then(|pause| i64::try_from(pause.as_millis() + 1).ok()),
         ..Default::default()
     }
 }

@@ -6,7 +6,7 @@ use prism_core::failure::{Failure, Reason};
 use prism_filter::{Document, Filter, Path};
 use prism_proto::pattern as proto;
 use prism_slot::{
-    Epoch, Identity, Position, Record, Registered, Renew, Revision, SessionId, Timestamp, Written,
+    Epoch, Identity, Position, Record, Registered, Renew, Revision, SessionId, Timestamp, Ttl, Written,
 };
 use prost::Message as _;
 
@@ -165,14 +165,17 @@ pub(super) fn to_register_response(held: &Held) -> proto::RegisterResponse {
         renew_after_ms: held.renew_after.map(millis),
         reason: String::new(),
         maybe_applied: false,
-        ttl_ms: held
-            .ttl
-            .map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)),
+        ttl_ms: to_ttl_ms(held.ttl),
+        retry_after_ms: None,
     }
 }
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn to_ttl_ms(ttl: Option<Ttl>) -> Option<i64> {
+    ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
 }
 
 pub(super) fn renew(request: proto::RenewRequest) -> Result<Vec<Renew>> {
@@ -232,6 +235,7 @@ fn to_identity(record: &Record, metadata: &Document) -> proto::Identity {
         updated_at: Some(to_timestamp(record.updated_at)),
         generation: Some(to_position(record.generation)),
         revision: record.revision.0,
+        ttl_ms: to_ttl_ms(record.ttl),
     }
 }
 
@@ -325,6 +329,7 @@ pub(super) fn to_listed(row: &Row, expires_at: Option<Timestamp>, shown: &Shown)
         updated_at: Some(to_timestamp(row.updated_at())),
         generation: Some(to_position(row.generation())),
         revision: row.revision().0,
+        ttl_ms: to_ttl_ms(row.ttl),
     }
 }
 

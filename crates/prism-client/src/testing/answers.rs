@@ -77,6 +77,7 @@ pub fn identity(identity: &str) -> Identity {
         updated_at: Some(at(60)),
         generation: Some(position(1)),
         revision: 1,
+        ttl_ms: Some(30_000),
     }
 }
 

@@ -18,7 +18,7 @@ pub mod answers;
 
 use std::{collections::VecDeque, future::Future, io, net::SocketAddr, sync::Arc};
 
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture, stream::BoxStream};
 use parking_lot::Mutex;
 use prism_proto::pattern::{
     self as wire,
@@ -71,6 +71,7 @@ type Slot<Req, Res> = Mutex<Option<Handler<Req, Res>>>;
 type Changes = BoxStream<'static, Result<wire::WatchResponse, Status>>;
 type Answers = BoxStream<'static, Result<wire::SubscribeResponse, Status>>;
 type Checks = BoxStream<'static, Result<wire::CheckSchemaResponse, Status>>;
+type Many = Slot<Vec<wire::RegisterRequest>, wire::RegisterManyResponse>;
 
 impl FakeRegistry {
     /// Starts to serve.
@@ -156,6 +157,17 @@ impl FakeRegistry {
         *self.script.check_schema.lock() = Some(handler);
     }
 
+    /// Says what a stream of registrations is answered, once all of them are there.
+    pub fn on_register_many<F, Fut>(&self, handler: F)
+    where
+        F: Fn(Vec<wire::RegisterRequest>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<wire::RegisterManyResponse, Status>> + Send + 'static,
+    {
+        let handler: Handler<_, _> =
+            Arc::new(move |request: Request<_>| handler(request.into_inner()).boxed());
+        *self.script.register_many.lock() = Some(handler);
+    }
+
     /// Says what a watch gets: the stream of its answers, whose end is its end.
     pub fn on_watch<F, Fut, S>(&self, handler: F)
     where
@@ -180,6 +192,7 @@ macro_rules! unary {
             subscribe: Slot<subscribe_request::Open, Answers>,
             check_schema: Slot<wire::CheckSchemaRequest, Checks>,
             watch: Slot<wire::WatchRequest, Changes>,
+            register_many: Many,
             $($field: Slot<wire::$request, wire::$response>,)*
         }
 
@@ -219,9 +232,12 @@ macro_rules! unary {
 
             async fn register_many(
                 &self,
-                _: Request<Streaming<wire::RegisterRequest>>,
+                request: Request<Streaming<wire::RegisterRequest>>,
             ) -> Result<Response<wire::RegisterManyResponse>, Status> {
-                Err(unscripted("RegisterMany"))
+                let (metadata, extensions, requests) = request.into_parts();
+                let all = requests.try_collect().await?;
+                let request = Request::from_parts(metadata, extensions, all);
+                self.answer("RegisterMany", &self.0.register_many, request).await.map(Response::new)
             }
 
             async fn multicast_stream(

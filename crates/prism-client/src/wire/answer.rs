@@ -71,7 +71,10 @@ pub(crate) fn registrations(
                 return registration(identity, result).map(Ok);
             }
             let message = result.error.unwrap_or_default();
-            let refused = Error::Refused(Box::new(Refusal::of_item(&result.reason, message)));
+            let refused = Error::Refused(Box::new(Refusal {
+                retry_after: optional_millis("retry_after_ms", result.retry_after_ms)?,
+                ..Refusal::of_item(&result.reason, message)
+            }));
             Ok(Err(if result.maybe_applied {
                 refused.maybe_applied()
             } else {
@@ -175,6 +178,7 @@ pub(super) fn identity(field: &str, found: pattern::Identity) -> Result<Identity
         registered_at: time(&within("registered_at"), found.registered_at)?,
         updated_at: time(&within("updated_at"), found.updated_at)?,
         expires_at: optional_time(&within("expires_at"), found.expires_at)?,
+        ttl: optional_millis(&within("ttl_ms"), found.ttl_ms)?,
         generation: position(&within("generation"), found.generation)?,
         revision: found.revision,
     })

@@ -32,6 +32,15 @@ impl io::Write for Lines {
     }
 }
 
+/// Has a subscriber hear what this thread says, for as long as what is returned lives.
+///
+/// As long as there is only one subscriber, `tracing` asks that of the thread which comes to a line of the log, or
+/// to a span, first whether anybody wants it, once for all; and in another test there is none. So there are two.
+fn listen(subscriber: impl tracing::Subscriber + Send + Sync + 'static) -> impl Sized {
+    let other = tracing::Dispatch::new(Registry::default());
+    (tracing::subscriber::set_default(subscriber), other)
+}
+
 impl MakeWriter<'_> for Lines {
     type Writer = Self;
 
@@ -105,7 +114,7 @@ fn outside_of_a_call_there_is_no_context_but_a_new_one_can_be_had() {
 #[tokio::test]
 async fn a_request_and_its_body_run_in_the_callers_trace() {
     let subscriber = Registry::default();
-    let _default = tracing::subscriber::set_default(subscriber);
+    let _listening = listen(subscriber);
     let service = tower::service_fn(|_: Request<()>| async {
         let seen = TraceContext::current().unwrap().to_string();
         Ok::<_, Infallible>(Response::new(Full::new(axum::body::Bytes::from(seen))))
@@ -118,9 +127,23 @@ async fn a_request_and_its_body_run_in_the_callers_trace() {
     assert_eq!(body, PARENT.as_bytes());
 }
 
+/// Tests run side by side: what one listens for, another one may say first.
+#[test]
+fn a_line_that_another_thread_came_to_first_is_heard() {
+    fn say() {
+        tracing::info!("said by whoever comes");
+    }
+    let lines = Lines::default();
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+    let _listening = listen(Registry::default().with(layer));
+    std::thread::spawn(say).join().unwrap();
+    say();
+    assert_eq!(lines.text().matches("said by whoever comes").count(), 1);
+}
+
 #[test]
 fn nested_spans_find_the_context_of_their_call() {
-    let _default = tracing::subscriber::set_default(Registry::default());
+    let _listening = listen(Registry::default());
     let (call, context) = request_span("/a.B/C", &headers());
     call.in_scope(|| {
         tracing::info_span!("inner").in_scope(|| assert_eq!(TraceContext::current(), Some(context)));
@@ -135,7 +158,7 @@ fn each_json_line_inside_a_call_carries_its_trace() {
     let layer = tracing_subscriber::fmt::layer()
         .event_format(format::Json)
         .with_writer(lines.clone());
-    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    let _listening = listen(Registry::default().with(layer));
     tracing::info!(answer = 42, level = "mine", "before");
     let (call, _) = request_span("/a.B/C", &headers());
     call.in_scope(|| tracing::info_span!("inner").in_scope(|| tracing::warn!(ok = true, "inside `x`")));
@@ -163,7 +186,7 @@ fn a_call_that_is_made_continues_the_trace_or_begins_one() {
     let layer = tracing_subscriber::fmt::layer()
         .event_format(format::Json)
         .with_writer(lines.clone());
-    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    let _listening = listen(Registry::default().with(layer));
     let (request, given) = request_span("/a.B/C", &headers());
     let (_, continued) = request.in_scope(|| call_span("Get"));
     assert_eq!(continued, given);
@@ -181,7 +204,7 @@ fn what_a_library_logs_stands_under_its_own_target() {
     let layer = tracing_subscriber::fmt::layer()
         .event_format(format::Json)
         .with_writer(lines.clone());
-    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    let _listening = listen(Registry::default().with(layer));
     tracing::info!({ "log.target" = "fred::router", "log.file" = "x.rs", "log.line" = 7 }, "said");
     let line: serde_json::Value = serde_json::from_str(&lines.text()).unwrap();
     assert_eq!(
@@ -202,7 +225,7 @@ fn each_readable_line_inside_a_call_carries_its_trace_and_nothing_else_of_it() {
             .with_ansi(ansi)
             .event_format(format::Readable)
             .with_writer(lines.clone());
-        let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+        let _listening = listen(Registry::default().with(layer));
         let (call, _) = request_span("/a.B/C", &headers());
         call.in_scope(|| tracing::warn!(answer = 42, "inside"));
         lines.text()
@@ -217,7 +240,7 @@ fn each_readable_line_inside_a_call_carries_its_trace_and_nothing_else_of_it() {
 fn the_context_outlives_any_log_filter() {
     let filter = calls_too(EnvFilter::new("off")).unwrap();
     let layer = tracing_subscriber::fmt::layer().with_filter(filter);
-    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    let _listening = listen(Registry::default().with(layer));
     let (call, context) = request_span("/a.B/C", &headers());
     call.in_scope(|| assert_eq!(TraceContext::current(), Some(context)));
 }

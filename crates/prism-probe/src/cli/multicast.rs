@@ -1,7 +1,8 @@
 //! `prism-probe multicast …`
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::PathBuf};
 
+use prism_client::SessionId;
 use prism_proto::pattern::{Filter, Position};
 use prost_types::Value;
 
@@ -14,6 +15,20 @@ Examples:
   prism-probe multicast enumerate --filter '{\"type\": \"sensor\", \"battery.lt\": 0.2}'
   prism-probe multicast explain --filter '{\"type\": \"sensor\", \"battery.lt\": 0.2}' sensor-1
   prism-probe multicast publish --filter '{\"battery.lt\": 0.2}' --payload 'charge!'";
+
+const AFTER_IMPORT: &str = "\
+A line is {\"identity\": \"sensor-1\", \"metadata\": {\"type\": \"sensor\"}, \"ttl_seconds\": 60}. Only the identity has \
+to be there; ttl_ms is for finer leases, 0 is no lease, and without any it is as the namespace is configured. A \
+lease begins with the import. Blank lines are passed over; lines of the same identity are taken in their order.
+
+Where the namespace limits its callers, the import is as fast as it may be. Every answer says which lines it is \
+about, so an import that ended early says where to go on (--skip), and as whom (--session): what was registered \
+as far as nobody knows is then no conflict, but registered once.";
+
+const AFTER_EXPORT: &str = "\
+All lines are of one position, which is told. Where writes are so many that the service cannot keep it for that \
+long, and where the namespace keeps no view, they are of several, and that is told too. A file takes its name when it \
+is complete, and is not touched before.";
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -56,6 +71,12 @@ pub(crate) enum Command {
     Subscribe(Subscribe),
     /// Show the identities that match, and then each change to that
     Watch(Watch),
+    /// Register what a file holds, one JSON object a line
+    #[command(after_help = AFTER_IMPORT)]
+    Import(Import),
+    /// Write what is registered as lines that `import` takes
+    #[command(after_help = AFTER_EXPORT)]
+    Export(Export),
 }
 
 /// Fields of a JSON object.
@@ -150,4 +171,42 @@ pub(crate) struct Watch {
     /// End after this many lines; without it, at an interrupt (then with exit code 0)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Import {
+    /// The file, - for stdin
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Take identities over from whoever holds them
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// This lease in seconds for all, whatever the lines say; 0 for none
+    #[arg(long, value_name = "S", value_parser = value::seconds, allow_negative_numbers = true)]
+    pub(crate) ttl: Option<i64>,
+    /// Pass over so many lines, where an import before this one ended
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) skip: u64,
+    /// Go on as the import that told this, 32 hexadecimal digits
+    #[arg(long, value_name = "ID", value_parser = value::session)]
+    pub(crate) session: Option<SessionId>,
+    /// Look at every line, and send nothing
+    #[arg(long, conflicts_with = "session")]
+    pub(crate) dry_run: bool,
+    /// Go on with the lines after one that was refused
+    #[arg(long)]
+    pub(crate) continue_on_error: bool,
+    /// Write the lines that were refused to this file, each with the reason, and go on; it can be imported
+    #[arg(long, value_name = "FILE")]
+    pub(crate) errors: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Export {
+    /// The file, - for stdout
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Which, as for `enumerate`; without it, all
+    #[arg(long, value_name = "JSON", value_parser = value::selection, allow_hyphen_values = true)]
+    pub(crate) filter: Option<prism_filter::Filter>,
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use prism_client::SessionId;
 use prism_filter::{Document, Limits};
 use prism_proto::pattern::{Filter, Position};
 use prost_types::Value;
@@ -49,6 +50,14 @@ pub(super) fn position(text: &str) -> Result<Position, String> {
         Some(Position { epoch, revision })
     });
     parts.ok_or_else(|| "expected a position such as `9f86d081884c7d65/42`".to_owned())
+}
+
+/// A session as it is shown: 32 hexadecimal digits.
+pub(super) fn session(text: &str) -> Result<SessionId, String> {
+    let number = u128::from_str_radix(text, 16).ok();
+    let number = number.filter(|_| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let number = number.ok_or("expected 32 hexadecimal digits, as an import tells them")?;
+    Ok(SessionId(number.to_be_bytes()))
 }
 
 /// `500ms`, `10s`, `2m`, `1h`; a bare number is seconds.

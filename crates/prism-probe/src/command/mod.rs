@@ -2,6 +2,7 @@
 
 mod check;
 mod multicast;
+mod pages;
 mod schema;
 
 use std::time::Duration;

@@ -10,12 +10,26 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     /// A bar of a length that is not known yet.
     pub(crate) fn new(format: Format, what: &'static str) -> Self {
+        Self::with(format, what, "{prefix} [{bar:30}] {pos}/{len} {msg}")
+    }
+
+    /// The same for something that is read, of which it may never be known how long it is.
+    pub(crate) fn of_bytes(format: Format, what: &'static str, size: Option<u64>) -> Self {
+        let bar = match size {
+            Some(_) => Self::with(format, what, "{prefix} [{bar:30}] {bytes}/{total_bytes} {msg}"),
+            None => Self::with(format, what, "{prefix} {bytes} {msg}"),
+        };
+        bar.at(0, size.unwrap_or_default());
+        bar
+    }
+
+    fn with(format: Format, what: &'static str, template: &str) -> Self {
         let target = match format {
             Format::Table | Format::Name => ProgressDrawTarget::stderr(),
             Format::Json | Format::Yaml => ProgressDrawTarget::hidden(),
         };
         let bar = ProgressBar::with_draw_target(Some(0), target);
-        let style = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} {msg}");
+        let style = ProgressStyle::with_template(template);
         bar.set_style(
             style
                 .unwrap_or_else(|_| ProgressStyle::default_bar())

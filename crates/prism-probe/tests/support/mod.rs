@@ -1,7 +1,9 @@
 //! Runs the program against a registry in this process.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::{process::Stdio, time::Duration};
+pub(crate) mod store;
+
+use std::{fs::File, process::Stdio, time::Duration};
 
 use prism_client::testing::FakeRegistry;
 use serde_json::Value;
@@ -99,4 +101,15 @@ pub(crate) async fn finish(child: Child) -> Ran {
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// A terminal: what shows on it, and what a program writes to.
+pub(crate) fn terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&screen).unwrap();
+    unlockpt(&screen).unwrap();
+    let name = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
+    let line = File::options().read(true).write(true).open(name).unwrap();
+    (screen.into(), line)
 }

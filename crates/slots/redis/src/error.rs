@@ -123,6 +123,23 @@ pub(crate) fn refused_by_server(text: &str) -> Fault {
     }
 }
 
+/// Reads an error reply to the loading of our functions.
+pub(crate) fn not_loaded(text: &str) -> Result<(), Fault> {
+    // Somebody was faster.
+    if text.starts_with("ERR Library '") && text.ends_with("already exists") {
+        return Ok(());
+    }
+    let because = |message: &str| format!("cannot load its functions ({message})");
+    Err(match refused_by_server(text) {
+        Fault::OutOfMemory(message) => Fault::OutOfMemory(because(&message)),
+        Fault::NotExecuted(message) => Fault::NotExecuted(because(&message)),
+        Fault::WrongServer(message) => Fault::WrongServer(because(&message)),
+        Fault::Refused(message) => Fault::Refused(because(&message)),
+        // It read them, and does not want them: so it will be the next time.
+        _ => Fault::Refused(because(text)),
+    })
+}
+
 /// Reads what the client library reports instead of a reply.
 ///
 /// The texts are those of fred 10.1 and each is what it says of a call that it has not written to a
@@ -208,6 +225,30 @@ mod tests {
                 panic!("{text}")
             };
             assert!(message.contains(advice), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_functions_from_being_loaded_is_told() {
+        assert_eq!(
+            not_loaded("ERR Library 'prism_registry_0' already exists"),
+            Ok(())
+        );
+        for text in [
+            "ERR Function 'prism_registry_0_get' already exists",
+            "ERR Error compiling function: user_function:1: '=' expected",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "NOPERM this user has no permissions to run the 'function|load' command",
+        ] {
+            let told = not_loaded(text).unwrap_err().into_error(Applied::Unknown);
+            assert_eq!(told.applied(), Applied::No, "{text}");
+            let told = told.to_string();
+            assert!(
+                told.contains("cannot load its functions") && told.contains(text),
+                "{told}"
+            );
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use fred::{
-    interfaces::{ClientLike, FunctionInterface, Resp3Frame},
+    interfaces::{ClientLike, Resp3Frame},
     types::{CustomCommand, Value, config::Options},
 };
 use prism_core::backoff::{Backoff, Policy};
@@ -26,7 +26,7 @@ use crate::{
     codec::{Common, Reply},
     config::{Config, Target},
     connect::{Connection, LastError, connect},
-    error::{Effect, Fault, failed_in_client, plain, refused_by_server},
+    error::{Effect, Fault, failed_in_client, not_loaded, plain, refused_by_server},
     keys::Keys,
     library::{Function, LIBRARY},
 };
@@ -43,7 +43,7 @@ const LOOK: Duration = Duration::from_millis(10);
 const SUSPICIOUS: Duration = Duration::from_millis(200);
 /// Zero would block for ever.
 const SHORTEST_BLOCK: Duration = Duration::from_millis(1);
-/// How often in one call the functions are loaded, should somebody keep removing them.
+/// How often in one call the functions are loaded with success, should somebody keep removing them.
 const LOADS: u32 = 3;
 
 /// The connections to Redis on behalf of one namespace.
@@ -118,9 +118,12 @@ impl Link {
                 Err(fault) => fault,
             };
             if fault == Fault::NotLoaded && loads < LOADS {
-                loads += 1;
                 match self.load(connection, seen, call.deadline).await {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        loads += 1;
+                        continue;
+                    }
+                    // What keeps them from being loaded is what its caller has to know.
                     Err(other) => fault = other,
                 }
             }
@@ -300,8 +303,7 @@ impl Link {
         }
     }
 
-    /// Loads the functions on every primary. Whatever goes wrong, the call that needs them was not
-    /// executed.
+    /// Loads the functions where the keys are. Whatever goes wrong, the call that needs them was not executed.
     async fn load(&self, connection: &Connection, seen: u64, deadline: Instant) -> Result<(), Fault> {
         let _alone = timeout_at(deadline, self.loading.lock())
             .await
@@ -314,16 +316,16 @@ impl Link {
             fail_fast: true,
             ..Options::default()
         };
+        let command = CustomCommand::new_static("FUNCTION", self.keys.slot, false);
+        let arguments: Vec<Value> = vec!["LOAD".into(), LIBRARY.text.as_str().into()];
         let client = connection.client.with_options(&options);
-        let loaded: Result<Value, _> = client.function_load_cluster(false, LIBRARY.text.as_str()).await;
-        if let Err(error) = loaded
-            && !error.details().contains("already exists")
-        {
-            return Err(match refused_by_server(error.details()) {
-                Fault::Refused(message) => Fault::Refused(message),
-                Fault::WrongServer(message) => Fault::WrongServer(message),
-                _ => Fault::NotExecuted(format!("cannot load its functions ({})", plain(&error))),
-            });
+        let loaded: Result<Resp3Frame, _> = client.custom_raw(command, arguments).await;
+        match loaded {
+            Ok(frame) => error_of(&frame).map_or(Ok(()), not_loaded)?,
+            Err(error) => {
+                let message = format!("cannot load its functions ({})", plain(&error));
+                return Err(Fault::NotExecuted(message));
+            }
         }
         self.loads.fetch_add(1, Ordering::AcqRel);
         Ok(())

@@ -276,6 +276,129 @@ async fn a_search_asks_again_where_nothing_was_lost() {
     assert!(matches!(slot_error(failed), SlotError::Unavailable { .. }));
 }
 
+/// One call asks for a bounded amount of a slot that sends everything: of large records, for few.
+#[tokio::test]
+async fn of_large_records_few_are_asked_for_at_a_time() {
+    let scans = async |bytes: usize| {
+        let fixture = fixture(without_view);
+        fixture.store.scan_by_pages();
+        let metadata = json!({ "text": "x".repeat(bytes) }).to_string();
+        for number in 0..96 {
+            fixture.register(&format!("id-{number:03}"), &metadata).await;
+        }
+        let before = fixture.script().count(Op::Scan);
+        assert_eq!(fixture.names(Filter::new()).await.len(), 96);
+        fixture.script().count(Op::Scan) - before
+    };
+    assert_eq!(scans(10).await, 2, "64 at first, and the rest");
+    // Four at a time, after the first.
+    let large = scans(60_000).await;
+    assert!((8..=10).contains(&large), "{large}");
+}
+
+/// A slot may send everything at once; that is looked at in portions, in which others have their turn.
+#[tokio::test]
+async fn a_search_lets_others_have_their_turn() {
+    let fixture = fixture(without_view);
+    register_many(&fixture, 2_000).await;
+    fixture
+        .coordinator
+        .directory()
+        .make_current(soon())
+        .await
+        .unwrap();
+    let count = Enumerate {
+        count_only: true,
+        ..Default::default()
+    };
+    let search = fixture.coordinator.enumerate(count, soon());
+    tokio::pin!(search);
+    let mut turns = 0;
+    let page = loop {
+        // A poll that is over and done at once is a turn that nobody else got.
+        match futures::poll!(search.as_mut()) {
+            std::task::Poll::Ready(page) => break page.unwrap(),
+            std::task::Poll::Pending => turns += 1,
+        }
+    };
+    assert_eq!(page.total, 2_000);
+    assert!(turns >= 3, "{turns}");
+}
+
+/// What belongs to two histories is never one answer: the search begins anew, a few times.
+#[tokio::test]
+async fn a_search_begins_anew_where_history_does() {
+    let fixture = searching();
+    register_many(&fixture, 9).await;
+    let other = || {
+        Fate::Refuse(SlotError::EpochChanged {
+            current: prism_slot::Epoch(7),
+        })
+    };
+    fixture.script().next(Op::Query, Fate::Pass);
+    fixture.script().next(Op::Query, other());
+    let before = fixture.script().count(Op::Query);
+    let page = fixture
+        .coordinator
+        .enumerate(Enumerate::default(), soon())
+        .await
+        .unwrap();
+    assert_eq!(
+        (names(&page).len(), page.total),
+        (9, 9),
+        "nothing twice, nothing missing"
+    );
+    assert_eq!(fixture.script().count(Op::Query) - before, 2 + 3);
+    fixture.script().always(Op::Query, other());
+    let failed = fixture
+        .coordinator
+        .enumerate(Enumerate::default(), soon())
+        .await
+        .unwrap_err();
+    assert!(matches!(slot_error(failed), SlotError::EpochChanged { .. }));
+}
+
+/// However many sessions are open, few of them are looked up at a time when history begins anew.
+#[tokio::test]
+async fn sessions_are_looked_up_together_but_not_all_at_once() {
+    const SESSIONS: usize = 100;
+    let fixture = searching();
+    register_many(&fixture, SESSIONS).await;
+    let mut sessions = Vec::new();
+    for number in 0..SESSIONS {
+        let name = format!("id-{number:02}");
+        sessions.push(
+            fixture
+                .coordinator
+                .subscribe(name.as_str(), None, soon())
+                .await
+                .unwrap(),
+        );
+    }
+    fixture
+        .coordinator
+        .unregister("id-07", None, soon())
+        .await
+        .unwrap();
+    let go = Arc::new(Notify::new());
+    fixture.script().always(Op::Get, Fate::Wait(go.clone()));
+    let before = fixture.script().count(Op::Get);
+    fixture
+        .coordinator
+        .directory()
+        .epoch_changed(prism_slot::Epoch(7));
+    fixture.script().reached(Op::Get, before + 64).await;
+    // Whoever else may ask has had its turn.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fixture.script().count(Op::Get) - before, 64);
+    fixture.script().always(Op::Get, Fate::Pass);
+    go.notify_waiters();
+    let closed = sessions[7].next().await;
+    assert!(matches!(closed, Some(Err(Closed::Unregistered))), "{closed:?}");
+}
+
 /// Searches take turns, and whoever waits has a deadline.
 #[tokio::test(start_paused = true)]
 async fn searches_wait_for_their_turn() {

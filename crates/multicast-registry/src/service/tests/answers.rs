@@ -185,6 +185,35 @@ async fn of_many_registrations_those_are_sent_again_that_were_not_taken() {
     assert_eq!(fixture.store.script.count(crate::testing::Op::Register), 2);
 }
 
+/// When a lease ends says nothing of its length, which whoever registers it elsewhere has to know.
+#[tokio::test]
+async fn a_registration_says_how_long_its_lease_is() {
+    let fixture = fixture(|_| {});
+    let mut client = fixture.client().await;
+    for (name, ttl_ms) in [("leased", Some(90_500)), ("for-ever", Some(0))] {
+        let mut request = registration(name, &json!({}));
+        request.ttl_ms = ttl_ms;
+        client.register(to("test", request)).await.unwrap();
+    }
+    let page = client
+        .enumerate(to("test", Default::default()))
+        .await
+        .unwrap()
+        .into_inner();
+    let listed: Vec<_> = page
+        .identities
+        .iter()
+        .map(|found| (found.identity.as_str(), found.ttl_ms))
+        .collect();
+    assert_eq!(listed, [("for-ever", None), ("leased", Some(90_500))]);
+    let identity = "leased".to_owned();
+    let read = client
+        .get(to("test", proto::GetRequest { identity }))
+        .await
+        .unwrap();
+    assert_eq!(read.into_inner().identity.unwrap().ttl_ms, Some(90_500));
+}
+
 /// One that is larger than any page comes by itself: a page without progress would never end.
 #[tokio::test]
 async fn a_page_has_at_least_one_registration() {
@@ -403,7 +432,7 @@ proptest! {
             metadata: Default::default(),
             registered_at: time,
             updated_at: time,
-            ttl: prism_slot::Ttl::from_millis(1),
+            ttl: prism_slot::Ttl::from_millis(u64::MAX),
             expires_at: Some(time),
             generation: at,
             revision: at.revision,

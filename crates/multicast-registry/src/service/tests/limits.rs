@@ -137,6 +137,13 @@ async fn a_stream_of_registrations_is_no_way_around() {
             .into_inner();
         let results = answer.results.into_iter().map(|result| {
             assert!(!result.maybe_applied);
+            let limited = result.reason == Reason::RateLimited.as_str();
+            let pause = result.retry_after_ms.unwrap_or_default();
+            assert_eq!(
+                pause > 1_000_000,
+                limited,
+                "whoever may come again is told when: {pause}"
+            );
             if result.success {
                 "OK".to_owned()
             } else {

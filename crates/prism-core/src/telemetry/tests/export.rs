@@ -98,7 +98,7 @@ async fn an_exporting_process_puts_its_own_span_into_the_trace() {
     .unwrap();
     let context = {
         let subscriber = Registry::default().with(span_layer(&provider, "mine"));
-        let _default = tracing::subscriber::set_default(subscriber);
+        let _listening = listen(subscriber);
         let (call, context) = request_span("/a.B/Exported", &headers());
         assert_eq!(context.trace_id().to_string(), TRACE);
         assert_ne!(
@@ -135,7 +135,7 @@ async fn a_mute_collector_does_not_hold_up_the_end() {
     .unwrap();
     {
         let subscriber = Registry::default().with(span_layer(&provider, "mine"));
-        let _default = tracing::subscriber::set_default(subscriber);
+        let _listening = listen(subscriber);
         drop(request_span("/a.B/C", &HeaderMap::new()));
     }
     let began = std::time::Instant::now();
@@ -172,7 +172,7 @@ async fn a_collector_that_is_away_is_reported_once_and_so_is_its_return() {
     let layer = tracing_subscriber::fmt::layer()
         .event_format(format::Json)
         .with_writer(lines.clone());
-    let _default = tracing::subscriber::set_default(Registry::default().with(layer));
+    let _listening = listen(Registry::default().with(layer));
     let inner = Fickle::default();
     let exporter = collector::Reported::new(&inner, "http://c:1".to_owned());
     for takes in [true, false, false, true, true, false] {

@@ -1,6 +1,8 @@
 //! `prism-probe multicast …`
 
 mod explain;
+mod export;
+mod import;
 mod publish;
 mod read;
 mod subscribe;
@@ -38,6 +40,10 @@ pub(super) async fn run(command: &Command, global: &Global, output: &mut Output)
             .await
             .map_err(Stop::of_a_read),
         Command::Watch(watch) => watch::watch(&raw(global)?, watch, output)
+            .await
+            .map_err(Stop::of_a_read),
+        Command::Import(import) => import::import(client(global)?.registry, import, output).await,
+        Command::Export(export) => export::export(&client(global)?.registry, export, output)
             .await
             .map_err(Stop::of_a_read),
     }

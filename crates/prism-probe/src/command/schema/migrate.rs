@@ -1,6 +1,5 @@
 //! Changing the metadata of all registrations.
 
-mod pages;
 mod report;
 
 use futures::{StreamExt, stream};
@@ -10,19 +9,20 @@ use serde_json::Value;
 
 use crate::{
     cli::{Global, schema::Migrate},
-    command::client,
+    command::{client, pages::Pages},
     exit::Exit,
     fault::{Fault, Stop},
     migration::Plan,
     output::{Output, Progress},
 };
-use pages::Pages;
 use report::Report;
 
 /// How many updates are under way at a time.
 const AT_ONCE: usize = 16;
 /// How often one registration is read again because somebody else has written it.
 const ATTEMPTS: usize = 10;
+/// How many registrations are asked for at a time.
+const PAGE: u32 = 200;
 
 pub(super) async fn migrate(migrate: &Migrate, global: &Global, output: &mut Output) -> Result<Exit, Stop> {
     let plan = Plan::new(
@@ -38,7 +38,7 @@ pub(super) async fn migrate(migrate: &Migrate, global: &Global, output: &mut Out
         plan,
         dry: migrate.dry_run,
     };
-    let mut pages = Pages::new(migrate.filter.clone(), migrate.after.clone());
+    let mut pages = Pages::new(migrate.filter.clone(), migrate.after.clone(), PAGE);
     let mut report = Report::new(migrate.dry_run);
     let bar = Progress::new(output.format(), "registrations");
     let ended = tokio::select! {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use prism_filter::{Compiled, Document, Filter, Limits, Operator, Record as Reference};
-use prism_slot::{Query, QueryPage, Record, RegistryStore};
+use prism_slot::{Error, Query, QueryPage, Record, RegistryStore};
 use prism_slot_redis::RedisRegistry;
 use prism_testkit::RedisServer;
 use proptest::{
@@ -390,5 +390,86 @@ async fn values_of_a_filter_are_no_script() {
         let sent = selected(&slot, Some(filter)).await;
         let identities: Vec<&str> = sent.iter().map(Reference::identity).collect();
         assert_eq!(identities, [format!("id-{at}")], "{text}");
+    }
+}
+
+/// Pages are of one history: a later page is refused when it is over, whatever ended it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_does_not_go_on_in_another_history() {
+    let mut server = RedisServer::start().await.unwrap();
+    let slot = open(server.addr()).await;
+    for restarts in [false, true] {
+        let many = (0..600).map(|number| request(&format!("id-{number}")));
+        for part in many.collect::<Vec<_>>().chunks(100) {
+            for registered in slot.register(call(), part.to_vec()).await {
+                registered.unwrap();
+            }
+        }
+        let page = |cursor| {
+            slot.query(
+                call(),
+                Query {
+                    filter: None,
+                    cursor,
+                    limit: 100,
+                },
+            )
+        };
+        let first = page(None).await.unwrap();
+        assert!(first.next.is_some());
+        if restarts {
+            server.restart_empty().await.unwrap();
+        } else {
+            Admin::to(server.addr()).await.run(&["FLUSHALL"]).await;
+        }
+        let refused = page(first.next).await.unwrap_err();
+        let Error::EpochChanged { current } = refused else {
+            panic!("{refused:?}")
+        };
+        assert_ne!(current, first.head.epoch);
+        let anew = page(None).await.unwrap();
+        assert_eq!((anew.head.epoch, anew.records.len()), (current, 0));
+    }
+}
+
+/// Makes a language in which `a` comes before `B`, and returns where it is.
+fn language() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let made = std::process::Command::new("localedef")
+        .args(["-i", "en_US", "-f", "UTF-8"])
+        .arg(directory.path().join("en_US.UTF-8"))
+        .output()
+        .expect("`localedef` cannot be run, run `make deps`");
+    assert!(made.status.success(), "run `make deps`: {made:?}");
+    directory
+}
+
+/// Texts are compared by their bytes, whatever language the server speaks.
+#[tokio::test]
+async fn texts_are_compared_by_bytes_in_any_language() {
+    let language = language();
+    let path = language.path().to_str().unwrap();
+    let environment = [("LOCPATH", path), ("LC_ALL", "en_US.UTF-8")];
+    let server = RedisServer::start_in(&[], &environment).await.unwrap();
+    let admin = Admin::to(server.addr()).await;
+    let spoken = admin.run(&["EVAL", "return 'a' < 'B' and 1 or 0", "0"]).await;
+    assert_eq!(spoken.as_u64(), Some(1), "the server does not speak it");
+
+    let slot = open(server.addr()).await;
+    let texts = ["", "B", "Z", "a", "a b", "ab", "b", "z", "É", "é", "\u{1f600}"];
+    let documents: Vec<Value> = texts.iter().map(|text| json!({ "text": text })).collect();
+    refill(&slot, 1, &documents).await;
+    let all = selected(&slot, None).await;
+    for bound in texts {
+        for operator in ["lt", "lte", "gt", "gte"] {
+            let filter = compiled(&json!({ format!("text.{operator}"): bound })).unwrap();
+            let sent = selected(&slot, Some(filter.clone())).await;
+            assert_eq!(names(&sent, &filter), names(&all, &filter), "{operator} {bound}");
+            assert_eq!(
+                sent.len(),
+                names(&all, &filter).len(),
+                "{operator} {bound}: more than has to be"
+            );
+        }
     }
 }

@@ -94,6 +94,21 @@ async fn every_missing_permission_is_named_at_open() {
     assert!(text.contains("FUNCTION LOAD"), "{text}");
 }
 
+/// What keeps the functions from being loaded is told, however often it is tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_room_for_the_functions_says_so() {
+    let server = RedisServer::start_with(&["--maxmemory", "1"]).await.unwrap();
+    for retries in [0, 1, 5] {
+        let settings = json!({ "max_retries": retries });
+        let refused = RedisRegistry::open(NAMESPACE, config(server.addr(), settings)).await;
+        let text = refused.unwrap_err().to_string();
+        assert!(
+            text.contains("cannot load its functions") && text.contains("maxmemory"),
+            "{text}"
+        );
+    }
+}
+
 /// Lets the user `runner` do what the documentation says that it needs, with changes.
 async fn allow(admin: &Admin, changes: &[&str]) {
     let user = ["ACL", "SETUSER", "runner", "reset", "on", ">secret", "~{prism:*"];

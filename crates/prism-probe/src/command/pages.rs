@@ -1,9 +1,9 @@
 //! All registrations, page by page, for as long as it takes.
 
-use prism_client::{Consistency, EnumerateRequest, Error, Filter, Identity, Reason, Registry};
+use std::time::Duration;
 
-/// How many registrations are asked for at a time.
-const PAGE: u32 = 200;
+use prism_client::{Consistency, EnumerateRequest, Error, Filter, Identity, Position, Reason, Registry};
+use tokio::time::sleep;
 
 /// All registrations that match, in the order of identities.
 ///
@@ -11,6 +11,8 @@ const PAGE: u32 = 200;
 /// obstacle: identities have an order, and the next page is the one after the last identity that is done.
 pub(super) struct Pages {
     filter: Option<Filter>,
+    /// How many registrations are asked for at a time.
+    size: u32,
     /// Everything up to here is done.
     through: Option<String>,
     cursor: Option<String>,
@@ -19,18 +21,22 @@ pub(super) struct Pages {
     /// How many were given out, and how many there are in all.
     given: u64,
     total: u64,
+    /// What the first page is of, and the one that was given out last.
+    positions: Option<(Position, Position)>,
     is_last: bool,
 }
 
 impl Pages {
-    pub(super) fn new(filter: Option<Filter>, after: Option<String>) -> Self {
+    pub(super) fn new(filter: Option<Filter>, after: Option<String>, size: u32) -> Self {
         Self {
             filter,
+            size,
             through: after,
             cursor: None,
             current: None,
             given: 0,
             total: 0,
+            positions: None,
             is_last: false,
         }
     }
@@ -44,12 +50,16 @@ impl Pages {
             match registry.enumerate(self.request()).await {
                 Ok(page) => break page,
                 Err(error) if self.cursor.is_some() && is_of_the_cursor(&error) => self.cursor = None,
+                // Longer than one call is given.
+                Err(error) if let Some(pause) = limited(&error) => sleep(pause).await,
                 Err(error) => return Err(error),
             }
         };
         if self.cursor.is_none() {
             self.total = self.given + page.total_count;
         }
+        let first = self.positions.map_or(page.position, |(first, _)| first);
+        self.positions = Some((first, page.position));
         self.is_last = page.next_cursor.is_none();
         self.cursor = page.next_cursor;
         self.given += page.identities.len() as u64;
@@ -69,6 +79,11 @@ impl Pages {
         self.through.as_deref()
     }
 
+    /// What the first page and the last one so far are of. Where they are one, everything is of that moment.
+    pub(super) fn positions(&self) -> Option<(Position, Position)> {
+        self.positions
+    }
+
     /// How many there are, as far as is known.
     pub(super) fn total(&self) -> u64 {
         self.total
@@ -77,7 +92,7 @@ impl Pages {
     fn request(&self) -> EnumerateRequest {
         EnumerateRequest {
             filter: self.selection(),
-            limit: Some(PAGE),
+            limit: Some(self.size),
             cursor: self.cursor.clone(),
             consistency: Consistency::Consistent,
             ..Default::default()
@@ -93,6 +108,12 @@ impl Pages {
             (filter, rest) => filter.or(rest),
         }
     }
+}
+
+/// How long to wait where we ask too often, and are told when to come again.
+fn limited(error: &Error) -> Option<Duration> {
+    let limited = error.reason() == Some(Reason::RateLimited);
+    error.retry_after().filter(|_| limited)
 }
 
 fn is_of_the_cursor(error: &Error) -> bool {
