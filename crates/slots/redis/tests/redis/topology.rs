@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prism_slot::{Error, RegistryStore, Revision};
 use prism_slot_redis::RedisRegistry;
-use prism_testkit::{FaultProxy, RedisServer, eventually, free_port};
+use prism_testkit::{FaultProxy, RedisServer, eventually, eventually_some, free_port};
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -41,14 +41,19 @@ async fn cluster(size: usize) -> Vec<RedisServer> {
         first.run(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
     }
     for node in &nodes {
-        let admin = Admin::to(node.addr()).await;
-        eventually(SOON, "the cluster is complete", || async {
-            let state = admin.run(&["CLUSTER", "INFO"]).await.as_string().unwrap();
-            state.contains("cluster_state:ok") && state.contains(&format!("cluster_known_nodes:{size}"))
-        })
-        .await;
+        until_complete(node, size).await;
     }
     nodes
+}
+
+/// Waits until a node knows so many, and who has which slot.
+async fn until_complete(node: &RedisServer, size: usize) {
+    let admin = Admin::to(node.addr()).await;
+    eventually(SOON, "the cluster is complete", || async {
+        let state = admin.run(&["CLUSTER", "INFO"]).await.as_string().unwrap();
+        state.contains("cluster_state:ok") && state.contains(&format!("cluster_known_nodes:{size}"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,6 +124,100 @@ async fn a_slot_that_moves_to_another_node_is_followed() {
             .as_bytes()
             .is_some()
     );
+}
+
+/// Which of the nodes has the namespace.
+async fn owner(nodes: &[RedisServer]) -> usize {
+    for (index, node) in nodes.iter().enumerate() {
+        let admin = Admin::to(node.addr()).await;
+        if admin.try_run(&["GET", &key("head")]).await.is_ok() {
+            return index;
+        }
+    }
+    panic!("no node has the slot")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_a_cluster_that_forgets_is_a_new_epoch() {
+    let mut nodes = cluster(2).await;
+    let slot = open_with(nodes[0].addr(), json!({ "cluster": true, "pool_size": 2 })).await;
+    let owner = owner(&nodes).await;
+    let mut last = register(&slot, leased("a", 60_000)).await.unwrap();
+    for way in ["flush", "restart"] {
+        match way {
+            "flush" => drop(Admin::to(nodes[owner].addr()).await.run(&["FLUSHALL"]).await),
+            _ => nodes[owner].restart().await.unwrap(),
+        }
+        let refused = eventually_some(SOON, "the node is asked", || async {
+            match slot.get(in_epoch(last.position.epoch), identity("a")).await {
+                Err(Error::Unavailable { .. } | Error::Timeout { .. }) => None,
+                answer => Some(answer),
+            }
+        })
+        .await;
+        assert!(
+            matches!(refused, Err(Error::EpochChanged { .. })),
+            "{way}: {refused:?}"
+        );
+        assert_eq!(get(&slot, "a").await, None, "{way}");
+        last = register(&slot, leased("a", 60_000)).await.unwrap();
+        assert_eq!(last.position.revision, Revision(1), "{way}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_takes_over_in_a_cluster_is_a_new_epoch() {
+    let mut nodes = cluster(2).await;
+    let owner = owner(&nodes).await;
+    let bus = free_port().to_string();
+    let options = [
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        &bus,
+        "--cluster-replica-validity-factor",
+        "0",
+    ];
+    let replica = RedisServer::start_with(&options).await.unwrap();
+    let (to_owner, to_replica) = (
+        Admin::to(nodes[owner].addr()).await,
+        Admin::to(replica.addr()).await,
+    );
+    let port = replica.addr().port().to_string();
+    to_owner.run(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
+    for node in nodes.iter().chain([&replica]) {
+        until_complete(node, 3).await;
+    }
+    let id = to_owner.run(&["CLUSTER", "MYID"]).await.as_string().unwrap();
+    eventually(SOON, "it is a replica", || async {
+        to_replica.try_run(&["CLUSTER", "REPLICATE", &id]).await.is_ok()
+    })
+    .await;
+    eventually(SOON, "it has a copy", || async {
+        to_replica.info("replication", "master_link_status").await == "up"
+    })
+    .await;
+    let slot = open_with(
+        nodes[1 - owner].addr(),
+        json!({ "cluster": true, "pool_size": 2 }),
+    )
+    .await;
+    let before = register(&slot, request("a")).await.unwrap();
+    to_owner.run(&["WAIT", "1", "5000"]).await;
+
+    nodes[owner].stop();
+    to_replica.run(&["CLUSTER", "FAILOVER", "TAKEOVER"]).await;
+    let taken = eventually_some(SOON, "the slot finds it", || async {
+        slot.get(call(), identity("a")).await.ok()
+    })
+    .await;
+    assert_eq!(taken.record.expect("was copied").generation, before.generation);
+    assert_ne!(
+        taken.head.epoch, before.position.epoch,
+        "a fail-over is a new epoch"
+    );
+    let refused = register_in(&slot, in_epoch(before.position.epoch), request("b")).await;
+    assert!(matches!(refused, Err(Error::EpochChanged { .. })), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
