@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help deps build run demo demo-redis-nats test unit integration lint fmt docs generate bench load coverage clean
+.PHONY: help deps build run demo demo-redis-nats test unit integration lint fmt docs generate bench load mutants coverage clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench: ## Measure, beside the raw floors, into target/bench/report.json
 
 load: ## Latency against the number of identities, into docs/scale.svg
 	$(CARGO) run --release -p integration --bin load
+
+mutants: ## Take safeguards away one by one; fails where no test notices. Takes about an hour
+	@scripts/mutants.sh
 
 coverage: ## Line coverage into target/coverage; fails below the bounds
 	@scripts/deps.sh coverage
