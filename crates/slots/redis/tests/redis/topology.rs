@@ -203,7 +203,11 @@ async fn a_replica_that_takes_over_in_a_cluster_is_a_new_epoch() {
     )
     .await;
     let before = register(&slot, request("a")).await.unwrap();
-    to_owner.run(&["WAIT", "1", "5000"]).await;
+    eventually(SOON, "it was copied", || async {
+        let ours = to_owner.info("replication", "master_repl_offset").await;
+        to_replica.info("replication", "slave_repl_offset").await == ours
+    })
+    .await;
 
     nodes[owner].stop();
     to_replica.run(&["CLUSTER", "FAILOVER", "TAKEOVER"]).await;
