@@ -51,10 +51,10 @@ generate: ## Write what is made from the code: plugin-manifest.yaml, docs/config
 bench: ## Measure, beside the raw floors, into target/bench/report.json
 	@scripts/deps.sh
 	$(CARGO) build --release --bins --examples
-	$(CARGO) run --release -p integration --bin bench
+	$(CARGO) run --release --bin bench
 
 load: ## Latency against the number of identities, into docs/scale.svg
-	$(CARGO) run --release -p integration --bin load
+	$(CARGO) run --release --bin load
 
 mutants: ## Take safeguards away one by one; fails where no test notices. Takes about an hour
 	@scripts/mutants.sh
