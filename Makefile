@@ -51,7 +51,7 @@ generate: ## Write what is made from the code: plugin-manifest.yaml, docs/config
 bench: ## Measure, beside the raw floors, into target/bench/report.json
 	@scripts/deps.sh
 	$(CARGO) build --release --bins --examples
-	$(CARGO) run --release --bin bench
+	$${CARGO_TARGET_DIR:-target}/release/bench
 
 load: ## Latency against the number of identities, into docs/scale.svg
 	$(CARGO) run --release --bin load
