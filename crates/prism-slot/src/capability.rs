@@ -2,7 +2,7 @@
 //!
 //! The same value is declared to the proxy at registration, chooses the conformance cases that apply,
 //! and is enforced in one place: the boxed twin of each trait (`DynRegistryStore`, `DynMessaging`,
-//! `DynDurableInbox`).
+//! `DynDurableInbox`, `DynLedger`).
 
 /// How far a slot's data reaches, and so who may serve the same namespace at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -94,4 +94,31 @@ pub struct InboxCapability {
     pub survives: Survives,
     /// The largest payload in bytes, headers excluded.
     pub max_payload: usize,
+    /// What the largest number of messages counts.
+    pub room: Room,
+    /// Whether it says which messages expired, or made room for others.
+    pub tells_losses: bool,
+}
+
+/// What the largest number of messages of an inbox counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Room {
+    /// All of them.
+    Inbox,
+    /// Those of each priority by themselves.
+    Priority,
+}
+
+/// What a ledger can do.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LedgerCapability {
+    /// The backend's name in configurations.
+    pub backend: &'static str,
+    /// How far its entries reach.
+    pub scope: Scope,
+    /// What an acknowledged write outlives.
+    pub survives: Survives,
+    /// The largest entry in bytes.
+    pub max_body: usize,
 }

@@ -27,11 +27,15 @@ pub struct Address {
 }
 
 /// What happens to a message for an inbox that is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Overflow {
     /// It is refused.
+    #[default]
     Reject,
-    /// The oldest message makes room.
+    /// The oldest message of the lowest priority makes room.
     DropOldest,
 }
 
@@ -47,19 +51,55 @@ pub enum Priority {
     High,
 }
 
-/// On what terms messages are stored.
+/// What holds for all inboxes of a namespace. Part of opening a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    /// Before which others the messages come.
-    pub priority: Priority,
-    /// After how long a message that was not acknowledged is gone.
-    pub ttl: Duration,
-    /// How many messages wait in one inbox at most.
+pub struct InboxLimits {
+    /// How many messages wait in one inbox at most; what that counts, the capability says.
     pub max_messages: u32,
     /// What happens to one more.
     pub overflow: Overflow,
-    /// For how long it is remembered that a message was here after it left, so that storing it again is noticed.
+    /// For how long after it was stored storing a message again is noticed.
     pub dedupe: Duration,
+    /// How many dead letters are kept, of all inboxes together; the oldest make room.
+    pub max_dead_letters: usize,
+}
+
+impl Default for InboxLimits {
+    fn default() -> Self {
+        Self {
+            max_messages: 1_000,
+            overflow: Overflow::Reject,
+            dedupe: Duration::from_secs(120),
+            max_dead_letters: 10_000,
+        }
+    }
+}
+
+/// On what terms a message is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Before which others it comes.
+    pub priority: Priority,
+    /// After how long it is gone if it was not acknowledged. Whole seconds in some backends, rounded up.
+    pub ttl: Duration,
+}
+
+/// A message that left an inbox, and where word of it is welcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// Its multicast.
+    pub multicast: MulticastId,
+    /// As in [`Message::receipts`].
+    pub receipts: Option<Arc<str>>,
+}
+
+impl From<&Message> for Ticket {
+    fn from(message: &Message) -> Self {
+        Self {
+            multicast: message.multicast,
+            receipts: message.receipts.clone(),
+        }
+    }
 }
 
 /// What is known about a message and one inbox after a store.
@@ -67,8 +107,8 @@ pub struct Terms {
 pub enum Enqueued {
     /// It is persisted, as far as the capability promises.
     Stored {
-        /// The message that had to make room for it.
-        displaced: Option<MulticastId>,
+        /// The message that had to make room for it, where the capability says that it is told.
+        displaced: Option<Ticket>,
     },
     /// It was stored before, and may have been settled since. Nothing changed.
     Duplicate,
@@ -122,9 +162,9 @@ pub struct Fetched {
     /// In the order in which to hand them on.
     pub deliveries: Vec<Delivery>,
     /// What was found to have gone to the dead letters meanwhile.
-    pub dead: Vec<(MulticastId, DeadReason)>,
-    /// What was found to have expired.
-    pub expired: Vec<MulticastId>,
+    pub dead: Vec<(Ticket, DeadReason)>,
+    /// What was found to have expired, where the capability says that it is told.
+    pub expired: Vec<Ticket>,
     /// In how long the next message is due of those that are out or were delayed. `None`: there are none.
     pub next_due: Option<Duration>,
     /// Whether more was due than was asked for.
@@ -225,8 +265,8 @@ pub enum Redriven {
 pub struct Depth {
     /// How many have not been settled.
     pub messages: u64,
-    /// How many of them are out with a consumer.
-    pub out: u64,
+    /// How many of them are out with a consumer; of all inboxes together only where the slot can tell.
+    pub out: Option<u64>,
     /// How many dead letters there are.
     pub dead: u64,
 }
@@ -234,8 +274,8 @@ pub struct Depth {
 /// What a round of tidying found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// What expired.
-    pub expired: Vec<(Identity, MulticastId)>,
+    /// What expired, where the capability says that it is told.
+    pub expired: Vec<(Identity, Ticket)>,
     /// Whether it is worth going on at once.
     pub more: bool,
 }
@@ -256,10 +296,12 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
     ///
     /// - What is stored is fetched until it is settled, unchanged (`stored_messages_arrive_unchanged`), also through
     ///   another opening and after this one is gone (`stored_messages_outlive_the_opening`).
-    /// - The same multicast is in an inbox once: storing it again is [`Enqueued::Duplicate`], also less than `dedupe`
-    ///   after it left (`a_message_is_stored_once`).
-    /// - An inbox holds no more than its terms say (`a_full_inbox_rejects`) (`the_oldest_makes_room`).
-    /// - A message is gone after its ttl (`messages_expire`).
+    /// - The same multicast is in an inbox once: storing it again, less than `dedupe` after it was stored, is
+    ///   [`Enqueued::Duplicate`], whether it is still there or not (`a_message_is_stored_once`).
+    /// - An inbox holds no more than the limits say (`a_full_inbox_rejects`) (`the_oldest_makes_room`), and where the
+    ///   capability says so, what had to make room is told (`what_makes_room_is_told`).
+    /// - A message is gone after its ttl (`messages_expire`); where the capability says so, that is told
+    ///   (`what_expires_is_told`).
     /// - A call that comes too late stores nothing (`late_stores_store_nothing`).
     fn enqueue(
         &self,
@@ -326,7 +368,7 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Depth>> + Send;
 
-    /// Lists dead letters, the oldest first. No more than the configuration says are kept; the oldest make room
+    /// Lists dead letters, the oldest first. No more than the limits say are kept; the oldest make room
     /// (`dead_letters_are_bounded`).
     fn dead_letters(
         &self,
@@ -342,6 +384,9 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
         terms: Terms,
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<Redriven>>> + Send;
+
+    /// Holds to other limits from now on; what is stored stays (`limits_apply_in_place`).
+    fn configure(&self, limits: InboxLimits, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
 
     /// Removes some of what has expired (`messages_expire`).
     fn sweep(&self, deadline: Instant) -> impl Future<Output = Result<Swept>> + Send;
@@ -405,6 +450,8 @@ pub trait DynDurableInbox: Send + std::marker::Sync + 'static {
         terms: Terms,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Vec<Redriven>>>;
+    /// See [`DurableInbox::configure`].
+    fn configure(&self, limits: InboxLimits, deadline: Instant) -> BoxFuture<'_, Result<()>>;
     /// See [`DurableInbox::sweep`].
     fn sweep(&self, deadline: Instant) -> BoxFuture<'_, Result<Swept>>;
     /// See [`DurableInbox::probe`].
@@ -517,6 +564,11 @@ impl<I: DurableInbox> DynDurableInbox for I {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Vec<Redriven>>> {
         let call = DurableInbox::redrive(self, letters, terms, deadline);
+        Box::pin(bounded(self, deadline, call))
+    }
+
+    fn configure(&self, limits: InboxLimits, deadline: Instant) -> BoxFuture<'_, Result<()>> {
+        let call = DurableInbox::configure(self, limits, deadline);
         Box::pin(bounded(self, deadline, call))
     }
 

@@ -178,16 +178,12 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Kind, MulticastId, Timestamp};
+    use crate::{MulticastId, Timestamp};
 
     fn message(number: u128) -> Arc<Message> {
         Arc::new(Message {
-            multicast: MulticastId(number),
-            kind: Kind::Payload,
-            payload: bytes::Bytes::new(),
-            content_type: "text/plain".into(),
             published_at: Timestamp(0),
-            headers: Vec::new(),
+            ..Message::new(MulticastId(number), "")
         })
     }
 

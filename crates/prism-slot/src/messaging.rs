@@ -1,12 +1,17 @@
 //! The messaging slot: how a message travels to an identity.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Applied, Error, Identity, Listener, MessagingCapability, Result, Scope, Timestamp};
+use crate::{Applied, Error, Identity, Listener, MessagingCapability, Post, Result, Scope, Timestamp};
 
 /// How long after the deadline of a publish its outcomes may still come. A slot that keeps to the
 /// deadline knows more about each target than whoever gives it up.
@@ -38,10 +43,13 @@ impl std::str::FromStr for MulticastId {
 }
 
 /// What a message is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Kind {
     /// Data for the identity.
+    #[default]
     Payload,
+    /// A word between runners: something is stored for the identity. Losing it delays, and loses nothing.
+    Doorbell,
     /// A word between runners: a session with this number is the live one now, older ones close.
     Superseded {
         /// The number of the newest session.
@@ -64,7 +72,36 @@ pub struct Message {
     pub published_at: Timestamp,
     /// Further headers, among them the trace context.
     pub headers: Vec<(String, String)>,
+    /// Where consumers send their own answers, if the sender said so. Opaque here.
+    pub reply_to: Option<Arc<str>>,
+    /// Whether an answer to this very message is waited for.
+    pub expects_reply: bool,
+    /// When it is of no more use, by the sending runner's clock.
+    pub expires_at: Option<Timestamp>,
+    /// The [post](Messaging::post) at which word of its way is welcome.
+    pub receipts: Option<Arc<str>>,
 }
+
+impl Message {
+    /// A message of a multicast with this content, and nothing else to it.
+    pub fn new(multicast: MulticastId, payload: impl Into<Bytes>) -> Self {
+        Self {
+            multicast,
+            kind: Kind::Payload,
+            payload: payload.into(),
+            content_type: DEFAULT_CONTENT_TYPE.clone(),
+            published_at: Timestamp::now(),
+            headers: Vec::new(),
+            reply_to: None,
+            expects_reply: false,
+            expires_at: None,
+            receipts: None,
+        }
+    }
+}
+
+/// What a payload is, unless the sender says.
+pub static DEFAULT_CONTENT_TYPE: LazyLock<Arc<str>> = LazyLock::new(|| "application/octet-stream".into());
 
 /// What is known about a message and one target after a publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +156,18 @@ pub trait Messaging: Send + std::marker::Sync + 'static {
     fn listen(&self, identity: &Identity, deadline: Instant)
     -> impl Future<Output = Result<Listener>> + Send;
 
+    /// Opens a post: a place, with an address that nobody guesses, at which notes between runners arrive, and what
+    /// consumers that listen at the broker itself answer to messages that name it. Each call opens another one.
+    ///
+    /// - What was sent after it returned arrives, in the order of one sender (`notes_reach_their_address`).
+    /// - It holds no more than a bounded number of notes, and counts what it had to drop (`a_full_post_counts_what_it_drops`).
+    /// - Dropping it ends it (`notes_to_nobody_are_noticed`).
+    fn post(&self, deadline: Instant) -> impl Future<Output = Result<Post>> + Send;
+
+    /// Sends a note to a post. [`Outcome::Accepted`] says that the post was there, not that somebody has read it
+    /// (`notes_to_nobody_are_noticed`). A note has at most `max_payload` bytes.
+    fn send(&self, address: &str, note: Bytes, deadline: Instant) -> impl Future<Output = Outcome> + Send;
+
     /// Whether the broker answers, by the cheapest round trip that proves it
     /// (`closing_ends_listeners_and_calls`).
     fn probe(&self, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
@@ -144,6 +193,10 @@ pub trait DynMessaging: Send + std::marker::Sync + 'static {
     ) -> BoxFuture<'a, Vec<Outcome>>;
     /// See [`Messaging::listen`].
     fn listen<'a>(&'a self, identity: &'a Identity, deadline: Instant) -> BoxFuture<'a, Result<Listener>>;
+    /// See [`Messaging::post`].
+    fn post(&self, deadline: Instant) -> BoxFuture<'_, Result<Post>>;
+    /// See [`Messaging::send`].
+    fn send<'a>(&'a self, address: &'a str, note: Bytes, deadline: Instant) -> BoxFuture<'a, Outcome>;
     /// See [`Messaging::probe`].
     fn probe(&self, deadline: Instant) -> BoxFuture<'_, Result<()>>;
     /// See [`Messaging::close`].
@@ -188,6 +241,22 @@ impl<M: Messaging> DynMessaging for M {
             deadline,
             Messaging::listen(self, identity, deadline),
         ))
+    }
+
+    fn post(&self, deadline: Instant) -> BoxFuture<'_, Result<Post>> {
+        Box::pin(bounded(self, deadline, Messaging::post(self, deadline)))
+    }
+
+    fn send<'a>(&'a self, address: &'a str, note: Bytes, deadline: Instant) -> BoxFuture<'a, Outcome> {
+        let capability = Messaging::capability(self);
+        let (size, most, backend) = (note.len(), capability.max_payload, capability.backend);
+        if size > most {
+            let why = format!("the note has {size} bytes, the slot takes {most}");
+            return Box::pin(std::future::ready(Outcome::NotSent(why)));
+        }
+        let given_up = move |_| Outcome::Unknown(format!("{backend} did not answer before the deadline"));
+        let send = Messaging::send(self, address, note, deadline);
+        Box::pin(async move { timeout_at(deadline + GRACE, send).await.unwrap_or_else(given_up) })
     }
 
     fn probe(&self, deadline: Instant) -> BoxFuture<'_, Result<()>> {
@@ -244,6 +313,14 @@ mod tests {
             std::future::pending().await
         }
 
+        async fn post(&self, _: Instant) -> Result<Post> {
+            std::future::pending().await
+        }
+
+        async fn send(&self, _: &str, _: Bytes, _: Instant) -> Outcome {
+            std::future::pending().await
+        }
+
         async fn probe(&self, _: Instant) -> Result<()> {
             std::future::pending().await
         }
@@ -261,14 +338,11 @@ mod tests {
         assert!(matches!(slot.probe(deadline).await, Err(Error::Timeout { .. })));
         let listened = slot.listen(&identity, deadline).await;
         assert!(matches!(listened, Err(Error::Timeout { .. })));
-        let message = Arc::new(Message {
-            multicast: MulticastId(1),
-            kind: Kind::Payload,
-            payload: Bytes::new(),
-            content_type: "".into(),
-            published_at: Timestamp(0),
-            headers: Vec::new(),
-        });
+        let posted = slot.post(deadline).await;
+        assert!(matches!(posted, Err(Error::Timeout { .. })));
+        let sent = slot.send("x", Bytes::new(), deadline).await;
+        assert!(matches!(sent, Outcome::Unknown(_)), "{sent:?}");
+        let message = Arc::new(Message::new(MulticastId(1), ""));
         let targets = [identity.clone(), identity];
         let outcomes = slot.publish_batch(&targets, message, deadline).await;
         let unknown = Outcome::Unknown("mute did not answer before the deadline".to_owned());

@@ -4,10 +4,10 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use prism_slot::{
     DynMessaging, Timestamp,
-    conformance::{self, InboxSubject, RegistrySubject},
+    conformance::{self, InboxSubject, LedgerSubject, RegistrySubject},
     memory::{
-        InboxConfig, ManualClock, MemoryInbox, MemoryMessaging, MemoryRegistry, MessagingConfig,
-        RegistryConfig,
+        InboxConfig, ManualClock, MemoryInbox, MemoryLedger, MemoryMessaging, MemoryRegistry,
+        MessagingConfig, RegistryConfig,
     },
 };
 
@@ -33,20 +33,29 @@ fn main() -> ExitCode {
         config.listener_queue = options.listener_queue.unwrap_or(config.listener_queue);
         Arc::new(MemoryMessaging::new(config)) as Arc<dyn DynMessaging>
     });
-    let inbox = conformance::inbox("memory", MemoryInbox::CAPABILITY, |_, options| async move {
-        let mut config = InboxConfig::default();
-        config.max_dead_letters = options.max_dead_letters.unwrap_or(config.max_dead_letters);
+    let inbox = conformance::inbox("memory", MemoryInbox::CAPABILITY, |_, limits| async move {
         let clock = Arc::new(ManualClock::new(Timestamp::now()));
         let passing = clock.clone();
         InboxSubject {
-            slot: Arc::new(MemoryInbox::with_clock(config, clock)),
+            slot: Arc::new(MemoryInbox::with_clock(InboxConfig::default(), limits, clock)),
             pass: Arc::new(move |by| {
                 passing.advance(by);
                 Box::pin(std::future::ready(()))
             }),
         }
     });
-    let all = [registry, messaging, inbox];
+    let ledger = conformance::ledger("memory", MemoryLedger::CAPABILITY, |_| async move {
+        let clock = Arc::new(ManualClock::new(Timestamp::now()));
+        let passing = clock.clone();
+        LedgerSubject {
+            ledger: Arc::new(MemoryLedger::with_clock(64 << 20, clock)),
+            pass: Arc::new(move |by| {
+                passing.advance(by);
+                Box::pin(std::future::ready(()))
+            }),
+        }
+    });
+    let all = [registry, messaging, inbox, ledger];
     let failed = all.into_iter().find(|suite| *suite != ExitCode::SUCCESS);
     failed.unwrap_or(ExitCode::SUCCESS)
 }

@@ -2,18 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{Case, InboxSubject, Options, cases, deadline};
+use super::{Case, InboxSubject, cases, deadline};
 use crate::{
     Address, Consumer, DeadQuery, DeadReason, Delivery, Depth, DynDurableInbox, Enqueued, Epoch, Error,
-    Fetch, Fetched, Holder, Identity, InboxCapability, Kind, Message, MulticastId, Overflow, Priority,
-    Redriven, Result, Settled, Terms, Timestamp, Verdict, capability::Survives,
+    Fetch, Fetched, Holder, Identity, InboxCapability, InboxLimits, Message, MulticastId, Overflow, Priority,
+    Redriven, Result, Settled, Terms, Ticket, Timestamp, Verdict, capability::Survives,
 };
 
-pub(super) type Open = dyn Fn(String, Options) -> BoxFuture<'static, InboxSubject> + Send + Sync;
+pub(super) type Open = dyn Fn(String, InboxLimits) -> BoxFuture<'static, InboxSubject> + Send + Sync;
 
 pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     messages_come_in_order,
@@ -25,7 +24,10 @@ pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     a_message_is_stored_once,
     a_full_inbox_rejects,
     the_oldest_makes_room,
+    what_makes_room_is_told if |capability: &InboxCapability| capability.tells_losses,
+    limits_apply_in_place,
     messages_expire,
+    what_expires_is_told if |capability: &InboxCapability| capability.tells_losses,
     late_stores_store_nothing,
     a_new_consumer_gets_what_was_out,
     another_holder_inherits_nothing,
@@ -48,8 +50,10 @@ pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
 
 /// How long an acknowledgment may take in these cases.
 const ACK_TIMEOUT: Duration = Duration::from_millis(600);
-/// How long what is short-lived lives.
+/// How long a short while is.
 const SHORT: Duration = Duration::from_millis(400);
+/// How long a message lives that does not live long. Some backends know only whole seconds.
+const LIFE: Duration = Duration::from_secs(1);
 
 /// How a case opens the slot, and a namespace of its own.
 pub(super) struct Fixture {
@@ -59,11 +63,11 @@ pub(super) struct Fixture {
 
 impl Fixture {
     async fn open(&self) -> Subject {
-        self.open_with(Options::default()).await
+        self.open_within(InboxLimits::default()).await
     }
 
-    async fn open_with(&self, options: Options) -> Subject {
-        Subject((self.open)(self.namespace.clone(), options).await)
+    async fn open_within(&self, limits: InboxLimits) -> Subject {
+        Subject((self.open)(self.namespace.clone(), limits).await)
     }
 }
 
@@ -159,9 +163,6 @@ fn terms() -> Terms {
     Terms {
         priority: Priority::Normal,
         ttl: Duration::from_secs(3_600),
-        max_messages: 100,
-        overflow: Overflow::Reject,
-        dedupe: Duration::from_secs(3_600),
     }
 }
 
@@ -176,12 +177,9 @@ fn all() -> Fetch {
 
 fn message(text: &str) -> Arc<Message> {
     Arc::new(Message {
-        multicast: MulticastId::random(),
-        kind: Kind::Payload,
-        payload: Bytes::copy_from_slice(text.as_bytes()),
         content_type: "text/plain".into(),
         published_at: Timestamp(1_700_000_000_123),
-        headers: Vec::new(),
+        ..Message::new(MulticastId::random(), text.to_owned())
     })
 }
 
@@ -242,9 +240,9 @@ async fn inboxes_are_apart(fixture: Fixture) {
 
 async fn namespaces_have_their_own_inboxes(fixture: Fixture) {
     let here = fixture.open().await;
-    let there = Subject((fixture.open)(format!("{}-other", fixture.namespace), Options::default()).await);
+    let there = Subject((fixture.open)(format!("{}-other", fixture.namespace), InboxLimits::default()).await);
     here.store("a", "here").await;
-    assert_eq!(there.depth(None).await, Depth::default());
+    assert_eq!(there.depth(None).await.messages, 0);
     let consumer = there.consumer("a", 1).await;
     assert_eq!(there.fetch(&consumer).await, []);
 }
@@ -258,6 +256,10 @@ async fn stored_messages_arrive_unchanged(fixture: Fixture) {
             ("traceparent".into(), "00-0af7-b7ad-01".into()),
             ("x".into(), String::new()),
         ],
+        reply_to: Some("questions".into()),
+        expects_reply: true,
+        expires_at: Some(Timestamp(1_900_000_000_000)),
+        receipts: Some("here".into()),
         ..(*message("")).clone()
     });
     let empty = message("");
@@ -295,102 +297,151 @@ async fn stored_messages_outlive_the_opening(fixture: Fixture) {
 }
 
 async fn a_message_is_stored_once(fixture: Fixture) {
-    let slot = fixture.open().await;
-    let short = Terms {
-        dedupe: SHORT,
-        ..terms()
+    let limits = InboxLimits {
+        dedupe: LIFE,
+        ..InboxLimits::default()
     };
+    let slot = fixture.open_within(limits).await;
     let sent = message("once");
-    assert_eq!(slot.enqueue(&["a"], &sent, short).await, [STORED]);
+    assert_eq!(slot.enqueue(&["a"], &sent, terms()).await, [STORED]);
     assert_eq!(
-        slot.enqueue(&["a", "b"], &sent, short).await,
+        slot.enqueue(&["a", "b"], &sent, terms()).await,
         [Enqueued::Duplicate, STORED],
         "each inbox for itself"
     );
     let consumer = slot.consumer("a", 1).await;
     assert_eq!(slot.texts(&consumer).await, ["once"]);
     slot.settle(&consumer, &sent, Verdict::Ack).await;
-    assert_eq!(slot.enqueue(&["a"], &sent, short).await, [Enqueued::Duplicate]);
+    assert_eq!(slot.enqueue(&["a"], &sent, terms()).await, [Enqueued::Duplicate]);
     assert_eq!(slot.fetch(&consumer).await, []);
-    slot.pass(SHORT * 2).await;
-    assert_eq!(slot.enqueue(&["a"], &sent, short).await, [STORED]);
+    slot.pass(LIFE * 2).await;
+    assert_eq!(slot.enqueue(&["a"], &sent, terms()).await, [STORED]);
+}
+
+/// At most two messages, and what happens to one more.
+fn two(overflow: Overflow) -> InboxLimits {
+    InboxLimits {
+        max_messages: 2,
+        overflow,
+        ..InboxLimits::default()
+    }
 }
 
 async fn a_full_inbox_rejects(fixture: Fixture) {
-    let slot = fixture.open().await;
-    let few = Terms {
-        max_messages: 2,
-        ..terms()
-    };
+    let slot = fixture.open_within(two(Overflow::Reject)).await;
     for expected in [STORED, STORED, Enqueued::Full] {
-        assert_eq!(slot.enqueue(&["a"], &message("x"), few).await, [expected]);
+        assert_eq!(slot.enqueue(&["a"], &message("x"), terms()).await, [expected]);
     }
-    assert_eq!(slot.enqueue(&["b"], &message("x"), few).await, [STORED]);
+    assert_eq!(slot.enqueue(&["b"], &message("x"), terms()).await, [STORED]);
     let consumer = slot.consumer("a", 1).await;
     let deliveries = slot.fetch(&consumer).await;
     assert_eq!(
-        slot.enqueue(&["a"], &message("x"), few).await,
-        [Enqueued::Full],
+        slot.enqueue(&["a", "b"], &message("x"), terms()).await,
+        [Enqueued::Full, STORED],
         "what is out counts"
     );
     slot.settle(&consumer, &deliveries[0].message, Verdict::Ack).await;
-    assert_eq!(slot.enqueue(&["a"], &message("x"), few).await, [STORED]);
+    assert_eq!(slot.enqueue(&["a"], &message("x"), terms()).await, [STORED]);
 }
 
 async fn the_oldest_makes_room(fixture: Fixture) {
-    let slot = fixture.open().await;
-    let few = Terms {
-        max_messages: 2,
-        overflow: Overflow::DropOldest,
-        ..terms()
-    };
-    let messages = ["1", "2", "3"].map(message);
-    for (message, displaced) in messages.iter().zip([None, None, Some(messages[0].multicast)]) {
-        assert_eq!(
-            slot.enqueue(&["a"], message, few).await,
-            [Enqueued::Stored { displaced }]
-        );
+    let slot = fixture.open_within(two(Overflow::DropOldest)).await;
+    for text in ["1", "2", "3"] {
+        let outcomes = slot.enqueue(&["a"], &message(text), terms()).await;
+        assert!(matches!(outcomes[..], [Enqueued::Stored { .. }]), "{outcomes:?}");
     }
     let consumer = slot.consumer("a", 1).await;
     assert_eq!(slot.texts(&consumer).await, ["2", "3"]);
 }
 
+async fn what_makes_room_is_told(fixture: Fixture) {
+    let slot = fixture.open_within(two(Overflow::DropOldest)).await;
+    let first = Arc::new(Message {
+        receipts: Some("here".into()),
+        ..(*message("1")).clone()
+    });
+    let ticket = Some(Ticket::from(&*first));
+    for (message, displaced) in [(first, None), (message("2"), None), (message("3"), ticket)] {
+        let stored = slot.enqueue(&["a"], &message, terms()).await;
+        assert_eq!(stored, [Enqueued::Stored { displaced }]);
+    }
+}
+
+async fn limits_apply_in_place(fixture: Fixture) {
+    let slot = fixture.open_within(two(Overflow::Reject)).await;
+    slot.store("a", "1").await;
+    slot.store("a", "2").await;
+    assert_eq!(
+        slot.enqueue(&["a"], &message("x"), terms()).await,
+        [Enqueued::Full]
+    );
+    let three = InboxLimits {
+        max_messages: 3,
+        ..two(Overflow::Reject)
+    };
+    slot.slot().configure(three, deadline()).await.unwrap();
+    slot.store("a", "3").await;
+    assert_eq!(
+        slot.enqueue(&["a"], &message("x"), terms()).await,
+        [Enqueued::Full]
+    );
+    let three = InboxLimits {
+        overflow: Overflow::DropOldest,
+        ..three
+    };
+    slot.slot().configure(three, deadline()).await.unwrap();
+    let outcomes = slot.enqueue(&["a"], &message("4"), terms()).await;
+    assert!(matches!(outcomes[..], [Enqueued::Stored { .. }]), "{outcomes:?}");
+    let consumer = slot.consumer("a", 1).await;
+    assert_eq!(slot.texts(&consumer).await, ["2", "3", "4"]);
+}
+
+/// For a moment only.
+fn brief() -> Terms {
+    Terms { ttl: LIFE, ..terms() }
+}
+
+/// Everything that sweeping finds to have expired.
+async fn sweep(slot: &Subject) -> Vec<(Identity, Ticket)> {
+    let mut expired = Vec::new();
+    loop {
+        let swept = slot.slot().sweep(deadline()).await.unwrap();
+        expired.extend(swept.expired);
+        if !swept.more {
+            return expired;
+        }
+    }
+}
+
 async fn messages_expire(fixture: Fixture) {
     let slot = fixture.open().await;
-    let short = Terms {
-        ttl: SHORT,
-        ..terms()
-    };
-    let gone = message("gone");
-    for name in ["a", "b"] {
-        assert_eq!(slot.enqueue(&[name], &gone, short).await, [STORED]);
-    }
+    let outcomes = slot.enqueue(&["a", "b"], &message("gone"), brief()).await;
+    assert_eq!(outcomes, [STORED, STORED]);
     slot.store("a", "stays").await;
     let consumer = slot.consumer("a", 1).await;
-    slot.pass(SHORT * 2).await;
-    let fetched = slot.try_fetch(&consumer, all()).await.unwrap();
-    assert_eq!(texts(&fetched.deliveries), ["stays"]);
-    let swept = async {
-        let mut expired: Vec<(Identity, MulticastId)> = Vec::new();
-        loop {
-            let swept = slot.slot().sweep(deadline()).await.unwrap();
-            expired.extend(swept.expired);
-            if !swept.more {
-                return expired;
-            }
-        }
-    };
-    let mut expired = swept.await;
-    expired.extend(
-        fetched
-            .expired
-            .iter()
-            .map(|multicast| (identity("a"), *multicast)),
-    );
-    expired.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let both = ["a", "b"].map(|name| (identity(name), gone.multicast));
-    assert_eq!(expired, both, "each is told once, by a fetch or a sweep");
+    slot.pass(LIFE * 3).await;
+    assert_eq!(slot.texts(&consumer).await, ["stays"]);
+    sweep(&slot).await;
     assert_eq!(slot.depth(None).await.messages, 1);
+    let other = slot.consumer("b", 1).await;
+    assert_eq!(slot.fetch(&other).await, []);
+}
+
+async fn what_expires_is_told(fixture: Fixture) {
+    let slot = fixture.open().await;
+    let gone = Arc::new(Message {
+        receipts: Some("here".into()),
+        ..(*message("gone")).clone()
+    });
+    slot.enqueue(&["a", "b"], &gone, brief()).await;
+    let consumer = slot.consumer("a", 1).await;
+    slot.pass(LIFE * 3).await;
+    let fetched = slot.try_fetch(&consumer, all()).await.unwrap();
+    let mut expired = sweep(&slot).await;
+    expired.extend(fetched.expired.into_iter().map(|ticket| (identity("a"), ticket)));
+    expired.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let both = ["a", "b"].map(|name| (identity(name), Ticket::from(&*gone)));
+    assert_eq!(expired, both, "each is told once, by a fetch or a sweep");
 }
 
 async fn late_stores_store_nothing(fixture: Fixture) {
@@ -400,7 +451,7 @@ async fn late_stores_store_nothing(fixture: Fixture) {
         .enqueue(&[address("a")], message("late"), terms(), Instant::now())
         .await;
     assert!(matches!(late.as_slice(), [Enqueued::NotStored(_)]), "{late:?}");
-    assert_eq!(slot.depth(None).await, Depth::default());
+    assert_eq!(slot.depth(None).await.messages, 0);
 }
 
 async fn a_new_consumer_gets_what_was_out(fixture: Fixture) {
@@ -537,7 +588,7 @@ async fn given_up_messages_are_dead_letters(fixture: Fixture) {
     }
     let fetched = slot.try_fetch(&consumer, twice).await.unwrap();
     assert_eq!(fetched.deliveries, []);
-    assert_eq!(fetched.dead, [(sent.multicast, DeadReason::MaxDeliver)]);
+    assert_eq!(fetched.dead, [(Ticket::from(&*sent), DeadReason::MaxDeliver)]);
     let dead = slot.dead().await;
     assert_eq!(dead.len(), 1);
     assert_eq!(
@@ -549,13 +600,8 @@ async fn given_up_messages_are_dead_letters(fixture: Fixture) {
         ),
         (&identity("a"), &DeadReason::MaxDeliver, 2, &sent)
     );
-    assert_eq!(
-        slot.depth(Some("a")).await,
-        Depth {
-            dead: 1,
-            ..Depth::default()
-        }
-    );
+    let depth = slot.depth(Some("a")).await;
+    assert_eq!((depth.messages, depth.out, depth.dead), (0, Some(0), 1));
 }
 
 async fn fetches_are_bounded(fixture: Fixture) {
@@ -714,21 +760,23 @@ async fn depths_are_told(fixture: Fixture) {
     slot.try_fetch(&consumer, two).await.unwrap();
     let depth = |messages, out| Depth {
         messages,
-        out,
+        out: Some(out),
         dead: 0,
     };
     assert_eq!(slot.depth(Some("a")).await, depth(3, 2));
     assert_eq!(slot.depth(Some("b")).await, depth(1, 0));
     assert_eq!(slot.depth(Some("c")).await, depth(0, 0));
-    assert_eq!(slot.depth(None).await, depth(4, 2));
+    let all = slot.depth(None).await;
+    assert!(all.out.is_none_or(|out| out == 2), "{all:?}");
+    assert_eq!((all.messages, all.dead), (4, 0));
 }
 
 async fn dead_letters_are_bounded(fixture: Fixture) {
-    let options = Options {
-        max_dead_letters: Some(3),
-        ..Options::default()
+    let limits = InboxLimits {
+        max_dead_letters: 3,
+        ..InboxLimits::default()
     };
-    let slot = fixture.open_with(options).await;
+    let slot = fixture.open_within(limits).await;
     let consumer = slot.consumer("a", 1).await;
     for number in 0..5 {
         let sent = slot.store("a", &number.to_string()).await;
@@ -782,24 +830,25 @@ async fn dead_letters_can_go_back(fixture: Fixture) {
     let reason = "not now".to_owned();
     slot.settle(&consumer, &sent, Verdict::Term { reason }).await;
     let id = slot.dead().await[0].id;
-    let redrive = |name: &str, terms| {
+    let redrive = |name: &str| {
         let letters = vec![(id, address(name))];
-        let call = slot.slot().redrive(letters, terms, deadline());
+        let call = slot.slot().redrive(letters, terms(), deadline());
         async { call.await.unwrap() }
     };
-    assert_eq!(
-        redrive("b", terms()).await,
-        [Redriven::Gone],
-        "it is for another identity"
-    );
+    assert_eq!(redrive("b").await, [Redriven::Gone], "it is for another identity");
     slot.store("a", "y").await;
-    let full = Terms {
+    let one = InboxLimits {
         max_messages: 1,
-        ..terms()
+        ..InboxLimits::default()
     };
-    assert_eq!(redrive("a", full).await, [Redriven::Full]);
-    assert_eq!(redrive("a", terms()).await, [Redriven::Back]);
-    assert_eq!(redrive("a", terms()).await, [Redriven::Gone]);
+    slot.slot().configure(one, deadline()).await.unwrap();
+    assert_eq!(redrive("a").await, [Redriven::Full]);
+    slot.slot()
+        .configure(InboxLimits::default(), deadline())
+        .await
+        .unwrap();
+    assert_eq!(redrive("a").await, [Redriven::Back]);
+    assert_eq!(redrive("a").await, [Redriven::Gone]);
     let deliveries = slot.fetch(&consumer).await;
     assert_eq!(texts(&deliveries), ["y", "x"]);
     assert_eq!((deliveries[1].attempt, &deliveries[1].message), (1, &sent));

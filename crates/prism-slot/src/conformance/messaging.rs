@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout};
 
 use super::{CALL_LIMIT, Case, Options, cases, deadline};
 use crate::{
-    DynMessaging, Error, GapReason, Identity, Kind, Listener, Message, MessagingCapability, MulticastId,
-    Outcome, Received, Scope, Timestamp,
+    Arrival, DynMessaging, Error, GapReason, Identity, Kind, Listener, Message, MessagingCapability,
+    MulticastId, Outcome, Post, Received, Scope, Timestamp,
 };
 
 pub(super) type Open = dyn Fn(String, Options) -> BoxFuture<'static, Arc<dyn DynMessaging>> + Send + Sync;
@@ -26,6 +26,9 @@ pub(super) const CASES: &[Case<MessagingCapability, Fixture>] = cases![
     dropping_a_listener_ends_it,
     payloads_over_the_limit_are_not_sent,
     closing_ends_listeners_and_calls,
+    notes_reach_their_address,
+    notes_to_nobody_are_noticed,
+    a_full_post_counts_what_it_drops,
     openings_reach_each_other if |capability: &MessagingCapability| capability.scope == Scope::Shared,
     namespaces_are_apart if |capability: &MessagingCapability| capability.scope == Scope::Shared,
 ];
@@ -48,12 +51,9 @@ fn identity(name: &str) -> Identity {
 
 fn message(text: &str) -> Arc<Message> {
     Arc::new(Message {
-        multicast: MulticastId::random(),
-        kind: Kind::Payload,
-        payload: Bytes::copy_from_slice(text.as_bytes()),
         content_type: "text/plain".into(),
         published_at: Timestamp(1_700_000_000_123),
-        headers: Vec::new(),
+        ..Message::new(MulticastId::random(), text.to_owned())
     })
 }
 
@@ -110,6 +110,14 @@ async fn messages_arrive_unchanged(fixture: Fixture) {
             ("traceparent".into(), traceparent.into()),
             ("x-note".into(), "one: two".into()),
         ],
+        reply_to: Some("questions.to/me".into()),
+        expects_reply: true,
+        expires_at: Some(Timestamp(1_900_000_000_000)),
+        receipts: Some(slot.post(deadline()).await.unwrap().address().clone()),
+        ..(*message("")).clone()
+    };
+    let doorbell = Message {
+        kind: Kind::Doorbell,
         ..(*message("")).clone()
     };
     let superseded = Message {
@@ -118,7 +126,7 @@ async fn messages_arrive_unchanged(fixture: Fixture) {
         },
         ..(*message("")).clone()
     };
-    for sent in [full, superseded, (*message("")).clone()] {
+    for sent in [full, doorbell, superseded, (*message("")).clone()] {
         let sent = Arc::new(sent);
         assert_eq!(publish(&slot, &["a"], &sent).await, [Outcome::Accepted]);
         expect(&mut listener, &sent).await;
@@ -208,11 +216,7 @@ async fn accepted_messages_keep_their_order(fixture: Fixture) {
 
 async fn a_listener_hears_from_the_start(fixture: Fixture) {
     let slot = fixture.open().await;
-    // Another runner, where there can be one.
-    let publisher = match slot.capability().scope {
-        Scope::Shared => fixture.open().await,
-        Scope::Process | Scope::Host => slot.clone(),
-    };
+    let publisher = another(&fixture, &slot).await;
     for number in 0..50 {
         let name = format!("id-{number}");
         let mut listener = listen(&slot, &name).await;
@@ -306,6 +310,88 @@ async fn closing_ends_listeners_and_calls(fixture: Fixture) {
     let refused = slot.listen(&identity("a"), deadline()).await.err();
     assert!(matches!(refused, Some(Error::Unavailable { .. })), "{refused:?}");
     assert!(slot.probe(deadline()).await.is_err());
+}
+
+/// Another runner, where there can be one.
+async fn another(fixture: &Fixture, slot: &Arc<dyn DynMessaging>) -> Arc<dyn DynMessaging> {
+    match slot.capability().scope {
+        Scope::Shared => fixture.open().await,
+        Scope::Process | Scope::Host => slot.clone(),
+    }
+}
+
+async fn arrival(post: &mut Post) -> Arrival {
+    let arrival = timeout(CALL_LIMIT, post.next()).await;
+    arrival.expect("nothing arrived in time").expect("the post ended")
+}
+
+async fn notes_reach_their_address(fixture: Fixture) {
+    let slot = fixture.open().await;
+    let other = another(&fixture, &slot).await;
+    let (mut one, mut two) = (
+        slot.post(deadline()).await.unwrap(),
+        slot.post(deadline()).await.unwrap(),
+    );
+    assert_ne!(one.address(), two.address());
+    let large = Bytes::from(vec![7; slot.capability().max_payload.min(512 << 10)]);
+    let notes = [Bytes::from_static(b"first"), Bytes::new(), large];
+    for note in &notes {
+        let sent = other.send(one.address(), note.clone(), deadline()).await;
+        assert_eq!(sent, Outcome::Accepted);
+    }
+    let sent = slot
+        .send(two.address(), Bytes::from_static(b"two"), deadline())
+        .await;
+    assert_eq!(sent, Outcome::Accepted);
+    for note in notes {
+        assert_eq!(arrival(&mut one).await, Arrival::Note(note));
+    }
+    assert_eq!(arrival(&mut two).await, Arrival::Note(Bytes::from_static(b"two")));
+    assert_eq!((one.lost(), two.lost()), (0, 0));
+}
+
+async fn notes_to_nobody_are_noticed(fixture: Fixture) {
+    let slot = fixture.open().await;
+    let other = another(&fixture, &slot).await;
+    let post = slot.post(deadline()).await.unwrap();
+    let address = post.address().clone();
+    assert_eq!(
+        other.send(&address, Bytes::new(), deadline()).await,
+        Outcome::Accepted
+    );
+    drop(post);
+    let gone = async {
+        // A broker learns of it a moment later.
+        while other.send(&address, Bytes::new(), deadline()).await != Outcome::NoSubscriber {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(CALL_LIMIT, gone)
+        .await
+        .expect("somebody still has the post");
+}
+
+async fn a_full_post_counts_what_it_drops(fixture: Fixture) {
+    let options = Options {
+        listener_queue: Some(4),
+        ..Options::default()
+    };
+    let slot = (fixture.open)(fixture.namespace.clone(), options).await;
+    let mut post = slot.post(deadline()).await.unwrap();
+    for number in 0..50_u8 {
+        slot.send(post.address(), Bytes::from(vec![number]), deadline())
+            .await;
+    }
+    let mut arrived = 0;
+    while arrived + post.lost() < 50 {
+        arrival(&mut post).await;
+        arrived += 1;
+    }
+    assert!(
+        post.lost() > 0 && arrived >= 4,
+        "{arrived} arrived, {} lost",
+        post.lost()
+    );
 }
 
 /// A session on one runner and a publish through another is the normal case.

@@ -19,6 +19,7 @@
 )]
 
 mod inbox;
+mod ledger;
 mod messaging;
 mod registry;
 
@@ -37,7 +38,8 @@ use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use tokio::time::Instant;
 
 use crate::{
-    DynDurableInbox, DynMessaging, DynRegistryStore, InboxCapability, MessagingCapability, RegistryCapability,
+    DynDurableInbox, DynLedger, DynMessaging, DynRegistryStore, InboxCapability, InboxLimits,
+    LedgerCapability, MessagingCapability, RegistryCapability,
 };
 
 /// How long one case may take.
@@ -52,8 +54,6 @@ pub struct Options {
     pub feed_max_changes: Option<usize>,
     /// How many messages should wait for one listener, if the case cares.
     pub listener_queue: Option<usize>,
-    /// How many dead letters should be kept, if the case cares.
-    pub max_dead_letters: Option<usize>,
 }
 
 /// An opened registry slot under test.
@@ -126,15 +126,50 @@ impl InboxSubject {
 }
 
 /// Runs the suite of durability slots. `open` is given the name of a namespace, which has no messages the first time it
-/// is opened, and the case's wishes.
+/// is opened, and the limits that the case needs.
 pub fn inbox<O, F>(suite: &'static str, capability: InboxCapability, open: O) -> ExitCode
 where
-    O: Fn(String, Options) -> F + Send + Sync + 'static,
+    O: Fn(String, InboxLimits) -> F + Send + Sync + 'static,
     F: Future<Output = InboxSubject> + Send + 'static,
 {
-    let open: Arc<inbox::Open> = Arc::new(move |namespace, options| Box::pin(open(namespace, options)));
+    let open: Arc<inbox::Open> = Arc::new(move |namespace, limits| Box::pin(open(namespace, limits)));
     run(suite, inbox::CASES, &capability, move |namespace| {
         inbox::Fixture {
+            open: open.clone(),
+            namespace,
+        }
+    })
+}
+
+/// An opened ledger under test.
+#[derive(Clone)]
+pub struct LedgerSubject {
+    /// The ledger.
+    pub ledger: Arc<dyn DynLedger>,
+    /// Lets time pass for its entries.
+    pub pass: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+impl LedgerSubject {
+    /// A ledger whose clock is the real one.
+    pub fn in_real_time(ledger: impl DynLedger) -> Self {
+        Self {
+            ledger: Arc::new(ledger),
+            pass: Arc::new(|by| Box::pin(tokio::time::sleep(by))),
+        }
+    }
+}
+
+/// Runs the suite of ledgers. `open` is given the name of a namespace, whose ledger is empty the first time it is
+/// opened.
+pub fn ledger<O, F>(suite: &'static str, capability: LedgerCapability, open: O) -> ExitCode
+where
+    O: Fn(String) -> F + Send + Sync + 'static,
+    F: Future<Output = LedgerSubject> + Send + 'static,
+{
+    let open: Arc<ledger::Open> = Arc::new(move |namespace| Box::pin(open(namespace)));
+    run(suite, ledger::CASES, &capability, move |namespace| {
+        ledger::Fixture {
             open: open.clone(),
             namespace,
         }
@@ -258,6 +293,7 @@ mod tests {
             include_str!("../registry.rs"),
             include_str!("../messaging.rs"),
             include_str!("../inbox.rs"),
+            include_str!("../ledger.rs"),
         );
         let named = documents
             .split("(`")
@@ -267,7 +303,9 @@ mod tests {
         let registry = registry::CASES.iter().map(|case| case.name);
         let messaging = messaging::CASES.iter().map(|case| case.name);
         let inbox = inbox::CASES.iter().map(|case| case.name);
-        let mut existing: Vec<&str> = registry.chain(messaging).chain(inbox).collect();
+        let ledger = ledger::CASES.iter().map(|case| case.name);
+        let slots = registry.chain(messaging).chain(inbox);
+        let mut existing: Vec<&str> = slots.chain(ledger).collect();
         named.sort_unstable();
         named.dedup();
         existing.sort_unstable();

@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{
     Address, Applied, Consumer, DeadId, DeadLetter, DeadPage, DeadQuery, DeadReason, Depth, DurableInbox,
-    Enqueued, Error, Fetch, Fetched, Identity, InboxCapability, Message, MulticastId, Overflow, Redriven,
-    Result, Scope, Settled, Swept, Terms, Timestamp, Verdict, capability::Survives,
+    Enqueued, Error, Fetch, Fetched, Identity, InboxCapability, InboxLimits, Message, MulticastId, Overflow,
+    Redriven, Result, Scope, Settled, Swept, Terms, Ticket, Timestamp, Verdict,
+    capability::{Room, Survives},
 };
 
 const BACKEND: &str = "memory";
@@ -32,6 +33,7 @@ pub struct MemoryInbox {
 #[derive(Debug)]
 struct State {
     config: InboxConfig,
+    limits: InboxLimits,
     closed: bool,
     /// Counts what is stored, and what dies.
     next: u64,
@@ -41,7 +43,7 @@ struct State {
     deadlines: BTreeMap<(Timestamp, u64), (Identity, MulticastId)>,
     dead: BTreeMap<DeadId, DeadLetter>,
     /// What expired outside of a sweep, which is to tell of it.
-    expired: Vec<(Identity, MulticastId)>,
+    expired: Vec<(Identity, Ticket)>,
 }
 
 impl MemoryInbox {
@@ -52,17 +54,20 @@ impl MemoryInbox {
         scope: Scope::Process,
         survives: Survives::Nothing,
         max_payload: 64 << 20,
+        room: Room::Inbox,
+        tells_losses: true,
     };
 
     /// One with nothing in it.
-    pub fn new(config: InboxConfig) -> Self {
-        Self::with_clock(config, WallClock)
+    pub fn new(config: InboxConfig, limits: InboxLimits) -> Self {
+        Self::with_clock(config, limits, WallClock)
     }
 
     /// One whose time is the clock's.
-    pub fn with_clock(config: InboxConfig, clock: impl Clock) -> Self {
+    pub fn with_clock(config: InboxConfig, limits: InboxLimits, clock: impl Clock) -> Self {
         let state = State {
             config,
+            limits,
             closed: false,
             next: 0,
             bytes: 0,
@@ -78,7 +83,7 @@ impl MemoryInbox {
     }
 
     /// Applies other settings; what is there stays.
-    pub fn configure(&self, config: &InboxConfig) {
+    pub fn retune(&self, config: &InboxConfig) {
         self.state.lock().config = config.clone();
     }
 
@@ -184,7 +189,7 @@ impl DurableInbox for MemoryInbox {
         let is_asked = |letter: &&DeadLetter| identity.is_none_or(|identity| letter.identity == *identity);
         Ok(Depth {
             messages: mailboxes.iter().map(|mailbox| mailbox.len() as u64).sum(),
-            out: mailboxes.iter().map(|mailbox| mailbox.out(now) as u64).sum(),
+            out: Some(mailboxes.iter().map(|mailbox| mailbox.out(now) as u64).sum()),
             dead: state.dead.values().filter(is_asked).count() as u64,
         })
     }
@@ -215,6 +220,12 @@ impl DurableInbox for MemoryInbox {
         let (mut state, now) = self.open_state()?;
         let redrive = |(id, address)| state.redrive(id, &address, terms, now);
         Ok(letters.into_iter().map(redrive).collect())
+    }
+
+    async fn configure(&self, limits: InboxLimits, _deadline: Instant) -> Result<()> {
+        let (mut state, _) = self.open_state()?;
+        state.limits = limits;
+        Ok(())
     }
 
     async fn sweep(&self, _deadline: Instant) -> Result<Swept> {
@@ -248,21 +259,21 @@ impl State {
         if self.bytes + message.payload.len() as u64 > self.config.max_bytes {
             return Enqueued::NotStored("the slot's `max_bytes` are taken".to_owned());
         }
-        let displaced = match (self.is_full(&to.identity, terms, now), terms.overflow) {
+        let displaced = match (self.is_full(&to.identity, now), self.limits.overflow) {
             (false, _) => None,
             (true, Overflow::Reject) => return Enqueued::Full,
             (true, Overflow::DropOldest) => self.mailboxes.get(&to.identity).and_then(Mailbox::oldest),
         };
-        if let Some(oldest) = displaced {
-            self.remove(&to.identity, oldest, None, now);
+        if let Some(oldest) = &displaced {
+            self.remove(&to.identity, oldest.multicast, None, now);
         }
         self.put(to, message.clone(), terms, now);
         Enqueued::Stored { displaced }
     }
 
     /// Whether a mailbox takes no more, what has expired left aside.
-    fn is_full(&mut self, identity: &Identity, terms: Terms, now: Timestamp) -> bool {
-        let most = terms.max_messages as usize;
+    fn is_full(&mut self, identity: &Identity, now: Timestamp) -> bool {
+        let most = self.limits.max_messages as usize;
         let Some(mailbox) = self
             .mailboxes
             .get(identity)
@@ -272,9 +283,9 @@ impl State {
         };
         let expired = mailbox.expired(now);
         let kept = mailbox.len() - expired.len();
-        for multicast in expired {
-            self.remove(identity, multicast, None, now);
-            self.expired.push((identity.clone(), multicast));
+        for ticket in expired {
+            self.remove(identity, ticket.multicast, None, now);
+            self.expired.push((identity.clone(), ticket));
         }
         kept >= most
     }
@@ -286,7 +297,7 @@ impl State {
             holder: to.holder,
             stored_at: now,
             expires_at: later(now, terms.ttl),
-            dedupe: terms.dedupe,
+            known_until: later(now, self.limits.dedupe),
             attempt: 0,
             due_at: now,
             is_out: false,
@@ -324,8 +335,8 @@ impl State {
             let multicast = entry.message.multicast;
             self.bytes -= size(&entry);
             self.deadlines.remove(&(entry.expires_at, entry.number));
-            if !entry.dedupe.is_zero() {
-                let until = later(now, entry.dedupe);
+            let until = entry.known_until;
+            if until > now {
                 let deadline = (identity.clone(), multicast);
                 self.deadlines.insert((until, entry.number), deadline);
                 let mailbox = self.mailboxes.entry(identity.clone()).or_default();
@@ -350,7 +361,7 @@ impl State {
             message: entry.message,
         };
         self.dead.insert(id, letter);
-        while self.dead.len() > self.config.max_dead_letters {
+        while self.dead.len() > self.limits.max_dead_letters {
             self.dead.pop_first();
         }
     }
@@ -389,7 +400,7 @@ impl State {
             return Redriven::Gone;
         };
         let message = letter.message.clone();
-        if self.is_full(&to.identity, terms, now) {
+        if self.is_full(&to.identity, now) {
             return Redriven::Full;
         }
         self.dead.remove(&id);
@@ -411,12 +422,11 @@ impl State {
             let Some(mailbox) = self.mailboxes.get_mut(&identity) else {
                 continue;
             };
-            if mailbox
-                .get_mut(multicast)
-                .is_some_and(|entry| entry.expires_at <= now)
-            {
+            let entry = mailbox.get_mut(multicast).filter(|entry| entry.expires_at <= now);
+            let expired = entry.map(|entry| Ticket::from(&*entry.message));
+            if let Some(ticket) = expired {
                 self.remove(&identity, multicast, None, now);
-                swept.expired.push((identity, multicast));
+                swept.expired.push((identity, ticket));
             } else {
                 mailbox.forget(multicast, now);
                 self.tidy(&identity);

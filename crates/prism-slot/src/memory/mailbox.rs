@@ -8,7 +8,8 @@ use std::{
 };
 
 use crate::{
-    Consumer, DeadReason, Delivery, Epoch, Fetch, Fetched, Holder, Message, MulticastId, Priority, Timestamp,
+    Consumer, DeadReason, Delivery, Epoch, Fetch, Fetched, Holder, Message, MulticastId, Priority, Ticket,
+    Timestamp,
 };
 
 /// The order in which messages are handed out.
@@ -40,8 +41,8 @@ pub(super) struct Entry {
     pub(super) holder: Holder,
     pub(super) stored_at: Timestamp,
     pub(super) expires_at: Timestamp,
-    /// How long it is remembered once it left.
-    pub(super) dedupe: Duration,
+    /// Until when it is remembered once it left.
+    pub(super) known_until: Timestamp,
     pub(super) attempt: u32,
     /// When it may be handed out.
     pub(super) due_at: Timestamp,
@@ -103,10 +104,10 @@ impl Mailbox {
     }
 
     /// The message that has been here longest, of those that come last.
-    pub(super) fn oldest(&self) -> Option<MulticastId> {
+    pub(super) fn oldest(&self) -> Option<Ticket> {
         let lowest = self.waiting.keys().next_back()?.0;
         let (_, entry) = self.waiting.range((lowest, 0)..).next()?;
-        Some(entry.message.multicast)
+        Some(Ticket::from(&*entry.message))
     }
 
     /// Whether a session is the consumer.
@@ -143,7 +144,7 @@ impl Mailbox {
         for entry in self.waiting.values_mut() {
             let multicast = entry.message.multicast;
             if entry.expires_at <= now {
-                fetched.expired.push(multicast);
+                fetched.expired.push(Ticket::from(&*entry.message));
                 gone.push((multicast, None));
                 continue;
             }
@@ -153,7 +154,9 @@ impl Mailbox {
                 continue;
             }
             if entry.attempt >= fetch.max_deliver {
-                fetched.dead.push((multicast, DeadReason::MaxDeliver));
+                fetched
+                    .dead
+                    .push((Ticket::from(&*entry.message), DeadReason::MaxDeliver));
                 gone.push((multicast, Some(DeadReason::MaxDeliver)));
                 continue;
             }
@@ -197,9 +200,9 @@ impl Mailbox {
     }
 
     /// What has expired.
-    pub(super) fn expired(&self, now: Timestamp) -> Vec<MulticastId> {
+    pub(super) fn expired(&self, now: Timestamp) -> Vec<Ticket> {
         let expired = self.waiting.values().filter(|entry| entry.expires_at <= now);
-        expired.map(|entry| entry.message.multicast).collect()
+        expired.map(|entry| Ticket::from(&*entry.message)).collect()
     }
 
     /// How many messages are with a consumer.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
@@ -9,8 +10,8 @@ use tokio::time::Instant;
 
 use super::MessagingConfig;
 use crate::{
-    Applied, Error, Identity, Listener, ListenerSink, Message, Messaging, MessagingCapability, Outcome,
-    Result, Scope, capability::AcceptedBy, listener,
+    Applied, Arrival, Error, Identity, Listener, ListenerSink, Message, Messaging, MessagingCapability,
+    Outcome, Post, PostSink, Result, Scope, capability::AcceptedBy, listener, post,
 };
 
 const BACKEND: &str = "memory";
@@ -31,6 +32,7 @@ struct Table {
     next: u64,
     /// An identity rarely has more than one listener: a second one is a session about to take over.
     listeners: HashMap<Identity, SmallVec<[(u64, ListenerSink); 1]>>,
+    posts: HashMap<Arc<str>, PostSink>,
 }
 
 impl MemoryMessaging {
@@ -50,6 +52,7 @@ impl MemoryMessaging {
             closed: false,
             next: 0,
             listeners: HashMap::new(),
+            posts: HashMap::new(),
         };
         Self {
             shared: Arc::new(Shared {
@@ -104,6 +107,31 @@ impl Messaging for MemoryMessaging {
         Ok(listener)
     }
 
+    async fn post(&self, _deadline: Instant) -> Result<Post> {
+        let mut table = self.shared.table.write();
+        table.check_open()?;
+        let address: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
+        let pigeonhole = Pigeonhole {
+            shared: Arc::downgrade(&self.shared),
+            address: address.clone(),
+        };
+        let (sink, post) = post(address.clone(), table.config.listener_queue, pigeonhole);
+        table.posts.insert(address, sink);
+        Ok(post)
+    }
+
+    async fn send(&self, address: &str, note: Bytes, _deadline: Instant) -> Outcome {
+        let table = self.shared.table.read();
+        if table.closed {
+            return Outcome::NotSent(CLOSED.to_owned());
+        }
+        match table.posts.get(address) {
+            None => Outcome::NoSubscriber,
+            Some(sink) if sink.push(Arrival::Note(note)) => Outcome::Accepted,
+            Some(_) => Outcome::NotSent("the post is full".to_owned()),
+        }
+    }
+
     async fn probe(&self, _deadline: Instant) -> Result<()> {
         self.shared.table.read().check_open()
     }
@@ -111,6 +139,7 @@ impl Messaging for MemoryMessaging {
     async fn close(&self) {
         let mut table = self.shared.table.write();
         table.closed = true;
+        table.posts.clear();
         for (_, sink) in std::mem::take(&mut table.listeners).into_values().flatten() {
             sink.close();
         }
@@ -141,6 +170,20 @@ impl Table {
             return Outcome::Accepted;
         }
         Outcome::NotSent("the listener's queue is full".to_owned())
+    }
+}
+
+/// A post's place in the table, given up when the post is dropped.
+struct Pigeonhole {
+    shared: Weak<Shared>,
+    address: Arc<str>,
+}
+
+impl Drop for Pigeonhole {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.table.write().posts.remove(&self.address);
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 mod clock;
 mod inbox;
 mod leases;
+mod ledger;
 mod mailbox;
 mod messaging;
 mod registry;
 
 pub use clock::{Clock, ManualClock, WallClock};
 pub use inbox::MemoryInbox;
+pub use ledger::MemoryLedger;
 pub use messaging::MemoryMessaging;
 pub use registry::MemoryRegistry;
 
@@ -55,16 +57,10 @@ pub struct InboxConfig {
     /// How many bytes of payload wait in all inboxes together before further messages are refused.
     #[schemars(range(min = 1))]
     pub max_bytes: u64,
-    /// How many dead letters are kept; the oldest make room.
-    #[schemars(range(min = 1))]
-    pub max_dead_letters: usize,
 }
 
 impl Default for InboxConfig {
     fn default() -> Self {
-        Self {
-            max_bytes: 1 << 30,
-            max_dead_letters: 10_000,
-        }
+        Self { max_bytes: 1 << 30 }
     }
 }
