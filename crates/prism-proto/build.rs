@@ -9,6 +9,8 @@ const FILES: [&str; 3] = [
     "prism/interfaces/proxy_control_plane.proto",
     "prism/pattern/multicast_registry.proto",
 ];
+/// What runners of the pattern say to each other and keep in ledgers: no interface, so not described to anybody.
+const INTERNAL: &str = "prism/internal/delivery.proto";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
@@ -17,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let descriptors = protox::compile(FILES, [&root])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let everything = protox::compile(FILES.iter().copied().chain([INTERNAL]), [&root])?;
 
     let mut hashes = String::new();
     for file in FILES {
@@ -28,6 +31,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".prism.pattern.MulticastRequest.payload")
         .bytes(".prism.pattern.SubscribeResponse.Delivery.payload")
-        .compile_fds(descriptors)?;
+        .bytes(".prism.pattern.SubscribeRequest.Answer.payload")
+        .bytes(".prism.pattern.Reply.payload")
+        .bytes(".prism.pattern.ListDeadLettersResponse.DeadLetter.payload")
+        .bytes(".prism.internal")
+        .compile_fds(everything)?;
     Ok(())
 }

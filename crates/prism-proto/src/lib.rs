@@ -15,7 +15,13 @@ pub mod pattern {
     tonic::include_proto!("prism.pattern");
 }
 
-/// The encoded `FileDescriptorSet` of every file, for gRPC reflection and proto JSON.
+/// `prism.internal`: between runners of the multicast registry, and in its ledgers.
+#[allow(missing_docs, clippy::all)]
+pub mod internal {
+    tonic::include_proto!("prism.internal");
+}
+
+/// The encoded `FileDescriptorSet` of every interface, for gRPC reflection and proto JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Each file below the proto root with the lower-case hex SHA-256 of its text.

@@ -1,0 +1,461 @@
+//! The books: what the ledger of a namespace keeps of its multicasts, so that it outlives the runner that makes them.
+//!
+//! | key | what | until |
+//! |---|---|---|
+//! | `key/<digest>` | which multicast has an idempotency key | the dedupe window is over |
+//! | `cast/<multicast>`, `part/<multicast>/<n>` | a multicast, and what is known of its targets | the receipts window is over |
+//! | `load/<multicast>`, `open/<runner>/<multicast>` | its message, and that somebody works on it | it is sent |
+//! | `runner/<runner>` | the post of a runner that is alive | it has not said so for a while |
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use prism_slot::{
+    Applied, DynLedger, Error, Expect, LedgerCapability, MulticastId, Result, Timestamp, Write, Wrote,
+};
+use tokio::time::Instant;
+
+use super::{
+    Runner,
+    note::Receipt,
+    records::{CastEntry, KeyEntry, Load, Part, Unreadable, part_of},
+    state::State,
+    tracker::{Phase, Tracker},
+};
+
+/// How often a part is written again because somebody else was first.
+const ATTEMPTS: usize = 6;
+/// For how long a runner is taken to be alive after it said so.
+pub(crate) const ALIVE: Duration = Duration::from_secs(10);
+/// How much longer than its call a multicast is looked after.
+const OPEN_GRACE: Duration = Duration::from_secs(60);
+/// How many open multicasts one look finds.
+const LOOK: usize = 256;
+
+/// The ledger, as this runner keeps it.
+#[derive(Clone)]
+pub(crate) struct Books {
+    ledger: Arc<dyn DynLedger>,
+    pub(crate) runner: Runner,
+}
+
+/// Somebody else's multicast that is not sent yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Orphan {
+    pub(crate) multicast: MulticastId,
+    pub(crate) runner: Runner,
+}
+
+fn cast_key(id: MulticastId) -> String {
+    format!("cast/{id}")
+}
+
+fn part_key(id: MulticastId, part: usize) -> String {
+    format!("part/{id}/{part}")
+}
+
+fn load_key(id: MulticastId) -> String {
+    format!("load/{id}")
+}
+
+fn open_key(runner: Runner, id: MulticastId) -> String {
+    format!("open/{:016x}/{id}", runner.0)
+}
+
+fn runner_key(runner: Runner) -> String {
+    format!("runner/{:016x}", runner.0)
+}
+
+fn left(until: Timestamp) -> Duration {
+    let millis = until.0.saturating_sub(Timestamp::now().0);
+    Duration::from_millis(u64::try_from(millis).unwrap_or_default()).max(Duration::from_secs(1))
+}
+
+impl Books {
+    pub(crate) fn new(ledger: Arc<dyn DynLedger>, runner: Runner) -> Self {
+        Self { ledger, runner }
+    }
+
+    pub(crate) fn capability(&self) -> &LedgerCapability {
+        self.ledger.capability()
+    }
+
+    pub(crate) async fn close(&self) {
+        self.ledger.close().await;
+    }
+
+    fn unreadable(&self, error: &Unreadable) -> Error {
+        Error::Unreadable {
+            backend: self.capability().backend,
+            message: error.to_string(),
+        }
+    }
+
+    async fn read_one(&self, key: String, deadline: Instant) -> Result<Option<(u64, Bytes)>> {
+        let read = self.ledger.read(vec![key], deadline).await?;
+        Ok(read.into_iter().next().flatten().map(|entry| (entry.version, entry.body)))
+    }
+
+    async fn write_one(&self, write: Write, deadline: Instant) -> Result<Wrote> {
+        let backend = self.capability().backend;
+        let unsaid = || Error::Unavailable {
+            backend,
+            message: "the ledger said nothing of a write".to_owned(),
+            applied: Applied::Unknown,
+        };
+        let written = self.ledger.write(vec![write], deadline).await;
+        written.into_iter().next().unwrap_or_else(|| Err(unsaid()))
+    }
+
+    /// Takes an idempotency key for a multicast; `Some` where another one has it.
+    pub(crate) async fn claim_key(
+        &self,
+        digest: &str,
+        entry: &KeyEntry,
+        window: Duration,
+        deadline: Instant,
+    ) -> Result<Option<KeyEntry>> {
+        let claim = Write {
+            key: format!("key/{digest}"),
+            expect: Expect::Absent,
+            body: Some(entry.encode()),
+            ttl: window,
+        };
+        match self.write_one(claim, deadline).await? {
+            Wrote::Done(_) | Wrote::Conflict(None) => Ok(None),
+            Wrote::Conflict(Some(known)) => {
+                let known = KeyEntry::decode(known.body).map_err(|error| self.unreadable(&error))?;
+                // The first attempt at it may have been applied, and its answer lost.
+                Ok((known != *entry).then_some(known))
+            }
+        }
+    }
+
+    /// Gives a key up for which nothing was sent.
+    pub(crate) async fn release_key(&self, digest: &str, deadline: Instant) -> Result<()> {
+        let release = Write {
+            key: format!("key/{digest}"),
+            expect: Expect::Anything,
+            body: None,
+            ttl: Duration::ZERO,
+        };
+        self.write_one(release, deadline).await.map(drop)
+    }
+
+    /// Writes a multicast down before anything of it is sent. With a message, another runner goes on with it should
+    /// this one end before `until`.
+    pub(crate) async fn begin(
+        &self,
+        tracker: &Tracker,
+        load: Option<&Load>,
+        until: Instant,
+        deadline: Instant,
+    ) -> Result<()> {
+        let id = tracker.cast.id;
+        let ttl = left(tracker.cast.kept_until);
+        let write = |key, body, ttl| Write {
+            key,
+            expect: Expect::Anything,
+            body: Some(body),
+            ttl,
+        };
+        let parts = 0..tracker.parts.len();
+        let mut writes: Vec<Write> = parts
+            .map(|part| write(part_key(id, part), self.part(tracker, part).encode(), ttl))
+            .collect();
+        writes.push(write(cast_key(id), self.entry(tracker).encode(), ttl));
+        if let Some(load) = load {
+            let open = until.saturating_duration_since(Instant::now()) + OPEN_GRACE;
+            writes.push(write(load_key(id), load.encode(), open));
+            self.write_all(tracker, writes, deadline).await?;
+            // Last: what it leads to is there.
+            let open = write(open_key(self.runner, id), Bytes::new(), open);
+            return self.write_one(open, deadline).await.map(drop);
+        }
+        self.write_all(tracker, writes, deadline).await
+    }
+
+    async fn write_all(&self, tracker: &Tracker, writes: Vec<Write>, deadline: Instant) -> Result<()> {
+        let written = self.ledger.write(writes, deadline).await;
+        for (part, outcome) in written.into_iter().enumerate() {
+            if let Wrote::Done(version) = outcome?
+                && part < tracker.parts.len()
+            {
+                tracker.set_version(part, version);
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, tracker: &Tracker) -> CastEntry {
+        CastEntry {
+            cast: tracker.cast.clone(),
+            runner: self.runner,
+            target_count: tracker.targets.len(),
+            part_count: tracker.parts.len(),
+            phase: tracker.phase(),
+        }
+    }
+
+    fn part(&self, tracker: &Tracker, part: usize) -> Part {
+        let range = tracker.parts[part].clone();
+        let holders = tracker.holders.as_ref().map(|all| all[range.clone()].to_vec());
+        Part {
+            identities: tracker.targets[range.clone()].to_vec(),
+            states: tracker.states(range),
+            holders,
+        }
+    }
+
+    /// Brings the ledger to what this runner knows, and this runner to what the ledger knows.
+    pub(crate) async fn flush(&self, tracker: &Tracker, deadline: Instant) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let dirty = tracker.take_dirty();
+            if dirty.is_empty() {
+                return Ok(());
+            }
+            let written = self.write_parts(tracker, &dirty, deadline).await;
+            if let Err(error) = written {
+                dirty.into_iter().for_each(|part| tracker.mark_dirty(part));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_parts(&self, tracker: &Tracker, parts: &[usize], deadline: Instant) -> Result<()> {
+        let (id, ttl) = (tracker.cast.id, left(tracker.cast.kept_until));
+        let write = |&part: &usize| Write {
+            key: part_key(id, part),
+            expect: match tracker.version(part) {
+                0 => Expect::Absent,
+                version => Expect::Version(version),
+            },
+            body: Some(self.part(tracker, part).encode()),
+            ttl,
+        };
+        let written = self.ledger.write(parts.iter().map(write).collect(), deadline).await;
+        for (&part, outcome) in parts.iter().zip(written) {
+            match outcome? {
+                Wrote::Done(version) => tracker.set_version(part, version),
+                Wrote::Conflict(None) => {
+                    tracker.set_version(part, 0);
+                    tracker.mark_dirty(part);
+                }
+                Wrote::Conflict(Some(entry)) => {
+                    let other = Part::decode(entry.body).map_err(|error| self.unreadable(&error))?;
+                    tracker.restore(part, entry.version, other.states);
+                    tracker.mark_dirty(part);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down that a multicast is sent, and everything known of it.
+    pub(crate) async fn finish(&self, tracker: &Tracker, deadline: Instant) -> Result<()> {
+        self.flush(tracker, deadline).await?;
+        let id = tracker.cast.id;
+        let gone = |key| Write {
+            key,
+            expect: Expect::Anything,
+            body: None,
+            ttl: Duration::ZERO,
+        };
+        let sent = Write {
+            body: Some(self.entry(tracker).encode()),
+            ttl: left(tracker.cast.kept_until),
+            ..gone(cast_key(id))
+        };
+        let mut writes = vec![sent];
+        if tracker.holders.is_some() {
+            writes.extend([gone(load_key(id)), gone(open_key(self.runner, id))]);
+        }
+        let written = self.ledger.write(writes, deadline).await;
+        written.into_iter().try_for_each(|outcome| outcome.map(drop))
+    }
+
+    /// What is known of a multicast as a whole.
+    pub(crate) async fn cast(&self, id: MulticastId, deadline: Instant) -> Result<Option<CastEntry>> {
+        let Some((_, body)) = self.read_one(cast_key(id), deadline).await? else {
+            return Ok(None);
+        };
+        let entry = CastEntry::decode(id, body).map_err(|error| self.unreadable(&error))?;
+        Ok(Some(entry))
+    }
+
+    /// All targets of a multicast, part by part; with the versions. Parts that are gone are empty.
+    pub(crate) async fn parts(&self, entry: &CastEntry, deadline: Instant) -> Result<Vec<(u64, Part)>> {
+        let keys = (0..entry.part_count).map(|part| part_key(entry.cast.id, part));
+        let read = self.ledger.read(keys.collect(), deadline).await?;
+        let part = |read: Option<prism_slot::Entry>| match read {
+            None => Ok((0, Part::default())),
+            Some(entry) => Part::decode(entry.body).map(|part| (entry.version, part)),
+        };
+        let parts: std::result::Result<Vec<_>, _> = read.into_iter().map(part).collect();
+        parts.map_err(|error| self.unreadable(&error))
+    }
+
+    /// Puts receipts of a multicast that no runner has in memory into the ledger.
+    pub(crate) async fn apply(&self, id: MulticastId, receipts: &[Receipt], deadline: Instant) -> Result<()> {
+        let Some(entry) = self.cast(id, deadline).await? else {
+            return Ok(());
+        };
+        let part_of = |receipt: &&Receipt| part_of(receipt.identity.as_str(), entry.part_count);
+        let mut parts: Vec<usize> = receipts.iter().map(|receipt| part_of(&receipt)).collect();
+        parts.sort_unstable();
+        parts.dedup();
+        for part in parts {
+            let of_part: Vec<&Receipt> = receipts.iter().filter(|receipt| part_of(receipt) == part).collect();
+            self.apply_to_part(&entry, part, &of_part, deadline).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply_to_part(
+        &self,
+        entry: &CastEntry,
+        part: usize,
+        receipts: &[&Receipt],
+        deadline: Instant,
+    ) -> Result<()> {
+        let key = part_key(entry.cast.id, part);
+        for _ in 0..ATTEMPTS {
+            let Some((version, body)) = self.read_one(key.clone(), deadline).await? else {
+                return Ok(());
+            };
+            let mut record = Part::decode(body).map_err(|error| self.unreadable(&error))?;
+            if !learn(&mut record, receipts) {
+                return Ok(());
+            }
+            let write = Write {
+                key: key.clone(),
+                expect: Expect::Version(version),
+                body: Some(record.encode()),
+                ttl: left(entry.cast.kept_until),
+            };
+            if let Wrote::Done(_) = self.write_one(write, deadline).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Unavailable {
+            backend: self.capability().backend,
+            message: "too many runners write the same receipts".to_owned(),
+            applied: Applied::No,
+        })
+    }
+
+    /// Says where this runner is reached, and that it is alive.
+    pub(crate) async fn sign_in(&self, post: &str, deadline: Instant) -> Result<()> {
+        let here = Write {
+            key: runner_key(self.runner),
+            expect: Expect::Anything,
+            body: Some(Bytes::copy_from_slice(post.as_bytes())),
+            ttl: ALIVE,
+        };
+        self.write_one(here, deadline).await.map(drop)
+    }
+
+    /// Says that this runner ends.
+    pub(crate) async fn sign_out(&self, deadline: Instant) -> Result<()> {
+        let gone = Write {
+            key: runner_key(self.runner),
+            expect: Expect::Anything,
+            body: None,
+            ttl: Duration::ZERO,
+        };
+        self.write_one(gone, deadline).await.map(drop)
+    }
+
+    /// Where a runner is reached; `None` for one that is not alive.
+    pub(crate) async fn post_of(&self, runner: Runner, deadline: Instant) -> Result<Option<Arc<str>>> {
+        let entry = self.read_one(runner_key(runner), deadline).await?;
+        Ok(entry.and_then(|(_, body)| std::str::from_utf8(&body).ok().map(Into::into)))
+    }
+
+    /// Multicasts that are not sent yet, and whose runners are not alive.
+    pub(crate) async fn orphans(&self, deadline: Instant) -> Result<Vec<Orphan>> {
+        let listed = self.ledger.list("open/".to_owned(), None, LOOK, deadline).await?;
+        let open = listed.keys.iter().filter_map(|key| parse_open(key));
+        let others: Vec<Orphan> = open.filter(|orphan| orphan.runner != self.runner).collect();
+        let mut runners: Vec<Runner> = others.iter().map(|orphan| orphan.runner).collect();
+        runners.sort_unstable_by_key(|runner| runner.0);
+        runners.dedup();
+        if runners.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = runners.iter().map(|runner| runner_key(*runner)).collect();
+        let alive = self.ledger.read(keys, deadline).await?;
+        let is_dead = |orphan: &Orphan| {
+            let place = runners.iter().position(|runner| *runner == orphan.runner);
+            place.is_some_and(|place| matches!(alive.get(place), Some(None)))
+        };
+        Ok(others.into_iter().filter(is_dead).collect())
+    }
+
+    /// Takes over an orphan. `None` where somebody else did, or there is nothing to go on with.
+    pub(crate) async fn adopt(
+        &self,
+        orphan: Orphan,
+        until: Instant,
+        deadline: Instant,
+    ) -> Result<Option<(CastEntry, Load)>> {
+        let id = orphan.multicast;
+        let cast = self.read_one(cast_key(id), deadline).await?;
+        let load = self.read_one(load_key(id), deadline).await?;
+        let gone = |runner| Write {
+            key: open_key(runner, id),
+            expect: Expect::Anything,
+            body: None,
+            ttl: Duration::ZERO,
+        };
+        let (Some((version, cast)), Some((_, load))) = (cast, load) else {
+            self.write_one(gone(orphan.runner), deadline).await?;
+            return Ok(None);
+        };
+        let mut entry = CastEntry::decode(id, cast).map_err(|error| self.unreadable(&error))?;
+        let load = Load::decode(id, load).map_err(|error| self.unreadable(&error))?;
+        if entry.runner != orphan.runner || entry.phase != Phase::Running {
+            self.write_one(gone(orphan.runner), deadline).await?;
+            return Ok(None);
+        }
+        // Should this runner end as well, the next one finds it.
+        let open = Write {
+            body: Some(Bytes::new()),
+            ttl: until.saturating_duration_since(Instant::now()) + OPEN_GRACE,
+            ..gone(self.runner)
+        };
+        self.write_one(open, deadline).await?;
+        entry.runner = self.runner;
+        let mine = Write {
+            key: cast_key(id),
+            expect: Expect::Version(version),
+            body: Some(entry.encode()),
+            ttl: left(entry.cast.kept_until),
+        };
+        let taken = matches!(self.write_one(mine, deadline).await?, Wrote::Done(_));
+        let obsolete = if taken { orphan.runner } else { self.runner };
+        self.write_one(gone(obsolete), deadline).await?;
+        Ok(taken.then_some((entry, load)))
+    }
+}
+
+fn learn(part: &mut Part, receipts: &[&Receipt]) -> bool {
+    let mut changed = false;
+    for receipt in receipts {
+        let place = part.identities.iter().position(|identity| *identity == receipt.identity);
+        let state: Option<&mut State> = place.and_then(|place| part.states.get_mut(place));
+        if let (Some(state), Some(news)) = (state, &receipt.news) {
+            changed |= state.learn(news.clone());
+        }
+    }
+    changed
+}
+
+fn parse_open(key: &str) -> Option<Orphan> {
+    let (runner, id) = key.strip_prefix("open/")?.split_once('/')?;
+    Some(Orphan {
+        multicast: id.parse().ok()?,
+        runner: Runner(u64::from_str_radix(runner, 16).ok()?),
+    })
+}

@@ -1,0 +1,197 @@
+//! Word of messages on its way to whoever sent them: batched, bounded, and never waited for.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use prism_slot::{DynMessaging, Identity, MulticastId, Outcome, Ticket};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Desk,
+    note::{MAX_BYTES, Note, Receipt},
+    state::News,
+    tracker::Reply,
+};
+use crate::metrics::NamespaceMetrics;
+
+/// How long word waits for company.
+const LINGER: Duration = Duration::from_millis(2);
+/// How many receipts wait at most, to be sent or to be written down. Beyond that they are dropped, which leaves lower
+/// stages.
+const MAX_WAITING: usize = 262_144;
+/// How long a note may be under way.
+const NOTE_LIMIT: Duration = Duration::from_secs(2);
+/// What a receipt takes in a note beside its identity, at most, without an answer.
+const RECEIPT_BYTES: usize = 48;
+
+/// Receipts of several multicasts.
+type Batch = HashMap<MulticastId, Vec<Receipt>>;
+
+/// Carries word of messages to the runners that sent them.
+pub(crate) struct Courier {
+    desk: Arc<Desk>,
+    metrics: NamespaceMetrics,
+    /// Where this runner is reached itself.
+    own: OnceLock<Arc<str>>,
+    waiting: Mutex<Waiting>,
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// By where they go.
+    outgoing: HashMap<Arc<str>, Batch>,
+    /// For the ledger: nobody else takes them.
+    strays: Batch,
+    count: usize,
+}
+
+impl Courier {
+    pub(crate) fn new(desk: Arc<Desk>, metrics: NamespaceMetrics) -> Self {
+        Self {
+            desk,
+            metrics,
+            own: OnceLock::new(),
+            waiting: Mutex::default(),
+            filled: Notify::new(),
+        }
+    }
+
+    /// Where this runner is reached, once that is known.
+    pub(crate) fn address(&self) -> Option<&Arc<str>> {
+        self.own.get()
+    }
+
+    pub(crate) fn set_address(&self, address: Arc<str>) {
+        let _ = self.own.set(address);
+    }
+
+    /// Says something of a message.
+    pub(crate) fn say(&self, ticket: &Ticket, identity: &Identity, news: News, reply: Option<Reply>) {
+        let receipt = Receipt {
+            identity: identity.clone(),
+            news: Some(news),
+            reply,
+        };
+        match &ticket.receipts {
+            // Nobody asked.
+            None => {}
+            Some(to) if self.own.get() == Some(to) => self.take(ticket.multicast, vec![receipt]),
+            Some(to) => self.send(to, ticket.multicast, receipt),
+        }
+    }
+
+    /// Takes in what was said of a multicast of this runner.
+    pub(crate) fn take(&self, multicast: MulticastId, receipts: Vec<Receipt>) {
+        let Some(tracker) = self.desk.get(multicast) else {
+            return self.stray(multicast, receipts);
+        };
+        let news = |receipt: &mut Receipt| Some((receipt.identity.clone(), receipt.news.take()?));
+        let (mut learnt, mut replies) = (Vec::with_capacity(receipts.len()), Vec::new());
+        for mut receipt in receipts {
+            learnt.extend(news(&mut receipt));
+            replies.extend(receipt.reply);
+        }
+        tracker.learn_of(learnt);
+        replies.into_iter().for_each(|reply| tracker.answered(reply));
+    }
+
+    fn send(&self, to: &Arc<str>, multicast: MulticastId, receipt: Receipt) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.has_room(1) {
+            drop(waiting);
+            return self.metrics.receipts_dropped(1);
+        }
+        let batch = waiting.outgoing.entry(to.clone()).or_default();
+        batch.entry(multicast).or_default().push(receipt);
+        drop(waiting);
+        self.filled.notify_one();
+    }
+
+    fn stray(&self, multicast: MulticastId, receipts: Vec<Receipt>) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.has_room(receipts.len()) {
+            drop(waiting);
+            return self.metrics.receipts_dropped(receipts.len() as u64);
+        }
+        waiting.strays.entry(multicast).or_default().extend(receipts);
+    }
+
+    /// What is to be written down, since no runner takes it.
+    pub(crate) fn take_strays(&self) -> Vec<(MulticastId, Vec<Receipt>)> {
+        let mut waiting = self.waiting.lock();
+        let strays = std::mem::take(&mut waiting.strays);
+        waiting.count -= strays.values().map(Vec::len).sum::<usize>();
+        strays.into_iter().collect()
+    }
+
+    /// Sends what waits, for ever.
+    pub(crate) async fn run(&self, messaging: impl Fn() -> Arc<dyn DynMessaging>) {
+        loop {
+            self.filled.notified().await;
+            sleep(LINGER).await;
+            self.deliver(&*messaging()).await;
+        }
+    }
+
+    /// Sends what waits now. What nobody takes is kept for the ledger.
+    pub(crate) async fn deliver(&self, messaging: &dyn DynMessaging) {
+        let outgoing = {
+            let mut waiting = self.waiting.lock();
+            let outgoing = std::mem::take(&mut waiting.outgoing);
+            let sent: usize = outgoing.values().flat_map(HashMap::values).map(Vec::len).sum();
+            waiting.count -= sent;
+            outgoing
+        };
+        let max_bytes = MAX_BYTES.min(messaging.capability().max_payload);
+        for (to, batch) in outgoing {
+            for part in split(batch, max_bytes) {
+                let deadline = Instant::now() + NOTE_LIMIT;
+                let note = Note::Receipts(part.clone()).encode();
+                let outcome = messaging.send(&to, note, deadline).await;
+                if outcome != Outcome::Accepted {
+                    for (multicast, receipts) in part {
+                        self.stray(multicast, receipts);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn has_room(&mut self, count: usize) -> bool {
+        let fits = self.count + count <= MAX_WAITING;
+        self.count += if fits { count } else { 0 };
+        fits
+    }
+}
+
+/// Into notes that are not too large.
+fn split(batch: Batch, max_bytes: usize) -> Vec<Vec<(MulticastId, Vec<Receipt>)>> {
+    let (mut notes, mut note, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for (multicast, receipts) in batch {
+        let mut group = Vec::new();
+        for receipt in receipts {
+            let reply = receipt.reply.as_ref().map_or(0, |reply| reply.payload.len() + 512);
+            let size = RECEIPT_BYTES + receipt.identity.as_str().len() + reply;
+            if bytes + size > max_bytes && bytes > 0 {
+                note.push((multicast, std::mem::take(&mut group)));
+                notes.push(std::mem::take(&mut note));
+                bytes = 0;
+            }
+            bytes += size;
+            group.push(receipt);
+        }
+        note.push((multicast, group));
+    }
+    notes.push(note);
+    notes
+}

@@ -1,0 +1,198 @@
+//! Who may send, and when: multicasts take turns, and more than can be served in time are refused early.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
+
+/// How many windows of targets are sent to at a time, of all multicasts together.
+const TURNS: usize = 8;
+/// How much of a new measurement goes into what is expected: an eighth.
+const SMOOTHING: u64 = 8;
+/// Below this many targets nothing is refused for lack of time: too little is known of so few.
+const MIN_QUEUE: usize = 16_384;
+
+/// Lets multicasts send in turns. Whoever has sent to a window of targets goes to the end of the queue, so that one to
+/// many targets does not hold up those to few.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    turns: Semaphore,
+    /// How many targets are admitted and not sent to.
+    waiting: Arc<AtomicUsize>,
+    /// How long a target takes, in nanoseconds, as far as is known.
+    per_target: AtomicU64,
+}
+
+/// Targets that are admitted. Those that were not sent to are given up when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    waiting: Arc<AtomicUsize>,
+    left: usize,
+}
+
+/// The right to send to one window.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    gate: &'a Gate,
+    began: Instant,
+    targets: usize,
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
+/// More targets are under way than can be sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Crowded {
+    /// How many are waiting.
+    pub(crate) waiting: usize,
+    /// In how long they will have been sent to.
+    pub(crate) clear_in: Duration,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self {
+            turns: Semaphore::new(TURNS),
+            waiting: Arc::default(),
+            per_target: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets targets in, unless there are more than `max` with them, or their turn would not come in time.
+    pub(crate) fn admit(&self, targets: usize, max: usize, deadline: Instant) -> Result<Admission, Crowded> {
+        let waiting = self.waiting.fetch_add(targets, Ordering::Relaxed);
+        let admission = Admission {
+            waiting: self.waiting.clone(),
+            left: targets,
+        };
+        let per_target = Duration::from_nanos(self.per_target.load(Ordering::Relaxed));
+        let clear_in = per_target.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX));
+        let in_time = waiting < MIN_QUEUE || Instant::now() + clear_in < deadline;
+        // One alone is let in, however large it is.
+        if in_time && (waiting == 0 || waiting.saturating_add(targets) <= max) {
+            return Ok(admission);
+        }
+        Err(Crowded { waiting, clear_in })
+    }
+
+    /// Waits for a turn to send to so many targets; `None` where the deadline comes first. Cancel safe.
+    pub(crate) async fn turn(&self, targets: usize, deadline: Instant) -> Option<Turn<'_>> {
+        let permit = match self.turns.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => timeout_at(deadline, self.turns.acquire()).await.ok()?.ok()?,
+        };
+        Some(Turn {
+            gate: self,
+            began: Instant::now(),
+            targets,
+            _permit: Some(permit),
+        })
+    }
+}
+
+impl Turn<'_> {
+    /// The window has been sent to.
+    pub(crate) fn done(self, admission: &mut Admission) {
+        admission.sent(self.targets);
+        let took = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        // Several windows are sent to at the same time.
+        let share = took / (self.targets.max(1) as u64) / TURNS as u64;
+        let expected = &self.gate.per_target;
+        let known = expected.load(Ordering::Relaxed);
+        expected.store((known * (SMOOTHING - 1) + share) / SMOOTHING, Ordering::Relaxed);
+    }
+}
+
+impl Admission {
+    fn sent(&mut self, targets: usize) {
+        let targets = targets.min(self.left);
+        self.left -= targets;
+        self.waiting.fetch_sub(targets, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.left, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn later(by: Duration) -> Instant {
+        Instant::now() + by
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_are_let_in_than_are_allowed() {
+        let gate = Gate::new();
+        let deadline = later(Duration::from_secs(5));
+        let first = gate.admit(500, 100, deadline);
+        assert!(first.is_ok(), "one alone is, however large");
+        assert_eq!(gate.admit(1, 100, deadline).unwrap_err().waiting, 500);
+        drop(first);
+        let mut one = gate.admit(60, 100, deadline).unwrap();
+        assert!(gate.admit(50, 100, deadline).is_err());
+        gate.turn(40, deadline).await.unwrap().done(&mut one);
+        assert!(gate.admit(50, 100, deadline).is_ok());
+    }
+
+    /// A queue that cannot be served in time is refused early.
+    #[tokio::test(start_paused = true)]
+    async fn those_that_would_come_too_late_are_refused_at_once() {
+        let gate = Gate::new();
+        let mut slow = gate.admit(1_000, usize::MAX, later(Duration::from_secs(60))).unwrap();
+        for _ in 0..50 {
+            let turn = gate.turn(10, later(Duration::from_secs(60))).await.unwrap();
+            tokio::time::advance(Duration::from_millis(80)).await;
+            turn.done(&mut slow);
+        }
+        let _queue = gate.admit(MIN_QUEUE, usize::MAX, later(Duration::from_secs(60))).unwrap();
+        let soon = gate.admit(10, usize::MAX, later(Duration::from_secs(5)));
+        assert!(soon.unwrap_err().clear_in > Duration::from_secs(10));
+        assert!(gate.admit(10, usize::MAX, later(Duration::from_secs(60))).is_ok());
+    }
+
+    /// One to many targets goes to the end of the queue after each window.
+    #[tokio::test(start_paused = true)]
+    async fn turns_are_taken() {
+        let gate = Arc::new(Gate::new());
+        let deadline = later(Duration::from_secs(60));
+        let mut held = Vec::new();
+        for _ in 0..TURNS {
+            held.push(gate.turn(1, deadline).await.unwrap());
+        }
+        let order = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let taker = |name: &'static str, windows: usize| {
+            let (gate, order) = (gate.clone(), order.clone());
+            tokio::spawn(async move {
+                for _ in 0..windows {
+                    let turn = gate.turn(1, deadline).await.unwrap();
+                    order.lock().push(name);
+                    tokio::task::yield_now().await;
+                    drop(turn);
+                }
+            })
+        };
+        let large = taker("large", 4);
+        tokio::task::yield_now().await;
+        let small = taker("small", 1);
+        tokio::task::yield_now().await;
+        held.pop();
+        small.await.unwrap();
+        large.await.unwrap();
+        assert!(order.lock()[..3].contains(&"small"), "{order:?}");
+        drop(held);
+        let late = gate.turn(1, Instant::now()).await;
+        assert!(late.is_some(), "there is a free one");
+    }
+}

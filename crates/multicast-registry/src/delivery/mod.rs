@@ -1,0 +1,204 @@
+//! What became of multicasts: what is known of each target, how word of it travels, and where it is kept.
+//!
+//! While a multicast is under way, and for a while after, it is a [`Tracker`] on the [`Desk`] of the runner that makes
+//! it. Sessions say through the [`Courier`] how far messages have come; what a desk does not know goes into the
+//! [`Books`], which are the namespace's ledger. What is known only grows ([`state`]), so word may come late, twice, or
+//! not at all, and leaves at worst a lower stage.
+
+mod books;
+mod courier;
+mod desk;
+mod gate;
+mod note;
+mod records;
+pub(crate) mod state;
+mod tracker;
+
+pub use state::{End, Stage, Status};
+pub use tracker::{Phase, Reply};
+
+pub(crate) use books::Books;
+pub(crate) use courier::Courier;
+pub(crate) use desk::Desk;
+pub(crate) use gate::{Gate, Turn};
+pub(crate) use note::{Bell, MAX_BYTES as MAX_NOTE_BYTES, Note, Query, QueryAnswer, Receipt};
+pub(crate) use records::{CastEntry, KeyEntry, Load, Part, into_parts};
+pub(crate) use state::{News, State};
+pub(crate) use tracker::{Cast, Told, Tracker};
+
+use std::sync::Arc;
+
+use prism_slot::{Identity, MulticastId, Position, Timestamp};
+
+/// How sure the sender wants to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Sent once; what is known not to have been sent is tried again, nothing else.
+    #[default]
+    AtMostOnce,
+    /// Stored, and handed out again until it is acknowledged.
+    AtLeastOnce,
+    /// The same under an idempotency key, with duplicates suppressed within the dedupe window.
+    ExactlyOnce,
+}
+
+/// Who can read receipts later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptsScope {
+    /// They are in this runner's memory.
+    Runner,
+    /// They are in the ledger of the namespace.
+    Ledger,
+}
+
+/// One target of a multicast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The identity.
+    pub identity: Identity,
+    status: Status,
+    state: State,
+}
+
+impl Target {
+    pub(crate) fn new(identity: Identity, status: Status, state: State) -> Self {
+        Self {
+            identity,
+            status,
+            state,
+        }
+    }
+
+    /// What became of it.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// How far it is known to have come.
+    pub fn stage(&self) -> Stage {
+        self.state.stage
+    }
+
+    /// The machine-readable cause where it was not delivered.
+    pub fn reason(&self) -> &'static str {
+        self.state.reason(self.status)
+    }
+
+    /// The same for people.
+    pub fn error(&self) -> Option<String> {
+        self.state.error(self.status)
+    }
+}
+
+/// How many targets there are of each status. They add up to the number of targets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many have been delivered.
+    pub delivered: usize,
+    /// How many have certainly not been.
+    pub failed: usize,
+    /// How many may still be.
+    pub pending: usize,
+    /// How many it is not known of.
+    pub timeout: usize,
+}
+
+impl Tally {
+    pub(crate) fn of(statuses: impl IntoIterator<Item = Status>) -> Self {
+        let mut tally = Self::default();
+        for status in statuses {
+            *match status {
+                Status::Delivered => &mut tally.delivered,
+                Status::Failed => &mut tally.failed,
+                Status::Pending => &mut tally.pending,
+                Status::Timeout => &mut tally.timeout,
+            } += 1;
+        }
+        tally
+    }
+
+    /// All of them.
+    pub fn total(&self) -> usize {
+        self.delivered + self.failed + self.pending + self.timeout
+    }
+}
+
+/// What is known of a multicast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Names it.
+    pub id: MulticastId,
+    /// Where the target set was taken.
+    pub position: Position,
+    /// The targets, in no particular order: all of them, or those of a page.
+    pub targets: Vec<Target>,
+    /// How many of all there are of each status.
+    pub tally: Tally,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Whether it is the outcome of an earlier call with the same idempotency key.
+    pub replayed: bool,
+    /// Who can read it later, and until when; absent for one that sent nothing.
+    pub kept: Option<(ReceiptsScope, Timestamp)>,
+    /// What targets answered, where that was collected.
+    pub replies: Vec<Reply>,
+    /// Where the next page begins.
+    pub next: Option<usize>,
+}
+
+impl Report {
+    /// How many targets were delivered.
+    pub fn delivered(&self) -> usize {
+        self.tally.delivered
+    }
+
+    /// How many targets have this status.
+    pub fn count(&self, status: Status) -> usize {
+        match status {
+            Status::Delivered => self.tally.delivered,
+            Status::Failed => self.tally.failed,
+            Status::Pending => self.tally.pending,
+            Status::Timeout => self.tally.timeout,
+        }
+    }
+}
+
+/// Everything that a report says of targets, from states.
+pub(crate) fn targets_of(
+    cast: &Cast,
+    phase: Phase,
+    identities: &[Identity],
+    states: Vec<State>,
+) -> Vec<Target> {
+    let now = Timestamp::now();
+    let sent = phase != Phase::Running;
+    let pairs = identities.iter().zip(states);
+    let target = |(identity, state): (&Identity, State)| {
+        let status = cast.status(sent, &state, now);
+        Target::new(identity.clone(), status, state)
+    };
+    pairs.map(target).collect()
+}
+
+/// A runner, as others know it: the first half of the identifiers of its multicasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Runner(pub(crate) u64);
+
+impl Runner {
+    pub(crate) fn random() -> Self {
+        Self(rand::random_range(1..=u64::MAX))
+    }
+
+    /// The runner that made a multicast.
+    pub(crate) fn of(multicast: MulticastId) -> Self {
+        Self((multicast.0 >> 64) as u64)
+    }
+
+    /// A fresh identifier for a multicast of this runner.
+    pub(crate) fn multicast(self) -> MulticastId {
+        MulticastId(u128::from(self.0) << 64 | u128::from(rand::random::<u64>()))
+    }
+}
+
+/// Text that many targets share.
+pub(crate) type Why = Option<Arc<str>>;

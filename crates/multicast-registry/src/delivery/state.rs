@@ -1,0 +1,283 @@
+//! What is known of one target, and how it grows.
+
+use std::sync::Arc;
+
+/// What the system knows of a message on its way to one identity, in order. At most once a message is accepted, and
+/// never stored; otherwise it is the other way round.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The identity was in the target set.
+    #[default]
+    Resolved = 1,
+    /// The messaging slot accepted it, with somebody listening.
+    Accepted = 2,
+    /// The durability slot has persisted it.
+    Stored = 3,
+    /// It was written to a live session of the identity.
+    Handed = 4,
+    /// The identity acknowledged it.
+    Acked = 5,
+}
+
+impl Stage {
+    const ALL: [Self; 5] = [
+        Self::Resolved,
+        Self::Accepted,
+        Self::Stored,
+        Self::Handed,
+        Self::Acked,
+    ];
+
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| *stage as u8 == number)
+    }
+}
+
+macro_rules! ends {
+    ($($(#[doc = $doc:literal])* $name:ident = $number:literal $reason:literal $kind:ident $text:literal,)*) => {
+        /// Why a message comes no further, or why that is not known.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum End { $($(#[doc = $doc])* $name = $number,)* }
+
+        impl End {
+            #[cfg(test)]
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            pub(crate) fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$name),)* _ => None }
+            }
+
+            /// Machine-readable.
+            pub fn reason(self) -> &'static str {
+                match self { $(Self::$name => $reason,)* }
+            }
+
+            /// For people.
+            fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            fn kind(self) -> Kind {
+                match self { $(Self::$name => Kind::$kind,)* }
+            }
+        }
+    };
+}
+
+/// What an end stands against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It says how an attempt went; news of the message itself is better.
+    Attempt,
+    /// The message is gone; only that it was acknowledged before stands above that.
+    Final,
+}
+
+ends! {
+    /// Nobody was listening.
+    NoSubscriber = 1 "NO_SUBSCRIBER" Attempt "nobody is subscribed for the identity",
+    /// Certainly not sent.
+    NotSent = 2 "NOT_SENT" Attempt "not sent",
+    /// Certainly not stored.
+    NotStored = 3 "NOT_STORED" Attempt "not stored",
+    /// The inbox takes no more.
+    InboxFull = 4 "INBOX_FULL" Attempt "the identity's inbox is full",
+    /// It may or may not have been sent or stored.
+    Unknown = 5 "UNKNOWN_OUTCOME" Attempt "it is not known whether it arrived",
+    /// It made room for others in a full inbox.
+    Displaced = 6 "DISPLACED" Final "it made room for a newer message in a full inbox",
+    /// Its time was over.
+    Expired = 7 "EXPIRED" Final "it expired before it was acknowledged",
+    /// It was handed out as often as it may be.
+    MaxDeliver = 8 "MAX_DELIVER" Final "it was handed out as often as it may be, and is a dead letter",
+    /// The consumer did not want it.
+    Terminated = 9 "TERMINATED" Final "the consumer refused it, and it is a dead letter",
+    /// The identity is somebody else's now.
+    OtherHolder = 10 "OTHER_HOLDER" Final "the identity has another owner now, and it is a dead letter",
+    /// It was taken back.
+    Cancelled = 11 "CANCELLED" Final "the multicast was cancelled",
+}
+
+/// What became of one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Not delivered yet, and may still be.
+    Pending,
+    /// Certainly not delivered.
+    Failed,
+    /// Not known either way.
+    Timeout,
+    /// Delivered, as far as was asked for.
+    Delivered,
+}
+
+/// News of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It has come this far.
+    Reached(Stage),
+    /// It comes no further.
+    Ended(End, Option<Arc<str>>),
+}
+
+/// What is known of one target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) stage: Stage,
+    pub(crate) end: Option<End>,
+    pub(crate) why: Option<Arc<str>>,
+}
+
+impl State {
+    /// Learns something; whether it was news. The order in which things are learnt does not matter, but for the
+    /// ends of several attempts, of which the last one counts.
+    pub(crate) fn learn(&mut self, news: News) -> bool {
+        match news {
+            News::Reached(stage) if stage > self.stage => {
+                self.stage = stage;
+                let outlives = |end: End| end.kind() == Kind::Final && stage < Stage::Acked;
+                if !self.end.is_some_and(outlives) {
+                    (self.end, self.why) = (None, None);
+                }
+                true
+            }
+            News::Reached(_) => false,
+            News::Ended(end, why) => {
+                let is_final = self.end.is_some_and(|end| end.kind() == Kind::Final);
+                // An attempt that failed says nothing where an earlier one did not.
+                let is_moot = end.kind() == Kind::Attempt && self.stage > Stage::Resolved;
+                if self.stage == Stage::Acked || is_final || is_moot || self.end == Some(end) {
+                    return false;
+                }
+                (self.end, self.why) = (Some(end), why);
+                true
+            }
+        }
+    }
+
+    /// Learns what somebody else knows of the same target.
+    pub(crate) fn merge(&mut self, other: &Self) -> bool {
+        let further = self.learn(News::Reached(other.stage));
+        let ended = other
+            .end
+            .is_some_and(|end| self.learn(News::Ended(end, other.why.clone())));
+        further | ended
+    }
+
+    /// Whether nothing more is expected of it, as far as `required` goes.
+    pub(crate) fn is_decided(&self, required: Stage) -> bool {
+        self.stage >= required || self.end.is_some()
+    }
+
+    pub(crate) fn status(&self, required: Stage, open: bool) -> Status {
+        match self.end {
+            _ if self.stage >= required => Status::Delivered,
+            Some(End::Unknown) => Status::Timeout,
+            Some(_) => Status::Failed,
+            None if open => Status::Pending,
+            None => Status::Timeout,
+        }
+    }
+
+    /// Machine-readable, where there is something to say.
+    pub(crate) fn reason(&self, status: Status) -> &'static str {
+        match (status, self.end) {
+            (Status::Delivered | Status::Pending, _) => "",
+            (_, Some(end)) => end.reason(),
+            (_, None) => "NOT_CONFIRMED",
+        }
+    }
+
+    /// The same for people.
+    pub(crate) fn error(&self, status: Status) -> Option<String> {
+        match (status, self.end) {
+            (Status::Delivered | Status::Pending, _) => None,
+            (_, None) => Some("it was sent, and has not been confirmed as far as was asked for".to_owned()),
+            (_, Some(end)) => Some(match &self.why {
+                Some(why) => format!("{}: {why}", end.text()),
+                None => end.text().to_owned(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn learnt(news: impl IntoIterator<Item = News>) -> State {
+        let mut state = State::default();
+        for item in news {
+            state.learn(item);
+        }
+        state
+    }
+
+    fn news() -> impl Strategy<Value = News> {
+        let stage = proptest::sample::select(Stage::ALL.to_vec()).prop_map(News::Reached);
+        let finals: Vec<End> = End::ALL.iter().copied().filter(|end| end.kind() == Kind::Final).collect();
+        let end = proptest::sample::select(finals).prop_map(|end| News::Ended(end, None));
+        prop_oneof![3 => stage, 1 => end]
+    }
+
+    #[test]
+    fn numbers_are_read_back() {
+        for stage in Stage::ALL {
+            assert_eq!(Stage::from_number(stage as u8), Some(stage));
+        }
+        for end in End::ALL {
+            assert_eq!(End::from_number(*end as u8), Some(*end));
+        }
+        assert_eq!((Stage::from_number(0), End::from_number(0)), (None, None));
+    }
+
+    /// A lost receipt leaves a lower stage, and a late one does not take back what is known.
+    #[test]
+    fn what_is_known_only_grows() {
+        let state = learnt([News::Reached(Stage::Acked), News::Reached(Stage::Handed)]);
+        assert_eq!(state.stage, Stage::Acked);
+        let state = learnt([News::Reached(Stage::Acked), News::Ended(End::Expired, None)]);
+        assert_eq!(state.status(Stage::Acked, true), Status::Delivered);
+        let state = learnt([News::Ended(End::Unknown, None), News::Reached(Stage::Stored)]);
+        assert_eq!((state.end, state.status(Stage::Acked, true)), (None, Status::Pending));
+        let state = learnt([News::Ended(End::Terminated, None), News::Reached(Stage::Handed)]);
+        assert_eq!(state.status(Stage::Acked, true), Status::Failed);
+        let state = learnt([News::Reached(Stage::Accepted), News::Ended(End::NotSent, None)]);
+        assert_eq!(state.status(Stage::Accepted, false), Status::Delivered);
+    }
+
+    #[test]
+    fn statuses_say_only_what_is_known() {
+        let fresh = State::default();
+        assert_eq!(fresh.status(Stage::Accepted, true), Status::Pending);
+        assert_eq!(fresh.status(Stage::Accepted, false), Status::Timeout);
+        let accepted = learnt([News::Reached(Stage::Accepted)]);
+        let status = accepted.status(Stage::Handed, false);
+        assert_eq!((status, accepted.reason(status)), (Status::Timeout, "NOT_CONFIRMED"));
+        let nobody = learnt([News::Ended(End::NoSubscriber, None)]);
+        assert_eq!(nobody.status(Stage::Accepted, true), Status::Failed);
+        let why = learnt([News::Ended(End::Unknown, Some("the link was cut".into()))]);
+        let status = why.status(Stage::Accepted, true);
+        assert_eq!(status, Status::Timeout);
+        assert_eq!(
+            why.error(status).as_deref(),
+            Some("it is not known whether it arrived: the link was cut")
+        );
+    }
+
+    proptest! {
+        /// Two runners that learnt the same in different orders agree once they have told each other.
+        #[test]
+        fn runners_come_to_agree(all in proptest::collection::vec(news(), 0..6), split in 0..6_usize) {
+            let split = split.min(all.len());
+            let whole = learnt(all.clone());
+            let (mut one, other) = (learnt(all[..split].to_vec()), learnt(all[split..].to_vec()));
+            one.merge(&other);
+            prop_assert_eq!(one.stage, whole.stage);
+            prop_assert_eq!(one.end.is_some(), whole.end.is_some());
+            prop_assert!(!one.clone().merge(&one.clone()), "nothing is news twice");
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! One multicast while it is in this runner's memory.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prism_slot::{Holder, Identity, MulticastId, Position, Timestamp};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Delivery, Tally,
+    state::{News, Stage, State, Status},
+};
+
+/// Up to how many targets are searched one by one.
+const FEW: usize = 16;
+
+/// What a multicast is, apart from its message and its targets.
+#[derive(Debug, Clone)]
+pub(crate) struct Cast {
+    pub(crate) id: MulticastId,
+    pub(crate) position: Position,
+    pub(crate) delivery: Delivery,
+    pub(crate) required: Stage,
+    pub(crate) began_at: Timestamp,
+    pub(crate) expires_at: Option<Timestamp>,
+    /// Until when its receipts are kept.
+    pub(crate) kept_until: Timestamp,
+    /// Whether the ledger has it.
+    pub(crate) recorded: bool,
+}
+
+impl Cast {
+    /// Whether a target that nothing more is known of may still be delivered to.
+    pub(crate) fn is_open(&self, sent: bool, state: &State, now: Timestamp) -> bool {
+        if !sent {
+            return true;
+        }
+        let expired = self.expires_at.is_some_and(|at| at <= now);
+        self.delivery != Delivery::AtMostOnce && state.stage >= Stage::Stored && !expired
+    }
+
+    pub(crate) fn status(&self, sent: bool, state: &State, now: Timestamp) -> Status {
+        state.status(self.required, self.is_open(sent, state, now))
+    }
+}
+
+/// What one target answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Who.
+    pub identity: Identity,
+    /// What.
+    pub payload: Bytes,
+    /// The media type of that.
+    pub content_type: String,
+    /// Headers that came along.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Where a multicast stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Not all targets have been sent to yet.
+    #[default]
+    Running,
+    /// All have been sent to.
+    Sent,
+    /// It was cancelled before that.
+    Cancelled,
+}
+
+/// One multicast while it is in memory. What is known of its targets only grows.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    pub(crate) cast: Cast,
+    pub(crate) targets: Arc<[Identity]>,
+    /// Who holds the targets, where messages are stored for them.
+    pub(crate) holders: Option<Arc<[Holder]>>,
+    /// Where the parts of the ledger's record begin; empty where there is none.
+    pub(crate) parts: Vec<Range<usize>>,
+    /// Told to stop sending.
+    pub(crate) cancel: CancellationToken,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    states: Vec<State>,
+    /// How many targets are not decided.
+    undecided: usize,
+    places: Option<HashMap<Identity, usize>>,
+    phase: Phase,
+    feed: Option<Feed>,
+    replies: Option<Replies>,
+    /// Which parts have news that the ledger does not have.
+    dirty: Vec<bool>,
+    /// As far as the ledger has it.
+    versions: Vec<u64>,
+    /// When something was learnt last.
+    touched: Instant,
+}
+
+/// Which targets there is news of, for somebody who reads them one by one.
+#[derive(Debug)]
+struct Feed {
+    queue: VecDeque<usize>,
+    queued: Vec<bool>,
+    /// How many replies have been read.
+    replies: usize,
+}
+
+/// What targets answered.
+#[derive(Debug)]
+struct Replies {
+    all: Vec<Reply>,
+    bytes: usize,
+    max_bytes: usize,
+    /// How many of them end the waiting.
+    enough: usize,
+}
+
+impl Tracker {
+    pub(crate) fn new(cast: Cast, targets: Arc<[Identity]>, holders: Option<Arc<[Holder]>>, parts: Vec<Range<usize>>) -> Self {
+        let inner = Inner {
+            states: vec![State::default(); targets.len()],
+            undecided: targets.len(),
+            places: None,
+            phase: Phase::Running,
+            feed: None,
+            replies: None,
+            dirty: vec![false; parts.len()],
+            versions: vec![0; parts.len()],
+            touched: Instant::now(),
+        };
+        Self {
+            cast,
+            targets,
+            holders,
+            parts,
+            cancel: CancellationToken::new(),
+            inner: Mutex::new(inner),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Answers of targets are collected from now on, up to so many bytes; so many of them are enough.
+    pub(crate) fn collect(&self, enough: Option<usize>, max_bytes: usize) {
+        self.inner.lock().replies = Some(Replies {
+            all: Vec::new(),
+            bytes: 0,
+            max_bytes,
+            enough: enough.unwrap_or(usize::MAX).min(self.targets.len()),
+        });
+    }
+
+    /// News is kept for [`Self::next_news`] from now on.
+    pub(crate) fn follow(&self) {
+        self.inner.lock().feed = Some(Feed {
+            queue: VecDeque::new(),
+            queued: vec![false; self.targets.len()],
+            replies: 0,
+        });
+    }
+
+    /// Learns what became of the targets from `first` on.
+    pub(crate) fn learn_from(&self, first: usize, news: impl IntoIterator<Item = Option<News>>) {
+        let mut inner = self.inner.lock();
+        let changed = news
+            .into_iter()
+            .enumerate()
+            .filter_map(|(at, news)| Some((first + at, news?)))
+            .map(|(place, news)| inner.learn(self, place, news))
+            .fold(false, |changed, news| changed | news);
+        drop(inner);
+        if changed {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Learns about identities; whether any of it was news.
+    pub(crate) fn learn_of(&self, news: impl IntoIterator<Item = (Identity, News)>) -> bool {
+        let mut inner = self.inner.lock();
+        let mut changed = false;
+        for (identity, news) in news {
+            if let Some(place) = inner.place(&self.targets, &identity) {
+                changed |= inner.learn(self, place, news);
+            }
+        }
+        drop(inner);
+        if changed {
+            self.changed.notify_waiters();
+        }
+        changed
+    }
+
+    /// Takes the answer of a target, if such are collected and there is room; the first one counts.
+    pub(crate) fn answered(&self, reply: Reply) {
+        let mut inner = self.inner.lock();
+        if inner.place(&self.targets, &reply.identity).is_none() {
+            return;
+        }
+        let Some(replies) = &mut inner.replies else {
+            return;
+        };
+        let is_second = replies.all.iter().any(|known| known.identity == reply.identity);
+        let bytes = replies.bytes + reply.payload.len();
+        if is_second || bytes > replies.max_bytes {
+            return;
+        }
+        replies.bytes = bytes;
+        replies.all.push(reply);
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// All targets have been sent to, or will not be.
+    pub(crate) fn sent(&self) {
+        let mut inner = self.inner.lock();
+        if inner.phase == Phase::Running {
+            inner.phase = match self.cancel.is_cancelled() {
+                true => Phase::Cancelled,
+                false => Phase::Sent,
+            };
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.inner.lock().phase
+    }
+
+    /// Goes on from what the ledger says.
+    pub(crate) fn restore(&self, part: usize, version: u64, states: Vec<State>) {
+        let mut inner = self.inner.lock();
+        inner.versions[part] = version;
+        for (place, state) in self.parts[part].clone().zip(states) {
+            inner.merge(self, place, &state);
+        }
+        inner.dirty[part] = false;
+    }
+
+    /// What is known of the targets in this range.
+    pub(crate) fn states(&self, range: Range<usize>) -> Vec<State> {
+        self.inner.lock().states[range].to_vec()
+    }
+
+    /// The targets of a range that are not at a stage yet, by their places.
+    pub(crate) fn below(&self, stage: Stage, range: Range<usize>) -> Vec<usize> {
+        let inner = self.inner.lock();
+        range.filter(|place| inner.states[*place].stage < stage).collect()
+    }
+
+    /// The targets whose last attempt came to this, by their places.
+    pub(crate) fn ended(&self, is_such: impl Fn(&State) -> bool) -> Vec<usize> {
+        let inner = self.inner.lock();
+        let such = inner.states.iter().enumerate().filter(|(_, state)| is_such(state));
+        such.map(|(place, _)| place).collect()
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        let (inner, now) = (self.inner.lock(), Timestamp::now());
+        let sent = inner.phase != Phase::Running;
+        let statuses = inner.states.iter().map(|state| self.cast.status(sent, state, now));
+        Tally::of(statuses)
+    }
+
+    pub(crate) fn replies(&self) -> Vec<Reply> {
+        let inner = self.inner.lock();
+        inner.replies.as_ref().map(|replies| replies.all.clone()).unwrap_or_default()
+    }
+
+    /// Waits until every target is decided, or enough have answered, or the deadline.
+    pub(crate) async fn decided(&self, deadline: Instant) {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if self.inner.lock().is_over() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let _ = timeout_at(deadline, wait).await;
+    }
+
+    /// The next news, as far as [`Self::follow`] was called before; `None` once there will be no more, or it is not
+    /// waited for any longer. Cancel safe.
+    pub(crate) async fn next_news(&self, deadline: Instant) -> Option<Told> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let mut inner = self.inner.lock();
+                if let Some(told) = inner.tell() {
+                    return Some(told);
+                }
+                if inner.is_over() {
+                    return None;
+                }
+            }
+            timeout_at(deadline, changed).await.ok()?;
+        }
+    }
+
+    /// The parts with news that the ledger does not have, which it is taken to have from now on.
+    pub(crate) fn take_dirty(&self) -> Vec<usize> {
+        let mut inner = self.inner.lock();
+        let dirty = std::mem::replace(&mut inner.dirty, vec![false; self.parts.len()]);
+        let dirty = dirty.into_iter().enumerate().filter(|(_, dirty)| *dirty);
+        dirty.map(|(part, _)| part).collect()
+    }
+
+    pub(crate) fn mark_dirty(&self, part: usize) {
+        self.inner.lock().dirty[part] = true;
+    }
+
+    pub(crate) fn version(&self, part: usize) -> u64 {
+        self.inner.lock().versions[part]
+    }
+
+    pub(crate) fn set_version(&self, part: usize, version: u64) {
+        self.inner.lock().versions[part] = version;
+    }
+
+    /// How long nothing was learnt.
+    pub(crate) fn idle(&self) -> Duration {
+        self.inner.lock().touched.elapsed()
+    }
+}
+
+/// News for somebody who reads it piece by piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// More is known of a target.
+    Target(usize, State),
+    /// A target answered.
+    Reply(Reply),
+}
+
+impl Inner {
+    /// An identity's place. Few are looked for; many are found by a table made for the first one.
+    fn place(&mut self, targets: &[Identity], identity: &Identity) -> Option<usize> {
+        if targets.len() <= FEW {
+            return targets.iter().position(|target| target == identity);
+        }
+        let table = || targets.iter().cloned().zip(0..).collect();
+        self.places.get_or_insert_with(table).get(identity).copied()
+    }
+
+    fn learn(&mut self, tracker: &Tracker, place: usize, news: News) -> bool {
+        self.change(tracker, place, |state| state.learn(news))
+    }
+
+    fn merge(&mut self, tracker: &Tracker, place: usize, other: &State) -> bool {
+        self.change(tracker, place, |state| state.merge(other))
+    }
+
+    fn change(&mut self, tracker: &Tracker, place: usize, change: impl FnOnce(&mut State) -> bool) -> bool {
+        let required = tracker.cast.required;
+        let Some(state) = self.states.get_mut(place) else {
+            return false;
+        };
+        let was_decided = state.is_decided(required);
+        if !change(state) {
+            return false;
+        }
+        match (was_decided, state.is_decided(required)) {
+            (false, true) => self.undecided -= 1,
+            (true, false) => self.undecided += 1,
+            _ => {}
+        }
+        self.touched = Instant::now();
+        let part = tracker.parts.partition_point(|part| part.end <= place);
+        if let Some(dirty) = self.dirty.get_mut(part) {
+            *dirty = true;
+        }
+        if let Some(feed) = &mut self.feed
+            && !std::mem::replace(&mut feed.queued[place], true)
+        {
+            feed.queue.push_back(place);
+        }
+        true
+    }
+
+    /// Whether nothing more is waited for.
+    fn is_over(&self) -> bool {
+        let is_sent = self.phase != Phase::Running;
+        let Some(replies) = &self.replies else {
+            return is_sent && self.undecided == 0;
+        };
+        let may_answer = |state: &&State| state.end.is_none();
+        let all = || self.states.iter().filter(may_answer).count();
+        replies.all.len() >= replies.enough || is_sent && self.undecided == 0 && replies.all.len() >= all()
+    }
+
+    fn tell(&mut self) -> Option<Told> {
+        let feed = self.feed.as_mut()?;
+        if let Some(place) = feed.queue.pop_front() {
+            feed.queued[place] = false;
+            return Some(Told::Target(place, self.states[place].clone()));
+        }
+        let reply = self.replies.as_ref()?.all.get(feed.replies)?;
+        feed.replies += 1;
+        Some(Told::Reply(reply.clone()))
+    }
+}
