@@ -38,18 +38,22 @@
 //! ```
 
 mod address;
+mod answers;
 mod codec;
 mod config;
 mod connect;
 mod error;
 mod health;
-mod inbox;
 mod link;
 mod listen;
 mod messaging;
+mod percent;
+mod posts;
 mod publish;
+mod replies;
 mod rules;
 mod statistics;
+mod summary;
 
 pub use address::{escape, unescape};
 pub use config::{Config, InvalidConfig};

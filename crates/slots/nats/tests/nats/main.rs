@@ -14,8 +14,7 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use prism_slot::{Identity, Kind, Listener, Message, Messaging, MulticastId, Outcome, Received, Timestamp};
+use prism_slot::{Identity, Listener, Message, Messaging, MulticastId, Outcome, Received, Timestamp};
 use prism_slot_nats::{Config, NatsMessaging};
 use tokio::time::{Instant, timeout};
 
@@ -56,15 +55,13 @@ fn identities(count: usize) -> Vec<Identity> {
 
 fn message(text: &str) -> Arc<Message> {
     Arc::new(Message {
-        multicast: MulticastId::random(),
-        kind: Kind::Payload,
-        payload: Bytes::copy_from_slice(text.as_bytes()),
         content_type: "text/plain".into(),
         published_at: Timestamp(1_700_000_000_123),
         headers: vec![(
             "traceparent".into(),
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
         )],
+        ..Message::new(MulticastId::random(), text.to_owned())
     })
 }
 
