@@ -11,11 +11,14 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 use prism_slot::Identity;
 
-const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+use crate::percent;
 
 /// The longest topic prefix, and the longest token of a namespace, in bytes: with the longest identity and a
 /// reply subject behind them, a subject stays below the 4 KiB that a server takes for a line of the protocol.
 const MAX_PREFIX: usize = 1_024;
+
+/// How a token begins that stands for no identity: no escaped text has a `-` behind a `%`.
+const UNUSED: &str = "%-";
 
 /// The token that stands for `text` in a subject.
 pub fn escape(text: &str) -> String {
@@ -27,44 +30,15 @@ pub fn escape(text: &str) -> String {
 
 /// The text for which [`escape`] returns `token`; `None` for a token that it never returns.
 pub fn unescape(token: &str) -> Option<String> {
-    let mut text = Vec::with_capacity(token.len());
-    let mut rest = token.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let decoded = digit(rest.next()?)? << 4 | digit(rest.next()?)?;
-            if is_plain(decoded) {
-                return None;
-            }
-            text.push(decoded);
-        } else if is_plain(byte) {
-            text.push(byte);
-        } else {
-            return None;
-        }
-    }
-    String::from_utf8(text).ok()
+    percent::read(token, is_plain)
 }
 
 fn write_escaped(text: &str, token: &mut BytesMut) {
-    let mut rest = text.as_bytes();
-    // Runs of plain bytes, which most identities consist of, are copied at once.
-    while let Some(odd) = rest.iter().position(|byte| !is_plain(*byte)) {
-        let byte = rest[odd];
-        let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-        token.put_slice(&rest[..odd]);
-        token.put_slice(&[b'%', DIGITS[high], DIGITS[low]]);
-        rest = &rest[odd + 1..];
-    }
-    token.put_slice(rest);
+    percent::write(text, is_plain, token);
 }
 
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':' | b'@')
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    let value = DIGITS.iter().position(|digit| *digit == byte)?;
-    u8::try_from(value).ok()
 }
 
 /// What the subjects of one namespace begin with.
@@ -119,9 +93,17 @@ impl Prefix {
         format!("{}*", self.0)
     }
 
-    /// A subject in this prefix that stands for no identity, and that nobody else uses.
+    /// A subject in this prefix that stands for no identity, and that nobody else uses or guesses.
     pub(crate) fn unused_subject(&self) -> String {
-        format!("{}%-{:032x}", self.0, rand::random::<u128>())
+        format!("{}{UNUSED}{:032x}", self.0, rand::random::<u128>())
+    }
+
+    /// Whether [`unused_subject`](Self::unused_subject) may have returned `subject`.
+    pub(crate) fn is_unused_subject(&self, subject: &str) -> bool {
+        let token = subject.strip_prefix(&self.0);
+        let digits = token.and_then(|token| token.strip_prefix(UNUSED));
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(is_digit))
     }
 }
 
@@ -218,6 +200,28 @@ mod tests {
     fn the_unused_subject_stands_for_no_identity() {
         let subject = Prefix::new("p", "n").unwrap().unused_subject();
         assert_eq!(unescape(subject.strip_prefix("p.n.").unwrap()), None);
+    }
+
+    #[test]
+    fn other_subjects_are_not_taken_for_an_unused_one() {
+        let prefix = Prefix::new("p", "n").unwrap();
+        let unused = prefix.unused_subject();
+        assert!(prefix.is_unused_subject(&unused));
+        let other = Prefix::new("p", "m").unwrap().unused_subject();
+        let identity = prefix.subject(&Identity::new(unused.clone()).unwrap());
+        let longer = format!("{unused}0");
+        for subject in [
+            "",
+            "p.n.",
+            "p.n.a",
+            "$JS.API.INFO",
+            &other,
+            &identity,
+            &longer,
+            &unused.to_uppercase(),
+        ] {
+            assert!(!prefix.is_unused_subject(subject), "{subject}");
+        }
     }
 
     fn identities() -> impl Strategy<Value = Identity> {

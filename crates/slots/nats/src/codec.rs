@@ -6,10 +6,8 @@
 //! | `Content-Type` | absent for `application/octet-stream` |
 //! | `Prism-Header-Order` | the names of the further headers, unless they are sorted |
 //!
-//! `v` comes first and is the version; a reader refuses another major one and ignores keys that it does not
-//! know. `id` has 32 hexadecimal digits, `at` counts milliseconds since the Unix epoch by the sender's
-//! clock. A word between runners that session `n` is the newest has `;superseded=n` at the end. All of
-//! this is one header, because each header costs every target about a fifth of a bare publish.
+//! [`summary`](crate::summary) says what else `Prism-Multicast` may hold. All of it is one header, because each header
+//! costs every target about a fifth of a bare publish.
 //!
 //! Further headers, `traceparent` among them, travel under their own names. Names that belong to us or to
 //! the broker are refused: `Nats-Trace-Only`, for one, would make a message vanish.
@@ -17,20 +15,16 @@
 //! A message without `Prism-Multicast` was published by a stranger who knows the subject. It did not come
 //! through a multicast, so nobody has decided that it may reach the identity: it is dropped and counted.
 
-use std::{
-    fmt::Write,
-    sync::{Arc, LazyLock},
-};
+use std::sync::Arc;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
-use prism_slot::{Kind, Message, MulticastId, Timestamp};
+use prism_slot::{DEFAULT_CONTENT_TYPE, Message};
 
-const MULTICAST: HeaderName = HeaderName::from_static("Prism-Multicast");
+use crate::summary::{self, Summary};
+
+const MULTICAST: HeaderName = HeaderName::from_static(summary::NAME);
 const CONTENT_TYPE: HeaderName = HeaderName::from_static("Content-Type");
 const ORDER: HeaderName = HeaderName::from_static("Prism-Header-Order");
-
-const VERSION: &str = "1";
-const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
 
 /// Why a message that was received is not handed on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,8 +46,8 @@ pub(crate) enum Unreadable {
 /// A header that NATS cannot carry unchanged or that may not be set, with its name.
 pub(crate) fn encode(message: &Message) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
-    headers.insert(MULTICAST, summary(message));
-    if &*message.content_type != DEFAULT_CONTENT_TYPE {
+    headers.insert(MULTICAST, summary::write(message));
+    if message.content_type != *DEFAULT_CONTENT_TYPE {
         headers.insert(CONTENT_TYPE, value(&CONTENT_TYPE, &message.content_type)?);
     }
     for (name, text) in &message.headers {
@@ -72,73 +66,17 @@ pub(crate) fn encode(message: &Message) -> Result<HeaderMap, String> {
 pub(crate) fn decode(received: async_nats::Message) -> Result<Message, Unreadable> {
     let headers = received.headers.ok_or(Unreadable::Foreign)?;
     let summary = headers.get(MULTICAST).ok_or(Unreadable::Foreign)?.as_str();
-    let summary = Summary::parse(summary)?;
     Ok(Message {
-        multicast: summary.multicast,
-        kind: summary.kind,
         payload: received.payload,
         content_type: content_type(&headers),
-        published_at: summary.published_at,
         headers: further_headers(&headers)?,
+        ..Summary::read(summary)?.into_message()?
     })
 }
 
 fn content_type(headers: &HeaderMap) -> Arc<str> {
-    static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| DEFAULT_CONTENT_TYPE.into());
     let given = headers.get(CONTENT_TYPE);
-    given.map_or_else(|| DEFAULT.clone(), |given| given.as_str().into())
-}
-
-fn summary(message: &Message) -> String {
-    let mut text = format!(
-        "v={VERSION};id={};at={}",
-        message.multicast, message.published_at.0
-    );
-    if let Kind::Superseded { session_seq } = message.kind {
-        // Writing to a text does not fail.
-        let _ = write!(text, ";superseded={session_seq}");
-    }
-    text
-}
-
-struct Summary {
-    multicast: MulticastId,
-    published_at: Timestamp,
-    kind: Kind,
-}
-
-impl Summary {
-    fn parse(text: &str) -> Result<Self, Unreadable> {
-        let malformed = Unreadable::Malformed("Prism-Multicast");
-        let mut pairs = text.split(';').map(|pair| pair.split_once('='));
-        match pairs.next().flatten() {
-            Some(("v", version)) if version.split('.').next() == Some(VERSION) => {}
-            Some(("v", version)) => return Err(Unreadable::Newer(version.to_owned())),
-            _ => return Err(malformed),
-        }
-        let (mut multicast, mut published_at, mut kind) = (None, None, Some(Kind::Payload));
-        for pair in pairs {
-            match pair.ok_or_else(|| malformed.clone())? {
-                ("id", id) => multicast = id.parse().ok(),
-                ("at", at) => published_at = at.parse().ok().map(Timestamp),
-                ("superseded", by) => {
-                    kind = by
-                        .parse()
-                        .ok()
-                        .map(|session_seq| Kind::Superseded { session_seq })
-                }
-                _ => {}
-            }
-        }
-        match (multicast, published_at, kind) {
-            (Some(multicast), Some(published_at), Some(kind)) => Ok(Self {
-                multicast,
-                published_at,
-                kind,
-            }),
-            _ => Err(malformed),
-        }
-    }
+    given.map_or_else(|| DEFAULT_CONTENT_TYPE.clone(), |given| given.as_str().into())
 }
 
 fn further_headers(headers: &HeaderMap) -> Result<Vec<(String, String)>, Unreadable> {
@@ -201,21 +139,23 @@ fn is_reserved(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use prism_slot::{Kind, MulticastId, Timestamp};
     use proptest::prelude::*;
 
     use super::*;
 
+    const DEFAULT: &str = "application/octet-stream";
+
     fn message(kind: Kind, content_type: &str, headers: &[(&str, &str)]) -> Message {
         Message {
-            multicast: MulticastId(7),
             kind,
-            payload: Bytes::from_static(b"\0payload"),
             content_type: content_type.into(),
             published_at: Timestamp(-5),
             headers: headers
                 .iter()
                 .map(|(name, value)| ((*name).into(), (*value).into()))
                 .collect(),
+            ..Message::new(MulticastId(7), &b"\0payload"[..])
         }
     }
 
@@ -241,7 +181,7 @@ mod tests {
             session_seq: u64::MAX,
         };
         for sent in [
-            message(Kind::Payload, DEFAULT_CONTENT_TYPE, &[]),
+            message(Kind::Payload, DEFAULT, &[]),
             message(Kind::Payload, "", &[("traceparent", "00-a-b-01")]),
             message(
                 superseded,
@@ -249,6 +189,13 @@ mod tests {
                 &[("b", "1"), ("a", ""), ("b", "2: x")],
             ),
             message(Kind::Payload, "x", &[("a", "1"), ("a", "2"), ("b", "ü")]),
+            Message {
+                reply_to: Some("questions.to/me;ü".into()),
+                expects_reply: true,
+                expires_at: Some(Timestamp(7)),
+                receipts: Some("".into()),
+                ..message(Kind::Doorbell, DEFAULT, &[("a", "1")])
+            },
         ] {
             assert_eq!(travelled(&sent), sent);
         }
@@ -256,7 +203,7 @@ mod tests {
 
     #[test]
     fn an_ordinary_message_has_one_header() {
-        let headers = encode(&message(Kind::Payload, DEFAULT_CONTENT_TYPE, &[])).unwrap();
+        let headers = encode(&message(Kind::Payload, DEFAULT, &[])).unwrap();
         assert_eq!(headers.len(), 1);
         let summary = "v=1;id=00000000000000000000000000000007;at=-5";
         assert_eq!(headers.get(MULTICAST).unwrap().as_str(), summary);
@@ -300,25 +247,8 @@ mod tests {
             decode(received(Some(headers), &payload))
         };
         assert_eq!(with(MULTICAST, "v=2;id=?"), Err(Unreadable::Newer("2".into())));
-        assert!(with(MULTICAST, "v=1.9;id=a;new=x;at=1").is_ok());
-        for summary in [
-            "",
-            "id=a;at=1",
-            "v=1",
-            "v=1;id=a",
-            "v=1;id=x;at=1",
-            "v=1;id=a;at=now",
-            "v=1;id=a;at=1;",
-        ] {
-            assert_eq!(
-                with(MULTICAST, summary),
-                Err(Unreadable::Malformed("Prism-Multicast")),
-                "{summary}"
-            );
-        }
-        let superseded = "v=1;id=a;at=1;superseded=-1";
         assert_eq!(
-            with(MULTICAST, superseded),
+            with(MULTICAST, "v=1"),
             Err(Unreadable::Malformed("Prism-Multicast"))
         );
         assert_eq!(

@@ -5,13 +5,24 @@
 //! carries a reply subject, to which the broker answers at once when nobody is subscribed, and after each
 //! group of messages goes one to ourselves, whose return proves that the broker is through with the group.
 //!
-//! To other clients of the broker a message is the payload as its body, `Content-Type` unless it is
-//! `application/octet-stream`, the message's own headers such as `traceparent`, and
-//! `Prism-Multicast: v=1;id=<multicast id>;at=<milliseconds since 1970>`. Answering to its reply subject is
-//! welcome and means nothing yet. What others publish to an identity's subject is dropped and counted. With
+//! # Consumers at the broker
+//!
+//! An identity may also listen at the broker itself, with any NATS client: it subscribes to
+//! `<topic prefix>.<namespace>.<identity>`, the last two [escaped](escape). A message is the payload as its body,
+//! `Content-Type` unless it is `application/octet-stream`, the message's own headers such as `traceparent`, and
+//! `Prism-Multicast: v=1;id=<multicast id>;at=<milliseconds since 1970>` with further words behind it. A message whose
+//! `Prism-Multicast` has `;doorbell` or `;superseded=` is a word between runners and no data: a consumer skips it.
+//!
+//! Replying to a message acknowledges it, if its sender waits for that; the body may be empty or anything. It counts for
+//! that message only, for a minute after it was sent, and while the runner that sent it runs. For this a consumer has to be
+//! allowed to publish to `_INBOX.>`.
+//!
+//! What others publish to an identity's subject is dropped and counted. With
 //! headers that are none, they can end the connections over which this slot listens, because async-nats takes
 //! such a message for the end: listeners are told of a gap, and publishing goes on over other connections. So
 //! let nobody else publish there.
+//!
+//! # What the login needs
 //!
 //! The login must be free to use all subjects of the namespace: rules about single identities are refused when
 //! the slot is opened. For that it asks at `$SYS.REQ.USER.INFO`, and publishes more slowly where it may not.
@@ -38,18 +49,22 @@
 //! ```
 
 mod address;
+mod answers;
 mod codec;
 mod config;
 mod connect;
 mod error;
 mod health;
-mod inbox;
 mod link;
 mod listen;
 mod messaging;
+mod percent;
+mod posts;
 mod publish;
+mod replies;
 mod rules;
 mod statistics;
+mod summary;
 
 pub use address::{escape, unescape};
 pub use config::{Config, InvalidConfig};

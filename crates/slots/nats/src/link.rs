@@ -11,15 +11,15 @@ use futures::{FutureExt, StreamExt};
 use prism_slot::Result;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    answers,
     error::{timeout as timed_out, unavailable},
     health::Health,
-    inbox::Inbox,
-    listen::subscription_id,
+    listen::{Lounge, subscription_id},
+    replies::Replies,
     rules::Rules,
 };
 
@@ -36,7 +36,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) client: Client,
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) replies: Arc<Replies>,
     pub(crate) health: Arc<Health>,
     pub(crate) budget: Semaphore,
 }
@@ -55,27 +55,29 @@ impl Link {
         client: Client,
         health: Arc<Health>,
         subjects: String,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
+        most_answers: usize,
+        lounge: &Lounge,
     ) -> Result<Self> {
+        let (tasks, stop) = (&lounge.tasks, &lounge.stop);
         health.begin(&client);
-        let inbox = Arc::new(Inbox::new());
-        let subscribed = client.subscribe(inbox.wildcard()).await;
+        let replies = Arc::new(Replies::new(most_answers));
+        let subscribed = client.subscribe(replies.wildcard()).await;
         let mut arrivals = subscribed.map_err(|error| unavailable(error.to_string()))?;
         if let Some(id) = subscription_id(&arrivals) {
             health.inbox.store(id, Ordering::Relaxed);
         }
-        let sorter = inbox.clone();
+        let sorter = replies.clone();
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
             while let Some(message) = arrivals.next().await {
-                sorter.take(&message);
+                sorter.take(message);
             }
         }));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(keep_tidy(replies.clone())));
         let learning = keep_learning(client.clone(), health.clone(), subjects);
         tasks.spawn(stop.clone().run_until_cancelled_owned(learning));
         Ok(Self {
             client,
-            inbox,
+            replies,
             health,
             budget: Semaphore::new(UNDER_WAY),
         })
@@ -103,7 +105,7 @@ impl Link {
     pub(crate) async fn barrier(&self, deadline: Instant) -> Result<()> {
         let mut losses = self.health.losses();
         let mark = self.mark().ok_or_else(|| self.not_connected())?;
-        let mut expectation = self.inbox.expect();
+        let mut expectation = self.replies.expect(None);
         let subject = expectation.echo_subject();
         let round_trip = async {
             let sent = self.client.publish(subject, Bytes::new()).await;
@@ -181,6 +183,14 @@ async fn learn_rules(client: &Client, health: &Health, subjects: &str) -> Rules 
         health.free.store(connection, Ordering::SeqCst);
     }
     rules
+}
+
+/// Forgets whose answers nobody waits for, also while nothing is sent.
+async fn keep_tidy(replies: Arc<Replies>) {
+    loop {
+        sleep(answers::MEMORY / 4).await;
+        replies.answers.forget(Instant::now());
+    }
 }
 
 /// Learns the rules again over each new connection: the broker may have been restarted with others.

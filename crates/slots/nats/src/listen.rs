@@ -12,7 +12,7 @@ use std::{
 use async_nats::Subscriber;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use prism_slot::{GapReason, Identity, Listener, ListenerSink, Result, listener};
+use prism_slot::{GapReason, Identity, Listener, ListenerSink, PostSink, Result, listener};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -25,27 +25,44 @@ use crate::{
     error::{timeout, unavailable},
     health::Health,
     link::Link,
+    posts::Posts,
     statistics::Counters,
 };
 
-/// The listeners of one connection, by async-nats' number of their subscription.
+/// Who listens over one connection, by async-nats' number of the subscription.
 #[derive(Debug, Default)]
-pub(crate) struct Listeners(Mutex<HashMap<u64, Arc<Session>>>);
+pub(crate) struct Listeners(Mutex<HashMap<u64, Place>>);
+
+/// Where what arrives goes to.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Session(Arc<Session>),
+    Post(PostSink),
+}
 
 impl Listeners {
     /// Tells all of them that the connection with this number is a new one.
     pub(crate) fn announce(&self, connection: u64) {
-        for session in self.0.lock().values() {
-            session.announce(connection);
+        for place in self.0.lock().values() {
+            if let Place::Session(session) = place {
+                session.announce(connection);
+            }
         }
     }
 
     /// Tells one of them that async-nats dropped a message. What async-nats still holds for it follows, so
     /// the gap stands at the place of the loss or before it.
     pub(crate) fn overflowed(&self, subscription: u64) {
-        if let Some(session) = self.0.lock().get(&subscription) {
-            session.sink.gap(1, GapReason::SlowConsumer);
+        match self.0.lock().get(&subscription) {
+            Some(Place::Session(session)) => session.sink.gap(1, GapReason::SlowConsumer),
+            Some(Place::Post(sink)) => sink.lost(1),
+            None => {}
         }
+    }
+
+    /// Adds one.
+    pub(crate) fn insert(&self, subscription: u64, place: Place) {
+        self.0.lock().insert(subscription, place);
     }
 
     /// A number that async-nats never reports.
@@ -60,15 +77,17 @@ impl Listeners {
 
     /// Ends all of them, once they have read what waits.
     pub(crate) fn close(&self) {
-        for (_, session) in self.0.lock().drain() {
-            session.sink.close();
+        for (_, place) in self.0.lock().drain() {
+            if let Place::Session(session) = place {
+                session.sink.close();
+            }
         }
     }
 }
 
 /// One listening session.
 #[derive(Debug)]
-struct Session {
+pub(crate) struct Session {
     sink: ListenerSink,
     /// The number of the connection that the listener knows about.
     connection: AtomicU64,
@@ -98,6 +117,7 @@ pub(crate) struct Lounge {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) posts: Posts,
 }
 
 impl Lounge {
@@ -109,38 +129,41 @@ impl Lounge {
         identity: &Identity,
         deadline: Instant,
     ) -> Result<Listener> {
-        if link.mark().is_none() {
-            return Err(link.not_connected());
-        }
-        let subscribing = timeout_at(deadline, link.client.subscribe(prefix.subject(identity)));
-        let subscriber = subscribing.await.map_err(|_| timeout())?;
-        let subscriber = subscriber.map_err(|error| unavailable(error.to_string()))?;
+        let subscriber = self.subscribe(link, prefix.subject(identity), deadline).await?;
         let listener = self.forward(link.health.clone(), subscriber);
         // Dropping the listener on the way out ends the subscription.
         link.barrier(deadline).await?;
         Ok(listener)
     }
 
+    /// Has async-nats subscribe; a barrier says when the broker has.
+    pub(crate) async fn subscribe(
+        &self,
+        link: &Link,
+        subject: String,
+        deadline: Instant,
+    ) -> Result<Subscriber> {
+        if link.mark().is_none() {
+            return Err(link.not_connected());
+        }
+        let subscribing = timeout_at(deadline, link.client.subscribe(subject));
+        let subscriber = subscribing.await.map_err(|_| timeout())?;
+        subscriber.map_err(|error| unavailable(error.to_string()))
+    }
+
     fn forward(&self, health: Arc<Health>, subscriber: Subscriber) -> Listener {
-        let id = subscription_id(&subscriber).unwrap_or_else(|| health.listeners.unreported_id());
-        let subscription = Arc::new(Mutex::new(Some(subscriber)));
-        let stop = self.stop.child_token();
-        let unlisten = Unlisten {
-            id,
-            subscription: subscription.clone(),
-            health: health.clone(),
-            _stop: stop.clone().drop_guard(),
-        };
+        let (unlisten, mut arrivals) = self.unlisten(health.clone(), subscriber);
+        let (id, stop) = (unlisten.id, unlisten.stop.clone());
         let (sink, listener) = listener(self.queue, unlisten);
         let session = Arc::new(Session {
             sink,
             connection: AtomicU64::new(health.connection()),
             announcing: Mutex::new(()),
         });
-        health.listeners.0.lock().insert(id, session.clone());
+        health.listeners.insert(id, Place::Session(session.clone()));
         let counters = self.counters.clone();
         let forwarder = async move {
-            while let Some(message) = next(&subscription).await {
+            while let Some(message) = arrivals.next().await {
                 session.announce(health.connection());
                 match codec::decode(message) {
                     // What does not fit is counted by the queue itself.
@@ -152,15 +175,34 @@ impl Lounge {
         self.tasks.spawn(stop.run_until_cancelled_owned(forwarder));
         listener
     }
+
+    /// What ends a subscription, and what is read from it.
+    pub(crate) fn unlisten(&self, health: Arc<Health>, subscriber: Subscriber) -> (Unlisten, Arrivals) {
+        let id = subscription_id(&subscriber).unwrap_or_else(|| health.listeners.unreported_id());
+        let subscription = Arc::new(Mutex::new(Some(subscriber)));
+        let stop = self.stop.child_token();
+        let unlisten = Unlisten {
+            id,
+            subscription: subscription.clone(),
+            health,
+            _stop: stop.clone().drop_guard(),
+            stop,
+        };
+        (unlisten, Arrivals(subscription))
+    }
 }
 
-/// The next message of a subscription that may be taken away at any time.
-async fn next(subscription: &Mutex<Option<Subscriber>>) -> Option<async_nats::Message> {
-    let poll = |context: &mut Context<'_>| match &mut *subscription.lock() {
-        Some(subscriber) => subscriber.poll_next_unpin(context),
-        None => Poll::Ready(None),
-    };
-    std::future::poll_fn(poll).await
+/// The messages of a subscription that may be taken away at any time.
+pub(crate) struct Arrivals(Arc<Mutex<Option<Subscriber>>>);
+
+impl Arrivals {
+    pub(crate) async fn next(&mut self) -> Option<async_nats::Message> {
+        let poll = |context: &mut Context<'_>| match &mut *self.0.lock() {
+            Some(subscriber) => subscriber.poll_next_unpin(context),
+            None => Poll::Ready(None),
+        };
+        std::future::poll_fn(poll).await
+    }
 }
 
 fn unreadable(counters: &Counters, error: &Unreadable) {
@@ -171,12 +213,13 @@ fn unreadable(counters: &Counters, error: &Unreadable) {
     });
 }
 
-/// Ends a subscription with its listener.
-struct Unlisten {
-    id: u64,
+/// Ends a subscription with its listener or post.
+pub(crate) struct Unlisten {
+    pub(crate) id: u64,
     subscription: Arc<Mutex<Option<Subscriber>>>,
     health: Arc<Health>,
-    // Ends the forwarding task.
+    /// Ends the forwarding task.
+    pub(crate) stop: CancellationToken,
     _stop: DropGuard,
 }
 
@@ -203,7 +246,7 @@ mod tests {
     use std::time::Duration;
 
     use async_nats::{ConnectOptions, Event};
-    use prism_slot::{Kind, Message, Messaging, MulticastId, Received, Timestamp};
+    use prism_slot::{Message, Messaging, MulticastId, Received, Timestamp};
     use prism_testkit::NatsServer;
     use tokio::{sync::mpsc, time::timeout};
 
@@ -240,12 +283,8 @@ mod tests {
 
     fn message() -> Message {
         Message {
-            multicast: MulticastId(1),
-            kind: Kind::Payload,
-            payload: bytes::Bytes::new(),
-            content_type: "text/plain".into(),
             published_at: Timestamp(1),
-            headers: Vec::new(),
+            ..Message::new(MulticastId(1), "")
         }
     }
 

@@ -5,9 +5,10 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 use prism_slot::{
-    Identity, Listener, Message, Messaging, MessagingCapability, Outcome, Result, Scope,
+    Identity, Listener, Message, Messaging, MessagingCapability, Outcome, Post, Result, Scope,
     capability::AcceptedBy,
 };
 use tokio::time::{Instant, timeout_at};
@@ -16,12 +17,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Config, Statistics,
     address::Prefix,
+    answers,
     connect::{check_permissions, connect, refused},
     error::{BACKEND, timeout, unavailable},
     health::Health,
     link::Link,
     listen::Lounge,
-    publish::{Parcel, publish},
+    posts::Posts,
+    publish::{self, Parcel, publish},
     statistics::Counters,
 };
 
@@ -84,14 +87,20 @@ impl NatsMessaging {
     }
 
     async fn connect(namespace: &str, prefix: Prefix, config: &Config) -> Result<Self> {
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let lounge = Lounge {
+            queue: config.listener_queue,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            counters: Arc::new(Counters::default()),
+            posts: Posts::default(),
+        };
         // Ends the tasks of connections that were made when another one fails.
-        let guard = stop.clone().drop_guard();
-        let counters = Arc::new(Counters::default());
+        let guard = lounge.stop.clone().drop_guard();
+        let most_answers = answers::MOST_TARGETS / config.connections;
         let link = |_| async {
-            let health = Arc::new(Health::new(namespace, counters.clone()));
+            let health = Arc::new(Health::new(namespace, lounge.counters.clone()));
             let client = connect(namespace, config, &health).await?;
-            Link::start(client, health, prefix.all(), &tasks, &stop).await
+            Link::start(client, health, prefix.all(), most_answers, &lounge).await
         };
         let mut publishing = try_join_all((0..2 * config.connections).map(link)).await?;
         let listening = publishing.split_off(config.connections);
@@ -107,12 +116,7 @@ impl NatsMessaging {
             window: config.publish_window,
             publishing,
             listening,
-            lounge: Lounge {
-                queue: config.listener_queue,
-                tasks,
-                stop,
-                counters,
-            },
+            lounge,
         })
     }
 
@@ -121,7 +125,9 @@ impl NatsMessaging {
         self.lounge.stop.cancel();
         for link in self.links() {
             link.health.end();
+            link.replies.answers.close();
         }
+        self.lounge.posts.close();
     }
 
     fn links(&self) -> impl Iterator<Item = &Link> {
@@ -132,10 +138,10 @@ impl NatsMessaging {
         self.lounge.stop.is_cancelled()
     }
 
-    /// Always the same for an identity, so that its messages keep their order.
-    fn link_number(&self, identity: &Identity) -> usize {
+    /// Always the same for an identity or an address, so that what is sent there keeps its order.
+    fn link_number(&self, to: &str) -> usize {
         let mut hasher = DefaultHasher::new();
-        identity.hash(&mut hasher);
+        to.hash(&mut hasher);
         let links = self.publishing.len() as u64;
         usize::try_from(hasher.finish() % links.max(1)).unwrap_or_default()
     }
@@ -159,7 +165,7 @@ impl NatsMessaging {
     ) -> Vec<Outcome> {
         let mut shares = vec![(Vec::new(), Vec::new()); self.publishing.len()];
         for (place, target) in targets.iter().enumerate() {
-            let (places, share) = &mut shares[self.link_number(target)];
+            let (places, share) = &mut shares[self.link_number(target.as_str())];
             places.push(place);
             share.push(target);
         }
@@ -196,7 +202,9 @@ impl Messaging for NatsMessaging {
         message: Arc<Message>,
         deadline: Instant,
     ) -> Vec<Outcome> {
-        let parcel = match Parcel::new(&message) {
+        let answers = message.receipts.as_ref();
+        let answers = answers.and_then(|address| self.lounge.posts.get(address));
+        let parcel = match Parcel::new(&message, answers) {
             Ok(_) if self.is_closed() => Err("the slot is closed".to_owned()),
             parcel => parcel,
         };
@@ -214,8 +222,29 @@ impl Messaging for NatsMessaging {
         if self.is_closed() {
             return Err(unavailable("the slot is closed"));
         }
-        let link = &self.listening[self.link_number(identity)];
+        let link = &self.listening[self.link_number(identity.as_str())];
         self.lounge.listen(link, &self.prefix, identity, deadline).await
+    }
+
+    async fn post(&self, deadline: Instant) -> Result<Post> {
+        if self.is_closed() {
+            return Err(unavailable("the slot is closed"));
+        }
+        let address = self.prefix.unused_subject();
+        let link = &self.listening[self.link_number(&address)];
+        self.lounge.post(link, address, deadline).await
+    }
+
+    async fn send(&self, address: &str, note: Bytes, deadline: Instant) -> Outcome {
+        if self.is_closed() {
+            return Outcome::NotSent("the slot is closed".to_owned());
+        }
+        // It came with a message, and whoever sent that may be lying.
+        if !self.prefix.is_unused_subject(address) {
+            return Outcome::NotSent("that is no post of this namespace".to_owned());
+        }
+        let link = &self.publishing[self.link_number(address)];
+        publish::send(link, address, note, deadline).await
     }
 
     async fn probe(&self, deadline: Instant) -> Result<()> {

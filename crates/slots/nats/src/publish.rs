@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use async_nats::{HeaderMap, PublishError, Subject};
 use bytes::{Bytes, BytesMut};
-use prism_slot::{Identity, Message, Outcome};
+use prism_slot::{Identity, Message, MulticastId, Outcome, PostSink};
 use tokio::{
     sync::{SemaphorePermit, watch},
     time::{Instant, sleep_until},
@@ -12,9 +12,10 @@ use tokio::{
 
 use crate::{
     address::Prefix,
+    answers::Asked,
     codec,
-    inbox::Expectation,
     link::{Link, Mark},
+    replies::Expectation,
 };
 
 /// How many groups are under way at a time: while one is confirmed, the next is sent.
@@ -25,15 +26,27 @@ const GROUPS: usize = 2;
 pub(crate) struct Parcel {
     headers: HeaderMap,
     payload: Bytes,
+    /// Whose it is, and where answers go if somebody wants them.
+    answers: Option<(MulticastId, PostSink)>,
 }
 
 impl Parcel {
     /// # Errors
     /// What of the message NATS cannot carry.
-    pub(crate) fn new(message: &Message) -> Result<Self, String> {
+    pub(crate) fn new(message: &Message, answers: Option<PostSink>) -> Result<Self, String> {
         Ok(Self {
             headers: codec::encode(message)?,
             payload: message.payload.clone(),
+            answers: answers.map(|post| (message.multicast, post)),
+        })
+    }
+
+    fn ask(&self, targets: &[&Identity]) -> Option<Asked> {
+        let (multicast, post) = self.answers.as_ref()?;
+        Some(Asked {
+            multicast: *multicast,
+            identities: targets.iter().copied().cloned().collect(),
+            post: post.clone(),
         })
     }
 }
@@ -59,9 +72,10 @@ pub(crate) async fn publish(
         {
             settle(oldest, deadline, &mut outcomes).await;
         }
-        match Group::open(link, part.len(), deadline).await {
+        match Group::open(link, part.len(), || parcel.ask(part), deadline).await {
             Ok(mut group) => {
-                group.send(prefix, part, parcel, deadline).await;
+                let subject = |index: usize, buffer: &mut BytesMut| prefix.write_subject(part[index], buffer);
+                group.send(subject, parcel, deadline).await;
                 stopped.clone_from(&group.stopped);
                 under_way.push_back(group);
             }
@@ -74,6 +88,23 @@ pub(crate) async fn publish(
     let unsent = Outcome::NotSent(stopped.unwrap_or_default());
     outcomes.resize(targets.len(), unsent);
     outcomes
+}
+
+/// Sends a note to a subject and waits for confirmation.
+pub(crate) async fn send(link: &Link, subject: &str, note: Bytes, deadline: Instant) -> Outcome {
+    let parcel = Parcel {
+        headers: HeaderMap::new(),
+        payload: note,
+        answers: None,
+    };
+    let mut group = match Group::open(link, 1, || None, deadline).await {
+        Ok(group) => group,
+        Err(why) => return Outcome::NotSent(why),
+    };
+    let write_subject = |_, buffer: &mut BytesMut| buffer.extend_from_slice(subject.as_bytes());
+    group.send(write_subject, &parcel, deadline).await;
+    let outcome = group.settle(deadline).await.pop();
+    outcome.unwrap_or_else(|| Outcome::Unknown("nothing is known".to_owned()))
 }
 
 async fn settle(group: Group<'_>, deadline: Instant, outcomes: &mut Vec<Outcome>) {
@@ -97,7 +128,12 @@ struct Group<'a> {
 impl<'a> Group<'a> {
     /// # Errors
     /// Why nothing can be sent now.
-    async fn open(link: &'a Link, size: usize, deadline: Instant) -> Result<Self, String> {
+    async fn open(
+        link: &'a Link,
+        size: usize,
+        asked: impl FnOnce() -> Option<Asked>,
+        deadline: Instant,
+    ) -> Result<Self, String> {
         let permits = link.budget.acquire_many(u32::try_from(size).unwrap_or(u32::MAX));
         // Before the connection is looked at, so that no loss in between goes unnoticed.
         let losses = link.health.losses();
@@ -109,7 +145,7 @@ impl<'a> Group<'a> {
         let mark = link.mark().ok_or_else(|| link.not_connected().to_string())?;
         Ok(Self {
             link,
-            expectation: link.inbox.expect(),
+            expectation: link.replies.expect(asked()),
             mark,
             losses,
             size,
@@ -120,14 +156,20 @@ impl<'a> Group<'a> {
     }
 
     /// Hands everything to async-nats, which blocks while its queue is full.
-    async fn send(&mut self, prefix: &Prefix, targets: &[&Identity], parcel: &Parcel, deadline: Instant) {
+    async fn send(
+        &mut self,
+        write_subject: impl Fn(usize, &mut BytesMut),
+        parcel: &Parcel,
+        deadline: Instant,
+    ) {
         let (client, expectation, taken) = (&self.link.client, &self.expectation, &mut self.taken);
+        let size = self.size;
         let sending = async {
-            let mut buffer = BytesMut::with_capacity(targets.len() * 128);
-            for (index, target) in targets.iter().enumerate() {
-                prefix.write_subject(target, &mut buffer);
+            let mut buffer = BytesMut::with_capacity(size * 128);
+            for (index, number) in (0..size).zip(0_u32..) {
+                write_subject(index, &mut buffer);
                 let subject = take_subject(&mut buffer)?;
-                expectation.write_reply(index, &mut buffer);
+                expectation.write_reply(number, &mut buffer);
                 let reply = take_subject(&mut buffer)?;
                 let (headers, payload) = (parcel.headers.clone(), parcel.payload.clone());
                 let sent = client
@@ -203,7 +245,7 @@ mod tests {
     use std::{sync::atomic::Ordering, time::Duration};
 
     use async_nats::{Event, ServerError};
-    use prism_slot::{Kind, Messaging, MulticastId, Timestamp};
+    use prism_slot::Messaging;
     use prism_testkit::NatsServer;
 
     use super::*;
@@ -221,19 +263,12 @@ mod tests {
         let listened = Identity::new("listened").unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         let _listener = slot.listen(&listened, deadline).await.unwrap();
-        let parcel = Parcel::new(&Message {
-            multicast: MulticastId::random(),
-            kind: Kind::Payload,
-            payload: Bytes::new(),
-            content_type: "text/plain".into(),
-            published_at: Timestamp::now(),
-            headers: Vec::new(),
-        });
+        let parcel = Parcel::new(&Message::new(MulticastId::random(), ""), None).unwrap();
         let nobody = Identity::new("nobody").unwrap();
-        let mut group = Group::open(link, 2, deadline).await.unwrap();
-        group
-            .send(&prefix, &[&listened, &nobody], &parcel.unwrap(), deadline)
-            .await;
+        let mut group = Group::open(link, 2, || None, deadline).await.unwrap();
+        let targets = [&listened, &nobody];
+        let subject = |index: usize, buffer: &mut BytesMut| prefix.write_subject(targets[index], buffer);
+        group.send(subject, &parcel, deadline).await;
         meanwhile(link);
         group.settle(deadline).await
     }

@@ -6,7 +6,9 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod answers;
 mod cluster;
+mod floors;
 mod listening;
 mod opening;
 mod outcomes;
@@ -14,9 +16,12 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
+use async_nats::Subject;
 use bytes::Bytes;
-use prism_slot::{Identity, Kind, Listener, Message, Messaging, MulticastId, Outcome, Received, Timestamp};
+use futures::StreamExt;
+use prism_slot::{Identity, Listener, Message, Messaging, MulticastId, Outcome, Received, Timestamp};
 use prism_slot_nats::{Config, NatsMessaging};
+use prism_testkit::NatsServer;
 use tokio::time::{Instant, timeout};
 
 /// More than anything here takes.
@@ -56,15 +61,13 @@ fn identities(count: usize) -> Vec<Identity> {
 
 fn message(text: &str) -> Arc<Message> {
     Arc::new(Message {
-        multicast: MulticastId::random(),
-        kind: Kind::Payload,
-        payload: Bytes::copy_from_slice(text.as_bytes()),
         content_type: "text/plain".into(),
         published_at: Timestamp(1_700_000_000_123),
         headers: vec![(
             "traceparent".into(),
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
         )],
+        ..Message::new(MulticastId::random(), text.to_owned())
     })
 }
 
@@ -102,4 +105,18 @@ fn is_unknown(outcome: &Outcome) -> bool {
 
 fn is_not_sent(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::NotSent(_))
+}
+
+async fn plain(server: &NatsServer) -> async_nats::Client {
+    async_nats::connect(server.url()).await.unwrap()
+}
+
+/// Subscribes and makes sure that the broker knows.
+async fn subscribe(client: &async_nats::Client, subject: &str) -> async_nats::Subscriber {
+    let subscriber = client.subscribe(Subject::from(subject)).await.unwrap();
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await.unwrap();
+    client.publish(inbox, Bytes::new()).await.unwrap();
+    timeout(LONG, echo.next()).await.unwrap().unwrap();
+    subscriber
 }

@@ -1,7 +1,6 @@
 //! What other clients of the broker see, and what they can do.
 
 use async_nats::{HeaderMap, Subject};
-use bytes::Bytes;
 use futures::StreamExt;
 use prism_slot::{GapReason, Kind, Listener, Message, Messaging, Outcome, Received};
 use prism_slot_nats::NatsMessaging;
@@ -12,21 +11,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{LONG, SHORT, all, hears, identities, identity, listen, message, next, open, publish, soon};
-
-async fn plain(server: &NatsServer) -> async_nats::Client {
-    async_nats::connect(server.url()).await.unwrap()
-}
-
-/// Subscribes and makes sure that the broker knows.
-async fn subscribe(client: &async_nats::Client, subject: &str) -> async_nats::Subscriber {
-    let subscriber = client.subscribe(Subject::from(subject)).await.unwrap();
-    let inbox = client.new_inbox();
-    let mut echo = client.subscribe(inbox.clone()).await.unwrap();
-    client.publish(inbox, Bytes::new()).await.unwrap();
-    timeout(LONG, echo.next()).await.unwrap().unwrap();
-    subscriber
-}
+use crate::{
+    LONG, SHORT, all, hears, identities, identity, listen, message, next, open, plain, publish, soon,
+    subscribe,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_client_understands_a_message() {

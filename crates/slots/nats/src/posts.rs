@@ -1,0 +1,69 @@
+//! Posts: where notes between runners arrive, and what consumers at the broker answer.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use prism_slot::{Arrival, Post, PostSink, Result, post};
+use tokio::time::Instant;
+
+use crate::{
+    link::Link,
+    listen::{Lounge, Place, Unlisten},
+};
+
+/// The posts of a slot, by their address. Clones are the same ones.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Posts(Arc<Mutex<HashMap<Arc<str>, PostSink>>>);
+
+impl Posts {
+    /// The one with this address, if it is a post of this slot.
+    pub(crate) fn get(&self, address: &str) -> Option<PostSink> {
+        self.0.lock().get(address).cloned()
+    }
+
+    /// Ends all of them, once they have been read.
+    pub(crate) fn close(&self) {
+        self.0.lock().clear();
+    }
+}
+
+impl Lounge {
+    /// Subscribes to `address` and waits until the broker has processed that.
+    pub(crate) async fn post(&self, link: &Link, address: String, deadline: Instant) -> Result<Post> {
+        let subscriber = self.subscribe(link, address.clone(), deadline).await?;
+        let address: Arc<str> = address.into();
+        let (unlisten, mut arrivals) = self.unlisten(link.health.clone(), subscriber);
+        let (id, stop) = (unlisten.id, unlisten.stop.clone());
+        let pigeonhole = Pigeonhole {
+            posts: self.posts.clone(),
+            address: address.clone(),
+            _unlisten: unlisten,
+        };
+        let (sink, post) = post(address.clone(), self.queue, pigeonhole);
+        link.health.listeners.insert(id, Place::Post(sink.clone()));
+        self.posts.0.lock().insert(address, sink.clone());
+        let forwarder = async move {
+            while let Some(message) = arrivals.next().await {
+                // What does not fit is counted by the post itself.
+                sink.push(Arrival::Note(message.payload));
+            }
+        };
+        self.tasks.spawn(stop.run_until_cancelled_owned(forwarder));
+        // Dropping the post on the way out ends the subscription.
+        link.barrier(deadline).await?;
+        Ok(post)
+    }
+}
+
+/// A post's place, given up when the post is dropped.
+struct Pigeonhole {
+    posts: Posts,
+    address: Arc<str>,
+    _unlisten: Unlisten,
+}
+
+impl Drop for Pigeonhole {
+    fn drop(&mut self) {
+        self.posts.0.lock().remove(&self.address);
+    }
+}
