@@ -9,13 +9,16 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use prism_core::backoff::{Backoff, Policy};
 use prism_slot::{
-    Applied, Call, Claim, DynMessaging, DynRegistryStore, Error, Identity, Listener, Message, Messaging,
-    MessagingCapability, Outcome, Position, Put, Query, QueryPage, Read, Record, Register, Registered,
-    RegistryCapability, RegistryStore, Renew, Renewed, Result, Revision, Scan, ScanPage, Sync, Timestamp,
-    Unregister, Unregistered,
+    Address, Applied, Call, Claim, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox,
+    DynDurableInbox, DynLedger, DynMessaging, DynRegistryStore, Enqueued, Entry, Error, Fetch, Fetched,
+    Identity, InboxCapability, InboxLimits, Ledger, LedgerCapability, Listed, Listener, Message, Messaging,
+    MessagingCapability, MulticastId, Outcome, Position, Post, Put, Query, QueryPage, Read, Record, Redriven,
+    Register, Registered, RegistryCapability, RegistryStore, Renew, Renewed, Result, Revision, Scan,
+    ScanPage, Settled, Swept, Sync, Terms, Timestamp, Unregister, Unregistered, Verdict, Write, Wrote,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -191,8 +194,138 @@ impl Messaging for Late<MessagingCapability, dyn DynMessaging> {
         self.slot()?.listen(identity, deadline).await
     }
 
+    async fn post(&self, deadline: Instant) -> Result<Post> {
+        self.slot()?.post(deadline).await
+    }
+
+    async fn send(&self, address: &str, note: Bytes, deadline: Instant) -> Outcome {
+        match self.slot() {
+            Ok(slot) => slot.send(address, note, deadline).await,
+            Err(error) => Outcome::NotSent(error.to_string()),
+        }
+    }
+
     async fn probe(&self, deadline: Instant) -> Result<()> {
         self.slot()?.probe(deadline).await
+    }
+
+    async fn close(&self) {
+        self.0.closing.cancel();
+        if let Some(slot) = self.0.opened.get() {
+            slot.close().await;
+        }
+    }
+}
+
+impl DurableInbox for Late<InboxCapability, dyn DynDurableInbox> {
+    fn capability(&self) -> &InboxCapability {
+        &self.0.capability
+    }
+
+    async fn enqueue(
+        &self,
+        addresses: &[Address],
+        message: Arc<Message>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> Vec<Enqueued> {
+        match self.slot() {
+            Ok(slot) => slot.enqueue(addresses, message, terms, deadline).await,
+            Err(error) => vec![Enqueued::NotStored(error.to_string()); addresses.len()],
+        }
+    }
+
+    async fn open(&self, consumer: &Consumer, deadline: Instant) -> Result<()> {
+        self.slot()?.open(consumer, deadline).await
+    }
+
+    async fn fetch(&self, consumer: &Consumer, fetch: Fetch, deadline: Instant) -> Result<Fetched> {
+        self.slot()?.fetch(consumer, fetch, deadline).await
+    }
+
+    async fn settle(
+        &self,
+        consumer: &Consumer,
+        verdicts: Vec<(MulticastId, Verdict)>,
+        deadline: Instant,
+    ) -> Result<Vec<Settled>> {
+        self.slot()?.settle(consumer, verdicts, deadline).await
+    }
+
+    async fn cancel(
+        &self,
+        multicast: MulticastId,
+        identities: &[Identity],
+        deadline: Instant,
+    ) -> Result<Vec<bool>> {
+        self.slot()?.cancel(multicast, identities, deadline).await
+    }
+
+    async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
+        self.slot()?.discard(address, deadline).await
+    }
+
+    async fn depth(&self, identity: Option<&Identity>, deadline: Instant) -> Result<Depth> {
+        self.slot()?.depth(identity, deadline).await
+    }
+
+    async fn dead_letters(&self, query: DeadQuery, deadline: Instant) -> Result<DeadPage> {
+        self.slot()?.dead_letters(query, deadline).await
+    }
+
+    async fn redrive(
+        &self,
+        letters: Vec<(DeadId, Address)>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> Result<Vec<Redriven>> {
+        self.slot()?.redrive(letters, terms, deadline).await
+    }
+
+    async fn configure(&self, limits: InboxLimits, deadline: Instant) -> Result<()> {
+        self.slot()?.configure(limits, deadline).await
+    }
+
+    async fn sweep(&self, deadline: Instant) -> Result<Swept> {
+        self.slot()?.sweep(deadline).await
+    }
+
+    async fn probe(&self, deadline: Instant) -> Result<()> {
+        self.slot()?.probe(deadline).await
+    }
+
+    async fn close(&self) {
+        self.0.closing.cancel();
+        if let Some(slot) = self.0.opened.get() {
+            slot.close().await;
+        }
+    }
+}
+
+impl Ledger for Late<LedgerCapability, dyn DynLedger> {
+    fn capability(&self) -> &LedgerCapability {
+        &self.0.capability
+    }
+
+    async fn read(&self, keys: Vec<String>, deadline: Instant) -> Result<Vec<Option<Entry>>> {
+        self.slot()?.read(keys, deadline).await
+    }
+
+    async fn write(&self, writes: Vec<Write>, deadline: Instant) -> Vec<Result<Wrote>> {
+        match self.slot() {
+            Ok(slot) => slot.write(writes, deadline).await,
+            Err(error) => vec![Err(error); writes.len()],
+        }
+    }
+
+    async fn list(
+        &self,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<Listed> {
+        self.slot()?.list(prefix, after, limit, deadline).await
     }
 
     async fn close(&self) {
@@ -296,14 +429,7 @@ mod tests {
     async fn a_missing_broker_was_sent_nothing() {
         let late: Late<MessagingCapability, dyn DynMessaging> =
             Late::new(MemoryMessaging::CAPABILITY, "double", refused());
-        let message = Arc::new(Message {
-            multicast: prism_slot::MulticastId(1),
-            kind: prism_slot::Kind::Payload,
-            payload: Default::default(),
-            content_type: "".into(),
-            published_at: Timestamp(0),
-            headers: Vec::new(),
-        });
+        let message = Arc::new(Message::new(MulticastId(1), ""));
         let outcomes = DynMessaging::publish_batch(&late, &[id("a"), id("b")], message, soon()).await;
         assert!(
             outcomes.len() == 2

@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod coordinator;
+pub mod delivery;
 pub mod directory;
 mod late;
 pub mod limits;
@@ -26,7 +27,8 @@ pub use prism_filter as filter;
 pub use prism_slot as slot;
 
 pub use coordinator::{
-    Closed, Config, Coordinator, Delivery, Enumerate, Error, Explanation, Extended, Multicast, Page,
-    Register, Report, Session, SessionEvent, Status, Target, Update, Updated, Verdict, Why,
+    Closed, Config, Coordinator, Durability, Enumerate, Error, Explanation, Extended, Following, Multicast,
+    MulticastEvent, Page, Register, Session, SessionEvent, Update, Updated, Verdict, Why,
 };
+pub use delivery::{Delivery, Report, Stage, Status, Target};
 pub use plugin::MulticastRegistry;

@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 /// The names, as they are exported.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 16] = [
     "multicast_registry_registered_identities",
     "multicast_registry_sessions",
     "multicast_registry_multicast_delivered_total",
@@ -26,6 +26,11 @@ pub const NAMES: [&str; 11] = [
     "multicast_registry_schema_violations",
     "multicast_registry_watchers",
     "multicast_registry_watch_evaluations_total",
+    "multicast_registry_receipts_dropped_total",
+    "multicast_registry_overloaded_total",
+    "multicast_registry_redeliveries_total",
+    "multicast_registry_inbox_messages",
+    "multicast_registry_dead_letters",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +58,11 @@ struct Families {
     schema_violations: Family<Namespace, Gauge>,
     watchers: Family<Namespace, Gauge>,
     watch_evaluations: Family<Namespace, Counter>,
+    receipts_dropped: Family<Namespace, Counter>,
+    overloaded: Family<Namespace, Counter>,
+    redeliveries: Family<Namespace, Counter>,
+    inbox_messages: Family<Namespace, Gauge>,
+    dead_letters: Family<Namespace, Gauge>,
 }
 
 impl Default for Families {
@@ -71,6 +81,11 @@ impl Default for Families {
             schema_violations: Family::default(),
             watchers: Family::default(),
             watch_evaluations: Family::default(),
+            receipts_dropped: Family::default(),
+            overloaded: Family::default(),
+            redeliveries: Family::default(),
+            inbox_messages: Family::default(),
+            dead_letters: Family::default(),
         }
     }
 }
@@ -133,6 +148,31 @@ impl Default for Metrics {
             "Comparisons of a watched filter with a change",
             families.watch_evaluations.clone(),
         );
+        registry.register(
+            "receipts_dropped",
+            "Receipts that there was no room for; they leave lower stages",
+            families.receipts_dropped.clone(),
+        );
+        registry.register(
+            "overloaded",
+            "Multicasts that were refused because too many targets were waiting",
+            families.overloaded.clone(),
+        );
+        registry.register(
+            "redeliveries",
+            "Stored messages that were handed to sessions here, and not for the first time",
+            families.redeliveries.clone(),
+        );
+        registry.register(
+            "inbox_messages",
+            "Messages that wait in the namespace's inboxes, or are out with consumers",
+            families.inbox_messages.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Messages that could not be delivered",
+            families.dead_letters.clone(),
+        );
         Self { registry, families }
     }
 }
@@ -171,6 +211,11 @@ impl Metrics {
         families.schema_violations.remove(&label);
         families.watchers.remove(&label);
         families.watch_evaluations.remove(&label);
+        families.receipts_dropped.remove(&label);
+        families.overloaded.remove(&label);
+        families.redeliveries.remove(&label);
+        families.inbox_messages.remove(&label);
+        families.dead_letters.remove(&label);
     }
 
     /// In the OpenMetrics text format.
@@ -199,6 +244,11 @@ struct Resolved {
     schema_violations: Gauge,
     watchers: Gauge,
     watch_evaluations: Counter,
+    receipts_dropped: Counter,
+    overloaded: Counter,
+    redeliveries: Counter,
+    inbox_messages: Gauge,
+    dead_letters: Gauge,
 }
 
 impl NamespaceMetrics {
@@ -223,6 +273,11 @@ impl NamespaceMetrics {
             schema_violations: families.schema_violations.get_or_create_owned(&label),
             watchers: families.watchers.get_or_create_owned(&label),
             watch_evaluations: families.watch_evaluations.get_or_create_owned(&label),
+            receipts_dropped: families.receipts_dropped.get_or_create_owned(&label),
+            overloaded: families.overloaded.get_or_create_owned(&label),
+            redeliveries: families.redeliveries.get_or_create_owned(&label),
+            inbox_messages: families.inbox_messages.get_or_create_owned(&label),
+            dead_letters: families.dead_letters.get_or_create_owned(&label),
         }))
     }
 
@@ -245,6 +300,25 @@ impl NamespaceMetrics {
 
     pub(crate) fn enumerated(&self, took: Duration) {
         self.0.enumerate.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn receipts_dropped(&self, receipts: u64) {
+        self.0.receipts_dropped.inc_by(receipts);
+    }
+
+    pub(crate) fn overloaded(&self) {
+        self.0.overloaded.inc();
+    }
+
+    pub(crate) fn redelivered(&self) {
+        self.0.redeliveries.inc();
+    }
+
+    pub(crate) fn inbox(&self, messages: u64, dead: u64) {
+        self.0
+            .inbox_messages
+            .set(i64::try_from(messages).unwrap_or(i64::MAX));
+        self.0.dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn expired(&self) {

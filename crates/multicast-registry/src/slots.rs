@@ -3,11 +3,15 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use prism_slot::{Applied, DynMessaging, DynRegistryStore, Error, Result, memory};
+use prism_slot::{
+    Applied, DynDurableInbox, DynLedger, DynMessaging, DynRegistryStore, Error, InboxLimits,
+    LedgerCapability, Result, memory,
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::{MessagingSlot, Namespace, RegistrySlot},
+    config::{DurabilitySlot, MessagingSlot, Namespace, RegistrySlot},
+    coordinator::Durability,
     late::Late,
 };
 
@@ -28,6 +32,14 @@ pub struct OpenMessaging {
     /// The slot.
     pub slot: Arc<dyn DynMessaging>,
     memory: Option<Arc<memory::MemoryMessaging>>,
+}
+
+/// An open durability slot, where there is one, and the ledger.
+#[derive(Clone)]
+pub struct OpenDurability {
+    /// Both.
+    pub durability: Durability,
+    memory: Option<Arc<memory::MemoryInbox>>,
 }
 
 /// Opens the registry slot of a namespace. Where its backend does not answer, the slot is opened
@@ -93,6 +105,120 @@ pub async fn open_messaging(namespace: &Namespace, tasks: &TaskTracker) -> Resul
         slot: Arc::new(late),
         memory: None,
     })
+}
+
+/// Opens the durability slot of a namespace, if it has one, and its ledger, as [`open_registry`] does. The ledger is
+/// beside the durability slot, else beside the registry slot, else in memory.
+///
+/// # Errors
+/// A backend answers and cannot be used as it is set up.
+pub async fn open_durability(
+    namespace: &Namespace,
+    limits: InboxLimits,
+    tasks: &TaskTracker,
+) -> Result<OpenDurability> {
+    let slot = namespace.slots.durability.as_ref();
+    if let Some(config) = slot.and_then(DurabilitySlot::memory) {
+        let opened = Arc::new(memory::MemoryInbox::new(config.clone(), limits));
+        let durability = Durability {
+            inbox: Some(opened.clone()),
+            ledger: open_ledger(namespace, tasks).await?,
+        };
+        return Ok(OpenDurability {
+            durability,
+            memory: Some(opened),
+        });
+    }
+    let inbox = match slot {
+        None => None,
+        Some(slot) => Some(open_inbox(namespace, slot, limits, tasks).await?),
+    };
+    let durability = Durability {
+        inbox,
+        ledger: open_ledger(namespace, tasks).await?,
+    };
+    Ok(OpenDurability {
+        durability,
+        memory: None,
+    })
+}
+
+async fn open_inbox(
+    namespace: &Namespace,
+    slot: &DurabilitySlot,
+    limits: InboxLimits,
+    tasks: &TaskTracker,
+) -> Result<Arc<dyn DynDurableInbox>> {
+    let capability = slot.capability();
+    let error = match within(capability.backend, connect_inbox(namespace, slot, limits)).await {
+        Ok(slot) => return Ok(slot),
+        Err(error @ Error::Misconfigured { .. }) => return Err(error),
+        Err(error) => error,
+    };
+    tracing::error!(namespace = namespace.name, %error, "the durability backend does not answer, going on without it");
+    let late = Late::new(capability.clone(), capability.backend, error);
+    let (opening, namespace, slot) = (late.clone(), namespace.clone(), slot.clone());
+    tasks.spawn(async move {
+        opening
+            .run(|| within(capability.backend, connect_inbox(&namespace, &slot, limits)))
+            .await;
+    });
+    Ok(Arc::new(late))
+}
+
+async fn open_ledger(namespace: &Namespace, tasks: &TaskTracker) -> Result<Arc<dyn DynLedger>> {
+    let Some(capability) = ledger_capability(namespace) else {
+        return Ok(Durability::none().ledger);
+    };
+    let error = match within(capability.backend, connect_ledger(namespace)).await {
+        Ok(ledger) => return Ok(ledger),
+        Err(error @ Error::Misconfigured { .. }) => return Err(error),
+        Err(error) => error,
+    };
+    tracing::error!(namespace = namespace.name, %error, "the ledger does not answer, going on without it");
+    let late = Late::new(capability.clone(), capability.backend, error);
+    let (opening, namespace) = (late.clone(), namespace.clone());
+    tasks.spawn(async move {
+        opening
+            .run(|| within(capability.backend, connect_ledger(&namespace)))
+            .await;
+    });
+    Ok(Arc::new(late))
+}
+
+/// What the ledger of a namespace can do; `None` where it is in this process's memory.
+fn ledger_capability(namespace: &Namespace) -> Option<LedgerCapability> {
+    match (&namespace.slots.durability, &namespace.slots.registry) {
+        (Some(DurabilitySlot::Memory(_)) | None, _) => None,
+    }
+}
+
+fn connect_inbox<'a>(
+    _namespace: &'a Namespace,
+    slot: &'a DurabilitySlot,
+    limits: InboxLimits,
+) -> BoxFuture<'a, Result<Arc<dyn DynDurableInbox>>> {
+    Box::pin(async move {
+        let slot: Arc<dyn DynDurableInbox> = match slot {
+            DurabilitySlot::Memory(config) => Arc::new(memory::MemoryInbox::new(config.clone(), limits)),
+        };
+        Ok(slot)
+    })
+}
+
+fn connect_ledger(_namespace: &Namespace) -> BoxFuture<'_, Result<Arc<dyn DynLedger>>> {
+    Box::pin(async move { Ok(Durability::none().ledger) })
+}
+
+impl OpenDurability {
+    /// As [`OpenRegistry::retune`]. Limits are applied apart from this.
+    pub fn retune(&self, slot: Option<&DurabilitySlot>) -> bool {
+        let (Some(memory), Some(config)) = (&self.memory, slot.and_then(DurabilitySlot::memory)) else {
+            return false;
+        };
+        memory.retune(config);
+        true
+    }
 }
 
 impl OpenRegistry {
@@ -166,6 +292,14 @@ pub fn registry_identity(slot: &RegistrySlot) -> String {
             // It could not be opened either.
             Err(error) => format!("redis {error}"),
         },
+    }
+}
+
+/// What identifies the inboxes behind a durability slot.
+pub fn durability_identity(slot: Option<&DurabilitySlot>) -> String {
+    match slot {
+        None => "none".to_owned(),
+        Some(DurabilitySlot::Memory(_)) => "memory".to_owned(),
     }
 }
 

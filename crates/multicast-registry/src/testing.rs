@@ -1,5 +1,6 @@
 //! Slots whose calls go as a test says.
 
+pub(crate) mod durable;
 pub(crate) mod generated;
 
 use std::{
@@ -11,11 +12,13 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use prism_slot::{
     Applied, Call, Claim, Error, Identity, Listener, Message, Messaging, MessagingCapability, Outcome,
-    Position, Put, Query, QueryPage, Read, Record, Register, Registered, RegistryCapability, RegistryStore,
-    Renew, Renewed, Result, Revision, Scan, ScanPage, Scope, Sync, Timestamp, Unregister, Unregistered,
+    Position, Post, Put, Query, QueryPage, Read, Record, Register, Registered, RegistryCapability,
+    RegistryStore, Renew, Renewed, Result, Revision, Scan, ScanPage, Scope, Sync, Timestamp, Unregister,
+    Unregistered,
     memory::{ManualClock, MemoryMessaging, MemoryRegistry},
 };
 use tokio::{sync::Notify, time::Instant};
@@ -35,6 +38,11 @@ pub(crate) enum Op {
     Query,
     Claim,
     Publish,
+    Send,
+    Enqueue,
+    Fetch,
+    Settle,
+    Write,
     Listen,
     Probe,
 }
@@ -387,6 +395,17 @@ impl Messaging for Broker {
     async fn listen(&self, identity: &Identity, deadline: Instant) -> Result<Listener> {
         let listen = self.memory().listen(identity, deadline);
         self.script.play(Op::Listen, listen).await
+    }
+
+    async fn post(&self, deadline: Instant) -> Result<Post> {
+        self.memory().post(deadline).await
+    }
+
+    async fn send(&self, address: &str, note: Bytes, deadline: Instant) -> Outcome {
+        let send = self.memory().send(address, note, deadline);
+        let sent = self.script.play(Op::Send, async { Ok(send.await) });
+        sent.await
+            .unwrap_or_else(|error| Outcome::Unknown(error.to_string()))
     }
 
     async fn probe(&self, deadline: Instant) -> Result<()> {

@@ -66,6 +66,10 @@ reasons! {
     StaleGeneration "STALE_GENERATION" FailedPrecondition,
     /// The record has been written since it was read.
     Conflict "CONFLICT" Aborted,
+    /// No multicast is known by this identifier, or its receipts are not kept any longer.
+    UnknownMulticast "UNKNOWN_MULTICAST" NotFound,
+    /// An idempotency key was used for another request.
+    IdempotencyMismatch "IDEMPOTENCY_MISMATCH" FailedPrecondition,
     /// A position of another epoch.
     EpochChanged "EPOCH_CHANGED" FailedPrecondition,
     /// A position that is no longer kept.

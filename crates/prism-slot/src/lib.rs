@@ -34,7 +34,9 @@ pub use inbox::{
 };
 pub use ledger::{DynLedger, Entry, Expect, Ledger, Listed, Write, Wrote};
 pub use listener::{GapReason, Listener, ListenerSink, Received, listener};
-pub use messaging::{DEFAULT_CONTENT_TYPE, DynMessaging, Kind, Message, Messaging, MulticastId, Outcome};
+pub use messaging::{
+    DEFAULT_CONTENT_TYPE, DynMessaging, EVERY_POST, Kind, Message, Messaging, MulticastId, Outcome,
+};
 pub use post::{Arrival, Post, PostSink, post};
 pub use query::{Query, QueryPage};
 pub use record::{

@@ -100,6 +100,9 @@ impl Message {
     }
 }
 
+/// The address of all posts of a namespace together; see [`Messaging::send`].
+pub const EVERY_POST: &str = "*";
+
 /// What a payload is, unless the sender says.
 pub static DEFAULT_CONTENT_TYPE: LazyLock<Arc<str>> = LazyLock::new(|| "application/octet-stream".into());
 
@@ -165,7 +168,8 @@ pub trait Messaging: Send + std::marker::Sync + 'static {
     fn post(&self, deadline: Instant) -> impl Future<Output = Result<Post>> + Send;
 
     /// Sends a note to a post. [`Outcome::Accepted`] says that the post was there, not that somebody has read it
-    /// (`notes_to_nobody_are_noticed`). A note has at most `max_payload` bytes.
+    /// (`notes_to_nobody_are_noticed`). A note has at most `max_payload` bytes. One to [`EVERY_POST`] reaches every post
+    /// of the namespace, the sender's own too (`notes_to_every_post_reach_all`).
     fn send(&self, address: &str, note: Bytes, deadline: Instant) -> impl Future<Output = Outcome> + Send;
 
     /// Whether the broker answers, by the cheapest round trip that proves it

@@ -18,6 +18,8 @@ use crate::{Identity, MulticastId};
 pub enum Arrival {
     /// A note from another runner; what it says is not the slot's business.
     Note(Bytes),
+    /// One to all posts of the namespace. Its sender needed to know no secret.
+    NoteToAll(Bytes),
     /// A consumer that listens at the broker itself has answered to a message.
     Answer {
         /// The message.

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use prism_core::config::{Error, Path, format_duration, optional_duration_seconds, optional_size, size};
+use prism_slot::Overflow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
+
+use crate::delivery::Delivery;
 
 use super::{
     index::Index,
@@ -14,6 +17,9 @@ use super::{
 /// No call takes longer, whatever its caller allows: less than the data endpoint gives any call, so that
 /// it is this end that says what became of it.
 pub const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// The longest time for which messages, receipts and idempotency keys are kept.
+const MAX_WINDOW: Duration = Duration::from_secs(366 * 86_400);
 
 /// The longest time for which callers save up what they do not use.
 const MAX_BURST: Duration = Duration::from_secs(3_600);
@@ -110,6 +116,57 @@ pub struct Behavior {
     )]
     #[schemars(with = "DurationText")]
     pub caller_burst: Duration,
+    /// How sure delivery is when the call does not say. All but `at-most-once` need a durability slot.
+    pub delivery: Semantics,
+    /// How long a message waits in an inbox unless the call says less, in seconds or as `24h`; an inbox outlives the
+    /// lease of its identity by no more.
+    #[serde(
+        deserialize_with = "prism_core::config::duration_seconds",
+        serialize_with = "as_text_always"
+    )]
+    #[schemars(with = "DurationText")]
+    pub message_ttl: Duration,
+    /// How many messages wait in the inbox of one identity.
+    pub inbox_max_messages: u32,
+    /// What happens to one more: it is refused (`reject`), or the oldest makes room (`drop_oldest`).
+    pub inbox_overflow: Overflow,
+    /// After how long a message that was handed out and not acknowledged is handed out again, in seconds or as `30s`.
+    #[serde(
+        deserialize_with = "prism_core::config::duration_seconds",
+        serialize_with = "as_text_always"
+    )]
+    #[schemars(with = "DurationText")]
+    pub ack_timeout: Duration,
+    /// How often a message is handed out before it becomes a dead letter.
+    pub max_deliver: u32,
+    /// How many messages are out with one session, unacknowledged, before it gets more.
+    pub max_unacked: usize,
+    /// How many dead letters are kept; the oldest make room.
+    pub max_dead_letters: usize,
+    /// For how long repetitions are noticed, in seconds or as `2m`: of a call with an idempotency key, and of a message
+    /// to an identity.
+    #[serde(
+        deserialize_with = "prism_core::config::duration_seconds",
+        serialize_with = "as_text_always"
+    )]
+    #[schemars(with = "DurationText")]
+    pub dedupe_window: Duration,
+    /// For how long receipts can be read, in seconds or as `1h`; no less than `dedupe_window`.
+    #[serde(
+        deserialize_with = "prism_core::config::duration_seconds",
+        serialize_with = "as_text_always"
+    )]
+    #[schemars(with = "DurationText")]
+    pub receipts_window: Duration,
+    /// Which multicasts have their receipts in the ledger, where other runners find them and where they outlive this
+    /// one: those that are stored or have an idempotency key (`stored`), or `all`. Those of the others are in memory.
+    pub keep_receipts: KeepReceipts,
+    /// How much memory the receipts of one runner take, in bytes or as `64MiB`; the oldest make room.
+    #[serde(deserialize_with = "size")]
+    #[schemars(with = "SizeText")]
+    pub receipts_memory: usize,
+    /// How many targets, of all multicasts of one runner, wait to be sent to before further multicasts are refused.
+    pub max_targets_in_flight: usize,
 }
 
 impl Default for Behavior {
@@ -141,6 +198,19 @@ impl Default for Behavior {
             caller_multicasts: None,
             caller_targets: None,
             caller_burst: Duration::from_secs(1),
+            delivery: Semantics::AtMostOnce,
+            message_ttl: Duration::from_secs(86_400),
+            inbox_max_messages: 1_000,
+            inbox_overflow: Overflow::Reject,
+            ack_timeout: Duration::from_secs(30),
+            max_deliver: 10,
+            max_unacked: 256,
+            max_dead_letters: 10_000,
+            dedupe_window: Duration::from_secs(120),
+            receipts_window: Duration::from_secs(3_600),
+            keep_receipts: KeepReceipts::Stored,
+            receipts_memory: 64 << 20,
+            max_targets_in_flight: 1_000_000,
         }
     }
 }
@@ -154,6 +224,39 @@ pub enum ViewKind {
     /// The registry slot: it selects by the filter where it can, and sends all registrations where it cannot. For
     /// namespaces that are too large for memory.
     None,
+}
+
+/// How sure delivery is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Semantics {
+    /// Sent once.
+    #[default]
+    AtMostOnce,
+    /// Stored, and handed out again until it is acknowledged.
+    AtLeastOnce,
+    /// The same under an idempotency key, with duplicates suppressed within `dedupe_window`.
+    ExactlyOnce,
+}
+
+impl From<Semantics> for Delivery {
+    fn from(semantics: Semantics) -> Self {
+        match semantics {
+            Semantics::AtMostOnce => Self::AtMostOnce,
+            Semantics::AtLeastOnce => Self::AtLeastOnce,
+            Semantics::ExactlyOnce => Self::ExactlyOnce,
+        }
+    }
+}
+
+/// Which multicasts have their receipts in the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepReceipts {
+    /// Those that are stored or have an idempotency key.
+    Stored,
+    /// All.
+    All,
 }
 
 /// How fresh a read is.
@@ -201,6 +304,7 @@ pub enum SchemaChange {
 pub(super) struct FromSlots {
     pub(super) ttl_default: Option<(Path, Duration)>,
     pub(super) topic_prefix: Option<(Path, String)>,
+    pub(super) delivery: Option<(Path, Semantics)>,
     pub(super) indexes: Option<(Path, Vec<Index>)>,
 }
 
@@ -213,6 +317,9 @@ impl Behavior {
         if let Some((path, prefix)) = &from_slots.topic_prefix {
             check_prefix(prefix).map_err(|message| Error::new(path.clone(), message))?;
             self.topic_prefix.clone_from(prefix);
+        }
+        if let Some((_, delivery)) = &from_slots.delivery {
+            self.delivery = *delivery;
         }
         Ok(())
     }
@@ -265,12 +372,24 @@ impl Behavior {
         for (key, given, most) in [
             ("call_timeout", self.call_timeout, MAX_CALL_TIMEOUT),
             ("caller_burst", self.caller_burst, MAX_BURST),
+            ("message_ttl", self.message_ttl, MAX_WINDOW),
+            ("ack_timeout", self.ack_timeout, MAX_WINDOW),
+            ("dedupe_window", self.dedupe_window, MAX_WINDOW),
+            ("receipts_window", self.receipts_window, MAX_WINDOW),
         ] {
             if !(SHORTEST..=most).contains(&given) {
                 let (given, most) = (format_duration(given), format_duration(most));
                 let message = format!("`{given}` is out of range, from `1ms` to `{most}` is possible");
                 return Err(fault(key, message));
             }
+        }
+        if self.receipts_window < self.dedupe_window {
+            let window = format_duration(self.dedupe_window);
+            let message = format!(
+                "a repeated call gets the receipts of the first one, so they are kept for `dedupe_window`, `{window}`, \
+                 at least"
+            );
+            return Err(fault("receipts_window", message));
         }
         Ok(())
     }
@@ -286,6 +405,16 @@ impl Behavior {
             ("max_watch_filters", self.max_watch_filters as u64, 0, 100_000),
             ("max_regex_bytes", self.max_regex_bytes as u64, 1, 4 << 10),
             ("max_metadata_bytes", self.max_metadata_bytes as u64, 2, 16 << 20),
+            ("inbox_max_messages", self.inbox_max_messages.into(), 1, 1_000_000),
+            ("max_deliver", self.max_deliver.into(), 1, 1_000_000),
+            ("max_unacked", self.max_unacked as u64, 1, 100_000),
+            ("max_dead_letters", self.max_dead_letters as u64, 1, 10_000_000),
+            (
+                "max_targets_in_flight",
+                self.max_targets_in_flight as u64,
+                1,
+                100_000_000,
+            ),
         ];
         for (key, value, least, most) in bounds {
             if !(least..=most).contains(&value) {

@@ -34,7 +34,7 @@ fn slots_schema() -> Value {
         "properties": {
             "registry": slot_schema("registry"),
             "messaging": slot_schema("messaging"),
-            "durability": {},
+            "durability": slot_schema("durability"),
             "composition": {},
         },
     })
@@ -57,6 +57,9 @@ fn slot_schema(slot: &str) -> Value {
             .as_object()
             .cloned()
             .unwrap_or_default();
+        if slot == "durability" {
+            settings.insert("use_messaging".to_owned(), json!({ "type": "boolean" }));
+        }
         for key in slot::behavior_keys(slot) {
             settings.insert((*key).to_owned(), json!({}));
         }

@@ -9,6 +9,7 @@
 
 mod behavior;
 mod document;
+mod durability;
 mod environment;
 mod file;
 mod index;
@@ -19,8 +20,12 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-pub use behavior::{Behavior, LongTtl, MAX_CALL_TIMEOUT, ReadConsistency, SchemaChange, StoreLoss, ViewKind};
+pub use behavior::{
+    Behavior, KeepReceipts, LongTtl, MAX_CALL_TIMEOUT, ReadConsistency, SchemaChange, Semantics, StoreLoss,
+    ViewKind,
+};
 pub use document::{Backend, backend_schemas, manifest_schema, reference};
+pub use durability::DurabilitySlot;
 pub use environment::from_environment;
 pub use file::{File, load};
 pub use needs::Needs;
@@ -158,6 +163,12 @@ impl Namespace {
             if let Some(path) = namespace.schema.iter().flat_map(Schema::indexed).next() {
                 return Err(unkept(&path, "identity_schema"));
             }
+        }
+        let at_least_once = namespace.behavior.delivery != Semantics::AtMostOnce;
+        if at_least_once && namespace.slots.durability.is_none() {
+            let message =
+                "all but `at-most-once` needs a durability slot, name a backend for `slots.durability`";
+            return Err(Error::new(at("behavior").key("delivery"), message));
         }
         needs::apply(&mut namespace, sets).map_err(|error| error.within(&at("needs")))?;
         Ok(namespace)

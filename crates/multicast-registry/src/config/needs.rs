@@ -27,7 +27,7 @@ pub struct Needs {
     /// `true` asks for an audit log of every registration and multicast. Refused in this version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<bool>,
-    /// `true` asks for exactly-once delivery. Refused in this version.
+    /// `true` asks that exactly-once delivery is possible, and is refused without a durability slot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exactly_once: Option<bool>,
     /// How many identities must fit, like `10000+ services`. Raises `max_identities` where that is
@@ -63,7 +63,13 @@ pub(super) fn apply(namespace: &mut Namespace, written: impl Fn(&str) -> bool) -
         no_slot_gives(*asked, "an audit log")
     })?;
     check("exactly_once", needs.exactly_once.as_ref(), |asked| {
-        no_slot_gives(*asked, "exactly-once delivery, which needs a durability slot")
+        if *asked && namespace.slots.durability.is_none() {
+            return Err(
+                "exactly-once delivery needs a durability slot, name a backend for `slots.durability`"
+                    .to_owned(),
+            );
+        }
+        Ok(())
     })?;
     check("scale", needs.scale.as_deref(), |text| {
         scale(&mut namespace.behavior, text, written("max_identities"))

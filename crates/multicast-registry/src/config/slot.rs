@@ -5,7 +5,11 @@ use prism_slot::{MessagingCapability, RegistryCapability, Scope, memory};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{behavior::FromSlots, index::Index};
+use super::{
+    behavior::{FromSlots, Semantics},
+    durability::{self, DurabilitySlot},
+    index::Index,
+};
 
 /// The filled slots of a namespace.
 #[derive(Debug, Clone)]
@@ -14,6 +18,8 @@ pub struct Slots {
     pub registry: RegistrySlot,
     /// How messages travel.
     pub messaging: MessagingSlot,
+    /// Where messages wait, if they do.
+    pub durability: Option<DurabilitySlot>,
 }
 
 /// The backend of a registry slot with its settings.
@@ -119,10 +125,12 @@ impl MessagingSlot {
 impl Slots {
     /// How far the weakest slot reaches.
     pub fn scope(&self) -> Scope {
+        let durability = self.durability.as_ref().map(|slot| slot.capability().scope);
         self.registry
             .capability()
             .scope
             .min(self.messaging.capability().scope)
+            .min(durability.unwrap_or(Scope::Shared))
     }
 
     pub(super) fn read(tree: &Value) -> Result<(Self, FromSlots), Error> {
@@ -134,26 +142,27 @@ impl Slots {
         let mut behavior = FromSlots::default();
         let registry = Declared::read("registry", written.registry.as_ref(), &mut behavior)?;
         let messaging = Declared::read("messaging", written.messaging.as_ref(), &mut behavior)?;
-        let slots = Self {
+        let mut slots = Self {
             registry: registry_slot(&registry)?,
             messaging: messaging_slot(&messaging)?,
+            durability: None,
         };
         registry.check_interfaces(slots.registry.capability().interfaces)?;
         messaging.check_interfaces(slots.messaging.capability().interfaces)?;
-        if written.durability.is_some() {
-            let message = "no backend can fill the durability slot in this version; \
-                           leave it out, multicasts are then at most once";
-            return Err(Error::new(Path::root().key("durability"), message));
-        }
+        slots.durability = durability::read(written.durability.as_ref(), &messaging, &mut behavior)?;
         Ok((slots, behavior))
     }
 
     pub(super) fn to_value(&self) -> Value {
         let (registry, messaging) = (&self.registry, &self.messaging);
-        json!({
+        let mut tree = json!({
             "registry": { "backend": registry.capability().backend, "config": registry.settings() },
             "messaging": { "backend": messaging.capability().backend, "config": messaging.settings() },
-        })
+        });
+        if let Some(durability) = &self.durability {
+            tree["durability"] = json!({ "backend": durability.name(), "config": durability.settings() });
+        }
+        tree
     }
 }
 
@@ -168,29 +177,34 @@ struct Written {
 
 /// One slot as it is written, before its settings are understood.
 #[derive(Debug)]
-struct Declared {
+pub(super) struct Declared {
     role: &'static str,
-    backend: String,
+    pub(super) backend: String,
     backend_path: Path,
     interfaces: Vec<String>,
-    settings: Map<String, Value>,
+    pub(super) settings: Map<String, Value>,
     settings_path: Path,
 }
 
 /// The backends that the seeds and the field name and that are still to come, by role.
-const PLANNED: [(&str, &[&str]); 2] = [
+const PLANNED: [(&str, &[&str]); 3] = [
     ("registry", &["postgres", "sqlite", "etcd", "dynamodb", "mongodb"]),
     (
         "messaging",
         &["kafka", "rabbitmq", "redis-pubsub", "sns", "redis", "postgres"],
     ),
+    ("durability", &["postgres", "kafka", "rabbitmq", "sqs"]),
 ];
 
 /// Settings that have two names.
 const ALIASES: [(&str, &str); 2] = [("address", "addr"), ("servers", "url")];
 
 impl Declared {
-    fn read(role: &'static str, tree: Option<&Value>, behavior: &mut FromSlots) -> Result<Self, Error> {
+    pub(super) fn read(
+        role: &'static str,
+        tree: Option<&Value>,
+        behavior: &mut FromSlots,
+    ) -> Result<Self, Error> {
         let at = Path::root().key(role);
         let mut keys = match tree {
             None | Some(Value::Null) => {
@@ -246,7 +260,7 @@ impl Declared {
         })
     }
 
-    fn check_interfaces(&self, offered: &[&str]) -> Result<(), Error> {
+    pub(super) fn check_interfaces(&self, offered: &[&str]) -> Result<(), Error> {
         let Some(missing) = self
             .interfaces
             .iter()
@@ -263,13 +277,13 @@ impl Declared {
         Err(Error::new(path, message).suggest(nearest(missing, offered.iter().copied())))
     }
 
-    fn settings<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+    pub(super) fn settings<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
         let tree = Value::Object(self.settings.clone());
         decode_value(&tree).map_err(|error| error.within(&self.settings_path))
     }
 
     /// An error at one of the settings, under the name that it was written with.
-    fn fault(&self, key: &str, message: impl Into<String>) -> Error {
+    pub(super) fn fault(&self, key: &str, message: impl Into<String>) -> Error {
         let written = [key]
             .into_iter()
             .chain(
@@ -282,7 +296,7 @@ impl Declared {
         Error::new(self.settings_path.clone().key(written.unwrap_or(key)), message)
     }
 
-    fn check_positive(&self, key: &str, value: usize) -> Result<(), Error> {
+    pub(super) fn check_positive(&self, key: &str, value: usize) -> Result<(), Error> {
         if value == 0 {
             return Err(self.fault(key, "`0` is out of range, at least `1` is possible"));
         }
@@ -290,7 +304,7 @@ impl Declared {
     }
 
     /// The error for a backend that no arm of the caller's match knows.
-    fn unknown(&self, available: &[&str]) -> Error {
+    pub(super) fn unknown(&self, available: &[&str]) -> Error {
         let planned = PLANNED
             .iter()
             .find(|(role, _)| *role == self.role)
@@ -330,7 +344,8 @@ fn take_backend(keys: &mut Map<String, Value>, at: &Path) -> Result<(Path, Strin
 pub(super) fn behavior_keys(role: &str) -> &'static [&'static str] {
     match role {
         "registry" => &["ttl_default", "indexes"],
-        _ => &["topic_prefix", "delivery"],
+        "messaging" => &["topic_prefix", "delivery"],
+        _ => &[],
     }
 }
 
@@ -350,11 +365,18 @@ impl FromSlots {
             }
             return Ok(());
         }
+        if role != "messaging" {
+            return Ok(());
+        }
         if let Some(prefix) = take("topic_prefix") {
             let text = (prefix.0.clone(), decode::<String>(prefix)?);
             once(&mut self.topic_prefix, text)?;
         }
-        take("delivery").map_or(Ok(()), check_delivery)
+        if let Some(delivery) = take("delivery") {
+            let semantics = (delivery.0.clone(), decode::<Semantics>(delivery)?);
+            once(&mut self.delivery, semantics)?;
+        }
+        Ok(())
     }
 }
 
@@ -374,24 +396,6 @@ fn decode<T: serde::de::DeserializeOwned>((path, value): (Path, Value)) -> Resul
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Seconds(#[serde(deserialize_with = "prism_core::config::duration_seconds")] std::time::Duration);
-
-/// `delivery` beside a messaging backend: what the namespace expects of it.
-fn check_delivery(delivery: (Path, Value)) -> Result<(), Error> {
-    let path = delivery.0.clone();
-    match decode::<String>(delivery)?.as_str() {
-        "at-most-once" => Ok(()),
-        known @ ("at-least-once" | "exactly-once") => {
-            let message =
-                format!("`{known}` needs a durability slot, and no backend fills one in this version");
-            Err(Error::new(path, message))
-        }
-        other => {
-            let known = ["at-most-once", "at-least-once", "exactly-once"];
-            let message = format!("unknown value `{other}`, expected `{}`", known.join("`, `"));
-            Err(Error::new(path, message).suggest(nearest(other, known)))
-        }
-    }
-}
 
 /// The registry backends of this build.
 pub(super) const REGISTRY_BACKENDS: &[&str] = &[
@@ -451,7 +455,7 @@ fn messaging_slot(declared: &Declared) -> Result<MessagingSlot, Error> {
 /// The backends of this build, described.
 pub(super) fn backend_schemas() -> Vec<super::document::Backend> {
     use super::document::{Backend, schema_of};
-    vec![
+    let mut backends = vec![
         Backend {
             slot: "registry",
             backend: "memory",
@@ -482,7 +486,9 @@ pub(super) fn backend_schemas() -> Vec<super::document::Backend> {
             capability: json!(prism_slot_nats::CAPABILITY),
             settings: schema_of::<prism_slot_nats::Config>(),
         },
-    ]
+    ];
+    backends.extend(durability::backend_schemas());
+    backends
 }
 
 /// Another name for a key, which a derived schema does not know.

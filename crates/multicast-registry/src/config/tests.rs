@@ -39,16 +39,16 @@ fn the_specifications_configurations_load_or_say_what_is_missing() {
         ("rfc-long-schema", None),
         ("wire-known-keys", None),
         ("rfc-slots", Some("missing key `backend`")),
-        ("rfc-iot-devices", Some("needs a durability slot")),
+        (
+            "rfc-iot-devices",
+            Some("`postgres` cannot fill the registry slot in this version"),
+        ),
         (
             "rfc-microservices",
             Some("`dynamodb` cannot fill the registry slot in this version"),
         ),
         ("rfc-agents", Some("a transactional outbox) is not available")),
-        (
-            "runner-device-fleet-durable",
-            Some("no backend can fill the durability slot in this version"),
-        ),
+        ("runner-device-fleet-durable", Some("for the durability slot")),
         ("rfc-use-case-services", Some("missing key `slots`")),
         ("rfc-use-case-devices", Some("missing key `slots`")),
         ("rfc-use-case-presence", Some("missing key `slots`")),
@@ -484,7 +484,7 @@ fn every_need_is_honoured_or_refused() {
         ),
         (
             json!({ "exactly_once": true }),
-            "needs.exactly_once: no slot gives exactly-once delivery",
+            "needs.exactly_once: exactly-once delivery needs a durability slot",
         ),
         (
             json!({ "scale": "many" }),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prism_filter::DocumentError;
-use prism_slot::{Applied, Epoch, InvalidIdentity, Position, Revision};
+use prism_slot::{Applied, Epoch, InvalidIdentity, MulticastId, Position, Revision};
 
 use crate::{
     directory::{TooManyValues, Unavailable},
@@ -90,6 +90,27 @@ pub enum Error {
         message: String,
         /// How much is allowed.
         limit: usize,
+    },
+    /// More targets wait to be sent to than can be.
+    #[error("{message}")]
+    Crowded {
+        /// How many.
+        message: String,
+        /// How many are allowed.
+        limit: usize,
+        /// When they will have been sent to.
+        clear_in: Duration,
+    },
+    /// No multicast is known by this name, or no longer.
+    #[error("no multicast `{0}` is known, its receipts may not be kept any longer")]
+    UnknownMulticast(MulticastId),
+    /// An idempotency key that another request has.
+    #[error(
+        "the idempotency key was used for another request, the multicast `{multicast}`; use a key for one request only"
+    )]
+    IdempotencyMismatch {
+        /// The multicast that has it.
+        multicast: MulticastId,
     },
     /// A watcher did not read in time what it was to be told.
     #[error("the watch was read too slowly and is over, it can be resumed from {at}")]

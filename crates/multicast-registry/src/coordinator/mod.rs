@@ -34,15 +34,21 @@
 //! # }
 //! ```
 
+mod backlog;
 mod bulk;
 mod conformity;
+mod dead;
 mod enumerate;
 mod error;
 mod explain;
+mod keeping;
 mod multicast;
 mod pacing;
+mod receipts;
 mod registrations;
 mod search;
+mod sending;
+mod session;
 mod sessions;
 mod watch;
 
@@ -50,23 +56,34 @@ mod watch;
 mod tests;
 
 pub use conformity::{Check, Nonconforming, Progress, SchemaRefused, Summary};
+pub use dead::{Redrive, RedriveReport};
 pub use enumerate::{Enumerate, Page};
 pub use error::Error;
 pub use explain::{Access, Explanation, Verdict, Why};
-pub use multicast::{Delivery, Multicast, Report, Stage, Status, Target};
+pub use multicast::{Following, Multicast, MulticastEvent, Replies};
+pub use receipts::{MAX_PAGE as MAX_RECEIPTS_PAGE, Pages};
 pub use registrations::{Extended, Held, Register, Update, Updated};
-pub use sessions::{Closed, Session, SessionEvent};
+pub use sending::Pace;
+pub use session::{Session, SessionEvent};
+pub use sessions::Closed;
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 use prism_filter::Path;
-use prism_slot::{Call, Durability, DynMessaging, DynRegistryStore, Epoch, Ttl};
+use prism_slot::{
+    Call, DynDurableInbox, DynLedger, DynMessaging, DynRegistryStore, Epoch, InboxLimits, Ttl,
+    memory::MemoryLedger,
+};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Behavior, ViewKind},
+    delivery::{Books, Courier, Desk, Gate, Runner},
     directory::{self, Directory, Horizon},
     limits::{Caller, Exceeded, Kind, Limits},
     metrics::NamespaceMetrics,
@@ -75,6 +92,7 @@ use crate::{
 };
 use conformity::{Census, CurrentSchema};
 use pacing::Pacing;
+use receipts::Questions;
 use sessions::Sessions;
 
 /// What a coordinator needs to know of its namespace.
@@ -127,6 +145,16 @@ impl Config {
         }
     }
 
+    /// What holds for the namespace's inboxes.
+    pub fn inbox_limits(&self) -> InboxLimits {
+        InboxLimits {
+            max_messages: self.behavior.inbox_max_messages,
+            overflow: self.behavior.inbox_overflow,
+            dedupe: self.behavior.dedupe_window,
+            max_dead_letters: self.behavior.max_dead_letters,
+        }
+    }
+
     fn default_ttl(&self) -> Option<Ttl> {
         self.behavior
             .ttl_default
@@ -150,6 +178,12 @@ struct Shared {
     /// Turns to search the slot.
     searches: Semaphore,
     pacing: Pacing,
+    /// As other runners know it.
+    runner: Runner,
+    desk: Arc<Desk>,
+    courier: Arc<Courier>,
+    gate: Gate,
+    questions: Questions,
     metrics: NamespaceMetrics,
     /// For whoever counts violations of it.
     schema: CurrentSchema,
@@ -166,11 +200,37 @@ struct Parts {
     limits: Option<Arc<Limits>>,
     registry: Arc<dyn DynRegistryStore>,
     messaging: Arc<dyn DynMessaging>,
+    inbox: Option<Arc<dyn DynDurableInbox>>,
+    books: Books,
 }
 
+/// Where messages wait, and where it is kept what became of them.
+#[derive(Clone)]
+pub struct Durability {
+    /// The durability slot, where the namespace has one.
+    pub inbox: Option<Arc<dyn DynDurableInbox>>,
+    /// The ledger.
+    pub ledger: Arc<dyn DynLedger>,
+}
+
+impl Durability {
+    /// A ledger in this process's memory, and no durability slot.
+    pub fn none() -> Self {
+        Self {
+            inbox: None,
+            ledger: Arc::new(MemoryLedger::new(LEDGER_BYTES)),
+        }
+    }
+}
+
+/// How much a ledger in memory holds.
+const LEDGER_BYTES: usize = 64 << 20;
+/// How long writing up what is known may take at the end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 impl Coordinator {
-    /// Starts a namespace over its slots. Needs a tokio runtime, on which it keeps two tasks until
-    /// [`Self::close`]; the view may not be built yet when this returns, calls wait for it.
+    /// Starts a namespace over its slots. Needs a tokio runtime, on which it keeps a few tasks until
+    /// [`Self::close`]; without a durability, [`Durability::none`] is used. The view may not be built yet when this returns, calls wait for it.
     pub fn new(
         config: Config,
         registry: Arc<dyn DynRegistryStore>,
@@ -191,8 +251,7 @@ impl Coordinator {
         config: Config,
         registry: Arc<dyn DynRegistryStore>,
         messaging: Arc<dyn DynMessaging>,
-        // No value of this type exists yet.
-        _durability: Option<Durability>,
+        durability: Option<Durability>,
         metrics: NamespaceMetrics,
     ) -> Self {
         let sessions = Arc::new(Sessions::new(config.namespace.clone(), metrics.clone()));
@@ -211,11 +270,17 @@ impl Coordinator {
         let watches = Arc::new(Hub::new(metrics.clone()));
         let tell = (watches.clone(), directory.clone(), closing.clone());
         tasks.spawn(async move { tell.0.run(&tell.1, tell.2).await });
+        let runner = Runner::random();
+        let desk = Arc::new(Desk::new(config.behavior.receipts_memory));
+        let courier = Arc::new(Courier::new(desk.clone(), metrics.clone()));
+        let durability = durability.unwrap_or_else(Durability::none);
         let parts = Parts {
             limits: Limits::of(&config.behavior, None),
             config: Arc::new(config),
             registry,
             messaging,
+            inbox: durability.inbox,
+            books: Books::new(durability.ledger, runner),
         };
         let shared = Shared {
             parts: RwLock::new(parts),
@@ -225,14 +290,21 @@ impl Coordinator {
             watchers: Arc::default(),
             searches: Semaphore::new(search::SEARCHES),
             pacing: Pacing::new(),
+            runner,
+            desk,
+            courier,
+            gate: Gate::new(),
+            questions: Questions::default(),
             metrics,
             schema,
             tasks,
             closing,
         };
-        Self {
+        let coordinator = Self {
             shared: Arc::new(shared),
-        }
+        };
+        coordinator.keep();
+        coordinator
     }
 
     /// The configuration now.
@@ -248,6 +320,7 @@ impl Coordinator {
             ..config.directory()
         });
         self.shared.schema.set(config.schema.clone().filter(|_| !bare));
+        self.shared.desk.resize(config.behavior.receipts_memory);
         let mut parts = self.shared.parts.write();
         parts.limits = Limits::of(&config.behavior, parts.limits.as_deref());
         parts.config = Arc::new(config);
@@ -291,6 +364,16 @@ impl Coordinator {
         std::mem::replace(&mut self.shared.parts.write().messaging, messaging)
     }
 
+    /// Stores through another slot from now on; sessions stay on the one before, which is returned.
+    pub fn replace_durability(&self, durability: Durability) -> Durability {
+        let mut parts = self.shared.parts.write();
+        let books = Books::new(durability.ledger, self.shared.runner);
+        Durability {
+            inbox: std::mem::replace(&mut parts.inbox, durability.inbox),
+            ledger: std::mem::replace(&mut parts.books, books).into_ledger(),
+        }
+    }
+
     /// The view.
     pub fn directory(&self) -> &Directory {
         &self.shared.directory
@@ -311,6 +394,16 @@ impl Coordinator {
         self.shared.parts.read().messaging.clone()
     }
 
+    /// The durability slot, where there is one.
+    pub fn inbox(&self) -> Option<Arc<dyn DynDurableInbox>> {
+        self.shared.parts.read().inbox.clone()
+    }
+
+    /// The ledger, as this runner keeps it.
+    fn books(&self) -> Books {
+        self.shared.parts.read().books.clone()
+    }
+
     /// Ends every session and watch with a word that the namespace goes elsewhere. Other calls still work.
     pub fn close_sessions(&self) {
         self.shared.sessions.close_all(Closed::Draining);
@@ -324,8 +417,22 @@ impl Coordinator {
         self.shared.closing.cancel();
         self.close_sessions();
         self.shared.tasks.wait().await;
+        let deadline = Instant::now() + LAST_WORDS;
+        let _ = tokio::time::timeout_at(deadline, self.end_keeping(deadline)).await;
+        if let Some(inbox) = self.inbox() {
+            inbox.close().await;
+        }
+        self.books().close().await;
         self.registry().close().await;
         self.messaging().close().await;
+    }
+
+    /// Stops everything at once, as a process does that is killed.
+    #[cfg(test)]
+    pub(crate) async fn end_abruptly(&self) {
+        self.shared.tasks.close();
+        self.shared.closing.cancel();
+        self.shared.tasks.wait().await;
     }
 
     #[cfg(test)]

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use prism_core::backoff::{Backoff, Policy};
 use prism_filter::{Document, merge_patch};
 use prism_slot::{
-    Applied, Call, DynRegistryStore, Epoch, Error as SlotError, Identity, InvalidIdentity, Mode, Owner,
-    Position, Put, Read, Record, Registered, Renew, Renewed, RequestId, Revision, SessionId, Timestamp, Ttl,
-    Unregister, Unregistered,
+    Address, Applied, Call, DynRegistryStore, Epoch, Error as SlotError, Identity, InvalidIdentity, Mode,
+    Owner, Position, Put, Read, Record, Registered, Renew, Renewed, RequestId, Revision, SessionId,
+    Timestamp, Ttl, Unregister, Unregistered,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Config, Coordinator, Error, pacing::Answer};
+use super::{Config, Coordinator, Error, multicast::holder_of, pacing::Answer};
 use crate::{config::LongTtl, directory::stored_document, schema::Occasion};
 
 /// The longest lease that can be asked for, about a hundred years.
@@ -287,6 +287,11 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<Unregistered, Error> {
         let identity = identity.try_into().map_err(Into::into)?;
+        // Whose inbox it is, nobody knows afterwards.
+        let holder = match self.inbox() {
+            Some(_) => self.get(identity.clone(), deadline).await?.record,
+            None => None,
+        };
         let request = Unregister { identity, generation };
         let removed = self
             .retrying(deadline, |slot, call| {
@@ -304,6 +309,16 @@ impl Coordinator {
             if self.shared.sessions.has(&request.identity) {
                 // Its sessions here should not wait for the next tick.
                 self.shared.directory.nudge();
+            }
+            if let (Some(inbox), Some(record)) = (self.inbox(), holder) {
+                let holder = holder_of(&record.owner.principal);
+                let identity = request.identity.clone();
+                let dropped = inbox.discard(&Address { identity, holder }, deadline).await;
+                if let Err(error) = dropped {
+                    // What is left expires, or goes to the dead letters with the next owner.
+                    let (namespace, identity) = (self.shared.sessions.namespace(), &request.identity);
+                    tracing::warn!(namespace, %identity, %error, "the inbox of an identity could not be dropped");
+                }
             }
         }
         Ok(removed)

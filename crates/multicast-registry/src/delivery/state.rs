@@ -217,7 +217,11 @@ mod tests {
 
     fn news() -> impl Strategy<Value = News> {
         let stage = proptest::sample::select(Stage::ALL.to_vec()).prop_map(News::Reached);
-        let finals: Vec<End> = End::ALL.iter().copied().filter(|end| end.kind() == Kind::Final).collect();
+        let finals: Vec<End> = End::ALL
+            .iter()
+            .copied()
+            .filter(|end| end.kind() == Kind::Final)
+            .collect();
         let end = proptest::sample::select(finals).prop_map(|end| News::Ended(end, None));
         prop_oneof![3 => stage, 1 => end]
     }
@@ -241,7 +245,10 @@ mod tests {
         let state = learnt([News::Reached(Stage::Acked), News::Ended(End::Expired, None)]);
         assert_eq!(state.status(Stage::Acked, true), Status::Delivered);
         let state = learnt([News::Ended(End::Unknown, None), News::Reached(Stage::Stored)]);
-        assert_eq!((state.end, state.status(Stage::Acked, true)), (None, Status::Pending));
+        assert_eq!(
+            (state.end, state.status(Stage::Acked, true)),
+            (None, Status::Pending)
+        );
         let state = learnt([News::Ended(End::Terminated, None), News::Reached(Stage::Handed)]);
         assert_eq!(state.status(Stage::Acked, true), Status::Failed);
         let state = learnt([News::Reached(Stage::Accepted), News::Ended(End::NotSent, None)]);
@@ -255,7 +262,10 @@ mod tests {
         assert_eq!(fresh.status(Stage::Accepted, false), Status::Timeout);
         let accepted = learnt([News::Reached(Stage::Accepted)]);
         let status = accepted.status(Stage::Handed, false);
-        assert_eq!((status, accepted.reason(status)), (Status::Timeout, "NOT_CONFIRMED"));
+        assert_eq!(
+            (status, accepted.reason(status)),
+            (Status::Timeout, "NOT_CONFIRMED")
+        );
         let nobody = learnt([News::Ended(End::NoSubscriber, None)]);
         assert_eq!(nobody.status(Stage::Accepted, true), Status::Failed);
         let why = learnt([News::Ended(End::Unknown, Some("the link was cut".into()))]);

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Delivery, Tally,
+    records::{CastEntry, Part},
     state::{News, Stage, State, Status},
 };
 
@@ -37,6 +38,8 @@ pub(crate) struct Cast {
     pub(crate) kept_until: Timestamp,
     /// Whether the ledger has it.
     pub(crate) recorded: bool,
+    /// Whether a repeated call must get the same outcome.
+    pub(crate) keyed: bool,
 }
 
 impl Cast {
@@ -101,6 +104,10 @@ struct Inner {
     undecided: usize,
     places: Option<HashMap<Identity, usize>>,
     phase: Phase,
+    /// Nothing more is waited for.
+    enough: bool,
+    /// Whether the ledger knows that it is sent.
+    finished: bool,
     feed: Option<Feed>,
     replies: Option<Replies>,
     /// Which parts have news that the ledger does not have.
@@ -131,12 +138,19 @@ struct Replies {
 }
 
 impl Tracker {
-    pub(crate) fn new(cast: Cast, targets: Arc<[Identity]>, holders: Option<Arc<[Holder]>>, parts: Vec<Range<usize>>) -> Self {
+    pub(crate) fn new(
+        cast: Cast,
+        targets: Arc<[Identity]>,
+        holders: Option<Arc<[Holder]>>,
+        parts: Vec<Range<usize>>,
+    ) -> Self {
         let inner = Inner {
             states: vec![State::default(); targets.len()],
             undecided: targets.len(),
             places: None,
             phase: Phase::Running,
+            enough: false,
+            finished: false,
             feed: None,
             replies: None,
             dirty: vec![false; parts.len()],
@@ -152,6 +166,23 @@ impl Tracker {
             inner: Mutex::new(inner),
             changed: Notify::new(),
         }
+    }
+
+    /// One that another runner has begun, as far as the ledger has it.
+    pub(crate) fn resumed(entry: CastEntry, parts: Vec<(u64, Part)>) -> Self {
+        let (mut targets, mut holders, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
+        for (_, part) in &parts {
+            let begin = targets.len();
+            targets.extend(part.identities.iter().cloned());
+            let nobody = || vec![Holder([0; 16]); part.identities.len()];
+            holders.extend(part.holders.clone().unwrap_or_else(nobody));
+            ranges.push(begin..targets.len());
+        }
+        let tracker = Self::new(entry.cast, targets.into(), Some(holders.into()), ranges);
+        for (number, (version, part)) in parts.into_iter().enumerate() {
+            tracker.restore(number, version, part.states);
+        }
+        tracker
     }
 
     /// Answers of targets are collected from now on, up to so many bytes; so many of them are enough.
@@ -237,8 +268,30 @@ impl Tracker {
         self.changed.notify_waiters();
     }
 
+    /// Nothing more is waited for.
+    pub(crate) fn enough(&self) {
+        self.inner.lock().enough = true;
+        self.changed.notify_waiters();
+    }
+
+    /// Whether the ledger still has to be told that it is sent.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.phase != Phase::Running && !inner.finished
+    }
+
+    /// The ledger knows that it is sent.
+    pub(crate) fn set_finished(&self) {
+        self.inner.lock().finished = true;
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         self.inner.lock().phase
+    }
+
+    /// Whether the ledger has all its targets.
+    pub(crate) fn is_written(&self) -> bool {
+        self.inner.lock().versions.iter().all(|version| *version != 0)
     }
 
     /// Goes on from what the ledger says.
@@ -265,20 +318,31 @@ impl Tracker {
     /// The targets whose last attempt came to this, by their places.
     pub(crate) fn ended(&self, is_such: impl Fn(&State) -> bool) -> Vec<usize> {
         let inner = self.inner.lock();
-        let such = inner.states.iter().enumerate().filter(|(_, state)| is_such(state));
+        let such = inner
+            .states
+            .iter()
+            .enumerate()
+            .filter(|(_, state)| is_such(state));
         such.map(|(place, _)| place).collect()
     }
 
     pub(crate) fn tally(&self) -> Tally {
         let (inner, now) = (self.inner.lock(), Timestamp::now());
         let sent = inner.phase != Phase::Running;
-        let statuses = inner.states.iter().map(|state| self.cast.status(sent, state, now));
+        let statuses = inner
+            .states
+            .iter()
+            .map(|state| self.cast.status(sent, state, now));
         Tally::of(statuses)
     }
 
     pub(crate) fn replies(&self) -> Vec<Reply> {
         let inner = self.inner.lock();
-        inner.replies.as_ref().map(|replies| replies.all.clone()).unwrap_or_default()
+        inner
+            .replies
+            .as_ref()
+            .map(|replies| replies.all.clone())
+            .unwrap_or_default()
     }
 
     /// Waits until every target is decided, or enough have answered, or the deadline.
@@ -399,6 +463,9 @@ impl Inner {
 
     /// Whether nothing more is waited for.
     fn is_over(&self) -> bool {
+        if self.enough {
+            return true;
+        }
         let is_sent = self.phase != Phase::Running;
         let Some(replies) = &self.replies else {
             return is_sent && self.undecided == 0;

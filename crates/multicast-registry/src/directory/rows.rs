@@ -31,6 +31,8 @@ pub struct Row {
     /// As of `from`; renewals have moved it since.
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) generation: Position,
+    /// Who registered it.
+    pub(crate) principal: Arc<str>,
     /// The revision that wrote it.
     pub(crate) from: Revision,
     /// The revision that closed it, or [`OPEN`].
@@ -47,6 +49,7 @@ impl Row {
             ttl: record.ttl,
             expires_at: record.expires_at,
             generation: record.generation,
+            principal: record.owner.principal.clone(),
             from: record.revision,
             to: AtomicU64::new(OPEN),
         }
@@ -110,6 +113,7 @@ impl Row {
         Self {
             identity: self.identity.clone(),
             document: self.document.clone(),
+            principal: self.principal.clone(),
             to: AtomicU64::new(OPEN),
             ..*self
         }

@@ -43,12 +43,23 @@ async fn check(coordinator: &Coordinator) -> Checked {
     let name = coordinator.config().namespace.clone();
     let deadline = Instant::now() + PROBE_TIMEOUT;
     let (registry, messaging) = (coordinator.registry(), coordinator.messaging());
-    let (registry, messaging) = tokio::join!(registry.probe(deadline), messaging.probe(deadline));
+    let inbox = coordinator.inbox();
+    let durability = async {
+        match &inbox {
+            Some(inbox) => Some(("durability", inbox.probe(deadline).await)),
+            None => None,
+        }
+    };
+    let (registry, messaging, durability) =
+        tokio::join!(registry.probe(deadline), messaging.probe(deadline), durability);
+    let probed = [("registry", registry), ("messaging", messaging)]
+        .into_iter()
+        .chain(durability);
     let mut checked = Checked {
         details: BTreeMap::new(),
         problems: Vec::new(),
     };
-    for (slot, outcome) in [("registry", registry), ("messaging", messaging)] {
+    for (slot, outcome) in probed {
         let state = match outcome {
             Ok(()) => "healthy".to_owned(),
             Err(error) => {

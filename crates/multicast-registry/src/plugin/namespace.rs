@@ -9,15 +9,19 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     config::{Namespace, OnMove, ViewKind},
-    coordinator::{Config, Coordinator},
+    coordinator::{Config, Coordinator, Durability},
     metrics::Metrics,
     slots::{
-        OpenMessaging, OpenRegistry, messaging_identity, open_messaging, open_registry, registry_identity,
+        OpenDurability, OpenMessaging, OpenRegistry, durability_identity, messaging_identity,
+        open_durability, open_messaging, open_registry, registry_identity,
     },
 };
 
 /// How often a replaced slot is looked at, until its last session has ended.
 const RETIRED_CHECK: Duration = Duration::from_secs(1);
+
+/// How long changing the limits of inboxes may take.
+const CONFIGURE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long checking what is registered against a new schema may take.
 const CHECK_WITHIN: Duration = Duration::from_secs(15);
@@ -27,7 +31,15 @@ pub(super) struct Running {
     namespace: Namespace,
     registry: OpenRegistry,
     messaging: OpenMessaging,
+    durability: OpenDurability,
     coordinator: Coordinator,
+}
+
+/// The slots of a namespace, opened.
+struct Opened {
+    registry: OpenRegistry,
+    messaging: OpenMessaging,
+    durability: OpenDurability,
 }
 
 impl Running {
@@ -37,20 +49,29 @@ impl Running {
         metrics: &Metrics,
         tasks: &TaskTracker,
     ) -> Result<Self, Refusal> {
-        let (registry, messaging) = open_both(&namespace, tasks).await?;
+        let Opened {
+            registry,
+            messaging,
+            durability,
+        } = open_all(&namespace, tasks).await?;
         announce("registry", registry.slot.capability().backend);
         announce("messaging", messaging.slot.capability().backend);
+        if let Some(inbox) = &durability.durability.inbox {
+            announce("durability", inbox.capability().backend);
+        }
         let slots = (registry.slot.clone(), messaging.slot.clone());
         let metrics = match namespace.behavior.view {
             ViewKind::Index => metrics.namespace(&namespace.name),
             ViewKind::None => metrics.without_view(&namespace.name),
         };
-        let coordinator = Coordinator::with_metrics(config_of(&namespace), slots.0, slots.1, None, metrics);
+        let stored = Some(durability.durability.clone());
+        let coordinator = Coordinator::with_metrics(config_of(&namespace), slots.0, slots.1, stored, metrics);
         tracing::info!(namespace = namespace.name, "coordinator initialized");
         Ok(Self {
             namespace,
             registry,
             messaging,
+            durability,
             coordinator,
         })
     }
@@ -94,6 +115,7 @@ impl Running {
             .map_err(|refused| Refusal::new(refused.to_string()).key("identity_schema"))?;
         let registry = self.changed_registry(&next, tasks).await?;
         let messaging = self.changed_messaging(&next, tasks).await?;
+        let durability = self.changed_durability(&next, tasks).await?;
         if let Some(opened) = registry {
             self.registry = opened;
             let before = self.coordinator.replace_registry(self.registry.slot.clone());
@@ -103,6 +125,13 @@ impl Running {
             self.messaging = opened;
             let before = self.coordinator.replace_messaging(self.messaging.slot.clone());
             tasks.spawn(close_when_unused(before));
+        }
+        if let Some(opened) = durability {
+            self.durability = opened;
+            let before = self
+                .coordinator
+                .replace_durability(self.durability.durability.clone());
+            tasks.spawn(close_durability(before));
         }
         self.coordinator.reconfigure(config_of(&next));
         tracing::info!(namespace = next.name, "the namespace was reconfigured");
@@ -119,7 +148,13 @@ impl Running {
         let identity = |namespace: &Namespace| {
             messaging_identity(&namespace.slots.messaging, &namespace.behavior.topic_prefix)
         };
-        (identity(now) != identity(then)).then_some("messaging")
+        if identity(now) != identity(then) {
+            return Some("messaging");
+        }
+        let identity = |namespace: &Namespace| durability_identity(namespace.slots.durability.as_ref());
+        // One that is added or taken away holds nothing yet, or nothing any longer.
+        let both = now.slots.durability.is_some() && then.slots.durability.is_some();
+        (both && identity(now) != identity(then)).then_some("durability")
     }
 
     async fn changed_registry(
@@ -151,27 +186,77 @@ impl Running {
             .map(Some)
             .map_err(|error| in_slot("messaging", &error))
     }
+
+    /// The slot with other settings; limits are applied to the one that is open.
+    async fn changed_durability(
+        &self,
+        next: &Namespace,
+        tasks: &TaskTracker,
+    ) -> Result<Option<OpenDurability>, Refusal> {
+        let (now, then) = (&self.namespace.slots.durability, &next.slots.durability);
+        let limits = config_of(next).inbox_limits();
+        let beside =
+            registry_identity(&self.namespace.slots.registry) == registry_identity(&next.slots.registry);
+        if now == then && beside || self.durability.retune(then.as_ref()) {
+            let inbox = &self.durability.durability.inbox;
+            let changed = limits != config_of(&self.namespace).inbox_limits();
+            if let Some(inbox) = inbox.as_ref().filter(|_| changed) {
+                let configured = inbox.configure(limits, Instant::now() + CONFIGURE_WITHIN).await;
+                configured.map_err(|error| in_slot("durability", &error))?;
+            }
+            return Ok(None);
+        }
+        open_durability(next, limits, tasks)
+            .await
+            .map(Some)
+            .map_err(|error| in_slot("durability", &error))
+    }
 }
 
-/// Opens both slots at the same time; where one cannot be used, the other is closed again.
-async fn open_both(
-    namespace: &Namespace,
-    tasks: &TaskTracker,
-) -> Result<(OpenRegistry, OpenMessaging), Refusal> {
-    let opened = tokio::join!(open_registry(namespace, tasks), open_messaging(namespace, tasks));
-    let error = match opened {
-        (Ok(registry), Ok(messaging)) => return Ok((registry, messaging)),
-        (Err(error), Ok(messaging)) => {
-            messaging.slot.close().await;
-            in_slot("registry", &error)
+/// Opens all slots at the same time; where one cannot be used, the others are closed again.
+async fn open_all(namespace: &Namespace, tasks: &TaskTracker) -> Result<Opened, Refusal> {
+    let limits = config_of(namespace).inbox_limits();
+    let opened = tokio::join!(
+        open_registry(namespace, tasks),
+        open_messaging(namespace, tasks),
+        open_durability(namespace, limits, tasks)
+    );
+    let (registry, messaging, durability) = opened;
+    let refused = [
+        registry.as_ref().err().map(|error| in_slot("registry", error)),
+        messaging.as_ref().err().map(|error| in_slot("messaging", error)),
+        durability
+            .as_ref()
+            .err()
+            .map(|error| in_slot("durability", error)),
+    ];
+    match (registry, messaging, durability) {
+        (Ok(registry), Ok(messaging), Ok(durability)) => Ok(Opened {
+            registry,
+            messaging,
+            durability,
+        }),
+        (registry, messaging, durability) => {
+            if let Ok(registry) = registry {
+                registry.slot.close().await;
+            }
+            if let Ok(messaging) = messaging {
+                messaging.slot.close().await;
+            }
+            if let Ok(durability) = durability {
+                close_durability(durability.durability).await;
+            }
+            let first = refused.into_iter().flatten().next();
+            Err(first.unwrap_or_else(|| Refusal::new("a slot cannot be used")))
         }
-        (Ok(registry), Err(error)) => {
-            registry.slot.close().await;
-            in_slot("messaging", &error)
-        }
-        (Err(error), Err(_)) => in_slot("registry", &error),
-    };
-    Err(error)
+    }
+}
+
+async fn close_durability(durability: Durability) {
+    if let Some(inbox) = durability.inbox {
+        inbox.close().await;
+    }
+    durability.ledger.close().await;
 }
 
 fn announce(slot: &'static str, backend: &'static str) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use prism_plugin_sdk::{Initialize, Plugin};
-use prism_slot::{Kind, Message, MulticastId, Outcome, Timestamp};
+use prism_slot::{Message, MulticastId, Outcome};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::Instant};
 
@@ -166,14 +166,7 @@ async fn memory_slots_are_retuned_in_place() {
     );
 
     let narrow = coordinator.subscribe("b", None, soon()).await.unwrap();
-    let message = std::sync::Arc::new(Message {
-        multicast: MulticastId(1),
-        kind: Kind::Payload,
-        payload: Default::default(),
-        content_type: "".into(),
-        published_at: Timestamp(0),
-        headers: Vec::new(),
-    });
+    let message = std::sync::Arc::new(Message::new(MulticastId(1), ""));
     let targets = ["a", "b", "a", "b"].map(id);
     let outcomes = coordinator
         .messaging()

@@ -79,6 +79,15 @@ impl From<Error> for Failure {
             Error::Overloaded { limit, .. } => failure(Reason::Overloaded)
                 .with("limit", limit)
                 .retry_after(LATER),
+            Error::Crowded { limit, clear_in, .. } => failure(Reason::Overloaded)
+                .with("limit", limit)
+                .retry_after((*clear_in).max(SOON)),
+            Error::UnknownMulticast(multicast) => {
+                failure(Reason::UnknownMulticast).with("multicast_id", multicast)
+            }
+            Error::IdempotencyMismatch { multicast } => failure(Reason::IdempotencyMismatch)
+                .field("idempotency_key")
+                .with("multicast_id", multicast),
             Error::TooSlow { at } => position(failure(Reason::SlowConsumer), *at),
             Error::Slot(error) => return slot_failure(error),
             Error::DeadlineExceeded => failure(Reason::DeadlineExceeded),

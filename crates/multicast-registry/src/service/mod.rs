@@ -3,8 +3,10 @@
 mod bulk;
 mod call;
 mod check_schema;
+mod dead;
 mod explain;
 mod failure;
+mod multicast;
 mod page;
 mod shaped;
 mod subscribe;
@@ -14,10 +16,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use prism_core::{
-    failure::{Failure, Reason},
-    telemetry::TraceContext,
-};
+use prism_core::{failure::Failure, telemetry::TraceContext};
 use prism_proto::pattern::{
     self as proto,
     multicast_registry_pattern_server::{MulticastRegistryPattern, MulticastRegistryPatternServer},
@@ -26,9 +25,14 @@ use prism_slot::Error as SlotError;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{coordinator::Error, limits::Kind, namespaces::Namespaces};
+use crate::{
+    coordinator::{Coordinator, Error, Multicast},
+    limits::{Caller, Kind},
+    namespaces::Namespaces,
+};
 use call::Incoming;
 use check_schema::Checking;
+use multicast::Sending;
 use page::Shown;
 pub use shaped::Shaped;
 use subscribe::Subscription;
@@ -151,38 +155,63 @@ impl MulticastRegistryPattern for Service {
         let call = self.incoming(Kind::Multicast, request)?;
         let caller = call.caller();
         call.mutate(&self.mutations, async |coordinator, request, deadline| {
-            let mut multicast = wire::multicast(&coordinator.config().limits(), request)?;
-            multicast.caller = caller;
-            multicast
-                .headers
-                .extend(TraceContext::current().map(|context| context.to_pair()));
+            let dry_run = request.dry_run;
+            let multicast = read_multicast(&coordinator, request, caller)?;
+            if dry_run {
+                let report = coordinator.dry_run(multicast, deadline).await?;
+                return Ok(multicast::to_dry_response(report));
+            }
             let report = coordinator.multicast(multicast, deadline).await?;
-            Ok(wire::to_multicast_response(report))
+            Ok(multicast::to_response(report))
         })
         .await
     }
 
-    type MulticastStreamStream = tokio_stream::Empty<Result<proto::MulticastStreamResponse, Status>>;
+    type MulticastStreamStream = Sending;
 
     async fn multicast_stream(
         &self,
-        _request: Request<proto::MulticastRequest>,
+        request: Request<proto::MulticastRequest>,
     ) -> Answer<Self::MulticastStreamStream> {
-        not_implemented("MulticastStream")
+        let call = self.incoming(Kind::Multicast, request)?;
+        let caller = call.caller();
+        call.mutate(&self.mutations, async |coordinator, request, deadline| {
+            let dry_run = request.dry_run;
+            let multicast = read_multicast(&coordinator, request, caller)?;
+            if dry_run {
+                let report = coordinator.dry_run(multicast, deadline).await?;
+                return Ok(multicast::dry_stream(report));
+            }
+            multicast::stream(coordinator, multicast, deadline).await
+        })
+        .await
     }
 
     async fn get_multicast(
         &self,
-        _request: Request<proto::GetMulticastRequest>,
+        request: Request<proto::GetMulticastRequest>,
     ) -> Answer<proto::MulticastResponse> {
-        not_implemented("GetMulticast")
+        let call = self.incoming(Kind::Read, request)?;
+        call.read(async |coordinator, request, deadline| {
+            let (id, pages) = (multicast::id(&request.multicast_id)?, multicast::pages(&request)?);
+            let offset = pages.offset;
+            let report = coordinator.get_multicast(id, pages, deadline).await?;
+            Ok(multicast::to_page(report, offset))
+        })
+        .await
     }
 
     async fn cancel_multicast(
         &self,
-        _request: Request<proto::CancelMulticastRequest>,
+        request: Request<proto::CancelMulticastRequest>,
     ) -> Answer<proto::MulticastResponse> {
-        not_implemented("CancelMulticast")
+        let call = self.incoming(Kind::Multicast, request)?;
+        call.mutate(&self.mutations, async |coordinator, request, deadline| {
+            let id = multicast::id(&request.multicast_id)?;
+            let report = coordinator.cancel_multicast(id, deadline).await?;
+            Ok(multicast::to_page(report, 0))
+        })
+        .await
     }
 
     async fn unregister(
@@ -250,23 +279,38 @@ impl MulticastRegistryPattern for Service {
 
     async fn list_dead_letters(
         &self,
-        _request: Request<proto::ListDeadLettersRequest>,
+        request: Request<proto::ListDeadLettersRequest>,
     ) -> Answer<proto::ListDeadLettersResponse> {
-        not_implemented("ListDeadLetters")
+        let call = self.incoming(Kind::Read, request)?;
+        call.read(async |coordinator, request, deadline| {
+            let page = coordinator.dead_letters(dead::query(request)?, deadline).await?;
+            Ok(dead::to_list_response(page))
+        })
+        .await
     }
 
     async fn redrive_dead_letters(
         &self,
-        _request: Request<proto::RedriveDeadLettersRequest>,
+        request: Request<proto::RedriveDeadLettersRequest>,
     ) -> Answer<proto::RedriveDeadLettersResponse> {
-        not_implemented("RedriveDeadLetters")
+        let call = self.incoming(Kind::Write, request)?;
+        call.mutate(&self.mutations, async |coordinator, request, deadline| {
+            let report = coordinator.redrive(dead::redrive(request)?, deadline).await?;
+            Ok(dead::to_redrive_response(report))
+        })
+        .await
     }
 }
 
-fn not_implemented<T>(method: &str) -> Answer<T> {
-    let message = format!("`{method}` is not available in this version");
-    Err(Failure::new(Reason::NotImplemented, message)
-        .with("method", method)
-        .not_applied()
-        .into())
+fn read_multicast(
+    coordinator: &Coordinator,
+    request: proto::MulticastRequest,
+    caller: Option<Caller>,
+) -> Result<Multicast, Failure> {
+    let mut multicast = multicast::read(&coordinator.config().limits(), request)?;
+    multicast.caller = caller;
+    multicast
+        .headers
+        .extend(TraceContext::current().map(|context| context.to_pair()));
+    Ok(multicast)
 }

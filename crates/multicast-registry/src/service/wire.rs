@@ -8,15 +8,13 @@ use prism_proto::pattern as proto;
 use prism_slot::{
     Epoch, Identity, Position, Record, Registered, Renew, Revision, SessionId, Timestamp, Ttl, Written,
 };
+#[cfg(test)]
 use prost::Message as _;
 
 use super::page::{self, Shown};
 use crate::{
     config::ReadConsistency,
-    coordinator::{
-        Delivery, Enumerate, Error, Extended, Held, Multicast, Register, Report, Stage, Status, Target,
-        Update, Updated,
-    },
+    coordinator::{Enumerate, Error, Extended, Held, Register, Update, Updated},
     directory::{Row, SortKey},
 };
 
@@ -69,7 +67,7 @@ pub(super) fn to_position(position: Position) -> proto::Position {
     }
 }
 
-fn to_timestamp(at: Timestamp) -> prost_types::Timestamp {
+pub(super) fn to_timestamp(at: Timestamp) -> prost_types::Timestamp {
     let nanos = (at.0.rem_euclid(1_000) * 1_000_000) as i32;
     prost_types::Timestamp {
         seconds: at.0.div_euclid(1_000),
@@ -306,7 +304,7 @@ fn sort_key(text: &str) -> Result<SortKey> {
     })
 }
 
-fn consistency(number: i32) -> Result<Option<ReadConsistency>> {
+pub(super) fn consistency(number: i32) -> Result<Option<ReadConsistency>> {
     match proto::Consistency::try_from(number) {
         Ok(proto::Consistency::Unspecified) => Ok(None),
         Ok(proto::Consistency::Consistent) => Ok(Some(ReadConsistency::Consistent)),
@@ -346,161 +344,11 @@ pub(super) fn largest(row: &Row) -> usize {
     row.document().byte_len() * 4 + row.identity().as_str().len() + REST
 }
 
-pub(super) fn multicast(
-    limits: &prism_filter::Limits,
-    request: proto::MulticastRequest,
-) -> Result<Multicast> {
-    let timeout = request.timeout_ms.map(|millis| match u64::try_from(millis) {
-        Ok(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
-        _ => Err(invalid(
-            Reason::InvalidRequest,
-            "timeout_ms",
-            format!("`{millis}` is no time to wait"),
-        )),
-    });
-    Ok(Multicast {
-        filter: filter(limits, request.filter)?,
-        payload: request.payload,
-        content_type: request
-            .content_type
-            .map(content_type)
-            .transpose()?
-            .filter(|text| !text.is_empty()),
-        delivery: delivery(request.delivery.unwrap_or_default())?,
-        timeout: timeout.transpose()?,
-        consistency: consistency(request.consistency)?,
-        headers: Vec::new(),
-        caller: None,
-    })
-}
-
 /// A media type travels in broker headers, so it must be one line of visible text.
-fn content_type(text: String) -> Result<String> {
+pub(super) fn content_type(text: String) -> Result<String> {
     if text.len() > 256 || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         let message = "a content type has at most 256 visible ASCII characters";
         return Err(invalid(Reason::InvalidRequest, "content_type", message));
     }
     Ok(text)
-}
-
-fn delivery(number: i32) -> Result<Delivery> {
-    use proto::DeliverySemantics as Semantics;
-    match Semantics::try_from(number) {
-        Ok(Semantics::Unspecified | Semantics::AtMostOnce) => Ok(Delivery::AtMostOnce),
-        Ok(Semantics::AtLeastOnce) => Ok(Delivery::AtLeastOnce),
-        Ok(Semantics::ExactlyOnce) => Ok(Delivery::ExactlyOnce),
-        Err(_) => Err(invalid(
-            Reason::InvalidRequest,
-            "delivery",
-            format!("there is no semantics {number}"),
-        )),
-    }
-}
-
-pub(super) fn to_multicast_response(report: Report) -> proto::MulticastResponse {
-    let count = |status| report.count(status) as i64;
-    proto::MulticastResponse {
-        target_count: report.targets.len() as i64,
-        delivered_count: count(Status::Delivered),
-        failed_count: count(Status::Failed),
-        pending_count: 0,
-        timeout_count: count(Status::Timeout),
-        multicast_id: report.id.to_string(),
-        position: Some(to_position(report.position)),
-        statuses: as_fits(report.targets.iter().map(to_delivery_status).collect()),
-    }
-}
-
-/// The statuses that fit into one answer, in their order. Where not all do, those that were delivered
-/// are left out first: they are all alike, and the counts tell of them.
-fn as_fits(statuses: Vec<proto::DeliveryStatus>) -> Vec<proto::DeliveryStatus> {
-    let size = |status: &proto::DeliveryStatus| status.encoded_len() + ITEM_OVERHEAD;
-    if statuses.iter().map(size).sum::<usize>() <= ANSWER_BYTES {
-        return statuses;
-    }
-    let is_delivered =
-        |status: &proto::DeliveryStatus| status.status() == proto::delivery_status::Status::Delivered;
-    let mut left = ANSWER_BYTES;
-    let mut fits = vec![false; statuses.len()];
-    for delivered in [false, true] {
-        let of_kind = statuses.iter().zip(&mut fits);
-        for (status, fits) in of_kind.filter(|(status, _)| is_delivered(status) == delivered) {
-            *fits = size(status) <= left;
-            left = if *fits { left - size(status) } else { 0 };
-        }
-    }
-    let kept = statuses.into_iter().zip(fits).filter(|(_, fits)| *fits);
-    kept.map(|(status, _)| status).collect()
-}
-
-fn to_delivery_status(target: &Target) -> proto::DeliveryStatus {
-    let status = match target.status() {
-        Status::Delivered => proto::delivery_status::Status::Delivered,
-        Status::Failed => proto::delivery_status::Status::Failed,
-        Status::Timeout => proto::delivery_status::Status::Timeout,
-    };
-    let stage = match target.stage() {
-        Stage::Resolved => proto::Stage::Resolved,
-        Stage::Accepted => proto::Stage::Accepted,
-    };
-    proto::DeliveryStatus {
-        identity: target.identity.as_str().to_owned(),
-        status: status.into(),
-        error: target.error(),
-        stage: stage.into(),
-        reason: target.reason().to_owned(),
-    }
-}
-
-/// The first request of a subscription.
-pub(super) fn open(request: Option<proto::SubscribeRequest>) -> Result<(Identity, Option<Position>)> {
-    use proto::subscribe_request::Message;
-    let Some(Message::Open(open)) = request.and_then(|request| request.message) else {
-        let message = "the first message of a subscription opens it";
-        return Err(invalid(Reason::InvalidRequest, "open", message));
-    };
-    let identity = identity(&open.identity).map_err(|failure| failure.field("open.identity"))?;
-    Ok((identity, position("open.generation", open.generation)?))
-}
-
-pub(super) fn to_opened(claim: prism_slot::Claim) -> proto::SubscribeResponse {
-    let opened = proto::subscribe_response::Opened {
-        generation: Some(to_position(claim.generation)),
-        session_seq: claim.session_seq,
-    };
-    proto::SubscribeResponse {
-        message: Some(proto::subscribe_response::Message::Opened(opened)),
-    }
-}
-
-pub(super) fn to_delivery(identity: &Identity, message: &prism_slot::Message) -> proto::SubscribeResponse {
-    let delivery = proto::subscribe_response::Delivery {
-        multicast_id: message.multicast.to_string(),
-        delivery_id: format!("{}/{identity}", message.multicast),
-        payload: message.payload.clone(),
-        content_type: message.content_type.to_string(),
-        published_at: Some(to_timestamp(message.published_at)),
-        headers: message.headers.iter().cloned().collect(),
-    };
-    proto::SubscribeResponse {
-        message: Some(proto::subscribe_response::Message::Delivery(delivery)),
-    }
-}
-
-pub(super) fn to_gap(dropped: u64, reason: prism_slot::GapReason) -> proto::SubscribeResponse {
-    let gap = proto::subscribe_response::Gap {
-        dropped,
-        reason: reason.as_str().to_owned(),
-    };
-    proto::SubscribeResponse {
-        message: Some(proto::subscribe_response::Message::Gap(gap)),
-    }
-}
-
-pub(super) fn unexpected_request() -> Failure {
-    invalid(
-        Reason::InvalidRequest,
-        "open",
-        "a subscription is opened once, by its first message",
-    )
 }

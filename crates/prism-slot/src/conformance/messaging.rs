@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout};
 
 use super::{CALL_LIMIT, Case, Options, cases, deadline};
 use crate::{
-    Arrival, DynMessaging, Error, GapReason, Identity, Kind, Listener, Message, MessagingCapability,
-    MulticastId, Outcome, Post, Received, Scope, Timestamp,
+    Arrival, DynMessaging, EVERY_POST, Error, GapReason, Identity, Kind, Listener, Message,
+    MessagingCapability, MulticastId, Outcome, Post, Received, Scope, Timestamp,
 };
 
 pub(super) type Open = dyn Fn(String, Options) -> BoxFuture<'static, Arc<dyn DynMessaging>> + Send + Sync;
@@ -28,6 +28,7 @@ pub(super) const CASES: &[Case<MessagingCapability, Fixture>] = cases![
     closing_ends_listeners_and_calls,
     notes_reach_their_address,
     notes_to_nobody_are_noticed,
+    notes_to_every_post_reach_all,
     a_full_post_counts_what_it_drops,
     openings_reach_each_other if |capability: &MessagingCapability| capability.scope == Scope::Shared,
     namespaces_are_apart if |capability: &MessagingCapability| capability.scope == Scope::Shared,
@@ -369,6 +370,25 @@ async fn notes_to_nobody_are_noticed(fixture: Fixture) {
     timeout(CALL_LIMIT, gone)
         .await
         .expect("somebody still has the post");
+}
+
+async fn notes_to_every_post_reach_all(fixture: Fixture) {
+    let slot = fixture.open().await;
+    let other = another(&fixture, &slot).await;
+    let nobody = slot.send(EVERY_POST, Bytes::new(), deadline()).await;
+    assert_eq!(nobody, Outcome::NoSubscriber);
+    let (mut here, mut there) = (
+        slot.post(deadline()).await.unwrap(),
+        other.post(deadline()).await.unwrap(),
+    );
+    let note = Bytes::from_static(b"to all");
+    assert_eq!(
+        slot.send(EVERY_POST, note.clone(), deadline()).await,
+        Outcome::Accepted
+    );
+    for post in [&mut here, &mut there] {
+        assert_eq!(arrival(post).await, Arrival::NoteToAll(note.clone()));
+    }
 }
 
 async fn a_full_post_counts_what_it_drops(fixture: Fixture) {

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::MessagingConfig;
 use crate::{
-    Applied, Arrival, Error, Identity, Listener, ListenerSink, Message, Messaging, MessagingCapability,
-    Outcome, Post, PostSink, Result, Scope, capability::AcceptedBy, listener, post,
+    Applied, Arrival, EVERY_POST, Error, Identity, Listener, ListenerSink, Message, Messaging,
+    MessagingCapability, Outcome, Post, PostSink, Result, Scope, capability::AcceptedBy, listener, post,
 };
 
 const BACKEND: &str = "memory";
@@ -125,6 +125,9 @@ impl Messaging for MemoryMessaging {
         if table.closed {
             return Outcome::NotSent(CLOSED.to_owned());
         }
+        if address == EVERY_POST {
+            return table.send_to_all(&note);
+        }
         match table.posts.get(address) {
             None => Outcome::NoSubscriber,
             Some(sink) if sink.push(Arrival::Note(note)) => Outcome::Accepted,
@@ -156,6 +159,14 @@ impl Table {
             message: CLOSED.to_owned(),
             applied: Applied::No,
         })
+    }
+
+    fn send_to_all(&self, note: &Bytes) -> Outcome {
+        let took = |sink: &&PostSink| sink.push(Arrival::NoteToAll(note.clone()));
+        match self.posts.values().filter(took).count() {
+            0 => Outcome::NoSubscriber,
+            _ => Outcome::Accepted,
+        }
     }
 
     fn publish(&self, target: &Identity, message: &Arc<Message>) -> Outcome {

@@ -98,6 +98,11 @@ impl Prefix {
         format!("{}{UNUSED}{:032x}", self.0, rand::random::<u128>())
     }
 
+    /// What every post of the namespace listens to; no identity's either. It can be guessed.
+    pub(crate) fn subject_of_all_posts(&self) -> String {
+        format!("{}{UNUSED}all", self.0)
+    }
+
     /// Whether [`unused_subject`](Self::unused_subject) may have returned `subject`.
     pub(crate) fn is_unused_subject(&self, subject: &str) -> bool {
         let token = subject.strip_prefix(&self.0);

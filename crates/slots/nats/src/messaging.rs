@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 use prism_slot::{
-    Identity, Listener, Message, Messaging, MessagingCapability, Outcome, Post, Result, Scope,
+    EVERY_POST, Identity, Listener, Message, Messaging, MessagingCapability, Outcome, Post, Result, Scope,
     capability::AcceptedBy,
 };
 use tokio::time::{Instant, timeout_at};
@@ -232,12 +232,18 @@ impl Messaging for NatsMessaging {
         }
         let address = self.prefix.unused_subject();
         let link = &self.listening[self.link_number(&address)];
-        self.lounge.post(link, address, deadline).await
+        let of_all = self.prefix.subject_of_all_posts();
+        self.lounge.post(link, address, of_all, deadline).await
     }
 
     async fn send(&self, address: &str, note: Bytes, deadline: Instant) -> Outcome {
         if self.is_closed() {
             return Outcome::NotSent("the slot is closed".to_owned());
+        }
+        if address == EVERY_POST {
+            let address = self.prefix.subject_of_all_posts();
+            let link = &self.publishing[self.link_number(&address)];
+            return publish::send(link, &address, note, deadline).await;
         }
         // It came with a message, and whoever sent that may be lying.
         if !self.prefix.is_unused_subject(address) {

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use prism_slot::{Arrival, Post, PostSink, Result, post};
 use tokio::time::Instant;
@@ -28,27 +29,40 @@ impl Posts {
 }
 
 impl Lounge {
-    /// Subscribes to `address` and waits until the broker has processed that.
-    pub(crate) async fn post(&self, link: &Link, address: String, deadline: Instant) -> Result<Post> {
-        let subscriber = self.subscribe(link, address.clone(), deadline).await?;
+    /// Subscribes to `address`, and to the one that all posts have, and waits until the broker has processed that.
+    pub(crate) async fn post(
+        &self,
+        link: &Link,
+        address: String,
+        of_all: String,
+        deadline: Instant,
+    ) -> Result<Post> {
+        let own = self.subscribe(link, address.clone(), deadline).await?;
+        let of_all = self.subscribe(link, of_all, deadline).await?;
         let address: Arc<str> = address.into();
-        let (unlisten, mut arrivals) = self.unlisten(link.health.clone(), subscriber);
-        let (id, stop) = (unlisten.id, unlisten.stop.clone());
+        let (own, arrivals) = self.unlisten(link.health.clone(), own);
+        let (of_all, arrivals_of_all) = self.unlisten(link.health.clone(), of_all);
+        let ends = [&own, &of_all].map(|unlisten| (unlisten.id, unlisten.stop.clone()));
         let pigeonhole = Pigeonhole {
             posts: self.posts.clone(),
             address: address.clone(),
-            _unlisten: unlisten,
+            _unlisten: [own, of_all],
         };
         let (sink, post) = post(address.clone(), self.queue, pigeonhole);
-        link.health.listeners.insert(id, Place::Post(sink.clone()));
         self.posts.0.lock().insert(address, sink.clone());
-        let forwarder = async move {
-            while let Some(message) = arrivals.next().await {
-                // What does not fit is counted by the post itself.
-                sink.push(Arrival::Note(message.payload));
-            }
-        };
-        self.tasks.spawn(stop.run_until_cancelled_owned(forwarder));
+        let kinds: [fn(Bytes) -> Arrival; 2] = [Arrival::Note, Arrival::NoteToAll];
+        let arrivals = [arrivals, arrivals_of_all].into_iter().zip(kinds);
+        for ((id, stop), (mut arrivals, kind)) in ends.into_iter().zip(arrivals) {
+            link.health.listeners.insert(id, Place::Post(sink.clone()));
+            let sink = sink.clone();
+            let forwarder = async move {
+                while let Some(message) = arrivals.next().await {
+                    // What does not fit is counted by the post itself.
+                    sink.push(kind(message.payload));
+                }
+            };
+            self.tasks.spawn(stop.run_until_cancelled_owned(forwarder));
+        }
         // Dropping the post on the way out ends the subscription.
         link.barrier(deadline).await?;
         Ok(post)
@@ -59,7 +73,7 @@ impl Lounge {
 struct Pigeonhole {
     posts: Posts,
     address: Arc<str>,
-    _unlisten: Unlisten,
+    _unlisten: [Unlisten; 2],
 }
 
 impl Drop for Pigeonhole {

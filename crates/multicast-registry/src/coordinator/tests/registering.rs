@@ -9,7 +9,7 @@ use prism_slot::{
 };
 
 use super::{
-    super::{Closed, Config, Delivery, Enumerate, Error, Multicast, Register, SessionEvent, Update},
+    super::{Closed, Config, Enumerate, Error, Multicast, Register, SessionEvent, Update},
     fixture, request, slot_error,
 };
 use crate::{
@@ -120,7 +120,7 @@ async fn bad_arguments_are_named() {
     let error = fixture.coordinator.multicast(large, soon()).await.unwrap_err();
     assert_eq!(error, Error::PayloadTooLarge { size: 4, limit: 3 });
     let durable = Multicast {
-        delivery: Delivery::AtLeastOnce,
+        delivery: Some(crate::Delivery::AtLeastOnce),
         ..Default::default()
     };
     assert!(matches!(

@@ -7,10 +7,13 @@ use prism_slot::Outcome;
 use tokio::time::Instant;
 
 use super::{
-    super::{Multicast, SessionEvent, Status},
+    super::{Multicast, SessionEvent},
     fixture,
 };
-use crate::testing::{Fate, Op, soon};
+use crate::{
+    Status,
+    testing::{Fate, Op, soon},
+};
 
 #[tokio::test]
 async fn a_multicast_says_what_it_knows_of_each() {

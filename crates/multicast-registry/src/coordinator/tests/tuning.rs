@@ -4,19 +4,27 @@ use std::time::Duration;
 
 use prism_filter::Filter;
 use prism_proto::pattern::{self as proto, multicast_registry_pattern_server::MulticastRegistryPattern};
-use prism_slot::{Applied, Outcome};
-use tokio::time::{Instant, sleep};
+use prism_slot::{Applied, DeadQuery, MulticastId, Outcome, Overflow, Verdict};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    super::{Enumerate, Multicast, Register},
+    super::{Coordinator, Enumerate, Multicast, Register, Session, SessionEvent},
     Fixture, fixture, request,
 };
 use crate::{
-    config::{Behavior, LongTtl, Rate, ReadConsistency, SchemaChange, StoreLoss, ViewKind, manifest_schema},
+    Delivery,
+    config::{
+        Behavior, KeepReceipts, LongTtl, Rate, ReadConsistency, SchemaChange, Semantics, StoreLoss, ViewKind,
+        manifest_schema,
+    },
     namespaces::Namespaces,
     schema::Schema,
     service::Service,
-    testing::{Fate, Op, soon, unavailable},
+    testing::{
+        Fate, Op,
+        durable::{Inboxes, Register as Ledger, durability},
+        soon, unavailable,
+    },
 };
 
 /// Sets one key to something other than its default.
@@ -48,6 +56,19 @@ fn set(behavior: &mut Behavior, key: &str) {
         "caller_multicasts" => behavior.caller_multicasts = Rate::per_second(3),
         "caller_targets" => behavior.caller_targets = Rate::per_second(3),
         "caller_burst" => behavior.caller_burst = Duration::from_secs(2),
+        "delivery" => behavior.delivery = Semantics::AtLeastOnce,
+        "message_ttl" => behavior.message_ttl = Duration::from_secs(1),
+        "inbox_max_messages" => behavior.inbox_max_messages = 1,
+        "inbox_overflow" => behavior.inbox_overflow = Overflow::DropOldest,
+        "ack_timeout" => behavior.ack_timeout = Duration::from_millis(1),
+        "max_deliver" => behavior.max_deliver = 1,
+        "max_unacked" => behavior.max_unacked = 1,
+        "max_dead_letters" => behavior.max_dead_letters = 1,
+        "dedupe_window" => behavior.dedupe_window = Duration::from_millis(1),
+        "receipts_window" => behavior.receipts_window = Duration::from_millis(1),
+        "keep_receipts" => behavior.keep_receipts = KeepReceipts::All,
+        "receipts_memory" => behavior.receipts_memory = 0,
+        "max_targets_in_flight" => behavior.max_targets_in_flight = 1,
         other => panic!("`{other}` has no case"),
     }
 }
@@ -57,6 +78,9 @@ fn presume(behavior: &mut Behavior, key: &str) {
     match key {
         "on_long_ttl" => behavior.ttl_max = Some(Duration::from_secs(60)),
         "caller_burst" => behavior.caller_writes = Rate::per_second(2),
+        "inbox_overflow" => behavior.inbox_max_messages = 1,
+        "max_dead_letters" => behavior.max_deliver = 1,
+        "dedupe_window" => behavior.receipts_window = Duration::from_secs(60),
         _ => {}
     }
 }
@@ -79,6 +103,10 @@ async fn observe(fixture: &Fixture, key: &str) -> String {
         "history_age" | "history_bytes" => pages_on(fixture).await,
         "call_timeout" => times_out(fixture).await,
         "on_schema_change" => takes_a_schema(fixture).await,
+        "delivery" | "message_ttl" | "inbox_max_messages" | "inbox_overflow" | "ack_timeout"
+        | "max_deliver" | "max_unacked" | "max_dead_letters" | "dedupe_window" => delivers(fixture).await,
+        "receipts_window" | "keep_receipts" | "receipts_memory" => keeps_receipts(fixture).await,
+        "max_targets_in_flight" => is_crowded(fixture).await,
         key if key.starts_with("caller_") => calls_often(fixture).await,
         "max_watchers" | "max_watch_filters" | "view" => watches(fixture).await,
         _ => reads(fixture).await,
@@ -211,6 +239,94 @@ async fn times_out(fixture: &Fixture) -> String {
     let read = proto::GetRequest { identity: "a".into() };
     let _ = Service::new(namespaces).get(tonic::Request::new(read)).await;
     format!("{:?}", started.elapsed())
+}
+
+/// Over inboxes, with the same configuration.
+async fn delivers(fixture: &Fixture) -> String {
+    let config = (*fixture.coordinator.config()).clone();
+    let inboxes = Inboxes::new(config.inbox_limits(), fixture.clock.clone());
+    let durability = durability(&inboxes, &Ledger::new(fixture.clock.clone()));
+    let (store, broker) = (fixture.store.clone(), fixture.broker.clone());
+    let coordinator = Coordinator::new(config, store, broker, Some(durability));
+    coordinator.register(request("a", "{}"), soon()).await.unwrap();
+    let mut seen = String::new();
+    for delivery in [None, Some(Delivery::AtLeastOnce), Some(Delivery::AtLeastOnce)] {
+        let request = Multicast {
+            delivery,
+            ..Default::default()
+        };
+        let report = coordinator.multicast(request, soon()).await.unwrap();
+        seen += &format!("{:?} {} ", report.targets[0].stage(), report.targets[0].reason());
+    }
+    let repeated = Multicast {
+        delivery: Some(Delivery::AtMostOnce),
+        idempotency_key: Some("k".to_owned()),
+        ..Default::default()
+    };
+    for _ in 0..2 {
+        seen += &format!(
+            "{} ",
+            coordinator
+                .multicast(repeated.clone(), soon())
+                .await
+                .unwrap()
+                .replayed
+        );
+        fixture.clock.advance(Duration::from_millis(5));
+    }
+    let mut session = coordinator.subscribe("a", None, soon()).await.unwrap();
+    let first = deliveries(&mut session).await;
+    fixture.clock.advance(Duration::from_millis(5));
+    let again = deliveries(&mut session).await;
+    for multicast in &first {
+        let delay = Duration::ZERO;
+        session.say(*multicast, Verdict::Nack { delay }, None);
+    }
+    let nacked = deliveries(&mut session).await;
+    let all = DeadQuery {
+        limit: 10,
+        ..Default::default()
+    };
+    let dead = coordinator.dead_letters(all, soon()).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(2));
+    sleep(Duration::from_secs(2)).await;
+    let left = coordinator.inbox().unwrap().depth(None, soon()).await.unwrap();
+    let counts = [first.len(), again.len(), nacked.len(), dead.letters.len()];
+    seen + &format!("{counts:?} {}", left.messages)
+}
+
+/// What comes until nothing comes any more.
+async fn deliveries(session: &mut Session) -> Vec<MulticastId> {
+    let mut all = Vec::new();
+    while let Ok(Some(Ok(event))) = timeout(Duration::from_millis(50), session.next()).await {
+        if let SessionEvent::Stored(delivery) = event {
+            all.push(delivery.message.multicast);
+        }
+    }
+    all
+}
+
+async fn keeps_receipts(fixture: &Fixture) -> String {
+    fixture.register("a", "{}").await;
+    let send = || fixture.coordinator.multicast(Multicast::default(), soon());
+    let first = send().await.unwrap();
+    let scope = first.kept.map(|(scope, _)| scope);
+    send().await.unwrap();
+    // Receipts are kept by the real clock.
+    std::thread::sleep(Duration::from_millis(3));
+    sleep(Duration::from_secs(1)).await;
+    let known = fixture
+        .coordinator
+        .get_multicast(first.id, Default::default(), soon());
+    format!("{scope:?} {}", known.await.is_ok())
+}
+
+async fn is_crowded(fixture: &Fixture) -> String {
+    fixture.register("a", "{}").await;
+    fixture.broker.script.always(Op::Publish, Fate::Hang);
+    let send = || fixture.coordinator.multicast(Multicast::default(), soon());
+    let (first, second) = tokio::join!(send(), send());
+    format!("{} {}", first.is_ok(), second.is_ok())
 }
 
 #[tokio::test(start_paused = true)]

@@ -348,7 +348,7 @@ async fn receipts_are_bounded_in_bytes() {
     }
     let unsent = |number: usize| number % 100 == 7;
     let judge = |failing: fn(usize) -> bool| {
-        for _ in 0..TARGETS.div_ceil(4_096) {
+        for _ in 0..TARGETS.div_ceil(1_024) {
             fixture.broker.judge(move |targets| {
                 let outcome = |target: &prism_slot::Identity| match target.as_str()[..5].parse() {
                     Ok(number) if failing(number) => Outcome::NoSubscriber,

@@ -134,7 +134,7 @@ async fn a_session_ends_with_its_client() {
         .unwrap();
     let open = proto::subscribe_request::Open {
         identity: "a".into(),
-        generation: None,
+        ..Default::default()
     };
     let open = proto::SubscribeRequest {
         message: Some(proto::subscribe_request::Message::Open(open)),

@@ -461,6 +461,7 @@ async fn subscriptions() {
             proto::subscribe_request::Open {
                 identity: identity.to_owned(),
                 generation,
+                ..Default::default()
             },
         )),
     };
@@ -662,26 +663,24 @@ async fn watches() {
     assert_eq!(told(refused.map(drop)), "OVERLOADED 1");
 }
 
-/// What is declared for later says so.
+/// What needs a durability slot says so where there is none.
 #[tokio::test]
-async fn methods_to_come() {
+async fn without_a_durability_slot() {
     let fixture = fixture(|_| {});
     let mut client = fixture.client().await;
+    let stored = proto::MulticastRequest {
+        delivery: Some(proto::DeliverySemantics::AtLeastOnce.into()),
+        ..Default::default()
+    };
+    let all = proto::RedriveDeadLettersRequest {
+        all: true,
+        ..Default::default()
+    };
     let outcomes = [
-        told(
-            client
-                .multicast_stream(to("test", Default::default()))
-                .await
-                .map(drop),
-        ),
-        told(client.get_multicast(to("test", Default::default())).await),
-        told(client.cancel_multicast(to("test", Default::default())).await),
+        told(client.multicast(to("test", stored.clone())).await),
+        told(client.multicast_stream(to("test", stored)).await.map(drop)),
         told(client.list_dead_letters(to("test", Default::default())).await),
-        told(client.redrive_dead_letters(to("test", Default::default())).await),
+        told(client.redrive_dead_letters(to("test", all)).await),
     ];
-    assert!(
-        outcomes.iter().all(|told| told == "NOT_IMPLEMENTED"),
-        "{outcomes:?}"
-    );
-    assert_eq!(Reason::NotImplemented.code(), Code::Unimplemented);
+    assert!(outcomes.iter().all(|told| told == "UNSUPPORTED"), "{outcomes:?}");
 }

@@ -1,0 +1,285 @@
+//! What a coordinator does about deliveries by itself: it carries word, keeps the books, looks after what dead runners
+//! left, and tidies inboxes.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use prism_core::backoff::{Backoff, Policy};
+use prism_slot::{Arrival, DEFAULT_CONTENT_TYPE, Message, Post, Ticket, Timestamp};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::{
+    Coordinator, Error,
+    sending::{Job, Pace},
+};
+use crate::delivery::{Bell, End, Load, News, Note, Orphan, Phase, Reply, Stage, Tracker};
+
+/// How often the ledger is brought to what is known here.
+const WRITE_UP: Duration = Duration::from_millis(200);
+/// How long a multicast stays in memory after the last word of it, where the ledger has it.
+const LINGER: Duration = Duration::from_secs(5);
+/// How often a runner says that it is alive, and looks for what others left.
+const LOOK_AFTER: Duration = Duration::from_secs(3);
+/// How often inboxes are tidied.
+const TIDY: Duration = Duration::from_secs(1);
+/// Every how many times their depth is measured.
+const MEASURE: u32 = 5;
+/// How long one round may take.
+const ROUND: Duration = Duration::from_secs(5);
+/// How long an orphan is sent for at most.
+const ADOPTED: Duration = Duration::from_secs(60);
+const RETRY: Policy = Policy {
+    base: Duration::from_millis(50),
+    cap: Duration::from_secs(2),
+};
+
+fn soon() -> Instant {
+    Instant::now() + ROUND
+}
+
+impl Coordinator {
+    /// Starts everything that goes on by itself, until the coordinator is closed.
+    pub(super) fn keep(&self) {
+        let closing = self.shared.closing.clone();
+        let spawn = |work: futures::future::BoxFuture<'static, ()>| {
+            let closing = closing.clone();
+            self.shared.tasks.spawn(async move {
+                closing.run_until_cancelled(work).await;
+            });
+        };
+        let this = self.clone();
+        spawn(Box::pin(async move { this.receive().await }));
+        let this = self.clone();
+        spawn(Box::pin(async move {
+            this.shared.courier.run(|| this.messaging()).await
+        }));
+        let this = self.clone();
+        spawn(Box::pin(async move { this.write_up_regularly().await }));
+        let this = self.clone();
+        spawn(Box::pin(async move { this.look_after().await }));
+        let this = self.clone();
+        spawn(Box::pin(async move { this.tidy().await }));
+    }
+
+    /// Writes up what is not, and says goodbye.
+    pub(super) async fn end_keeping(&self, deadline: Instant) {
+        self.shared.courier.deliver(&*self.messaging()).await;
+        self.write_up_all(deadline).await;
+        let _ = self.books().sign_out(deadline).await;
+    }
+
+    /// Reads this runner's post, and opens another one where it is lost.
+    async fn receive(&self) {
+        let mut backoff = Backoff::new(RETRY);
+        loop {
+            match self.messaging().post(soon()).await {
+                Ok(post) => {
+                    backoff = Backoff::new(RETRY);
+                    self.shared.courier.set_address(Some(post.address().clone()));
+                    self.read(post).await;
+                    self.shared.courier.set_address(None);
+                }
+                Err(error) => {
+                    let namespace = self.shared.sessions.namespace();
+                    tracing::debug!(namespace, %error, "no post for receipts yet");
+                }
+            }
+            sleep(backoff.pause()).await;
+        }
+    }
+
+    async fn read(&self, mut post: Post) {
+        let mut lost = 0;
+        while let Some(arrival) = post.next().await {
+            self.shared.metrics.receipts_dropped(post.lost() - lost);
+            lost = post.lost();
+            match arrival {
+                Arrival::Note(bytes) => match Note::decode(bytes) {
+                    Some(Note::Receipts(multicasts)) => {
+                        for (multicast, receipts) in multicasts {
+                            self.shared.courier.take(multicast, receipts);
+                        }
+                    }
+                    Some(Note::Query(query)) => self.answer(query, soon()).await,
+                    Some(Note::Answer(answer)) => self.shared.questions.answered(answer),
+                    Some(Note::Bell(_)) | None => {}
+                },
+                // Anybody at the broker can send these, so they may do no more than have somebody look.
+                Arrival::NoteToAll(bytes) => {
+                    if let Some(Note::Bell(Bell(identities))) = Note::decode(bytes) {
+                        identities
+                            .iter()
+                            .for_each(|identity| self.shared.sessions.ring(identity));
+                    }
+                }
+                Arrival::Answer {
+                    multicast,
+                    identity,
+                    body,
+                } => {
+                    let ticket = Ticket {
+                        multicast,
+                        receipts: self.shared.courier.address(),
+                    };
+                    let reply = Reply {
+                        identity: identity.clone(),
+                        payload: body,
+                        content_type: DEFAULT_CONTENT_TYPE.to_string(),
+                        headers: Vec::new(),
+                    };
+                    let acked = News::Reached(Stage::Acked);
+                    self.shared.courier.say(&ticket, &identity, acked, Some(reply));
+                }
+            }
+        }
+    }
+
+    async fn write_up_regularly(&self) {
+        let mut ticks = interval(WRITE_UP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.write_up_all(soon()).await;
+            self.shared.desk.tidy(Timestamp::now());
+        }
+    }
+
+    async fn write_up_all(&self, deadline: Instant) {
+        for (multicast, receipts) in self.shared.courier.take_strays() {
+            if let Err(error) = self.books().apply(multicast, &receipts, deadline).await {
+                let namespace = self.shared.sessions.namespace();
+                tracing::warn!(namespace, %multicast, %error, "receipts could not be written down");
+                self.shared.metrics.receipts_dropped(receipts.len() as u64);
+            }
+        }
+        for tracker in self.shared.desk.recorded() {
+            let written = self.write_up(&tracker, deadline).await;
+            if written && tracker.phase() != Phase::Running && tracker.idle() >= LINGER {
+                self.shared.desk.remove(tracker.cast.id);
+            }
+        }
+    }
+
+    /// Brings the ledger to what is known of a multicast; whether that worked.
+    pub(super) async fn write_up(&self, tracker: &Tracker, deadline: Instant) -> bool {
+        let books = self.books();
+        let written = match tracker.is_unfinished() {
+            true => books.finish(tracker, deadline).await,
+            // One that is not written down before it is sent is written down after.
+            false if tracker.phase() == Phase::Running && !tracker.is_written() => return false,
+            false => books.flush(tracker, deadline).await,
+        };
+        if let Err(error) = &written {
+            let namespace = self.shared.sessions.namespace();
+            let multicast = tracker.cast.id;
+            tracing::warn!(namespace, %multicast, %error, "a multicast could not be written up, trying again");
+        }
+        written.is_ok()
+    }
+
+    /// Says that this runner is alive, and goes on with what dead ones have begun.
+    async fn look_after(&self) {
+        let mut ticks = interval(LOOK_AFTER);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.look_after_once().await;
+        }
+    }
+
+    pub(super) async fn look_after_once(&self) {
+        self.shared.courier.ready(soon()).await;
+        let Some(address) = self.shared.courier.address() else {
+            return;
+        };
+        let namespace = self.shared.sessions.namespace();
+        if let Err(error) = self.books().sign_in(&address, soon()).await {
+            tracing::warn!(namespace, %error, "the ledger could not be told that this runner is alive");
+            return;
+        }
+        match self.books().orphans(soon()).await {
+            Ok(orphans) => drop(join_all(orphans.into_iter().map(|orphan| self.adopt(orphan))).await),
+            Err(error) => tracing::warn!(namespace, %error, "could not look for multicasts of dead runners"),
+        }
+    }
+
+    async fn adopt(&self, orphan: Orphan) {
+        let (namespace, multicast) = (self.shared.sessions.namespace(), orphan.multicast);
+        match self.go_on_with(orphan).await {
+            Ok(true) => {
+                tracing::info!(namespace, %multicast, "went on with a multicast of a runner that ended")
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(namespace, %multicast, %error, "could not go on with a multicast, trying again")
+            }
+        }
+    }
+
+    async fn go_on_with(&self, orphan: Orphan) -> Result<bool, Error> {
+        let until = Instant::now() + ADOPTED;
+        let Some((entry, load)) = self.books().adopt(orphan, until, soon()).await? else {
+            return Ok(false);
+        };
+        let parts = self.books().parts(&entry, soon()).await?;
+        let tracker = Arc::new(Tracker::resumed(entry, parts));
+        let window = self.config().behavior.dedupe_window;
+        let age = Timestamp::now().0.saturating_sub(tracker.cast.began_at.0);
+        let is_safe = u128::try_from(age).is_ok_and(|age| age < window.as_millis());
+        self.shared.desk.put(tracker.clone());
+        if !is_safe {
+            // Storing again what may have been stored would no longer be noticed.
+            let why: Option<Arc<str>> = Some("its runner ended while it sent".into());
+            let open = tracker.ended(|state| state.stage == Stage::Resolved && state.end.is_none());
+            for place in open {
+                tracker.learn_from(place, [Some(News::Ended(End::Unknown, why.clone()))]);
+            }
+            tracker.sent();
+            return Ok(true);
+        }
+        let admission = self.shared.gate.admit_anyway(tracker.targets.len());
+        let Load { message, priority } = load;
+        let message = Message {
+            receipts: self.shared.courier.address(),
+            ..message
+        };
+        self.send(Job {
+            config: self.config(),
+            tracker,
+            message: Arc::new(message),
+            priority,
+            pace: Pace::default(),
+            until,
+            admission,
+        })
+        .await;
+        Ok(true)
+    }
+
+    /// Removes what has expired from inboxes, tells of it, and measures what is left.
+    async fn tidy(&self) {
+        let mut ticks = interval(TIDY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for round in 0_u32.. {
+            ticks.tick().await;
+            let Some(inbox) = self.inbox() else { continue };
+            loop {
+                let Ok(swept) = inbox.sweep(soon()).await else {
+                    break;
+                };
+                for (identity, ticket) in swept.expired {
+                    let expired = News::Ended(End::Expired, None);
+                    self.shared.courier.say(&ticket, &identity, expired, None);
+                }
+                if !swept.more {
+                    break;
+                }
+            }
+            if round % MEASURE == 0
+                && let Ok(depth) = inbox.depth(None, soon()).await
+            {
+                self.shared.metrics.inbox(depth.messages, depth.dead);
+            }
+        }
+    }
+}

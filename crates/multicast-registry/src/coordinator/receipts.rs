@@ -1,0 +1,353 @@
+//! What is known of multicasts later: read, and cancelled, through any runner.
+
+use std::time::Duration;
+
+use prism_slot::{Identity, MulticastId, Outcome, Ticket};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{Coordinator, Error};
+use crate::delivery::{
+    CastEntry, Delivery, End, KeyEntry, News, Note, Part, Phase, Query, QueryAnswer, ReceiptsScope, Report,
+    Runner, Stage, State, Status, Tally, Target, Tracker, targets_of,
+};
+
+/// How often the ledger is looked at for the end of a multicast that another runner makes.
+const LOOK: Duration = Duration::from_millis(50);
+/// How many targets a page has at most.
+pub const MAX_PAGE: usize = 1_000;
+/// How many targets another runner is asked for at a time: their names fit into a note.
+const ASK: usize = 500;
+/// How many identities are taken back at a time.
+const CANCEL: usize = 1_024;
+
+/// Which targets of a multicast to show.
+#[derive(Debug, Clone, Default)]
+pub struct Pages {
+    /// How many.
+    pub limit: usize,
+    /// Where to begin.
+    pub offset: usize,
+    /// Only those with one of these; all if empty.
+    pub only: Vec<Status>,
+}
+
+/// A multicast as a whole, wherever it is known from.
+struct Known {
+    entry: CastEntry,
+    identities: Vec<Identity>,
+    states: Vec<State>,
+}
+
+impl Coordinator {
+    /// What is known of a multicast now, a page of its targets at a time.
+    ///
+    /// # Errors
+    /// [`Error::UnknownMulticast`]; an unavailable ledger.
+    pub async fn get_multicast(
+        &self,
+        id: MulticastId,
+        pages: Pages,
+        deadline: Instant,
+    ) -> Result<Report, Error> {
+        self.open_for_calls()?;
+        let known = self.known(id, deadline).await?;
+        Ok(known.report(&pages))
+    }
+
+    /// Takes back what has not been handed over yet: what is not sent, and what waits in inboxes. Then as
+    /// [`Self::get_multicast`].
+    ///
+    /// # Errors
+    /// As [`Self::get_multicast`].
+    pub async fn cancel_multicast(&self, id: MulticastId, deadline: Instant) -> Result<Report, Error> {
+        self.open_for_calls()?;
+        if let Some(tracker) = self.shared.desk.get(id) {
+            tracker.cancel.cancel();
+        } else {
+            // Where its runner is gone, nothing is sent any more.
+            let _ = self.ask(id, 0, 0, true, deadline).await;
+        }
+        let mut known = self.known(id, deadline).await?;
+        if known.entry.cast.delivery != Delivery::AtMostOnce {
+            self.take_back(&mut known, deadline).await?;
+        }
+        let all = Pages {
+            limit: MAX_PAGE,
+            ..Pages::default()
+        };
+        Ok(known.report(&all))
+    }
+
+    /// Takes stored messages back that are not with a consumer.
+    async fn take_back(&self, known: &mut Known, deadline: Instant) -> Result<(), Error> {
+        let Some(inbox) = self.inbox() else {
+            return Ok(());
+        };
+        let runner = known.entry.runner;
+        let ticket = Ticket {
+            multicast: known.entry.cast.id,
+            // Who has it in memory must learn of this; where nobody has, the ledger does.
+            receipts: match runner == self.shared.runner {
+                true => self.shared.courier.address(),
+                false => self.books().post_of(runner, deadline).await?,
+            },
+        };
+        let waits = |state: &State| state.stage < Stage::Acked && state.end.is_none();
+        let places: Vec<usize> = (0..known.states.len())
+            .filter(|place| waits(&known.states[*place]))
+            .collect();
+        for part in places.chunks(CANCEL) {
+            let identities: Vec<Identity> = part
+                .iter()
+                .map(|place| known.identities[*place].clone())
+                .collect();
+            let taken = inbox.cancel(ticket.multicast, &identities, deadline).await?;
+            for (place, _) in part.iter().zip(taken).filter(|(_, taken)| *taken) {
+                let news = News::Ended(End::Cancelled, None);
+                known.states[*place].learn(news.clone());
+                self.shared
+                    .courier
+                    .say(&ticket, &known.identities[*place], news, None);
+            }
+        }
+        Ok(())
+    }
+
+    async fn known(&self, id: MulticastId, deadline: Instant) -> Result<Known, Error> {
+        if let Some(tracker) = self.shared.desk.get(id) {
+            return Ok(Known::of(&tracker, self.shared.runner));
+        }
+        if let Some(known) = self.recorded(id, deadline).await? {
+            return Ok(known);
+        }
+        self.asked(id, deadline).await?.ok_or(Error::UnknownMulticast(id))
+    }
+
+    /// As the ledger has it.
+    async fn recorded(&self, id: MulticastId, deadline: Instant) -> Result<Option<Known>, Error> {
+        let books = self.books();
+        let Some(mut entry) = books.cast(id, deadline).await? else {
+            return Ok(None);
+        };
+        let parts = books.parts(&entry, deadline).await?;
+        let mut known = Known {
+            identities: Vec::with_capacity(entry.target_count),
+            states: Vec::with_capacity(entry.target_count),
+            entry: entry.clone(),
+        };
+        for (_, part) in parts {
+            known.identities.extend(part.identities);
+            known.states.extend(part.states);
+        }
+        let abandoned = entry.phase == Phase::Running
+            && entry.cast.delivery == Delivery::AtMostOnce
+            && entry.runner != self.shared.runner
+            && books.post_of(entry.runner, deadline).await?.is_none();
+        if abandoned {
+            // Nobody sends it any more, and nobody knows how far that came.
+            entry.phase = Phase::Sent;
+            let unknown = || News::Ended(End::Unknown, Some("its runner ended while it sent".into()));
+            for state in known
+                .states
+                .iter_mut()
+                .filter(|state| state.stage == Stage::Resolved)
+            {
+                state.learn(unknown());
+            }
+            known.entry = entry;
+        }
+        Ok(Some(known))
+    }
+
+    /// As the runner that made it has it.
+    async fn asked(&self, id: MulticastId, deadline: Instant) -> Result<Option<Known>, Error> {
+        let mut known: Option<Known> = None;
+        loop {
+            let offset = known.as_ref().map_or(0, |known| known.identities.len());
+            let Some(answer) = self.ask(id, offset, ASK, false, deadline).await? else {
+                return Ok(None);
+            };
+            let Some((cast, part)) = answer.known else {
+                return Ok(None);
+            };
+            let unreadable = |error: crate::delivery::Unreadable| Error::Unsupported(error.to_string());
+            let part = Part::from_wire(part).map_err(unreadable)?;
+            let mut entry = CastEntry::from_wire(id, &cast).map_err(unreadable)?;
+            entry.cast.recorded = false;
+            let known = known.get_or_insert_with(|| Known {
+                entry,
+                identities: Vec::new(),
+                states: Vec::new(),
+            });
+            known.identities.extend(part.identities);
+            known.states.extend(part.states);
+            if !answer.more {
+                break;
+            }
+        }
+        Ok(known)
+    }
+
+    /// Asks the runner that made a multicast; `None` where it is not alive.
+    async fn ask(
+        &self,
+        multicast: MulticastId,
+        offset: usize,
+        limit: usize,
+        cancel: bool,
+        deadline: Instant,
+    ) -> Result<Option<QueryAnswer>, Error> {
+        let runner = Runner::of(multicast);
+        if runner == self.shared.runner {
+            return Ok(None);
+        }
+        let Some(post) = self.books().post_of(runner, deadline).await? else {
+            return Ok(None);
+        };
+        self.shared.courier.ready(deadline).await;
+        let Some(answer_to) = self.shared.courier.address() else {
+            return Ok(None);
+        };
+        let (request, answered) = self.shared.questions.ask();
+        let note = Note::Query(Query {
+            multicast,
+            request,
+            answer_to,
+            offset,
+            limit,
+            cancel,
+        });
+        let sent = self.messaging().send(&post, note.encode(), deadline).await;
+        if matches!(sent, Outcome::NoSubscriber) {
+            return Ok(None);
+        }
+        let answer = timeout_at(deadline, answered).await;
+        self.shared.questions.forget(request);
+        match answer {
+            Ok(Ok(answer)) => Ok(Some(answer)),
+            _ => Err(Error::DeadlineExceeded),
+        }
+    }
+
+    /// Answers another runner.
+    pub(super) async fn answer(&self, query: Query, deadline: Instant) {
+        let tracker = self.shared.desk.get(query.multicast);
+        if let Some(tracker) = tracker.as_ref().filter(|_| query.cancel) {
+            tracker.cancel.cancel();
+        }
+        let known = tracker.map(|tracker| Known::of(&tracker, self.shared.runner));
+        let count = known.as_ref().map_or(0, |known| known.identities.len());
+        let range = query.offset.min(count)..query.offset.saturating_add(query.limit.min(ASK)).min(count);
+        let answer = QueryAnswer {
+            request: query.request,
+            more: range.end < count,
+            known: known.map(|known| {
+                let part = Part {
+                    identities: known.identities[range.clone()].to_vec(),
+                    states: known.states[range].to_vec(),
+                    holders: None,
+                };
+                (known.entry.to_wire(), part.to_wire())
+            }),
+        };
+        let note = Note::Answer(answer).encode();
+        // Where it is lost, the other side asks again, or gives up.
+        let _ = self.messaging().send(&query.answer_to, note, deadline).await;
+    }
+
+    /// The outcome of the multicast that has an idempotency key, once it has one.
+    pub(super) async fn outcome_of(&self, key: KeyEntry, deadline: Instant) -> Result<Report, Error> {
+        let all = Pages {
+            limit: usize::MAX,
+            ..Pages::default()
+        };
+        loop {
+            let under_way = match self.known(key.multicast, deadline).await {
+                Ok(known) if known.entry.phase != Phase::Running => return Ok(known.report(&all)),
+                Ok(known) => Some(known),
+                // It is being written down.
+                Err(Error::UnknownMulticast(_)) => None,
+                Err(error) => return Err(error),
+            };
+            if timeout_at(deadline, sleep(LOOK)).await.is_err() || Instant::now() >= deadline {
+                let absent = Error::UnknownMulticast(key.multicast);
+                return under_way.map(|known| known.report(&all)).ok_or(absent);
+            }
+        }
+    }
+}
+
+impl Known {
+    fn of(tracker: &Tracker, runner: Runner) -> Self {
+        Self {
+            entry: CastEntry {
+                cast: tracker.cast.clone(),
+                runner,
+                target_count: tracker.targets.len(),
+                part_count: tracker.parts.len(),
+                phase: tracker.phase(),
+            },
+            identities: tracker.targets.to_vec(),
+            states: tracker.states(0..tracker.targets.len()),
+        }
+    }
+
+    fn report(self, pages: &Pages) -> Report {
+        let Self {
+            entry,
+            identities,
+            states,
+        } = self;
+        let (cast, phase) = (&entry.cast, entry.phase);
+        let targets = targets_of(cast, phase, &identities, states);
+        let tally = Tally::of(targets.iter().map(Target::status));
+        let asked = |target: &Target| pages.only.is_empty() || pages.only.contains(&target.status());
+        let mut shown = targets.into_iter().filter(asked).skip(pages.offset);
+        let page: Vec<Target> = shown.by_ref().take(pages.limit).collect();
+        let next = shown.next().map(|_| pages.offset + page.len());
+        let scope = match cast.recorded {
+            true => ReceiptsScope::Ledger,
+            false => ReceiptsScope::Runner,
+        };
+        Report {
+            id: cast.id,
+            position: cast.position,
+            targets: page,
+            tally,
+            phase,
+            replayed: false,
+            kept: Some((scope, cast.kept_until)),
+            replies: Vec::new(),
+            next,
+        }
+    }
+}
+
+/// Questions to other runners that wait for answers.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    open: parking_lot::Mutex<std::collections::HashMap<u64, oneshot::Sender<QueryAnswer>>>,
+}
+
+impl Questions {
+    fn ask(&self) -> (u64, oneshot::Receiver<QueryAnswer>) {
+        let (request, (sender, answered)) = (rand::random(), oneshot::channel());
+        self.open.lock().insert(request, sender);
+        (request, answered)
+    }
+
+    fn forget(&self, request: u64) {
+        self.open.lock().remove(&request);
+    }
+
+    pub(super) fn answered(&self, answer: QueryAnswer) {
+        let asked = self.open.lock().remove(&answer.request);
+        if let Some(asked) = asked {
+            // Fails where nobody waits any more.
+            let _ = asked.send(answer);
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Sending: in windows, in turns with other multicasts, as fast as asked for, and again where that is safe.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use prism_core::backoff::{Backoff, Policy};
+use prism_slot::{
+    Address, DynDurableInbox, Enqueued, Identity, Message, Outcome, Priority, Terms, Timestamp,
+};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::{Config, Coordinator, Error};
+use crate::delivery::{Admission, Bell, Crowded, Delivery, End, News, Note, Stage, State, Tracker};
+
+/// How many targets are sent to at a time.
+pub(super) const WINDOW: usize = 1_024;
+/// How many windows of one multicast are under way: while one is confirmed, the next is sent.
+const WINDOWS: usize = 2;
+/// Where a multicast is sent at some rate, into how many windows a second goes.
+const BEATS: u64 = 10;
+
+/// How fast to send.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// To how many targets a second at most.
+    pub per_second: Option<u64>,
+    /// To how many at a time.
+    pub batch: Option<usize>,
+}
+
+/// A multicast that is to be sent.
+pub(super) struct Job {
+    pub(super) config: Arc<Config>,
+    pub(super) tracker: Arc<Tracker>,
+    pub(super) message: Arc<Message>,
+    pub(super) priority: Priority,
+    pub(super) pace: Pace,
+    pub(super) until: Instant,
+    pub(super) admission: Admission,
+}
+
+impl Pace {
+    fn window(self) -> usize {
+        let beat = self
+            .per_second
+            .map(|rate| usize::try_from(rate.div_ceil(BEATS)).unwrap_or(WINDOW));
+        self.batch.or(beat).unwrap_or(WINDOW).clamp(1, WINDOW)
+    }
+
+    /// When the target with this number may be sent to.
+    fn due(self, began: Instant, place: usize) -> Option<Instant> {
+        let rate = self.per_second?;
+        Some(began + Duration::from_secs_f64(place as f64 / rate.max(1) as f64))
+    }
+}
+
+impl Coordinator {
+    pub(super) fn crowded(&self, crowded: Crowded, limit: usize) -> Error {
+        let message = format!(
+            "`{}` targets wait to be sent to, more than can be now; try again",
+            crowded.waiting
+        );
+        self.shared.metrics.overloaded();
+        Error::Crowded {
+            message,
+            limit,
+            clear_in: crowded.clear_in,
+        }
+    }
+
+    /// Sends a multicast to those of its targets that have not been reached.
+    pub(super) async fn send(&self, job: Job) {
+        let (began, count) = (Instant::now(), job.tracker.targets.len());
+        let windows = stream::iter(windows(count, job.pace.window()));
+        windows
+            .for_each_concurrent(WINDOWS, |window| self.send_window(&job, began, window))
+            .await;
+        self.send_again(&job).await;
+        if job.tracker.cancel.is_cancelled() {
+            take_back(&job.tracker);
+        }
+        job.tracker.sent();
+    }
+
+    /// Sends to one window, when its turn has come.
+    async fn send_window(&self, job: &Job, began: Instant, window: Range<usize>) {
+        if let Some(due) = job.pace.due(began, window.start) {
+            let wait = sleep_until(due.min(job.until));
+            let _ = job.tracker.cancel.run_until_cancelled(wait).await;
+        }
+        if job.tracker.cancel.is_cancelled() {
+            return;
+        }
+        let places: Vec<usize> = job.tracker.below(reached(job), window);
+        if places.is_empty() {
+            return;
+        }
+        match self.shared.gate.turn(places.len(), job.until).await {
+            Some(turn) if Instant::now() < job.until => {
+                self.attempt(job, &places).await;
+                turn.done(&job.admission);
+            }
+            _ => too_late(job, &places),
+        }
+    }
+
+    /// Tries again what can be without doing anything twice: what is known not to have been sent and, since storing
+    /// again is noticed, whatever is not known to be stored.
+    async fn send_again(&self, job: &Job) {
+        let stores = job.tracker.cast.delivery != Delivery::AtMostOnce;
+        let worth = |state: &State| match state.end {
+            Some(End::NotSent) => !stores,
+            Some(End::NotStored | End::Unknown) => stores,
+            _ => false,
+        };
+        let mut backoff = None;
+        for attempt in 1..=job.config.behavior.retry_attempts {
+            let places = job.tracker.ended(worth);
+            if places.is_empty() || job.tracker.cancel.is_cancelled() {
+                return;
+            }
+            let pause = backoff
+                .get_or_insert_with(|| Backoff::new(retry_policy(&job.config)))
+                .pause();
+            if timeout_at(job.until, sleep(pause)).await.is_err() {
+                return;
+            }
+            let (namespace, targets) = (&job.config.namespace, places.len());
+            tracing::warn!(namespace, targets, attempt, multicast = %job.message.multicast, "sending again");
+            for window in places.chunks(WINDOW) {
+                match self.shared.gate.turn(window.len(), job.until).await {
+                    Some(_turn) if Instant::now() < job.until => self.attempt(job, window).await,
+                    _ => return,
+                }
+            }
+        }
+    }
+
+    /// Sends once to these targets.
+    async fn attempt(&self, job: &Job, places: &[usize]) {
+        match self
+            .inbox()
+            .filter(|_| job.tracker.cast.delivery != Delivery::AtMostOnce)
+        {
+            None => self.publish(job, places).await,
+            Some(inbox) => self.store(job, &*inbox, places).await,
+        }
+    }
+
+    /// Publishes to as many targets as the slot is handed at a time.
+    async fn publish(&self, job: &Job, places: &[usize]) {
+        let targets: Vec<Identity> = places
+            .iter()
+            .map(|place| job.tracker.targets[*place].clone())
+            .collect();
+        let messaging = self.messaging();
+        let mut outcomes = messaging
+            .publish_batch(&targets, job.message.clone(), job.until)
+            .await;
+        let unsaid = || Outcome::Unknown("the messaging slot said nothing of it".to_owned());
+        outcomes.resize_with(places.len(), unsaid);
+        learn(&job.tracker, places, outcomes.into_iter().map(published));
+    }
+
+    async fn store(&self, job: &Job, inbox: &dyn DynDurableInbox, places: &[usize]) {
+        let Some(holders) = &job.tracker.holders else {
+            return;
+        };
+        let address = |place: &usize| Address {
+            identity: job.tracker.targets[*place].clone(),
+            holder: holders[*place],
+        };
+        let addresses: Vec<Address> = places.iter().map(address).collect();
+        let Some(ttl) = ttl(&job.message) else {
+            let expired = places.iter().map(|_| News::Ended(End::Expired, None));
+            return learn(&job.tracker, places, expired);
+        };
+        let terms = Terms {
+            priority: job.priority,
+            ttl,
+        };
+        let stored = inbox.enqueue(&addresses, job.message.clone(), terms, job.until);
+        let mut outcomes = stored.await;
+        let unsaid = || Enqueued::Unknown("the durability slot said nothing of it".to_owned());
+        outcomes.resize_with(places.len(), unsaid);
+        let is_there = |outcome: &Enqueued| matches!(outcome, Enqueued::Stored { .. } | Enqueued::Duplicate);
+        let there = addresses
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| is_there(outcome));
+        let there: Vec<Identity> = there.map(|(address, _)| address.identity.clone()).collect();
+        for (address, outcome) in addresses.iter().zip(&outcomes) {
+            if let Enqueued::Stored {
+                displaced: Some(ticket),
+            } = outcome
+            {
+                let displaced = News::Ended(End::Displaced, None);
+                self.shared
+                    .courier
+                    .say(ticket, &address.identity, displaced, None);
+            }
+        }
+        learn(&job.tracker, places, outcomes.into_iter().map(enqueued));
+        self.ring(there, job.until).await;
+    }
+
+    /// Tells the sessions of identities, wherever they are, that something is stored for them.
+    pub(super) async fn ring(&self, identities: Vec<Identity>, deadline: Instant) {
+        if identities.is_empty() {
+            return;
+        }
+        for identity in &identities {
+            self.shared.sessions.ring(identity);
+        }
+        let messaging = self.messaging();
+        if messaging.capability().scope == prism_slot::Scope::Process {
+            return;
+        }
+        let bell = Note::Bell(Bell(identities)).encode();
+        let outcome = messaging.send(prism_slot::EVERY_POST, bell, deadline).await;
+        if outcome != Outcome::Accepted {
+            // Sessions elsewhere look by themselves, later.
+            let namespace = self.shared.sessions.namespace();
+            tracing::debug!(namespace, ?outcome, "could not ring at other runners");
+        }
+    }
+}
+
+fn too_late(job: &Job, places: &[usize]) {
+    let end = match job.tracker.cast.delivery {
+        Delivery::AtMostOnce => End::NotSent,
+        _ => End::NotStored,
+    };
+    let why: Arc<str> = "the deadline passed before its turn came".into();
+    let late = places.iter().map(|_| News::Ended(end, Some(why.clone())));
+    learn(&job.tracker, places, late);
+}
+
+/// Nothing more is to be done for targets that are at this stage.
+fn reached(job: &Job) -> Stage {
+    match job.tracker.cast.delivery {
+        Delivery::AtMostOnce => Stage::Accepted,
+        _ => Stage::Stored,
+    }
+}
+
+fn windows(count: usize, size: usize) -> Vec<Range<usize>> {
+    let begins = (0..count).step_by(size);
+    begins.map(|begin| begin..(begin + size).min(count)).collect()
+}
+
+/// Windows are runs of places, but for those that were reached before.
+fn learn(tracker: &Tracker, places: &[usize], news: impl Iterator<Item = News>) {
+    let Some((&first, &last)) = places.first().zip(places.last()) else {
+        return;
+    };
+    if last - first + 1 == places.len() {
+        return tracker.learn_from(first, news.map(Some));
+    }
+    for (place, news) in places.iter().zip(news) {
+        tracker.learn_from(*place, [Some(news)]);
+    }
+}
+
+/// What has not been sent will not be.
+fn take_back(tracker: &Tracker) {
+    let unsent = tracker.ended(|state| state.stage == Stage::Resolved && state.end.is_none());
+    learn(
+        tracker,
+        &unsent,
+        unsent.iter().map(|_| News::Ended(End::Cancelled, None)),
+    );
+}
+
+fn published(outcome: Outcome) -> News {
+    match outcome {
+        Outcome::Accepted => News::Reached(Stage::Accepted),
+        Outcome::NoSubscriber => News::Ended(End::NoSubscriber, None),
+        Outcome::NotSent(why) => News::Ended(End::NotSent, Some(why.into())),
+        Outcome::Unknown(why) => News::Ended(End::Unknown, Some(why.into())),
+    }
+}
+
+fn enqueued(outcome: Enqueued) -> News {
+    match outcome {
+        Enqueued::Stored { .. } | Enqueued::Duplicate => News::Reached(Stage::Stored),
+        Enqueued::Full => News::Ended(End::InboxFull, None),
+        Enqueued::NotStored(why) => News::Ended(End::NotStored, Some(why.into())),
+        Enqueued::Unknown(why) => News::Ended(End::Unknown, Some(why.into())),
+    }
+}
+
+/// How long a message still lives; `None` for one that does not.
+fn ttl(message: &Message) -> Option<Duration> {
+    let left = message.expires_at?.0.saturating_sub(Timestamp::now().0);
+    u64::try_from(left)
+        .ok()
+        .filter(|left| *left > 0)
+        .map(Duration::from_millis)
+}
+
+fn retry_policy(config: &Config) -> Policy {
+    let base = Duration::from_millis(config.behavior.retry_delay_ms);
+    Policy { base, cap: base * 16 }
+}

@@ -1,0 +1,821 @@
+//! Delivery in depth: what is known of each target, stored messages, and everything that outlives a runner.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use prism_filter::Filter;
+use prism_slot::{
+    Applied, DeadQuery, InboxLimits, MulticastId, Settled, Timestamp, Verdict, memory::ManualClock,
+};
+
+use super::{
+    super::{
+        Config, Coordinator, Error, Multicast, MulticastEvent, Pages, Redrive, Replies, Session, SessionEvent,
+    },
+    request,
+};
+use crate::{
+    Delivery, Report, Stage, Status,
+    delivery::{Phase, Reply},
+    testing::{
+        Broker, Fate, Op, Store,
+        durable::{Inboxes, Register, durability},
+        id, soon, unavailable,
+    },
+};
+
+struct Fixture {
+    clock: Arc<ManualClock>,
+    store: Arc<Store>,
+    broker: Arc<Broker>,
+    inboxes: Arc<Inboxes>,
+    register: Arc<Register>,
+    coordinator: Coordinator,
+}
+
+fn fixture() -> Fixture {
+    fixture_with(InboxLimits::default())
+}
+
+fn fixture_with(limits: InboxLimits) -> Fixture {
+    let clock = Arc::new(ManualClock::new(Timestamp::now()));
+    let (store, broker) = (Store::new(clock.clone()), Broker::new());
+    let (inboxes, register) = (Inboxes::new(limits, clock.clone()), Register::new(clock.clone()));
+    let coordinator = runner(&store, &broker, &inboxes, &register);
+    Fixture {
+        clock,
+        store,
+        broker,
+        inboxes,
+        register,
+        coordinator,
+    }
+}
+
+fn runner(
+    store: &Arc<Store>,
+    broker: &Arc<Broker>,
+    inboxes: &Arc<Inboxes>,
+    register: &Arc<Register>,
+) -> Coordinator {
+    let mut config = Config::named("test");
+    config.behavior.max_deliver = 3;
+    let durability = durability(inboxes, register);
+    Coordinator::new(config, store.clone(), broker.clone(), Some(durability))
+}
+
+impl Fixture {
+    /// A second runner of the same namespace.
+    fn sibling(&self) -> Coordinator {
+        runner(&self.store, &self.broker, &self.inboxes, &self.register)
+    }
+
+    async fn register(&self, names: &[&str]) {
+        for name in names {
+            self.coordinator
+                .register(request(name, "{}"), soon())
+                .await
+                .unwrap();
+        }
+    }
+
+    async fn session(&self, name: &str) -> Session {
+        self.coordinator.subscribe(name, None, soon()).await.unwrap()
+    }
+}
+
+/// Stored for all, without waiting for acknowledgments.
+fn stored(payload: &'static str) -> Multicast {
+    Multicast {
+        payload: Bytes::from_static(payload.as_bytes()),
+        delivery: Some(Delivery::AtLeastOnce),
+        ..Default::default()
+    }
+}
+
+/// The same, waiting for them.
+fn acked(payload: &'static str) -> Multicast {
+    Multicast {
+        require: Some(Stage::Acked),
+        ..stored(payload)
+    }
+}
+
+async fn event(session: &mut Session) -> SessionEvent {
+    let next = tokio::time::timeout(Duration::from_secs(5), session.next());
+    next.await
+        .expect("an event in time")
+        .expect("a session")
+        .expect("that is open")
+}
+
+/// The next stored message: its multicast, its text and its attempt.
+async fn delivery(session: &mut Session) -> (MulticastId, String, u32) {
+    loop {
+        match event(session).await {
+            SessionEvent::Stored(delivery) => {
+                let text = String::from_utf8(delivery.message.payload.to_vec()).unwrap();
+                return (delivery.message.multicast, text, delivery.attempt);
+            }
+            SessionEvent::Settled(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn settled(session: &mut Session) -> Vec<(MulticastId, Settled)> {
+    match event(session).await {
+        SessionEvent::Settled(settled) => settled,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn told(report: &Report) -> Vec<(String, Status, Stage, &'static str)> {
+    let mut told: Vec<_> = report
+        .targets
+        .iter()
+        .map(|target| {
+            (
+                target.identity.to_string(),
+                target.status(),
+                target.stage(),
+                target.reason(),
+            )
+        })
+        .collect();
+    told.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+    told
+}
+
+async fn known(coordinator: &Coordinator, id: MulticastId) -> Vec<(String, Status, Stage, &'static str)> {
+    let all = Pages {
+        limit: 1_000,
+        ..Pages::default()
+    };
+    told(&coordinator.get_multicast(id, all, soon()).await.unwrap())
+}
+
+/// Waits until something is known of the only target.
+async fn until(coordinator: &Coordinator, id: MulticastId, stage: Stage, reason: &str) {
+    let wait = async {
+        loop {
+            let known = known(coordinator, id).await;
+            if matches!(&known[..], [(_, _, at, why)] if *at == stage && *why == reason) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(5), wait).await;
+    assert!(waited.is_ok(), "{:?}", known(coordinator, id).await);
+}
+
+fn one(
+    name: &str,
+    status: Status,
+    stage: Stage,
+    reason: &'static str,
+) -> Vec<(String, Status, Stage, &'static str)> {
+    vec![(name.to_owned(), status, stage, reason)]
+}
+
+/// A message waits for whoever is not there, and is pending until it is acknowledged.
+#[tokio::test]
+async fn stored_messages_wait_until_they_are_acknowledged() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let report = fixture
+        .coordinator
+        .multicast(stored("hello"), soon())
+        .await
+        .unwrap();
+    assert_eq!(told(&report), one("a", Status::Pending, Stage::Stored, ""));
+    let mut session = fixture.session("a").await;
+    assert_eq!(delivery(&mut session).await, (report.id, "hello".to_owned(), 1));
+    until(&fixture.coordinator, report.id, Stage::Handed, "").await;
+    session.say(report.id, Verdict::Ack, None);
+    assert_eq!(settled(&mut session).await, [(report.id, Settled::Done)]);
+    until(&fixture.coordinator, report.id, Stage::Acked, "").await;
+    session.say(report.id, Verdict::Ack, None);
+    assert_eq!(settled(&mut session).await, [(report.id, Settled::Gone)]);
+}
+
+/// Whoever requires acknowledgments gets them within its time, from live sessions on any runner.
+#[tokio::test]
+async fn acknowledgments_find_their_way_home() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["here", "there", "nowhere"]).await;
+    let consume = |mut session: Session| {
+        tokio::spawn(async move {
+            let (multicast, ..) = delivery(&mut session).await;
+            session.say(multicast, Verdict::Ack, None);
+            settled(&mut session).await;
+            session
+        })
+    };
+    let here = consume(fixture.session("here").await);
+    let there = consume(sibling.subscribe("there", None, soon()).await.unwrap());
+    let patient = Multicast {
+        timeout: Some(Duration::from_millis(700)),
+        ..acked("x")
+    };
+    let report = fixture.coordinator.multicast(patient, soon()).await.unwrap();
+    let expected = [
+        ("here".to_owned(), Status::Delivered, Stage::Acked, ""),
+        ("nowhere".to_owned(), Status::Pending, Stage::Stored, ""),
+        ("there".to_owned(), Status::Delivered, Stage::Acked, ""),
+    ];
+    assert_eq!(told(&report), expected);
+    assert_eq!(report.tally.total(), 3);
+    drop((here.await.unwrap(), there.await.unwrap()));
+}
+
+/// At most once, too, more can be required than that the broker took it; and less is never claimed.
+#[tokio::test]
+async fn more_can_be_required_of_messages_that_are_sent_once() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["acks", "reads", "sleeps"]).await;
+    let _asleep = fixture.session("sleeps").await;
+    let mut reads = sibling.subscribe("reads", None, soon()).await.unwrap();
+    let mut acks = sibling.subscribe("acks", None, soon()).await.unwrap();
+    let readers = tokio::spawn(async move {
+        event(&mut reads).await;
+        let SessionEvent::Message(message) = event(&mut acks).await else {
+            panic!("no message")
+        };
+        acks.say(message.multicast, Verdict::Ack, None);
+        (reads, acks)
+    });
+    let strict = Multicast {
+        require: Some(Stage::Acked),
+        timeout: Some(Duration::from_millis(700)),
+        ..Default::default()
+    };
+    let report = fixture.coordinator.multicast(strict, soon()).await.unwrap();
+    let expected = [
+        ("acks".to_owned(), Status::Delivered, Stage::Acked, ""),
+        (
+            "reads".to_owned(),
+            Status::Timeout,
+            Stage::Handed,
+            "NOT_CONFIRMED",
+        ),
+        (
+            "sleeps".to_owned(),
+            Status::Timeout,
+            Stage::Accepted,
+            "NOT_CONFIRMED",
+        ),
+    ];
+    assert_eq!(told(&report), expected);
+    readers.await.unwrap();
+    // Nobody else has these receipts; the runner that has them is asked.
+    assert_eq!(known(&sibling, report.id).await, expected);
+}
+
+#[tokio::test]
+async fn what_cannot_be_required_is_refused() {
+    let fixture = fixture();
+    for (delivery, require) in [
+        (Delivery::AtMostOnce, Stage::Stored),
+        (Delivery::AtMostOnce, Stage::Resolved),
+        (Delivery::AtLeastOnce, Stage::Accepted),
+    ] {
+        let request = Multicast {
+            delivery: Some(delivery),
+            require: Some(require),
+            ..Default::default()
+        };
+        let refused = fixture.coordinator.multicast(request, soon()).await;
+        assert!(
+            matches!(refused, Err(Error::InvalidArgument { field: "require", .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+/// Redelivered until it is acknowledged, and no more often than it may be; what is given up can be put back.
+#[tokio::test]
+async fn messages_come_again_until_they_are_given_up() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let mut session = fixture.session("a").await;
+    let report = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+    for attempt in 1..=3 {
+        assert_eq!(delivery(&mut session).await.2, attempt);
+        let delay = Duration::ZERO;
+        session.say(report.id, Verdict::Nack { delay }, None);
+        settled(&mut session).await;
+    }
+    let waited = tokio::time::timeout(Duration::from_millis(50), session.next()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    until(&fixture.coordinator, report.id, Stage::Handed, "MAX_DELIVER").await;
+    let page = fixture
+        .coordinator
+        .dead_letters(DeadQuery::default(), soon())
+        .await
+        .unwrap();
+    assert_eq!((page.letters.len(), page.letters[0].attempts), (1, 3));
+    let redriven = fixture.coordinator.redrive(Redrive::All, soon()).await.unwrap();
+    assert_eq!((redriven.back, redriven.full, redriven.gone), (1, 0, 0));
+    assert_eq!(delivery(&mut session).await, (report.id, "x".to_owned(), 1));
+    session.say(report.id, Verdict::Ack, None);
+    settled(&mut session).await;
+    until(&fixture.coordinator, report.id, Stage::Acked, "").await;
+}
+
+#[tokio::test]
+async fn a_consumer_can_refuse_a_message() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let mut session = fixture.session("a").await;
+    let report = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+    delivery(&mut session).await;
+    let reason = "unreadable".to_owned();
+    session.say(report.id, Verdict::Term { reason }, None);
+    settled(&mut session).await;
+    until(&fixture.coordinator, report.id, Stage::Handed, "TERMINATED").await;
+    let all = Pages {
+        limit: 1,
+        ..Pages::default()
+    };
+    let report = fixture
+        .coordinator
+        .get_multicast(report.id, all, soon())
+        .await
+        .unwrap();
+    assert!(report.targets[0].error().unwrap().ends_with(": unreadable"));
+}
+
+/// What was out with a session that went away comes to the next one, flagged as a redelivery, wherever that is.
+#[tokio::test]
+async fn a_session_goes_on_where_the_one_before_ended() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a"]).await;
+    let mut session = fixture.session("a").await;
+    for text in ["1", "2", "3"] {
+        fixture.coordinator.multicast(stored(text), soon()).await.unwrap();
+    }
+    let (first, ..) = delivery(&mut session).await;
+    delivery(&mut session).await;
+    session.say(first, Verdict::Ack, None);
+    // It goes away with its word unsaid, which holds all the same.
+    drop(session);
+    fixture.inboxes.script.reached(Op::Settle, 1).await;
+    let mut next = sibling.subscribe("a", None, soon()).await.unwrap();
+    let rest = [delivery(&mut next).await, delivery(&mut next).await];
+    let rest: Vec<(&str, bool)> = rest
+        .iter()
+        .map(|(_, text, attempt)| (text.as_str(), *attempt > 1))
+        .collect();
+    assert_eq!(rest, [("2", true), ("3", rest[1].1)]);
+}
+
+#[tokio::test]
+async fn credits_hold_messages_back() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let mut session = fixture.session("a").await;
+    session.limit();
+    for text in ["1", "2"] {
+        fixture.coordinator.multicast(stored(text), soon()).await.unwrap();
+    }
+    fixture
+        .coordinator
+        .multicast(Multicast::default(), soon())
+        .await
+        .unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(50), session.next()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    session.grant(2);
+    let events = [event(&mut session).await, event(&mut session).await];
+    assert!(
+        events
+            .iter()
+            .all(|event| !matches!(event, SessionEvent::Gap { .. }))
+    );
+    let waited = tokio::time::timeout(Duration::from_millis(50), session.next()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    session.grant(1);
+    event(&mut session).await;
+}
+
+/// The same key within the window is the same multicast, through any runner.
+#[tokio::test]
+async fn a_repeated_call_gets_the_first_outcome() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a", "b"]).await;
+    for delivery in [Delivery::AtMostOnce, Delivery::AtLeastOnce, Delivery::ExactlyOnce] {
+        let request = Multicast {
+            delivery: Some(delivery),
+            idempotency_key: Some(format!("{delivery:?}")),
+            ..stored("once")
+        };
+        let first = fixture
+            .coordinator
+            .multicast(request.clone(), soon())
+            .await
+            .unwrap();
+        assert!(!first.replayed);
+        let published = fixture.broker.batches().len();
+        let stored = fixture.inboxes.script.count(Op::Enqueue);
+        for coordinator in [&fixture.coordinator, &sibling] {
+            let again = coordinator.multicast(request.clone(), soon()).await.unwrap();
+            assert!(again.replayed, "{delivery:?}");
+            assert_eq!((again.id, told(&again)), (first.id, told(&first)), "{delivery:?}");
+        }
+        let another = Multicast {
+            payload: "another".into(),
+            ..request
+        };
+        let refused = sibling.multicast(another, soon()).await;
+        assert_eq!(refused, Err(Error::IdempotencyMismatch { multicast: first.id }));
+        assert_eq!(
+            fixture.broker.batches().len(),
+            published,
+            "nothing was sent again"
+        );
+        assert_eq!(fixture.inboxes.script.count(Op::Enqueue), stored, "or stored");
+    }
+    let without = Multicast {
+        delivery: Some(Delivery::ExactlyOnce),
+        ..Default::default()
+    };
+    let refused = fixture.coordinator.multicast(without, soon()).await;
+    assert!(matches!(
+        refused,
+        Err(Error::InvalidArgument {
+            field: "idempotency_key",
+            ..
+        })
+    ));
+}
+
+/// A message that may or may not have been stored is stored again, and is there once.
+#[tokio::test]
+async fn a_store_that_was_not_answered_is_made_again() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let mut session = fixture.session("a").await;
+    fixture
+        .inboxes
+        .script
+        .next(Op::Enqueue, Fate::Lose(unavailable(Applied::Unknown)));
+    let report = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+    assert_eq!(fixture.inboxes.script.count(Op::Enqueue), 2);
+    assert!(report.targets[0].stage() >= Stage::Stored);
+    assert_eq!(delivery(&mut session).await.1, "x");
+    let waited = tokio::time::timeout(Duration::from_millis(50), session.next()).await;
+    assert!(waited.is_err(), "{waited:?}");
+}
+
+/// A runner that ended while it sent: another one goes on with what it wrote down.
+#[tokio::test]
+async fn what_a_dead_runner_has_begun_is_finished() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a", "b"]).await;
+    let mut session = sibling.subscribe("a", None, soon()).await.unwrap();
+    fixture.inboxes.script.always(Op::Enqueue, Fate::Hang);
+    let coordinator = fixture.coordinator.clone();
+    let sending = tokio::spawn(async move { coordinator.multicast(stored("x"), soon()).await });
+    fixture.inboxes.script.reached(Op::Enqueue, 1).await;
+    // It ends without a word, as far as anybody can see.
+    sending.abort();
+    fixture.coordinator.end_abruptly().await;
+    fixture.inboxes.script.always(Op::Enqueue, Fate::Pass);
+    fixture.clock.advance(Duration::from_secs(11));
+    sibling.look_after_once().await;
+    let (id, text, _) = delivery(&mut session).await;
+    assert_eq!(text, "x");
+    let pending = |name: &str, stage| (name.to_owned(), Status::Pending, stage, "");
+    let known = known(&sibling, id).await;
+    assert_eq!(known[1], pending("b", Stage::Stored));
+    assert!(known[0].2 >= Stage::Stored, "{known:?}");
+}
+
+/// What was sent once is not sent again when its runner ended, and nobody claims to know how far that came.
+#[tokio::test]
+async fn what_a_dead_runner_sent_once_is_not_known() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a"]).await;
+    fixture.broker.script.always(Op::Publish, Fate::Hang);
+    let once = Multicast {
+        idempotency_key: Some("k".to_owned()),
+        ..Default::default()
+    };
+    let (coordinator, request) = (fixture.coordinator.clone(), once.clone());
+    let sending = tokio::spawn(async move { coordinator.multicast(request, soon()).await });
+    fixture.broker.script.reached(Op::Publish, 1).await;
+    sending.abort();
+    fixture.coordinator.end_abruptly().await;
+    fixture.clock.advance(Duration::from_secs(11));
+    let again = sibling.multicast(once, soon()).await.unwrap();
+    assert_eq!(
+        told(&again),
+        one("a", Status::Timeout, Stage::Resolved, "UNKNOWN_OUTCOME")
+    );
+    assert_eq!(fixture.broker.batches().len(), 1);
+}
+
+/// Nothing is sent that could not be written down before.
+#[tokio::test]
+async fn without_the_ledger_nothing_is_stored() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    fixture
+        .register
+        .script
+        .always(Op::Write, Fate::Refuse(unavailable(Applied::No)));
+    let refused = fixture.coordinator.multicast(stored("x"), soon()).await;
+    assert!(matches!(refused, Err(Error::Slot(_))), "{refused:?}");
+    assert_eq!(fixture.inboxes.script.count(Op::Enqueue), 0);
+    let once = fixture
+        .coordinator
+        .multicast(Multicast::default(), soon())
+        .await
+        .unwrap();
+    assert_eq!(
+        once.targets[0].reason(),
+        "NO_SUBSCRIBER",
+        "sent once it needs no ledger"
+    );
+}
+
+/// Receipts that come when nobody has the multicast in memory are written down all the same.
+#[tokio::test]
+async fn receipts_outlive_the_runner_that_sent() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a"]).await;
+    let report = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+    fixture.coordinator.end_keeping(soon()).await;
+    fixture.coordinator.end_abruptly().await;
+    assert_eq!(
+        known(&sibling, report.id).await,
+        one("a", Status::Pending, Stage::Stored, "")
+    );
+    let mut session = sibling.subscribe("a", None, soon()).await.unwrap();
+    delivery(&mut session).await;
+    session.say(report.id, Verdict::Ack, None);
+    settled(&mut session).await;
+    until(&sibling, report.id, Stage::Acked, "").await;
+}
+
+#[tokio::test]
+async fn a_multicast_that_nobody_knows_is_said_to_be_unknown() {
+    let fixture = fixture();
+    let unknown = fixture
+        .coordinator
+        .get_multicast(MulticastId(7), Pages::default(), soon())
+        .await;
+    assert_eq!(unknown, Err(Error::UnknownMulticast(MulticastId(7))));
+}
+
+/// What waits is taken back; what a consumer has is not.
+#[tokio::test]
+async fn what_has_not_been_handed_over_can_be_cancelled() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["has", "waits"]).await;
+    let mut session = fixture.session("has").await;
+    let report = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+    delivery(&mut session).await;
+    let cancelled = sibling.cancel_multicast(report.id, soon()).await.unwrap();
+    assert_eq!(cancelled.tally.failed, 1);
+    session.say(report.id, Verdict::Ack, None);
+    assert_eq!(settled(&mut session).await, [(report.id, Settled::Done)]);
+    let mut late = fixture.session("waits").await;
+    let waited = tokio::time::timeout(Duration::from_millis(50), late.next()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    let cancelled = ("waits".to_owned(), Status::Failed, Stage::Stored, "CANCELLED");
+    let told = async {
+        while known(&fixture.coordinator, report.id).await[1] != cancelled {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), told).await.unwrap();
+}
+
+/// One that is sent slowly can be stopped in the middle, through another runner.
+#[tokio::test]
+async fn a_multicast_can_be_stopped_while_it_is_sent() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    let names: Vec<String> = (0..20).map(|number| format!("id-{number:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    fixture.register(&names).await;
+    let slow = Multicast {
+        pace: super::super::Pace {
+            per_second: Some(2),
+            batch: None,
+        },
+        ..Default::default()
+    };
+    let mut following = fixture.coordinator.multicast_stream(slow, soon()).await.unwrap();
+    let Some(MulticastEvent::Started(started)) = following.next().await else {
+        panic!("it begins with the beginning")
+    };
+    assert_eq!(started.tally.pending, 20);
+    let Some(MulticastEvent::Target(first)) = following.next().await else {
+        panic!("something is known of the first")
+    };
+    assert_eq!(first.reason(), "NO_SUBSCRIBER");
+    sibling.look_after_once().await;
+    fixture.coordinator.look_after_once().await;
+    sibling.cancel_multicast(started.id, soon()).await.unwrap();
+    let ended = loop {
+        match following.next().await {
+            Some(MulticastEvent::Target(_)) => {}
+            Some(MulticastEvent::Ended(report)) => break report,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((ended.phase, ended.tally.total()), (Phase::Cancelled, 20));
+    assert!(
+        fixture.broker.batches().len() < 10,
+        "{:?}",
+        fixture.broker.batches()
+    );
+    assert!(following.next().await.is_none());
+}
+
+/// Each target is told of as something becomes known of it, and the totals are those of the end.
+#[tokio::test]
+async fn a_multicast_can_be_followed() {
+    let fixture = fixture();
+    fixture.register(&["acks", "absent"]).await;
+    let mut session = fixture.session("acks").await;
+    let consumer = tokio::spawn(async move {
+        let (multicast, ..) = delivery(&mut session).await;
+        session.say(multicast, Verdict::Ack, None);
+        settled(&mut session).await;
+    });
+    let patient = Multicast {
+        timeout: Some(Duration::from_millis(500)),
+        ..acked("x")
+    };
+    let mut following = fixture
+        .coordinator
+        .multicast_stream(patient, soon())
+        .await
+        .unwrap();
+    let mut stages = Vec::new();
+    let ended = loop {
+        match following.next().await.unwrap() {
+            MulticastEvent::Target(target) => stages.push((target.identity.to_string(), target.stage())),
+            MulticastEvent::Ended(report) => break report,
+            MulticastEvent::Started(report) => assert_eq!(report.tally.total(), 2),
+            MulticastEvent::Reply(reply) => panic!("{reply:?}"),
+        }
+    };
+    assert_eq!((ended.tally.delivered, ended.tally.pending), (1, 1));
+    assert!(stages.contains(&("acks".to_owned(), Stage::Acked)), "{stages:?}");
+    let of_one: Vec<Stage> = stages
+        .iter()
+        .filter(|(name, _)| name == "acks")
+        .map(|(_, stage)| *stage)
+        .collect();
+    assert!(of_one.is_sorted(), "{of_one:?}");
+    consumer.await.unwrap();
+}
+
+/// Answers are gathered from any runner, until all or enough have come.
+#[tokio::test]
+async fn answers_are_gathered() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a", "b", "mute"]).await;
+    let answerer = |mut session: Session, name: &'static str| {
+        tokio::spawn(async move {
+            loop {
+                let (multicast, stored) = match event(&mut session).await {
+                    SessionEvent::Message(message) => (message.multicast, false),
+                    SessionEvent::Stored(delivery) => (delivery.message.multicast, true),
+                    SessionEvent::Settled(_) => continue,
+                    other => panic!("{other:?}"),
+                };
+                let reply = Reply {
+                    identity: id(name),
+                    payload: format!("{name} {stored}").into(),
+                    content_type: "text/plain".into(),
+                    headers: Vec::new(),
+                };
+                session.say(multicast, Verdict::Ack, Some(reply));
+            }
+        })
+    };
+    let tasks = [
+        answerer(fixture.session("a").await, "a"),
+        answerer(sibling.subscribe("b", None, soon()).await.unwrap(), "b"),
+    ];
+    let _mute = fixture.session("mute").await;
+    for (delivery, stored) in [(Delivery::AtMostOnce, false), (Delivery::AtLeastOnce, true)] {
+        let enough = Multicast {
+            delivery: Some(delivery),
+            replies: Some(Replies { min: Some(2) }),
+            ..Default::default()
+        };
+        let report = fixture.coordinator.multicast(enough, soon()).await.unwrap();
+        let mut texts: Vec<&[u8]> = report.replies.iter().map(|reply| &reply.payload[..]).collect();
+        texts.sort_unstable();
+        assert_eq!(
+            texts,
+            [format!("a {stored}").as_bytes(), format!("b {stored}").as_bytes()]
+        );
+    }
+    let all = Multicast {
+        filter: Some(Filter::new().ne("$identity", "mute")),
+        replies: Some(Replies::default()),
+        ..Default::default()
+    };
+    let report = fixture.coordinator.multicast(all, soon()).await.unwrap();
+    assert_eq!(report.replies.len(), 2);
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Time is over for a message that nobody acknowledged, and its sender learns of it.
+#[tokio::test]
+async fn what_expires_is_known_to_have_failed() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let brief = Multicast {
+        expires_in: Some(Duration::from_secs(60)),
+        ..stored("x")
+    };
+    let report = fixture.coordinator.multicast(brief, soon()).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(61));
+    until(&fixture.coordinator, report.id, Stage::Stored, "EXPIRED").await;
+}
+
+#[tokio::test]
+async fn a_full_inbox_is_a_failure_and_what_makes_room_too() {
+    use prism_slot::Overflow;
+    for (overflow, expected) in [
+        (Overflow::Reject, ["", "INBOX_FULL"]),
+        (Overflow::DropOldest, ["DISPLACED", ""]),
+    ] {
+        let fixture = fixture_with(InboxLimits {
+            max_messages: 1,
+            overflow,
+            ..InboxLimits::default()
+        });
+        fixture.register(&["a"]).await;
+        let first = fixture.coordinator.multicast(stored("1"), soon()).await.unwrap();
+        let second = fixture.coordinator.multicast(stored("2"), soon()).await.unwrap();
+        for (report, reason) in [first, second].iter().zip(expected) {
+            let known = known(&fixture.coordinator, report.id).await;
+            assert_eq!(known[0].3, reason, "{overflow:?}");
+        }
+    }
+}
+
+/// An inbox is dropped with its registration, and kept over the end of a lease.
+#[tokio::test]
+async fn an_inbox_outlives_a_lease_and_no_registration() {
+    let fixture = fixture();
+    let leased = super::super::Register {
+        ttl: Some(Duration::from_secs(1)),
+        ..request("leased", "{}")
+    };
+    fixture.coordinator.register(leased, soon()).await.unwrap();
+    fixture.register(&["removed"]).await;
+    fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(2));
+    fixture
+        .coordinator
+        .unregister("removed", None, soon())
+        .await
+        .unwrap();
+    fixture.register(&["leased", "removed"]).await;
+    let mut kept = fixture.session("leased").await;
+    assert_eq!(delivery(&mut kept).await.1, "x");
+    let mut dropped = fixture.session("removed").await;
+    let waited = tokio::time::timeout(Duration::from_millis(50), dropped.next()).await;
+    assert!(waited.is_err(), "{waited:?}");
+}
+
+/// More than can wait is refused at once, with a time to come back.
+#[tokio::test]
+async fn too_many_targets_are_refused_early() {
+    let fixture = fixture();
+    fixture.register(&["a", "b"]).await;
+    let mut config = (*fixture.coordinator.config()).clone();
+    config.behavior.max_targets_in_flight = 3;
+    fixture.coordinator.reconfigure(config);
+    fixture.broker.script.always(Op::Publish, Fate::Hang);
+    let coordinator = fixture.coordinator.clone();
+    let first = tokio::spawn(async move { coordinator.multicast(Multicast::default(), soon()).await });
+    fixture.broker.script.reached(Op::Publish, 1).await;
+    let refused = fixture.coordinator.multicast(Multicast::default(), soon()).await;
+    assert!(
+        matches!(refused, Err(Error::Crowded { limit: 3, .. })),
+        "{refused:?}"
+    );
+    first.abort();
+}

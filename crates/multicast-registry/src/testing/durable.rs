@@ -1,0 +1,175 @@
+//! A durability slot and a ledger in memory, reached as if they were far away, whose calls go as a test says.
+
+use std::sync::Arc;
+
+use prism_slot::{
+    Address, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox, Enqueued, Entry, Error, Fetch,
+    Fetched, Identity, InboxCapability, InboxLimits, Ledger, LedgerCapability, Listed, Message, MulticastId,
+    Redriven, Result, Scope, Settled, Swept, Terms, Verdict, Write, Wrote,
+    memory::{ManualClock, MemoryInbox, MemoryLedger},
+};
+use tokio::time::Instant;
+
+use super::{Op, Script};
+use crate::coordinator::Durability;
+
+/// Inboxes in memory.
+pub(crate) struct Inboxes {
+    pub(crate) script: Script,
+    memory: MemoryInbox,
+}
+
+/// A ledger in memory.
+pub(crate) struct Register {
+    pub(crate) script: Script,
+    memory: MemoryLedger,
+}
+
+impl Inboxes {
+    pub(crate) fn new(limits: InboxLimits, clock: Arc<ManualClock>) -> Arc<Self> {
+        Arc::new(Self {
+            script: Script::default(),
+            memory: MemoryInbox::with_clock(Default::default(), limits, clock),
+        })
+    }
+}
+
+impl Register {
+    pub(crate) fn new(clock: Arc<ManualClock>) -> Arc<Self> {
+        Arc::new(Self {
+            script: Script::default(),
+            memory: MemoryLedger::with_clock(64 << 20, clock),
+        })
+    }
+}
+
+/// Both, for as many runners as one likes.
+pub(crate) fn durability(inboxes: &Arc<Inboxes>, register: &Arc<Register>) -> Durability {
+    Durability {
+        inbox: Some(inboxes.clone()),
+        ledger: register.clone(),
+    }
+}
+
+impl DurableInbox for Inboxes {
+    fn capability(&self) -> &InboxCapability {
+        const CAPABILITY: InboxCapability = InboxCapability {
+            backend: "double",
+            scope: Scope::Shared,
+            ..MemoryInbox::CAPABILITY
+        };
+        &CAPABILITY
+    }
+
+    async fn enqueue(
+        &self,
+        addresses: &[Address],
+        message: Arc<Message>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> Vec<Enqueued> {
+        let stored = self.memory.enqueue(addresses, message, terms, deadline);
+        let stored = self.script.play(Op::Enqueue, async { Ok(stored.await) }).await;
+        let unknown = |error: Error| vec![Enqueued::Unknown(error.to_string()); addresses.len()];
+        stored.unwrap_or_else(unknown)
+    }
+
+    async fn open(&self, consumer: &Consumer, deadline: Instant) -> Result<()> {
+        self.memory.open(consumer, deadline).await
+    }
+
+    async fn fetch(&self, consumer: &Consumer, fetch: Fetch, deadline: Instant) -> Result<Fetched> {
+        let fetched = self.memory.fetch(consumer, fetch, deadline);
+        self.script.play(Op::Fetch, fetched).await
+    }
+
+    async fn settle(
+        &self,
+        consumer: &Consumer,
+        verdicts: Vec<(MulticastId, Verdict)>,
+        deadline: Instant,
+    ) -> Result<Vec<Settled>> {
+        let settled = self.memory.settle(consumer, verdicts, deadline);
+        self.script.play(Op::Settle, settled).await
+    }
+
+    async fn cancel(
+        &self,
+        multicast: MulticastId,
+        identities: &[Identity],
+        deadline: Instant,
+    ) -> Result<Vec<bool>> {
+        self.memory.cancel(multicast, identities, deadline).await
+    }
+
+    async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
+        self.memory.discard(address, deadline).await
+    }
+
+    async fn depth(&self, identity: Option<&Identity>, deadline: Instant) -> Result<Depth> {
+        self.memory.depth(identity, deadline).await
+    }
+
+    async fn dead_letters(&self, query: DeadQuery, deadline: Instant) -> Result<DeadPage> {
+        self.memory.dead_letters(query, deadline).await
+    }
+
+    async fn redrive(
+        &self,
+        letters: Vec<(DeadId, Address)>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> Result<Vec<Redriven>> {
+        self.memory.redrive(letters, terms, deadline).await
+    }
+
+    async fn configure(&self, limits: InboxLimits, deadline: Instant) -> Result<()> {
+        self.memory.configure(limits, deadline).await
+    }
+
+    async fn sweep(&self, deadline: Instant) -> Result<Swept> {
+        self.memory.sweep(deadline).await
+    }
+
+    async fn probe(&self, deadline: Instant) -> Result<()> {
+        self.memory.probe(deadline).await
+    }
+
+    /// Others use it still.
+    async fn close(&self) {}
+}
+
+impl Ledger for Register {
+    fn capability(&self) -> &LedgerCapability {
+        const CAPABILITY: LedgerCapability = LedgerCapability {
+            backend: "double",
+            scope: Scope::Shared,
+            ..MemoryLedger::CAPABILITY
+        };
+        &CAPABILITY
+    }
+
+    async fn read(&self, keys: Vec<String>, deadline: Instant) -> Result<Vec<Option<Entry>>> {
+        self.memory.read(keys, deadline).await
+    }
+
+    async fn write(&self, writes: Vec<Write>, deadline: Instant) -> Vec<Result<Wrote>> {
+        let count = writes.len();
+        let written = self.memory.write(writes, deadline);
+        let written = self.script.play(Op::Write, async { Ok(written.await) }).await;
+        written.unwrap_or_else(|error| vec![Err(error); count])
+    }
+
+    async fn list(
+        &self,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<Listed> {
+        self.memory.list(prefix, after, limit, deadline).await
+    }
+
+    /// Others use it still.
+    async fn close(&self) {}
+}
