@@ -1,7 +1,10 @@
 //! What a coordinator does about deliveries by itself: it carries word, keeps the books, looks after what dead runners
 //! left, and tidies inboxes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use prism_core::backoff::{Backoff, Policy};
@@ -76,6 +79,8 @@ impl Coordinator {
                 Ok(post) => {
                     backoff = Backoff::new(RETRY);
                     self.shared.courier.set_address(Some(post.address().clone()));
+                    // Others may know an address that is not read any more.
+                    self.shared.signed_in.store(false, Ordering::Release);
                     self.read(post).await;
                     self.shared.courier.set_address(None);
                 }
@@ -188,18 +193,30 @@ impl Coordinator {
     }
 
     pub(super) async fn look_after_once(&self) {
-        self.shared.courier.ready(soon()).await;
-        let Some(address) = self.shared.courier.address() else {
-            return;
-        };
         let namespace = self.shared.sessions.namespace();
-        if let Err(error) = self.books().sign_in(&address, soon()).await {
+        if let Err(error) = self.sign_in(soon()).await {
             tracing::warn!(namespace, %error, "the ledger could not be told that this runner is alive");
             return;
         }
         match self.books().orphans(soon()).await {
             Ok(orphans) => drop(join_all(orphans.into_iter().map(|orphan| self.adopt(orphan))).await),
             Err(error) => tracing::warn!(namespace, %error, "could not look for multicasts of dead runners"),
+        }
+    }
+
+    /// Says that this runner is alive, and where it is reached.
+    async fn sign_in(&self, deadline: Instant) -> Result<(), Error> {
+        let address = self.shared.courier.address().unwrap_or_default();
+        self.books().sign_in(&address, deadline).await?;
+        self.shared.signed_in.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes sure that others know that this runner is alive: what it begins would be taken for an orphan.
+    pub(super) async fn be_known(&self, deadline: Instant) -> Result<(), Error> {
+        match self.shared.signed_in.load(Ordering::Acquire) {
+            true => Ok(()),
+            false => self.sign_in(deadline).await,
         }
     }
 

@@ -68,7 +68,10 @@ pub use session::{Session, SessionEvent};
 pub use sessions::Closed;
 
 use std::{
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -184,6 +187,8 @@ struct Shared {
     courier: Arc<Courier>,
     gate: Gate,
     questions: Questions,
+    /// Whether the ledger knows that this runner is alive.
+    signed_in: AtomicBool,
     metrics: NamespaceMetrics,
     /// For whoever counts violations of it.
     schema: CurrentSchema,
@@ -295,6 +300,7 @@ impl Coordinator {
             courier,
             gate: Gate::new(),
             questions: Questions::default(),
+            signed_in: AtomicBool::new(false),
             metrics,
             schema,
             tasks,
@@ -366,6 +372,7 @@ impl Coordinator {
 
     /// Stores through another slot from now on; sessions stay on the one before, which is returned.
     pub fn replace_durability(&self, durability: Durability) -> Durability {
+        self.shared.signed_in.store(false, Ordering::Release);
         let mut parts = self.shared.parts.write();
         let books = Books::new(durability.ledger, self.shared.runner);
         Durability {

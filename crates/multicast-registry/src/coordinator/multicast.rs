@@ -459,13 +459,20 @@ impl Coordinator {
         }
         // At most once is never sent again, so nobody else needs the message.
         let load = stored.then_some(load);
-        let begun = self.books().begin(tracker, load, until, deadline).await;
+        let begun = match self.be_known(deadline).await {
+            Ok(()) => self
+                .books()
+                .begin(tracker, load, until, deadline)
+                .await
+                .map_err(Error::from),
+            Err(error) => Err(error),
+        };
         let Err(error) = begun else { return Ok(()) };
         if let Some(key) = key {
             // Best effort: where it fails, the key says until its window is over that the outcome is not known.
             let _ = self.books().release_key(&key.name, deadline).await;
         }
-        Err(error.into())
+        Err(error)
     }
 
     /// What is known of a multicast in memory, with its targets or without.

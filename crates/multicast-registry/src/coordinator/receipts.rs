@@ -92,7 +92,11 @@ impl Coordinator {
             // Who has it in memory must learn of this; where nobody has, the ledger does.
             receipts: match runner == self.shared.runner {
                 true => self.shared.courier.address(),
-                false => self.books().post_of(runner, deadline).await?,
+                false => self
+                    .books()
+                    .post_of(runner, deadline)
+                    .await?
+                    .filter(|post| !post.is_empty()),
             },
         };
         let waits = |state: &State| state.stage < Stage::Acked && state.end.is_none();
@@ -204,7 +208,8 @@ impl Coordinator {
         if runner == self.shared.runner {
             return Ok(None);
         }
-        let Some(post) = self.books().post_of(runner, deadline).await? else {
+        let post = self.books().post_of(runner, deadline).await?;
+        let Some(post) = post.filter(|post| !post.is_empty()) else {
             return Ok(None);
         };
         self.shared.courier.ready(deadline).await;

@@ -383,7 +383,7 @@ impl Books {
         self.write_one(gone, deadline).await.map(drop)
     }
 
-    /// Where a runner is reached; `None` for one that is not alive.
+    /// Where a runner is reached, empty where it is not; `None` for one that is not alive.
     pub(crate) async fn post_of(&self, runner: Runner, deadline: Instant) -> Result<Option<Arc<str>>> {
         let entry = self.read_one(runner_key(runner), deadline).await?;
         Ok(entry.and_then(|(_, body)| std::str::from_utf8(&body).ok().map(Into::into)))
