@@ -198,7 +198,7 @@ pub struct Claim {
 /// A call that comes after its deadline changes nothing, unless the slot is within this process and never
 /// waits (`late_calls_change_nothing`).
 ///
-/// Where the capability's scope is shared, every opening sees one history
+/// Where the capability's scope is more than this process, every opening within it sees one history
 /// (`openings_share_one_history`), and those of other namespaces another one
 /// (`namespaces_have_their_own_history`); where it says that writes outlive the runner, they do
 /// (`records_outlive_the_runner`).

@@ -65,8 +65,8 @@ pub(super) const CASES: &[Case<RegistryCapability, Fixture>] = cases![
     claims_need_the_registration,
     a_slot_answers_until_it_is_closed,
     late_calls_change_nothing if |capability: &RegistryCapability| capability.scope != Scope::Process,
-    openings_share_one_history if |capability: &RegistryCapability| capability.scope == Scope::Shared,
-    namespaces_have_their_own_history if |capability: &RegistryCapability| capability.scope == Scope::Shared,
+    openings_share_one_history if |capability: &RegistryCapability| capability.scope > Scope::Process,
+    namespaces_have_their_own_history if |capability: &RegistryCapability| capability.scope > Scope::Process,
     records_outlive_the_runner
         if |capability: &RegistryCapability| capability.survives >= Survives::RunnerRestart,
 ];

@@ -1,0 +1,260 @@
+//! Opens a file, and sees to it that it can keep what the slots promise.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use prism_slot::{Applied, Error, Result};
+use rusqlite::{Connection, OpenFlags};
+use tracing::warn;
+
+use crate::{
+    error::{Fault, explain, is_busy, misconfigured, unavailable, unreadable},
+    history,
+    mark::{Mark, Point},
+    schema::{self, Content},
+    step::{self, Tuning},
+};
+
+/// How many statements are kept prepared; there are fewer.
+const STATEMENTS: usize = 128;
+/// What the log is cut to when it was longer for once.
+const LONGEST_LOG: i64 = 64 << 20;
+/// How long to leave a lock to whoever has it before it is asked for again.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A connection to a file that is as it should be.
+pub(crate) struct Connected {
+    pub(crate) conn: Connection,
+    mark: Mark,
+    /// Which file it is, whatever is at its path by now.
+    seat: Seat,
+    /// How many pages are in the log.
+    log: Arc<AtomicI32>,
+}
+
+/// What tells a file from another one at the same path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seat {
+    device: u64,
+    inode: u64,
+}
+
+impl Seat {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::metadata(path)?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+}
+
+impl Connected {
+    /// Opens the file; makes it where there is none and `make` says so. Another process may have it to itself until
+    /// `give_up`.
+    pub(crate) fn open(path: &Path, make: bool, tuning: Tuning, give_up: Instant) -> Result<Self> {
+        check_place(path, make)?;
+        let told = |error: rusqlite::Error| explain(path, &error, Applied::No);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let make = if make {
+            OpenFlags::SQLITE_OPEN_CREATE
+        } else {
+            OpenFlags::empty()
+        };
+        let mut conn = Connection::open_with_flags(path, flags | make).map_err(told)?;
+        // Whoever waits here does so by itself, as long as there is a call that has time.
+        conn.busy_timeout(Duration::ZERO).map_err(told)?;
+        check_content(path, &conn, give_up)?;
+        patiently(give_up, || settle(&conn)).map_err(told)?;
+        check_modes(path, &conn)?;
+        let log = Arc::new(AtomicI32::new(0));
+        let pages = log.clone();
+        let hook = move |_: &mut rusqlite::hooks::Wal, count| {
+            pages.store(count, Ordering::Relaxed);
+            Ok(())
+        };
+        conn.wal_hook(Some(hook)).map_err(told)?;
+        let (mark, seat) = take_seat(path, &conn, give_up)?;
+        step::apply(&conn, tuning).map_err(told)?;
+        Ok(Self {
+            conn,
+            mark,
+            seat,
+            log,
+        })
+    }
+
+    /// Whether the file at the path is still this one.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be told.
+    pub(crate) fn is_in_place(&self, path: &Path) -> Result<bool> {
+        let found = Seat::of(path).map_err(|error| {
+            let message = format!(
+                "`{}` is gone ({error}); put it back, or restart to begin anew",
+                path.display()
+            );
+            unavailable(message, Applied::No)
+        })?;
+        Ok(found == self.seat)
+    }
+
+    /// Notes how far the file has come.
+    pub(crate) fn note(&mut self, path: &Path, point: Point) {
+        if let Err(error) = self.mark.write(point) {
+            warn!(path = %path.display(), %error, "cannot write the mark beside the file; a backup that is put back may go unnoticed");
+        }
+    }
+
+    /// How many pages are in the log.
+    pub(crate) fn log(&self) -> i32 {
+        self.log.load(Ordering::Relaxed)
+    }
+
+    /// Brings what is in the log into the file, as far as nobody reads it.
+    pub(crate) fn checkpoint(&self) -> rusqlite::Result<()> {
+        let done = self
+            .conn
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()));
+        self.log.store(0, Ordering::Relaxed);
+        done
+    }
+}
+
+/// Does something that another process may be in the way of.
+fn patiently<T>(give_up: Instant, mut work: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    loop {
+        match work() {
+            Err(error) if is_busy(&error) && Instant::now() < give_up => thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+}
+
+/// Says what SQLite would only call "unable to open".
+fn check_place(path: &Path, make: bool) -> Result<()> {
+    let at = path.display();
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(misconfigured(format!(
+            "`{at}` is a directory; `path` must name a file in it"
+        ))),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && make => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(unavailable(
+            format!("`{at}` is gone; put it back, or restart to begin anew"),
+            Applied::No,
+        )),
+        Err(error) => Err(misconfigured(format!(
+            "`{at}` cannot be looked at ({error}); check its permissions"
+        ))),
+    }
+}
+
+/// Before anything is written: somebody else's file stays as it is.
+fn check_content(path: &Path, conn: &Connection, give_up: Instant) -> Result<()> {
+    let at = path.display();
+    let content = patiently(give_up, || schema::content(conn));
+    match content.map_err(|error| explain(path, &error, Applied::No))? {
+        Content::Nothing | Content::Ours => Ok(()),
+        Content::Later(version) => Err(unreadable(format!(
+            "`{at}` was written by a later version (format {version}, this one reads up to {}); run that version",
+            schema::VERSION
+        ))),
+        Content::Foreign => Err(misconfigured(format!(
+            "`{at}` belongs to another program; set another `path`"
+        ))),
+    }
+}
+
+/// What has to hold for every commit.
+fn settle(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    conn.pragma_update(None, "synchronous", "full")?;
+    conn.pragma_update(None, "temp_store", "memory")?;
+    conn.pragma_update(None, "foreign_keys", false)?;
+    conn.pragma_update_and_check(None, "journal_size_limit", LONGEST_LOG, |_| Ok(()))
+}
+
+/// SQLite answers that it did not do what was asked by answering with what it did.
+fn check_modes(path: &Path, conn: &Connection) -> Result<()> {
+    let told = |error: rusqlite::Error| explain(path, &error, Applied::No);
+    let at = path.display();
+    if conn.is_readonly("main").map_err(told)? {
+        return Err(misconfigured(format!(
+            "`{at}` cannot be written; give this process write permission to it and to its directory"
+        )));
+    }
+    let journal: String = conn
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .map_err(told)?;
+    let synchronous: i64 = conn
+        .pragma_query_value(None, "synchronous", |row| row.get(0))
+        .map_err(told)?;
+    if (journal.as_str(), synchronous) != ("wal", 2) {
+        return Err(misconfigured(format!(
+            "the file system of `{at}` does not do what durability needs (journal `{journal}`, synchronous \
+             {synchronous}); put the file on a local disk"
+        )));
+    }
+    Ok(())
+}
+
+/// Makes the tables where there are none, and begins new epochs where history was lost.
+fn take_seat(path: &Path, conn: &Connection, give_up: Instant) -> Result<(Mark, Seat)> {
+    let told = |error: rusqlite::Error| explain(path, &error, Applied::No);
+    patiently(give_up, || conn.execute_batch("BEGIN IMMEDIATE")).map_err(told)?;
+    let seated = (|| {
+        let made = schema::content(conn)? == Content::Nothing;
+        if made {
+            schema::create(conn, rand::random())?;
+        }
+        let mut point = step::point(conn)?;
+        // Read here, where nobody else can be between a new history and its mark.
+        let known = Mark::read(path).is_some_and(|mark| point.includes(mark));
+        if !made && !known {
+            warn!(path = %path.display(), "this file is behind its mark, or has none: it may be a backup that was put back, or moved; its namespaces begin new epochs");
+            point = history::begin_anew(conn)?;
+        }
+        Ok::<_, Fault>(point)
+    })();
+    let point = seated.map_err(|fault| match fault {
+        Fault::Failed(error) => told(error),
+        Fault::Refused(error) => error,
+        Fault::Damaged(what) => unreadable(format!("`{}`: {what}", path.display())),
+    });
+    // Dropping the connection ends the transaction.
+    let unmarked = |error: io::Error| {
+        let message = format!(
+            "cannot write `{}-mark` ({error}); check the permissions of its directory",
+            path.display()
+        );
+        misconfigured(message)
+    };
+    let mark = Mark::open(path, point?).map_err(unmarked)?;
+    conn.execute_batch("COMMIT").map_err(told)?;
+    let seat = Seat::of(path).map_err(|error| unavailable(error.to_string(), Applied::No))?;
+    Ok((mark, seat))
+}
+
+/// What a failure at opening means for whoever asked.
+pub(crate) fn misplaced(path: &Path, error: &io::Error) -> Error {
+    let at = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => misconfigured(format!(
+            "the directory of `{at}` does not exist; make it, or set another `path`"
+        )),
+        _ => misconfigured(format!(
+            "`{at}` cannot be reached ({error}); check `path` and its permissions"
+        )),
+    }
+}

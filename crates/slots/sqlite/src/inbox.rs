@@ -1,0 +1,248 @@
+//! The durability slot: what the trait asks, in terms of steps on the file.
+
+mod consume;
+mod dead;
+mod depth;
+mod desk;
+mod messages;
+mod parts;
+mod sendings;
+mod settle;
+mod store;
+mod sweep;
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use prism_slot::{
+    Address, Applied, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox, Enqueued, Error, Fetch,
+    Fetched, Identity, InboxCapability, InboxLimits, Message, MulticastId, Redriven, Result, Scope, Settled,
+    Swept, Terms, Verdict,
+    capability::{Room, Survives},
+    memory::{Clock, WallClock},
+};
+use tokio::time::Instant;
+
+use crate::{
+    call::Pending,
+    codec,
+    config::InboxConfig,
+    error::{BACKEND, Fault},
+    opening::Opening,
+    step::Step,
+};
+use desk::Desk;
+pub(crate) use desk::Totals;
+
+/// How many addresses one call to the file stores for; more of them are several calls.
+const PART: usize = 1_024;
+/// How many bytes a call brings for each identity, about.
+const OVERHEAD: usize = 64;
+/// How long after its deadline a store that is being executed may still say what became of it.
+const GRACE: Duration = Duration::from_millis(40);
+
+/// The inboxes of one namespace in a file.
+pub struct SqliteInbox {
+    opening: Opening,
+    clock: Arc<dyn Clock>,
+    limits: Mutex<InboxLimits>,
+}
+
+impl SqliteInbox {
+    /// What every one of them can do.
+    pub const CAPABILITY: InboxCapability = InboxCapability {
+        backend: BACKEND,
+        interfaces: &["QueueInterface"],
+        scope: Scope::Host,
+        survives: Survives::BackendRestart,
+        max_payload: 64 << 20,
+        room: Room::Inbox,
+        tells_losses: true,
+    };
+
+    /// Opens the file, which is made where there is none, and makes the namespace ready.
+    ///
+    /// # Errors
+    /// As [`SqliteRegistry::open`](crate::SqliteRegistry::open).
+    pub async fn open(namespace: &str, config: InboxConfig, limits: InboxLimits) -> Result<Self> {
+        Self::open_with_clock(namespace, config, limits, WallClock).await
+    }
+
+    /// As [`SqliteInbox::open`], on a clock of the caller's.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_with_clock(
+        namespace: &str,
+        config: InboxConfig,
+        limits: InboxLimits,
+        clock: impl Clock,
+    ) -> Result<Self> {
+        Ok(Self {
+            opening: Opening::new(namespace, &config).await?,
+            clock: Arc::new(clock),
+            limits: Mutex::new(limits),
+        })
+    }
+
+    /// `work`, for the file.
+    fn work<T, W>(&self, work: W) -> impl FnOnce(&mut Step<'_>, i64) -> Result<T, Fault> + Send + 'static
+    where
+        W: FnOnce(&mut Desk<'_, '_>) -> Result<T, Fault> + Send + 'static,
+    {
+        let (clock, limits) = (self.clock.clone(), *self.limits.lock());
+        move |step, ns| {
+            let mut desk = Desk::new(step, ns, clock.now(), limits);
+            let outcome = work(&mut desk);
+            if matches!(outcome, Ok(_) | Err(Fault::Refused(_))) {
+                desk.finish()?;
+            }
+            outcome
+        }
+    }
+
+    /// Executes `work` in one step.
+    async fn step<T, W>(&self, deadline: Instant, count: usize, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Desk<'_, '_>) -> Result<T, Fault> + Send + 'static,
+    {
+        let work = self.work(work);
+        self.opening.call(deadline, (count + 1) * OVERHEAD, work).await
+    }
+}
+
+/// A part of a store that is under way, or why it is not.
+type Part = (usize, Result<Pending<Vec<Enqueued>>>);
+
+impl DurableInbox for SqliteInbox {
+    fn capability(&self) -> &InboxCapability {
+        &Self::CAPABILITY
+    }
+
+    async fn enqueue(
+        &self,
+        addresses: &[Address],
+        message: Arc<Message>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> Vec<Enqueued> {
+        let body: Arc<[u8]> = codec::write_message(&message).into();
+        let mut parts: Vec<Part> = Vec::with_capacity(addresses.len().div_ceil(PART));
+        for part in addresses.chunks(PART) {
+            let (part, count) = (part.to_vec(), part.len());
+            let (message, body) = (message.clone(), body.clone());
+            // The first part brings the message, the others find it there.
+            let payload = if parts.is_empty() { body.len() } else { 0 };
+            let work = self.work(move |desk| desk.enqueue(&part, &message, &body, terms));
+            let submitted = self.opening.submit(deadline, payload + count * OVERHEAD, work);
+            parts.push((count, submitted.await));
+        }
+        let mut outcomes = Vec::with_capacity(addresses.len());
+        for (count, pending) in parts {
+            let stored = match pending {
+                Ok(pending) => pending.answer(GRACE).await,
+                Err(error) => Err(error),
+            };
+            match stored {
+                Ok(stored) => outcomes.extend(stored),
+                Err(error) => outcomes.extend(std::iter::repeat_n(not_stored(&error), count)),
+            }
+        }
+        outcomes
+    }
+
+    async fn open(&self, consumer: &Consumer, deadline: Instant) -> Result<()> {
+        let consumer = consumer.clone();
+        self.step(deadline, 0, move |desk| desk.open(&consumer)).await
+    }
+
+    async fn fetch(&self, consumer: &Consumer, fetch: Fetch, deadline: Instant) -> Result<Fetched> {
+        let consumer = consumer.clone();
+        self.step(deadline, 0, move |desk| desk.fetch(&consumer, fetch))
+            .await
+    }
+
+    async fn settle(
+        &self,
+        consumer: &Consumer,
+        verdicts: Vec<(MulticastId, Verdict)>,
+        deadline: Instant,
+    ) -> Result<Vec<Settled>> {
+        let consumer = consumer.clone();
+        self.step(deadline, verdicts.len(), move |desk| {
+            desk.settle(&consumer, verdicts)
+        })
+        .await
+    }
+
+    async fn cancel(
+        &self,
+        multicast: MulticastId,
+        identities: &[Identity],
+        deadline: Instant,
+    ) -> Result<Vec<bool>> {
+        let identities = identities.to_vec();
+        self.step(deadline, identities.len(), move |desk| {
+            desk.cancel(multicast, &identities)
+        })
+        .await
+    }
+
+    async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
+        let address = address.clone();
+        self.step(deadline, 0, move |desk| desk.discard(&address)).await
+    }
+
+    async fn depth(&self, identity: Option<&Identity>, deadline: Instant) -> Result<Depth> {
+        let identity = identity.cloned();
+        self.step(deadline, 0, move |desk| match identity {
+            Some(identity) => desk.depth(&identity),
+            None => desk.total_depth(),
+        })
+        .await
+    }
+
+    async fn dead_letters(&self, query: DeadQuery, deadline: Instant) -> Result<DeadPage> {
+        self.step(deadline, 0, move |desk| desk.dead_letters(&query))
+            .await
+    }
+
+    async fn redrive(
+        &self,
+        letters: Vec<(DeadId, Address)>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> Result<Vec<Redriven>> {
+        self.step(deadline, letters.len(), move |desk| {
+            let redrive = |(id, address): &(DeadId, Address)| desk.redrive(*id, address, terms);
+            letters.iter().map(redrive).collect()
+        })
+        .await
+    }
+
+    async fn configure(&self, limits: InboxLimits, deadline: Instant) -> Result<()> {
+        // Whoever has been told that they hold must not find a store after it that was held to others.
+        *self.limits.lock() = limits;
+        self.probe(deadline).await
+    }
+
+    async fn sweep(&self, deadline: Instant) -> Result<Swept> {
+        self.step(deadline, 0, |desk| desk.sweep()).await
+    }
+
+    async fn probe(&self, deadline: Instant) -> Result<()> {
+        self.opening.call(deadline, 0, |_, _| Ok(())).await
+    }
+
+    async fn close(&self) {
+        self.opening.close().await;
+    }
+}
+
+fn not_stored(error: &Error) -> Enqueued {
+    match error.applied() {
+        Applied::No => Enqueued::NotStored(error.to_string()),
+        Applied::Unknown => Enqueued::Unknown(error.to_string()),
+    }
+}

@@ -1,0 +1,96 @@
+//! How messages leave their inboxes by somebody's word.
+
+use prism_slot::{Address, Consumer, DeadReason, Identity, MulticastId, Settled, Verdict};
+
+use super::{
+    desk::{Desk, Leave, later},
+    parts::Mailbox,
+};
+use crate::error::Fault;
+
+impl Desk<'_, '_> {
+    pub(super) fn settle(
+        &mut self,
+        consumer: &Consumer,
+        verdicts: Vec<(MulticastId, Verdict)>,
+    ) -> Result<Vec<Settled>, Fault> {
+        let identity = &consumer.address.identity;
+        let mut mailbox = self.of_consumer(consumer)?;
+        let before = mailbox;
+        let mut settled = Vec::with_capacity(verdicts.len());
+        for (multicast, verdict) in verdicts {
+            settled.push(self.settle_one(identity, &mut mailbox, multicast, verdict)?);
+        }
+        if mailbox != before {
+            self.write_mailbox(identity, &mailbox)?;
+        }
+        Ok(settled)
+    }
+
+    fn settle_one(
+        &mut self,
+        identity: &Identity,
+        mailbox: &mut Mailbox,
+        multicast: MulticastId,
+        verdict: Verdict,
+    ) -> Result<Settled, Fault> {
+        let Some((place, mut waiting)) = self.find_waiting(identity, multicast)? else {
+            return Ok(Settled::Gone);
+        };
+        let leave = match verdict {
+            Verdict::Ack => Leave::Settled,
+            Verdict::Term { reason } => Leave::Dead(DeadReason::Terminated(reason)),
+            Verdict::Nack { delay } => {
+                waiting.put_back(later(self.now, delay));
+                self.write_waiting(identity, place, &waiting)?;
+                return Ok(Settled::Done);
+            }
+        };
+        self.take(identity, mailbox, (place, waiting), leave)?;
+        Ok(Settled::Done)
+    }
+
+    pub(super) fn cancel(
+        &mut self,
+        multicast: MulticastId,
+        identities: &[Identity],
+    ) -> Result<Vec<bool>, Fault> {
+        identities
+            .iter()
+            .map(|identity| self.cancel_one(multicast, identity))
+            .collect()
+    }
+
+    fn cancel_one(&mut self, multicast: MulticastId, identity: &Identity) -> Result<bool, Fault> {
+        let found = self.find_waiting(identity, multicast)?;
+        let Some((place, waiting)) = found.filter(|(_, waiting)| !waiting.is_with_consumer(self.now)) else {
+            return Ok(false);
+        };
+        let mut mailbox = self.mailbox(identity)?.unwrap_or_default();
+        self.take(identity, &mut mailbox, (place, waiting), Leave::Settled)?;
+        self.write_mailbox(identity, &mailbox)?;
+        Ok(true)
+    }
+
+    pub(super) fn discard(&mut self, address: &Address) -> Result<u64, Fault> {
+        let identity = &address.identity;
+        let Some(mut mailbox) = self.mailbox(identity)? else {
+            return Ok(0);
+        };
+        if mailbox
+            .session
+            .is_some_and(|session| session.holder == address.holder)
+        {
+            mailbox.session = None;
+        }
+        let mut dropped = 0;
+        for (place, waiting) in self.all_waiting(identity)? {
+            if waiting.holder == address.holder {
+                self.take(identity, &mut mailbox, (place, waiting), Leave::Dropped)?;
+                dropped += 1;
+            }
+        }
+        self.write_mailbox(identity, &mailbox)?;
+        Ok(dropped)
+    }
+}

@@ -1,0 +1,318 @@
+//! Group commit: the thread that owns a connection, and executes what waits in one transaction after the other.
+//!
+//! Bringing a commit to the disk costs as much as thousands of rows. So everything that waits is executed in one
+//! transaction, and answered when its commit has returned. Nobody waits for company: a call that finds the thread
+//! idle is executed at once, and what comes meanwhile joins it or gathers for the next transaction.
+
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+
+use prism_slot::{Applied, Error, Result};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::{
+    call::Job,
+    connect::Connected,
+    error::{Fault, effect_of_failed_commit, explain, is_busy, unreadable, wants_another_connection},
+    queue::{Found, Queue},
+    signals::Signals,
+    step::{Cached, Step, Tuning},
+};
+
+/// How many calls share a transaction, how many bytes they bring and how long executing them takes, at most.
+const GROUP_CALLS: usize = 1_024;
+const GROUP_BYTES: usize = 8 << 20;
+const GROUP_TIME: Duration = Duration::from_millis(25);
+/// After how many pages the log is brought into the file.
+const LOG_PAGES: i32 = 4_096;
+/// How soon a change that another process made is noticed, while anybody waits for it.
+const POLL: Duration = Duration::from_millis(25);
+/// How long an idle thread sleeps.
+const SLEEP: Duration = Duration::from_secs(60);
+/// How long opening a file waits for another process.
+pub(crate) const OPEN_LIMIT: Duration = Duration::from_secs(2);
+/// How long to leave the lock to another process before it is asked for again, and how long after a commit where
+/// there is one. Longer than the former, so that the other one finds the lock free.
+const LOCK_PAUSE: Duration = Duration::from_micros(200);
+const COURTESY: Duration = Duration::from_micros(500);
+
+/// The thread's state.
+pub(crate) struct Worker {
+    path: PathBuf,
+    queue: Arc<Queue>,
+    signals: Arc<Signals>,
+    connected: Option<Connected>,
+    cached: Cached,
+    /// Changes with every commit of another connection.
+    version: i64,
+}
+
+impl Worker {
+    /// Opens the file, and makes it where there is none.
+    pub(crate) fn open(
+        path: PathBuf,
+        tuning: Tuning,
+        queue: Arc<Queue>,
+        signals: Arc<Signals>,
+    ) -> Result<Self> {
+        let give_up = std::time::Instant::now() + OPEN_LIMIT;
+        let connected = Connected::open(&path, true, tuning, give_up)?;
+        Ok(Self {
+            path,
+            queue,
+            signals,
+            connected: Some(connected),
+            cached: Cached::new(tuning),
+            version: 0,
+        })
+    }
+
+    /// Executes calls until the queue is closed and empty.
+    pub(crate) fn run(mut self) {
+        loop {
+            let watched = self.signals.is_watched();
+            match self.queue.wait(if watched { POLL } else { SLEEP }) {
+                Found::Calls => self.group(),
+                Found::Nothing => {}
+                Found::Closed => return,
+            }
+            if watched {
+                self.look_around();
+            }
+        }
+    }
+
+    /// One transaction.
+    fn group(&mut self) {
+        let Some(mut connected) = self.connection() else {
+            return;
+        };
+        match self.begin(&connected) {
+            Ok(true) => {
+                let (executed, outcome) = self.execute(&mut connected);
+                let keep = outcome
+                    .as_ref()
+                    .err()
+                    .is_none_or(|failure| !failure.of_connection);
+                let failed = outcome.err().map(|failure| failure.error);
+                for mut job in executed {
+                    if let Some(error) = &failed {
+                        job.fail(error.clone());
+                    }
+                    job.answer();
+                }
+                if keep {
+                    self.tidy(&connected);
+                    self.connected = Some(connected);
+                }
+            }
+            Ok(false) => self.connected = Some(connected),
+            Err(error) => {
+                let keep = !wants_another_connection(&error);
+                self.refuse(&explain(&self.path, &error, Applied::No));
+                self.connected = keep.then_some(connected);
+            }
+        }
+    }
+
+    /// The connection, or another one where it has come to be useless. Without one the calls that wait fail.
+    fn connection(&mut self) -> Option<Connected> {
+        let current = self.connected.take();
+        let in_place = current.map(|current| Ok((current.is_in_place(&self.path)?, current)));
+        let opened = match in_place.transpose() {
+            Ok(Some((true, current))) => return Some(current),
+            // Closed before the other one is opened: it may be of the same file.
+            Ok(Some((false, current))) => {
+                drop(current);
+                self.open_again()
+            }
+            Ok(None) => self.open_again(),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(connected) => Some(connected),
+            Err(error) => {
+                self.refuse(&error);
+                None
+            }
+        }
+    }
+
+    fn open_again(&mut self) -> Result<Connected> {
+        self.cached.forget();
+        let give_up = std::time::Instant::now() + OPEN_LIMIT;
+        let connected = Connected::open(&self.path, false, self.cached.tuning, give_up)?;
+        info!(path = %self.path.display(), "opened the file again");
+        Ok(connected)
+    }
+
+    /// Fails everything that waits.
+    fn refuse(&self, error: &Error) {
+        warn!(path = %self.path.display(), %error, "cannot work on the file");
+        let now = Instant::now();
+        while let Some(mut job) = self.queue.pop() {
+            if job.take(now) {
+                job.fail(error.clone());
+            }
+            job.answer();
+        }
+    }
+
+    /// Begins a transaction that has the file for itself. False where nobody waits any more for one.
+    fn begin(&mut self, connected: &Connected) -> rusqlite::Result<bool> {
+        loop {
+            match connected.conn.prepare_cached("BEGIN IMMEDIATE")?.execute(()) {
+                Ok(_) => return Ok(true),
+                Err(error) if is_busy(&error) => {
+                    thread::sleep(LOCK_PAUSE);
+                    if !self.queue.tidy() {
+                        return Ok(false);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Executes what waits, as much as fits, and commits it. The calls, and what is wrong with all of them.
+    fn execute(&mut self, connected: &mut Connected) -> (Vec<Box<dyn Job>>, Result<(), Failure>) {
+        self.cached.begin();
+        let before = connected.conn.total_changes();
+        let (mut executed, mut bytes) = (Vec::new(), 0);
+        let started = Instant::now();
+        while executed.len() < GROUP_CALLS && bytes < GROUP_BYTES && started.elapsed() < GROUP_TIME {
+            let Some(mut job) = self.queue.pop() else { break };
+            if !job.take(Instant::now()) {
+                job.answer();
+                continue;
+            }
+            bytes += job.size();
+            let done = self.one(connected, job.as_mut());
+            executed.push(job);
+            if let Err(failure) = done {
+                return (executed, Err(failure));
+            }
+        }
+        let outcome = self.commit(connected, before);
+        (executed, outcome)
+    }
+
+    /// One call, of which nothing stays where it fails. `Err` where the whole transaction has come to nothing.
+    fn one(&mut self, connected: &Connected, job: &mut dyn Job) -> Result<(), Failure> {
+        let conn = &connected.conn;
+        let run = |sql| conn.prepare_cached(sql).and_then(|mut run| run.execute(()));
+        self.cached.save();
+        let failed = match run("SAVEPOINT call") {
+            Ok(_) => job.run(&mut Step::new(conn, &mut self.cached)).err(),
+            Err(error) => Some(Fault::Failed(error)),
+        };
+        let Some(fault) = failed else {
+            return run("RELEASE call")
+                .map(drop)
+                .map_err(|error| self.broken(conn, &error));
+        };
+        self.cached.restore();
+        let undone = if conn.is_autocommit() {
+            // SQLite has given up the transaction.
+            Err(self.failure(&fault, Applied::No))
+        } else {
+            let undone = run("ROLLBACK TO call").and_then(|_| run("RELEASE call"));
+            undone.map(drop).map_err(|error| self.broken(conn, &error))
+        };
+        job.fail(self.failure(&fault, Applied::No).error);
+        undone
+    }
+
+    fn commit(&mut self, connected: &mut Connected, before: u64) -> Result<(), Failure> {
+        let conn = &connected.conn;
+        let written = self.cached.write(conn, conn.total_changes() != before);
+        let point = written.map_err(|fault| {
+            let _ = conn.execute_batch("ROLLBACK");
+            self.cached.forget();
+            self.failure(&fault, Applied::No)
+        })?;
+        let committed = conn
+            .prepare_cached("COMMIT")
+            .and_then(|mut commit| commit.execute(()));
+        committed.map_err(|error| self.broken(conn, &error))?;
+        if let Some(point) = point {
+            connected.note(&self.path, point);
+            self.signals
+                .tell(|name| self.cached.head_of(name).map(|head| head.position()));
+        }
+        Ok(())
+    }
+
+    /// The transaction cannot be brought to its end.
+    fn broken(&mut self, conn: &rusqlite::Connection, error: &rusqlite::Error) -> Failure {
+        if !conn.is_autocommit() {
+            let _ = conn.execute_batch("ROLLBACK");
+        }
+        self.cached.forget();
+        let applied = effect_of_failed_commit(error);
+        warn!(path = %self.path.display(), %error, ?applied, "a commit failed");
+        Failure {
+            error: explain(&self.path, error, applied),
+            of_connection: wants_another_connection(error),
+        }
+    }
+
+    fn failure(&self, fault: &Fault, applied: Applied) -> Failure {
+        match fault {
+            Fault::Refused(error) => Failure {
+                error: error.clone(),
+                of_connection: false,
+            },
+            Fault::Failed(error) => Failure {
+                error: explain(&self.path, error, applied),
+                of_connection: wants_another_connection(error),
+            },
+            Fault::Damaged(what) => Failure {
+                error: unreadable(format!("`{}`: {what}", self.path.display())),
+                of_connection: false,
+            },
+        }
+    }
+
+    /// After the answers, so that nobody waits for it.
+    fn tidy(&mut self, connected: &Connected) {
+        if connected.log() >= LOG_PAGES
+            && let Err(error) = connected.checkpoint()
+            && !is_busy(&error)
+        {
+            warn!(path = %self.path.display(), %error, "cannot bring the log into the file");
+        }
+        if self.has_others(connected) {
+            thread::sleep(COURTESY);
+        }
+    }
+
+    /// Whether another connection has written since this was last asked.
+    fn has_others(&mut self, connected: &Connected) -> bool {
+        let version = connected
+            .conn
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut ask| ask.query_row((), |row| row.get::<_, i64>(0)));
+        let version = version.unwrap_or(self.version);
+        std::mem::replace(&mut self.version, version) != version
+    }
+
+    /// Tells those who wait for changes of what other processes have written.
+    fn look_around(&mut self) {
+        let Some(connected) = self.connected.take() else {
+            return;
+        };
+        if self.has_others(&connected) {
+            let conn = &connected.conn;
+            self.signals.tell(|name| Signals::look(conn, name));
+        }
+        self.connected = Some(connected);
+    }
+}
+
+/// Why a transaction came to nothing.
+struct Failure {
+    error: Error,
+    /// Whether another connection may do better.
+    of_connection: bool,
+}
