@@ -21,6 +21,7 @@
 //! What outlives a restart of Redis is up to its persistence. Even with `appendfsync always` a restart
 //! is a new epoch: records stay, their history does not.
 
+mod calls;
 mod codec;
 mod config;
 mod connect;
@@ -36,5 +37,5 @@ mod server;
 mod silence;
 mod tls;
 
-pub use config::{Address, Config, InvalidConfig};
+pub use config::{Address, Config, ConnectionConfig, InboxConfig, InvalidConfig};
 pub use registry::RedisRegistry;
