@@ -27,6 +27,7 @@ mod config;
 mod connect;
 mod error;
 mod group;
+mod inbox;
 mod keys;
 mod library;
 mod link;
@@ -38,4 +39,5 @@ mod silence;
 mod tls;
 
 pub use config::{Address, Config, ConnectionConfig, InboxConfig, InvalidConfig};
+pub use inbox::RedisInbox;
 pub use registry::RedisRegistry;
