@@ -94,8 +94,8 @@ impl DurableInbox for RedisInbox {
             let called = self
                 .calls
                 .call(Function::Open, &arguments, deadline, Effect::Read);
-            let mut reply = called.await.map_err(|refused| fenced(refused, consumer))?;
-            go_on = reply.text().map_err(Refused::into_error)?;
+            let mut answer = called.await.map_err(|refused| fenced(refused, consumer))?;
+            go_on = answer.text().map_err(|error| of_backend(BACKEND, error))?;
             if go_on.is_empty() {
                 return Ok(());
             }
@@ -111,8 +111,8 @@ impl DurableInbox for RedisInbox {
         let called = self
             .calls
             .call(Function::Fetch, &arguments, deadline, Effect::Write);
-        let reply = called.await.map_err(|refused| fenced(refused, consumer))?;
-        deliver::fetched(reply).map_err(Refused::into_error)
+        let answer = called.await.map_err(|refused| fenced(refused, consumer))?;
+        deliver::fetched(answer).map_err(Refused::into_error)
     }
 
     async fn settle(
@@ -131,8 +131,8 @@ impl DurableInbox for RedisInbox {
             let called = self
                 .calls
                 .call(Function::Settle, &arguments, deadline, Effect::Write);
-            let reply = called.await.map_err(|refused| fenced(refused, consumer))?;
-            settled.extend(deliver::settled(reply, part.len()).map_err(Refused::into_error)?);
+            let answer = called.await.map_err(|refused| fenced(refused, consumer))?;
+            settled.extend(deliver::settled(answer, part.len()).map_err(Refused::into_error)?);
             if later.is_empty() {
                 return Ok(settled);
             }
@@ -153,7 +153,9 @@ impl DurableInbox for RedisInbox {
             let called = self
                 .calls
                 .call(Function::Cancel, &arguments, deadline, Effect::Write);
-            let letters = called.await.and_then(|mut reply| reply.letters(part.len()));
+            let letters = called
+                .await
+                .and_then(|mut answer| Ok(answer.letters(part.len())?));
             let letters = letters.map_err(Refused::into_error)?;
             cancelled.extend(letters.iter().map(|letter| *letter == b'C'));
         }
@@ -170,7 +172,7 @@ impl DurableInbox for RedisInbox {
                 .call(Function::Discard, &arguments, deadline, Effect::Write);
             let read = called
                 .await
-                .and_then(|mut reply| Ok((reply.number()?, reply.text()?)));
+                .and_then(|mut answer| Ok((answer.number()?, answer.text()?)));
             let (some, next) = read.map_err(Refused::into_error)?;
             dropped += some;
             if next.is_empty() {
@@ -185,11 +187,11 @@ impl DurableInbox for RedisInbox {
         let called = self
             .calls
             .call(Function::Depth, &arguments, deadline, Effect::Read);
-        let read = called.await.and_then(|mut reply| {
+        let read = called.await.and_then(|mut answer| {
             Ok(Depth {
-                messages: reply.number()?,
-                out: Some(reply.number()?).filter(|_| identity.is_some()),
-                dead: reply.number()?,
+                messages: answer.number()?,
+                out: Some(answer.number()?).filter(|_| identity.is_some()),
+                dead: answer.number()?,
             })
         });
         read.map_err(Refused::into_error)

@@ -21,6 +21,7 @@
 //! What outlives a restart of Redis is up to its persistence. Even with `appendfsync always` a restart
 //! is a new epoch: records stay, their history does not.
 
+mod answer;
 mod calls;
 mod codec;
 mod config;
@@ -29,6 +30,7 @@ mod error;
 mod group;
 mod inbox;
 mod keys;
+mod ledger;
 mod library;
 mod link;
 #[cfg(feature = "raw")]
@@ -40,4 +42,5 @@ mod tls;
 
 pub use config::{Address, Config, ConnectionConfig, InboxConfig, InvalidConfig};
 pub use inbox::RedisInbox;
+pub use ledger::RedisLedger;
 pub use registry::RedisRegistry;

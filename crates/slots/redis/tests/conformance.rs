@@ -4,8 +4,8 @@
 
 use std::process::ExitCode;
 
-use prism_slot::conformance::{self, InboxSubject, RegistrySubject};
-use prism_slot_redis::{Config, InboxConfig, RedisInbox, RedisRegistry};
+use prism_slot::conformance::{self, InboxSubject, LedgerSubject, RegistrySubject};
+use prism_slot_redis::{Config, ConnectionConfig, InboxConfig, RedisInbox, RedisLedger, RedisRegistry};
 use prism_testkit::RedisServer;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -15,7 +15,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new()?;
     let server = runtime.block_on(RedisServer::start())?;
     let address = server.addr().to_string();
-    let all = [registry(address.clone()), inbox(address)];
+    let all = [registry(address.clone()), inbox(address.clone()), ledger(address)];
     let failed = all.into_iter().find(|suite| *suite != ExitCode::SUCCESS);
     Ok(failed.unwrap_or(ExitCode::SUCCESS))
 }
@@ -46,4 +46,11 @@ fn inbox(address: String) -> ExitCode {
             async move { InboxSubject::in_real_time(RedisInbox::open(&namespace, config, limits).await.unwrap()) }
         },
     )
+}
+
+fn ledger(address: String) -> ExitCode {
+    conformance::ledger("redis-ledger", RedisLedger::CAPABILITY, move |namespace| {
+        let config: ConnectionConfig = config(&address);
+        async move { LedgerSubject::in_real_time(RedisLedger::open(&namespace, config).await.unwrap()) }
+    })
 }

@@ -1,16 +1,17 @@
 //! Calling the functions of the inboxes.
 
 use bytes::{BufMut, Bytes};
-use fred::{interfaces::Resp3Frame, types::Value};
+use fred::types::Value;
 use parking_lot::RwLock;
 use prism_slot::{Applied, Error, InboxLimits, Overflow, Result};
 use tokio::time::Instant;
 
 use super::library::{Function, LIBRARY};
 use crate::{
+    answer::{Answer, meaningless, nonsense},
     codec::{LARGEST, Malformed},
     config::InboxConfig,
-    error::{Effect, misconfigured, of_backend, unavailable, unreadable},
+    error::{Effect, of_backend},
     keys,
     link::Link,
 };
@@ -37,7 +38,7 @@ impl From<Error> for Refused {
 
 impl From<Malformed> for Refused {
     fn from(malformed: Malformed) -> Self {
-        unreadable(format!("an answer cannot be used, {malformed}")).into()
+        meaningless(malformed).into()
     }
 }
 
@@ -63,10 +64,10 @@ pub(super) struct Calls {
 impl Calls {
     pub(super) async fn open(namespace: &str, config: &InboxConfig, limits: &InboxLimits) -> Result<Self> {
         let head = keys::key(&config.prefix, namespace, "inbox:head");
-        let slot = fred::util::redis_keyslot(&head);
+        let slot = fred::util::redis_keyslot(head.as_bytes());
         Ok(Self {
             link: Link::open(&config.connection(), config.pool_size, slot, &LIBRARY).await?,
-            head,
+            head: head.into(),
             namespace: namespace.to_owned(),
             common: RwLock::new(common(namespace, limits)),
         })
@@ -84,7 +85,7 @@ impl Calls {
         arguments: &[Bytes],
         deadline: Instant,
         effect: Effect,
-    ) -> Result<Reply, Refused> {
+    ) -> Result<Answer, Refused> {
         let all = || {
             let mut all = Vec::with_capacity(4 + arguments.len());
             all.push(Value::String(function.name()));
@@ -99,7 +100,13 @@ impl Calls {
             Effect::Read => Applied::No,
             Effect::Write => Applied::Unknown,
         };
-        Reply::read(frame.map_err(|fault| fault.into_error(applied))?)
+        let (letter, answer) = Answer::read(frame.map_err(|fault| fault.into_error(applied))?)?;
+        match &letter[..] {
+            b"K" => Ok(answer),
+            b"N" => Err(Refused::Fenced),
+            b"B" => Err(Refused::NeedsBody),
+            other => Err(answer.refusal(other).into()),
+        }
     }
 
     pub(super) async fn ping(&self, deadline: Instant) -> Result<()> {
@@ -126,71 +133,4 @@ fn common(namespace: &str, limits: &InboxLimits) -> Bytes {
 /// In whole milliseconds, none of which are shorter than what was asked for.
 pub(super) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).map_or(LARGEST, |millis| millis.min(LARGEST))
-}
-
-/// The answer to a call, behind the letter that says that it was done.
-#[derive(Debug)]
-pub(super) struct Reply(std::vec::IntoIter<Resp3Frame>);
-
-impl Reply {
-    fn read(frame: Resp3Frame) -> Result<Self, Refused> {
-        let Resp3Frame::Array { data, .. } = frame else {
-            return Err(nonsense().into());
-        };
-        let mut reply = Self(data.into_iter());
-        let kind = reply.text()?;
-        let mut said = || Ok::<_, Refused>(String::from_utf8_lossy(&reply.text()?).into_owned());
-        Err(match &kind[..] {
-            b"K" => return Ok(reply),
-            b"N" => Refused::Fenced,
-            b"B" => Refused::NeedsBody,
-            b"V" => unreadable(format!("a later version wrote {}; upgrade this runner", said()?)).into(),
-            b"O" => misconfigured(format!(
-                "its keys belong to the namespace `{}`; choose another `prefix`",
-                said()?
-            ))
-            .into(),
-            b"D" => misconfigured(format!(
-                "the user may not use `{}`; see `username` in the configuration for all that is needed",
-                said()?.to_lowercase()
-            ))
-            .into(),
-            b"F" => unavailable(format!("a function failed: {}", said()?), Applied::Unknown).into(),
-            _ => nonsense().into(),
-        })
-    }
-
-    pub(super) fn text(&mut self) -> Result<Bytes, Refused> {
-        let next = self.optional_text()?;
-        next.ok_or_else(|| nonsense().into())
-    }
-
-    /// The next part; `None` after the last one.
-    pub(super) fn optional_text(&mut self) -> Result<Option<Bytes>, Refused> {
-        match self.0.next() {
-            Some(Resp3Frame::BlobString { data, .. }) => Ok(Some(data)),
-            None => Ok(None),
-            _ => Err(nonsense().into()),
-        }
-    }
-
-    pub(super) fn number(&mut self) -> Result<u64, Refused> {
-        match self.0.next() {
-            Some(Resp3Frame::Number { data, .. }) => u64::try_from(data).map_err(|_| nonsense().into()),
-            _ => Err(nonsense().into()),
-        }
-    }
-
-    /// One letter for each of so many things that were asked about.
-    pub(super) fn letters(&mut self, count: usize) -> Result<Bytes, Refused> {
-        let letters = self.text()?;
-        if letters.len() == count {
-            return Ok(letters);
-        }
-        Err(nonsense().into())
-    }
-}
-
-pub(super) fn nonsense() -> Error {
-    unreadable("an answer cannot be used, it is not of this program's functions")
 }

@@ -7,9 +7,12 @@ use prism_slot::{
 
 use super::{
     body,
-    calls::{Refused, Reply, millis, nonsense},
+    calls::{Refused, millis},
 };
-use crate::codec::{LARGEST, Malformed, Reader};
+use crate::{
+    answer::{Answer, nonsense},
+    codec::{LARGEST, Malformed, Reader},
+};
 
 /// How much to fetch, as the function takes it.
 pub(super) fn wanted(fetch: &Fetch) -> Bytes {
@@ -21,8 +24,8 @@ pub(super) fn wanted(fetch: &Fetch) -> Bytes {
     bytes.into()
 }
 
-pub(super) fn fetched(mut reply: Reply) -> Result<Fetched, Refused> {
-    let mut counts = Reader(reply.text()?);
+pub(super) fn fetched(mut answer: Answer) -> Result<Fetched, Refused> {
+    let mut counts = Reader(answer.text()?);
     let (deliveries, dead, expired) = (counts.word()?, counts.word()?, counts.word()?);
     let more = counts.byte()? == 1;
     let next_due = counts
@@ -35,16 +38,16 @@ pub(super) fn fetched(mut reply: Reply) -> Result<Fetched, Refused> {
         ..Fetched::default()
     };
     for _ in 0..deliveries {
-        let (known, bytes) = (reply.text()?, reply.text()?);
+        let (known, bytes) = (answer.text()?, answer.text()?);
         fetched.deliveries.push(delivery(known, bytes)?);
     }
     for _ in 0..dead {
         fetched
             .dead
-            .push((ticket(reply.text()?)?, DeadReason::MaxDeliver));
+            .push((ticket(answer.text()?)?, DeadReason::MaxDeliver));
     }
     for _ in 0..expired {
-        fetched.expired.push(ticket(reply.text()?)?);
+        fetched.expired.push(ticket(answer.text()?)?);
     }
     Ok(fetched)
 }
@@ -80,8 +83,8 @@ pub(super) fn verdict((multicast, verdict): &(MulticastId, Verdict)) -> Bytes {
     bytes.into()
 }
 
-pub(super) fn settled(mut reply: Reply, count: usize) -> Result<Vec<Settled>, Refused> {
-    let letters = reply.letters(count)?;
+pub(super) fn settled(mut answer: Answer, count: usize) -> Result<Vec<Settled>, Refused> {
+    let letters = answer.letters(count)?;
     let settled = letters.iter().map(|letter| match letter {
         b'D' => Ok(Settled::Done),
         b'G' => Ok(Settled::Gone),
@@ -90,12 +93,12 @@ pub(super) fn settled(mut reply: Reply, count: usize) -> Result<Vec<Settled>, Re
     settled.collect()
 }
 
-pub(super) fn swept(mut reply: Reply) -> Result<Swept, Refused> {
+pub(super) fn swept(mut answer: Answer) -> Result<Swept, Refused> {
     let mut swept = Swept {
-        more: reply.number()? == 1,
+        more: answer.number()? == 1,
         expired: Vec::new(),
     };
-    while let Some(bytes) = reply.optional_text()? {
+    while let Some(bytes) = answer.optional_text()? {
         let mut told = Reader(bytes);
         let size = told.short()?;
         let identity = identity(&told.bytes(size.into())?)?;

@@ -6,13 +6,14 @@ use tokio::time::Instant;
 
 use super::{
     MAX_BATCH, body,
-    calls::{Calls, Refused, nonsense},
+    calls::{Calls, Refused},
     deliver::identity,
     library::Function,
     name,
     store::{held, priority_and_ttl},
 };
 use crate::{
+    answer::nonsense,
     codec::{LARGEST, Malformed, Reader},
     error::Effect,
 };
@@ -32,13 +33,13 @@ pub(super) async fn list(calls: &Calls, query: DeadQuery, deadline: Instant) -> 
         // One more, to know whether there is one.
         bounds.put_u64((limit + 1 - letters.len()) as u64);
         let arguments = [bounds.into(), whose.clone()];
-        let mut reply = calls
+        let mut answer = calls
             .call(Function::Letters, &arguments, deadline, Effect::Read)
             .await?;
-        after = reply.number()?;
-        let is_more = reply.number()? == 1;
-        while let Some(known) = reply.optional_text()? {
-            letters.push(letter(known, reply.text()?)?);
+        after = answer.number()?;
+        let is_more = answer.number()? == 1;
+        while let Some(known) = answer.optional_text()? {
+            letters.push(letter(known, answer.text()?)?);
         }
         if letters.len() > limit || !is_more {
             let more = letters.len() > limit;
@@ -83,11 +84,11 @@ pub(super) async fn redrive(
         let part = &rest[..rest.len().min(MAX_BATCH)];
         let mut arguments = vec![terms.clone()];
         arguments.extend(part.iter().map(argument));
-        let mut reply = calls
+        let mut answer = calls
             .call(Function::Redrive, &arguments, deadline, Effect::Write)
             .await?;
         // Fewer than asked for, where too much had to expire before the next could be decided.
-        for letter in reply.text()?.into_iter().take(part.len()) {
+        for letter in answer.text()?.into_iter().take(part.len()) {
             outcomes.push(match letter {
                 b'B' => Redriven::Back,
                 b'G' => Redriven::Gone,

@@ -9,10 +9,14 @@ use tokio::time::Instant;
 
 use super::{
     body::{self, Body},
-    calls::{Calls, Refused, Reply, millis, nonsense},
+    calls::{Calls, Refused, millis},
     library::Function,
 };
-use crate::{codec::FORMAT, error::Effect};
+use crate::{
+    answer::{Answer, nonsense},
+    codec::FORMAT,
+    error::Effect,
+};
 
 /// Up to which size a body goes along with every call. A larger one is sent once, unless it is asked for.
 const SMALL: usize = 4 << 10;
@@ -147,14 +151,14 @@ pub(super) fn held(address: &Address) -> Bytes {
     bytes.into()
 }
 
-fn outcomes(mut reply: Reply, count: usize) -> Result<Vec<Option<Enqueued>>, Refused> {
-    let letters = reply.letters(count)?;
+fn outcomes(mut answer: Answer, count: usize) -> Result<Vec<Option<Enqueued>>, Refused> {
+    let letters = answer.letters(count)?;
     let mut outcomes = Vec::with_capacity(count);
     for letter in letters {
         outcomes.push(Some(match letter {
             b'S' => Enqueued::Stored { displaced: None },
             b'X' => {
-                let mut told = reply.text()?;
+                let mut told = answer.text()?;
                 let multicast = body::multicast(&told)?;
                 let ticket = body::ticket(multicast, told.split_off(body::MULTICAST))?;
                 Enqueued::Stored {
