@@ -1,139 +1,90 @@
-//! The slot's settings, as an operator writes them.
+//! The slots' settings, as an operator writes them.
 
 mod address;
+mod connection;
 mod number;
 mod target;
 
 use std::{path::PathBuf, time::Duration};
 
+use connection::with_connection;
 use prism_core::config::{Secret, duration_ms, format_duration, size};
-use schemars::{JsonSchema, Schema, json_schema};
-use serde::{Deserialize, Serialize, Serializer};
+use schemars::{Schema, json_schema};
+use serde::Serializer;
 
 pub use address::Address;
 use number::{optional_whole, whole};
 pub(crate) use target::Target;
 
-/// Settings of the Redis registry slot.
-///
-/// Where the data is, is said by `address` (or `host` and `port`, or `addresses` of a cluster), `db` and
-/// `prefix`. Durations are texts like `500ms` or `5s`, or numbers of milliseconds. Sizes are texts
-/// like `64MiB`, or numbers of bytes. Shown and written without secrets.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Where Redis listens: `host`, `host:port`, or a URL like `redis://user:password@host:port/db`,
-    /// with `rediss://` for TLS. Default `localhost:6379`.
-    #[serde(alias = "addr")]
-    pub address: Option<Address>,
-    /// Another way to write `address`, with or without a port. Default none.
-    pub host: Option<Address>,
-    /// The port that belongs to `host`, or to an `address` without one. Default 6379.
-    #[serde(deserialize_with = "optional_whole")]
-    pub port: Option<u16>,
-    /// Some nodes of a cluster, from which the others are found. Needs `cluster`. Default none.
-    pub addresses: Vec<Address>,
-    /// Whether this is a Redis Cluster. Default false.
-    pub cluster: bool,
-    /// The user of Redis's access control list, who needs `~{prefix*` and `+fcall +function|load +info
-    /// +ping +client|id +cluster|info +get +set +unlink +time +@hash +@sortedset +@stream +@list`.
-    /// Default none, which is Redis's user `default`.
-    pub username: Option<String>,
-    /// The password. Default none.
-    #[schemars(with = "String")]
-    pub password: Secret,
-    /// The number of the database; a cluster has only 0. Default 0.
-    #[serde(deserialize_with = "optional_whole")]
-    pub db: Option<u8>,
-    /// What the names of all keys begin with, inside their hash tag. Default `prism:`.
-    pub prefix: String,
-    /// Whether to speak TLS. Default false, or true for an address with `rediss://`.
-    pub tls: bool,
-    /// A PEM file with the certificates of the authorities to trust with `tls`. Default the system's.
-    pub ca_file: Option<PathBuf>,
+with_connection! {
+    /// Settings of the Redis registry slot.
+    pub struct Config {
+        /// The user of Redis's access control list, who needs `~{prefix*` and `+fcall +function|load +info
+        /// +ping +client|id +cluster|info +get +set +unlink +time +@hash +@sortedset +@stream +@list`.
+        /// Default none, which is Redis's user `default`.
+        username,
+        /// How many connections to hold, beside one that waits for changes. Default 4.
+        pool_size,
 
-    /// How often a call that certainly had no effect is tried again, within its deadline. Default 3.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(range(max = 100))]
-    pub max_retries: u32,
-    /// How many connections to hold, beside one that waits for changes. Default 4.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(range(min = 1, max = 256))]
-    pub pool_size: usize,
-    /// How long connecting may take, with TLS and authentication. Default `5s`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
-    #[schemars(schema_with = "duration_schema")]
-    pub dial_timeout: Duration,
-    /// How long to wait for a reply before the connection is given up and its calls fail. Default
-    /// `1500ms`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
-    #[schemars(schema_with = "duration_schema")]
-    pub read_timeout: Duration,
-    /// How long what was written may stay unacknowledged by the peer's TCP before the connection is
-    /// given up. Default `3s`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
-    #[schemars(schema_with = "duration_schema")]
-    pub write_timeout: Duration,
-    /// How long a call waits for a connection while none is up. Default `1s`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
-    #[schemars(schema_with = "duration_schema")]
-    pub pool_timeout: Duration,
+        /// How many changes the feed keeps for views that fall behind. Default 100000.
+        #[serde(deserialize_with = "whole")]
+        #[schemars(range(min = 1))]
+        pub feed_max_changes: u64 = 100_000,
+        /// How many bytes of changes the feed keeps at most. Default `64MiB`.
+        #[serde(deserialize_with = "size")]
+        #[schemars(schema_with = "size_schema")]
+        pub feed_max_bytes: usize = 64 << 20,
+        /// How long the feed keeps a change, in time during which the namespace was served. Default `1h`.
+        #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+        #[schemars(schema_with = "duration_schema")]
+        pub feed_max_age: Duration = Duration::from_secs(3_600),
 
-    /// How many changes the feed keeps for views that fall behind. Default 100000.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(range(min = 1))]
-    pub feed_max_changes: u64,
-    /// How many bytes of changes the feed keeps at most. Default `64MiB`.
-    #[serde(deserialize_with = "size")]
-    #[schemars(schema_with = "size_schema")]
-    pub feed_max_bytes: usize,
-    /// How long the feed keeps a change, in time during which the namespace was served. Default `1h`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
-    #[schemars(schema_with = "duration_schema")]
-    pub feed_max_age: Duration,
-
-    /// How many writes one call to Redis carries at most. Default 128.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(range(min = 1, max = 128))]
-    pub group_max_writes: usize,
-    /// How many calls with writes are under way at a time; while they are, further writes gather for
-    /// the next. Default 2.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(range(min = 1, max = 64))]
-    pub group_calls: usize,
-    /// How many writes may wait before further ones are refused. Default 8192.
-    #[serde(deserialize_with = "whole")]
-    #[schemars(range(min = 128))]
-    pub queue_max_writes: usize,
+        /// How many writes one call to Redis carries at most. Default 128.
+        #[serde(deserialize_with = "whole")]
+        #[schemars(range(min = 1, max = 128))]
+        pub group_max_writes: usize = 128,
+        /// How many calls with writes are under way at a time; while they are, further writes gather for
+        /// the next. Default 2.
+        #[serde(deserialize_with = "whole")]
+        #[schemars(range(min = 1, max = 64))]
+        pub group_calls: usize = 2,
+        /// How many writes may wait before further ones are refused. Default 8192.
+        #[serde(deserialize_with = "whole")]
+        #[schemars(range(min = 128))]
+        pub queue_max_writes: usize = 8_192,
+    }
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            address: None,
-            host: None,
-            port: None,
-            addresses: Vec::new(),
-            cluster: false,
-            username: None,
-            password: Secret::default(),
-            db: None,
-            prefix: "prism:".to_owned(),
-            tls: false,
-            ca_file: None,
-            max_retries: 3,
-            pool_size: 4,
-            dial_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_millis(1_500),
-            write_timeout: Duration::from_secs(3),
-            pool_timeout: Duration::from_secs(1),
-            feed_max_changes: 100_000,
-            feed_max_bytes: 64 << 20,
-            feed_max_age: Duration::from_secs(3_600),
-            group_max_writes: 128,
-            group_calls: 2,
-            queue_max_writes: 8_192,
-        }
+with_connection! {
+    /// Settings of the Redis durability slot.
+    pub struct InboxConfig {
+        /// The user of Redis's access control list, who needs `~{prefix*` and `+fcall +function|load +info
+        /// +ping +client|id +cluster|info +get +set +mget +getrange +exists +unlink +time +@hash +@sortedset
+        /// +@stream +@list`. Default none, which is Redis's user `default`.
+        username,
+        /// How many connections to hold. Default 4.
+        pool_size,
+
+        /// How many inboxes one call to Redis stores a message in at most. Default 128.
+        #[serde(deserialize_with = "whole")]
+        #[schemars(range(min = 1, max = 128))]
+        pub store_max_inboxes: usize = 128,
+        /// How many calls of one store are under way at a time. Default 4.
+        #[serde(deserialize_with = "whole")]
+        #[schemars(range(min = 1, max = 64))]
+        pub store_calls: usize = 4,
+    }
+}
+
+with_connection! {
+    /// Settings of a ledger on Redis: those that it shares with the slot beside it.
+    pub struct ConnectionConfig {
+        /// The user of Redis's access control list, who needs `~{prefix*` and `+fcall +function|load +info
+        /// +ping +client|id +cluster|info +get +set +getrange +exists +unlink +time +@sortedset`. Default none,
+        /// which is Redis's user `default`.
+        username,
+        /// How many connections to hold; a ledger takes two at most. Default 4.
+        pool_size,
     }
 }
 

@@ -13,8 +13,8 @@ use fred::{
     error::ErrorKind,
     interfaces::{ClientLike, EventInterface, FredResult},
     types::config::{
-        Config as Protocol, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TcpConfig,
-        TlsConfig, UnresponsiveConfig,
+        Config as Protocol, ConnectionConfig as Transport, PerformanceConfig, ReconnectPolicy, ServerConfig,
+        TcpConfig, TlsConfig, UnresponsiveConfig,
     },
 };
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use crate::{
-    config::{Config, Target},
+    config::{ConnectionConfig, Target},
     error::{Fault, misconfigured, plain, refused_by_server, unavailable},
     server::check_servers,
     silence::Silence,
@@ -107,34 +107,34 @@ impl LastError {
     }
 }
 
-/// Opens all connections, and one more that waits for changes, and checks that the server can be used.
-/// Bounded by `dial_timeout` and `read_timeout`.
+/// Opens so many connections and checks that the server can be used. Bounded by `dial_timeout` and
+/// `read_timeout`.
 pub(crate) async fn connect(
-    config: &Config,
+    config: &ConnectionConfig,
     target: &Target,
+    count: usize,
     trouble: &Arc<LastError>,
-) -> Result<(Vec<Connection>, Connection)> {
+) -> Result<Vec<Connection>> {
     let tls = if target.tls {
         Some(tls(config.ca_file.as_deref())?)
     } else {
         None
     };
     let limit = config.dial_timeout + config.read_timeout;
-    let opening = (0..=config.pool_size).map(|_| open(config, target, tls.clone(), trouble.clone()));
+    let opening = (0..count).map(|_| open(config, target, tls.clone(), trouble.clone()));
     let opening = futures::future::try_join_all(opening);
-    let mut connections = tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
+    let connections = tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
         Err(unavailable(
             format!("`{target}` does not answer within {limit:?}"),
             Applied::No,
         ))
     })?;
     check_servers(&connections[0].client, target).await?;
-    let waiting = connections.remove(0);
-    Ok((connections, waiting))
+    Ok(connections)
 }
 
 async fn open(
-    config: &Config,
+    config: &ConnectionConfig,
     target: &Target,
     tls: Option<TlsConfig>,
     trouble: Arc<LastError>,
@@ -204,7 +204,7 @@ fn protocol(target: &Target, tls: Option<TlsConfig>) -> Protocol {
     }
 }
 
-fn performance(config: &Config) -> PerformanceConfig {
+fn performance(config: &ConnectionConfig) -> PerformanceConfig {
     PerformanceConfig {
         // Every call brings its own; this is for those that the client makes by itself.
         default_command_timeout: config.read_timeout,
@@ -212,8 +212,8 @@ fn performance(config: &Config) -> PerformanceConfig {
     }
 }
 
-fn transport(config: &Config) -> ConnectionConfig {
-    ConnectionConfig {
+fn transport(config: &ConnectionConfig) -> Transport {
+    Transport {
         connection_timeout: config.dial_timeout,
         internal_command_timeout: config.read_timeout,
         // A second attempt would apply a write twice whose reply was lost.
@@ -231,7 +231,7 @@ fn transport(config: &Config) -> ConnectionConfig {
             user_timeout: Some(config.write_timeout),
             ..TcpConfig::default()
         },
-        ..ConnectionConfig::default()
+        ..Transport::default()
     }
 }
 

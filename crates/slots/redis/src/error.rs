@@ -68,6 +68,19 @@ impl Fault {
     }
 }
 
+/// An error of another slot of this crate, whose backend has another name.
+pub(crate) fn of_backend(name: &'static str, mut error: Error) -> Error {
+    if let Error::Unavailable { backend, .. }
+    | Error::Timeout { backend, .. }
+    | Error::Misconfigured { backend, .. }
+    | Error::Unsupported { backend, .. }
+    | Error::Unreadable { backend, .. } = &mut error
+    {
+        *backend = name;
+    }
+    error
+}
+
 pub(crate) fn unavailable(message: impl Into<String>, applied: Applied) -> Error {
     Error::Unavailable {
         backend: BACKEND,

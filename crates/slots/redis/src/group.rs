@@ -24,11 +24,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    calls::Calls,
     codec::{Answer, Item, Reply},
     config::Config,
     error::{Effect, Fault, timeout, unavailable, unreadable},
     library::Function,
-    link::Link,
 };
 
 /// How many bytes of items one call carries, about: what Redis stores in a millisecond or two.
@@ -47,7 +47,7 @@ pub(crate) struct Group {
 
 #[derive(Debug)]
 struct Shared {
-    link: Arc<Link>,
+    link: Arc<Calls>,
     max_writes: usize,
     max_calls: usize,
     max_queue: usize,
@@ -91,7 +91,7 @@ impl Ticket {
 }
 
 impl Group {
-    pub(crate) fn new(link: Arc<Link>, config: &Config) -> Self {
+    pub(crate) fn new(link: Arc<Calls>, config: &Config) -> Self {
         let shared = Arc::new(Shared {
             link,
             max_writes: config.group_max_writes,

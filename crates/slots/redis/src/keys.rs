@@ -19,8 +19,7 @@ pub(crate) struct Keys {
 impl Keys {
     /// `prefix` has no braces.
     pub(crate) fn new(prefix: &str, namespace: &str) -> Self {
-        let tag = format!("{prefix}{}", escaped(namespace));
-        let names = PARTS.map(|part| Bytes::from(format!("{{{tag}}}:registry:{part}")));
+        let names = PARTS.map(|part| Bytes::from(key(prefix, namespace, &format!("registry:{part}"))));
         let slot = redis_keyslot(&names[0]);
         Self { names, slot }
     }
@@ -29,6 +28,11 @@ impl Keys {
     pub(crate) fn feed(&self) -> &Bytes {
         &self.names[4]
     }
+}
+
+/// A key of a namespace: what all of them have in common is their hash tag.
+pub(crate) fn key(prefix: &str, namespace: &str, name: &str) -> String {
+    format!("{{{prefix}{}}}:{name}", escaped(namespace))
 }
 
 /// A brace in the name would end the hash tag early.
@@ -59,6 +63,13 @@ mod tests {
                 "{keys:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_slots_store_for_a_namespace_is_side_by_side_and_apart() {
+        let (registry, inbox) = (Keys::new("p:", "a").names, key("p:", "a", "inbox:head"));
+        assert_eq!(redis_keyslot(inbox.as_bytes()), redis_keyslot(&registry[0]));
+        assert!(!registry.contains(&Bytes::from(inbox)));
     }
 
     #[test]

@@ -21,12 +21,16 @@
 //! What outlives a restart of Redis is up to its persistence. Even with `appendfsync always` a restart
 //! is a new epoch: records stay, their history does not.
 
+mod answer;
+mod calls;
 mod codec;
 mod config;
 mod connect;
 mod error;
 mod group;
+mod inbox;
 mod keys;
+mod ledger;
 mod library;
 mod link;
 #[cfg(feature = "raw")]
@@ -36,5 +40,7 @@ mod server;
 mod silence;
 mod tls;
 
-pub use config::{Address, Config, InvalidConfig};
+pub use config::{Address, Config, ConnectionConfig, InboxConfig, InvalidConfig};
+pub use inbox::RedisInbox;
+pub use ledger::RedisLedger;
 pub use registry::RedisRegistry;

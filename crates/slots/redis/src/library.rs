@@ -48,26 +48,39 @@ const NAMES: [&str; 8] = [
 impl Function {
     /// Its name inside Redis.
     pub(crate) fn name(self) -> Str {
-        LIBRARY.functions[self as usize].clone()
+        LIBRARY.function(self as usize)
     }
 }
 
 /// The library under a name that holds the hash of its text. Function names are global in Redis, so
 /// each holds it too: runners of different versions bring different functions, and each calls its own.
+#[derive(Debug)]
 pub(crate) struct Library {
     /// What to load.
     pub(crate) text: String,
-    functions: [Str; 8],
+    functions: Vec<Str>,
 }
 
-pub(crate) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
-    let digest = Sha256::digest(SOURCE.as_bytes());
-    let name = format!("prism_registry_{}", hex::encode(&digest[..8]));
-    Library {
-        text: SOURCE.replace("@LIBRARY@", &name),
-        functions: NAMES.map(|function| Str::from(format!("{name}_{function}"))),
+impl Library {
+    /// `kind` says whose functions they are.
+    pub(crate) fn new(kind: &str, source: &str, functions: &[&str]) -> Self {
+        let digest = Sha256::digest(source.as_bytes());
+        let name = format!("prism_{kind}_{}", hex::encode(&digest[..8]));
+        let full_name = |function: &&str| Str::from(format!("{name}_{function}"));
+        Self {
+            text: source.replace("@LIBRARY@", &name),
+            functions: functions.iter().map(full_name).collect(),
+        }
     }
-});
+
+    /// The name inside Redis of the function that was given at this place.
+    pub(crate) fn function(&self, place: usize) -> Str {
+        self.functions[place].clone()
+    }
+}
+
+/// The registry's.
+pub(crate) static LIBRARY: LazyLock<Library> = LazyLock::new(|| Library::new("registry", SOURCE, &NAMES));
 
 #[cfg(test)]
 mod tests {

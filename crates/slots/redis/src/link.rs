@@ -8,13 +8,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use fred::{
     interfaces::{ClientLike, Resp3Frame},
     types::{CustomCommand, Value, config::Options},
 };
 use prism_core::backoff::{Backoff, Policy};
-use prism_slot::{Applied, Call, Epoch, Result, Revision};
+use prism_slot::{Applied, Result};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until, timeout_at},
@@ -23,12 +22,10 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::{
-    codec::{Common, Reply},
-    config::{Config, Target},
+    config::{ConnectionConfig, Target},
     connect::{Connection, LastError, connect},
     error::{Effect, Fault, failed_in_client, not_loaded, plain, refused_by_server},
-    keys::Keys,
-    library::{Function, LIBRARY},
+    library::Library,
 };
 
 /// Between two attempts of one call.
@@ -41,21 +38,18 @@ const RETRY: Policy = Policy {
 const LOOK: Duration = Duration::from_millis(10);
 /// After how much silence other connections are preferred. A reply takes a fraction of this.
 const SUSPICIOUS: Duration = Duration::from_millis(200);
-/// Zero would block for ever.
-const SHORTEST_BLOCK: Duration = Duration::from_millis(1);
 /// How often in one call the functions are loaded with success, should somebody keep removing them.
 const LOADS: u32 = 3;
 
-/// The connections to Redis on behalf of one namespace.
+/// The connections to Redis on behalf of one namespace, all of whose keys are in one slot of a cluster.
 #[derive(Debug)]
 pub(crate) struct Link {
     connections: Vec<Arc<Connection>>,
-    /// Blocks in [`Self::changed`] and does nothing else.
-    waiting: Arc<Connection>,
     next: AtomicUsize,
-    keys: Keys,
+    slot: u16,
+    /// The functions that are called.
+    library: &'static Library,
     target: Target,
-    common: Common,
     read_timeout: Duration,
     pool_timeout: Duration,
     max_retries: u32,
@@ -71,17 +65,21 @@ pub(crate) struct Link {
 
 impl Link {
     /// Connects and checks the server. Bounded by the configured timeouts.
-    pub(crate) async fn open(namespace: &str, config: &Config) -> Result<Self> {
+    pub(crate) async fn open(
+        config: &ConnectionConfig,
+        connections: usize,
+        slot: u16,
+        library: &'static Library,
+    ) -> Result<Self> {
         let target = config.target()?;
         let trouble = Arc::new(LastError::default());
-        let (connections, waiting) = connect(config, &target, &trouble).await?;
+        let connections = connect(config, &target, connections, &trouble).await?;
         Ok(Self {
             connections: connections.into_iter().map(Arc::new).collect(),
-            waiting: Arc::new(waiting),
             next: AtomicUsize::new(0),
-            keys: Keys::new(&config.prefix, namespace),
+            slot,
+            library,
             target,
-            common: Common::new(namespace, config),
             read_timeout: config.read_timeout,
             pool_timeout: config.pool_timeout,
             max_retries: config.max_retries,
@@ -93,32 +91,35 @@ impl Link {
         })
     }
 
-    /// Calls a function for something that has no lasting effect of its own.
-    pub(crate) async fn read(&self, function: Function, call: Call, arguments: &[Bytes]) -> Result<Reply> {
-        let frame = self.invoke(function, call, arguments, Effect::Read).await;
-        Reply::read(frame.map_err(|fault| fault.into_error(Applied::No))?)
+    /// Takes a connection out, for a use of its own.
+    pub(crate) fn set_aside(&mut self) -> Option<Arc<Connection>> {
+        self.connections.pop()
     }
 
-    /// Calls a function, again where that is safe. Nothing is sent after the deadline.
+    pub(crate) fn read_timeout(&self) -> Duration {
+        self.read_timeout
+    }
+
+    /// Calls a function, again where that is safe. Nothing is sent after the deadline. `arguments` are those of
+    /// `FCALL`, made anew for each attempt.
     pub(crate) async fn invoke(
         &self,
-        function: Function,
-        call: Call,
-        arguments: &[Bytes],
+        arguments: impl Fn() -> Vec<Value>,
+        deadline: Instant,
         effect: Effect,
     ) -> Result<Resp3Frame, Fault> {
-        let mut retries = Retries::new(self.max_retries, call.deadline);
+        let mut retries = Retries::new(self.max_retries, deadline);
         let mut loads = 0;
         loop {
             let seen = self.loads.load(Ordering::Acquire);
-            let connection = self.connection(call.deadline).await?;
-            let all = self.arguments(function, call.epoch, arguments);
-            let mut fault = match self.attempt(connection, all, call.deadline).await {
+            let connection = self.connection(deadline).await?;
+            let command = CustomCommand::new_static("FCALL", self.slot, false);
+            let mut fault = match self.send(connection, command, arguments(), deadline).await {
                 Ok(frame) => return Ok(frame),
                 Err(fault) => fault,
             };
             if fault == Fault::NotLoaded && loads < LOADS {
-                match self.load(connection, seen, call.deadline).await {
+                match self.load(connection, seen, deadline).await {
                     Ok(()) => {
                         loads += 1;
                         continue;
@@ -131,46 +132,13 @@ impl Link {
         }
     }
 
-    /// Waits until the feed has something after a revision, or until the deadline. One caller at a time: the
-    /// server answers the next one when it has answered this one.
-    pub(crate) async fn changed(&self, from: Revision, deadline: Instant) -> Result<()> {
-        let id = format!("{}-0", from.0);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left < SHORTEST_BLOCK {
-                sleep_until(deadline).await;
-                return Ok(());
-            }
-            // Well before the reply would count as missing.
-            let block = left.min(self.read_timeout / 2).max(SHORTEST_BLOCK);
-            let arguments: Vec<Value> = vec![
-                "COUNT".into(),
-                1.into(),
-                "BLOCK".into(),
-                (block.as_millis() as i64).into(),
-                "STREAMS".into(),
-                Value::Bytes(self.keys.feed().clone()),
-                id.as_str().into(),
-            ];
-            let command = CustomCommand::new_static("XREAD", self.keys.slot, true);
-            let patience = Instant::now() + self.read_timeout;
-            let answered = self.send(&self.waiting, command, arguments, patience).await;
-            if !matches!(
-                answered.map_err(|fault| fault.into_error(Applied::No))?,
-                Resp3Frame::Null
-            ) {
-                return Ok(());
-            }
-        }
-    }
-
     /// Whether the server answers at all.
     pub(crate) async fn ping(&self, deadline: Instant) -> Result<()> {
         let pinged = async {
             let connection = self.connection(deadline).await?;
             self.send(
                 connection,
-                CustomCommand::new_static("PING", self.keys.slot, false),
+                CustomCommand::new_static("PING", self.slot, false),
                 Vec::new(),
                 deadline,
             )
@@ -184,8 +152,7 @@ impl Link {
     pub(crate) async fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.leaving.close();
-        let all = self.connections.iter().chain([&self.waiting]);
-        let quits = all.map(|connection| connection.client.quit());
+        let quits = self.connections.iter().map(|connection| connection.client.quit());
         let goodbye = futures::future::join(self.leaving.wait(), futures::future::join_all(quits));
         // What does not end in time ends when the connections are dropped.
         let _ = tokio::time::timeout(self.read_timeout, goodbye).await;
@@ -225,28 +192,7 @@ impl Link {
         }
     }
 
-    /// Everything that follows `FCALL`.
-    fn arguments(&self, function: Function, epoch: Option<Epoch>, arguments: &[Bytes]) -> Vec<Value> {
-        let mut all = Vec::with_capacity(3 + self.keys.names.len() + arguments.len());
-        all.push(Value::String(function.name()));
-        all.push(Value::Integer(self.keys.names.len() as i64));
-        all.extend(self.keys.names.iter().cloned().map(Value::Bytes));
-        all.push(Value::Bytes(self.common.bytes(epoch)));
-        all.extend(arguments.iter().cloned().map(Value::Bytes));
-        all
-    }
-
-    async fn attempt(
-        &self,
-        connection: &Arc<Connection>,
-        arguments: Vec<Value>,
-        deadline: Instant,
-    ) -> Result<Resp3Frame, Fault> {
-        let command = CustomCommand::new_static("FCALL", self.keys.slot, false);
-        self.send(connection, command, arguments, deadline).await
-    }
-
-    async fn send(
+    pub(crate) async fn send(
         &self,
         connection: &Arc<Connection>,
         command: CustomCommand,
@@ -316,8 +262,8 @@ impl Link {
             fail_fast: true,
             ..Options::default()
         };
-        let command = CustomCommand::new_static("FUNCTION", self.keys.slot, false);
-        let arguments: Vec<Value> = vec!["LOAD".into(), LIBRARY.text.as_str().into()];
+        let command = CustomCommand::new_static("FUNCTION", self.slot, false);
+        let arguments: Vec<Value> = vec!["LOAD".into(), self.library.text.as_str().into()];
         let client = connection.client.with_options(&options);
         let loaded: Result<Resp3Frame, _> = client.custom_raw(command, arguments).await;
         match loaded {

@@ -11,12 +11,12 @@ use prism_slot::{
 use tokio::time::Instant;
 
 use crate::{
+    calls::Calls,
     codec::{self, Answer, Cursor, Item, LARGEST, Program},
     config::Config,
     error::{BACKEND, unreadable},
     group::Group,
     library::Function,
-    link::Link,
 };
 
 /// How many writes one call takes.
@@ -31,7 +31,7 @@ const LONGEST_HOLD: Duration = Duration::from_secs(60);
 /// The registry of one namespace in Redis.
 #[derive(Debug)]
 pub struct RedisRegistry {
-    link: Arc<Link>,
+    link: Arc<Calls>,
     writes: Group,
     read_timeout: Duration,
 }
@@ -62,7 +62,7 @@ impl RedisRegistry {
     /// keys, missing permissions, or keys that belong to somebody else; [`Error::Unavailable`] when
     /// the server cannot be reached within the configured timeouts.
     pub async fn open(namespace: &str, config: Config) -> Result<RedisRegistry, Error> {
-        let link = Arc::new(Link::open(namespace, &config).await?);
+        let link = Arc::new(Calls::open(namespace, &config).await?);
         let call = Call {
             epoch: None,
             deadline: Instant::now() + config.dial_timeout + config.read_timeout,

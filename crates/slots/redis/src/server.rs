@@ -61,7 +61,7 @@ fn check_policy(policy: Option<&str>) -> Result<()> {
     match policy {
         Some("noeviction") => Ok(()),
         Some(other) => Err(misconfigured(format!(
-            "`maxmemory-policy` is `{other}`, under which redis drops registrations; set it to `noeviction`"
+            "`maxmemory-policy` is `{other}`, under which redis drops what it was given to keep; set it to `noeviction`"
         ))),
         None => {
             warn!("redis does not tell its `maxmemory-policy`; it must be `noeviction`");

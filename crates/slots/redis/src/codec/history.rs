@@ -8,9 +8,8 @@ use prism_slot::{Epoch, Error, QueryPage, Record, Result, Revision, ScanPage, Sy
 use super::{
     FORMAT, Malformed, Reader, Reply, read_change,
     record::{identity, read_record},
-    reply::meaningless,
 };
-use crate::error::unreadable;
+use crate::{answer::meaningless, error::unreadable};
 
 /// Reads a run of history after `from`.
 pub(crate) fn sync(mut reply: Reply, from: Revision, limit: usize) -> Result<Sync> {

@@ -13,7 +13,10 @@ use super::{
     Malformed, Reader,
     record::{Terms, stored},
 };
-use crate::error::{misconfigured, unavailable, unreadable};
+use crate::{
+    answer::{later_version, meaningless, nonsense},
+    error::{misconfigured, unavailable},
+};
 
 /// The answer to a call: where history stands, and what was found.
 #[derive(Debug)]
@@ -214,16 +217,4 @@ fn number(part: Option<Resp3Frame>) -> Result<u64> {
         Some(Resp3Frame::Number { data, .. }) => u64::try_from(data).map_err(|_| nonsense()),
         _ => Err(nonsense()),
     }
-}
-
-fn later_version(what: &str) -> Error {
-    unreadable(format!("a later version wrote {what}; upgrade this runner"))
-}
-
-pub(super) fn meaningless(malformed: Malformed) -> Error {
-    unreadable(format!("an answer cannot be used, {malformed}"))
-}
-
-fn nonsense() -> Error {
-    meaningless(Malformed("it is not of this program's functions"))
 }

@@ -3,9 +3,8 @@
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use prism_core::config::Secret;
-use prism_slot::Error;
 
-use super::{Config, InvalidConfig, address::Endpoint};
+use super::{Config, ConnectionConfig, InboxConfig, InvalidConfig, address::Endpoint};
 use crate::registry::MAX_BATCH;
 
 const DEFAULT_HOST: &str = "localhost";
@@ -36,28 +35,39 @@ impl fmt::Display for Target {
 }
 
 impl Config {
-    /// What tells the data of one configuration from that of another: where it is, and under which
-    /// names. Without secrets.
-    ///
-    /// # Errors
-    /// [`Error::Misconfigured`], naming the key at fault.
-    pub fn identity(&self) -> Result<String, Error> {
-        Ok(format!("{} {}", self.target()?, self.prefix))
+    pub(super) fn check_own(&self) -> Result<(), InvalidConfig> {
+        let year = Duration::from_secs(60 * 60 * 24 * 366);
+        within(
+            "feed_max_age",
+            self.feed_max_age,
+            &(Duration::from_secs(1)..=year),
+        )?;
+        within("feed_max_changes", self.feed_max_changes, &(1..=1 << 40))?;
+        within("feed_max_bytes", self.feed_max_bytes, &(1..=1 << 40))?;
+        within("group_max_writes", self.group_max_writes, &(1..=MAX_BATCH))?;
+        within("group_calls", self.group_calls, &(1..=64))?;
+        within("queue_max_writes", self.queue_max_writes, &(MAX_BATCH..=1 << 24))
     }
+}
 
-    /// Checks what can be checked without a server.
-    ///
-    /// # Errors
-    /// The first key at fault.
-    pub fn validate(&self) -> Result<(), InvalidConfig> {
-        self.target().map(drop)
+impl InboxConfig {
+    pub(super) fn check_own(&self) -> Result<(), InvalidConfig> {
+        within("store_max_inboxes", self.store_max_inboxes, &(1..=MAX_BATCH))?;
+        within("store_calls", self.store_calls, &(1..=64))
+    }
+}
+
+impl ConnectionConfig {
+    #[allow(clippy::unused_self)] // others have keys of their own
+    pub(super) fn check_own(&self) -> Result<(), InvalidConfig> {
+        Ok(())
     }
 
     /// Checks every value and resolves the several ways to write one.
     ///
     /// # Errors
     /// The first key at fault.
-    pub(crate) fn target(&self) -> Result<Target, InvalidConfig> {
+    pub(super) fn resolve(&self) -> Result<Target, InvalidConfig> {
         self.check_ranges()?;
         self.check_names()?;
         let endpoints = self.endpoints()?;
@@ -145,18 +155,8 @@ impl Config {
         )?;
         within("write_timeout", self.write_timeout, &soon)?;
         within("pool_timeout", self.pool_timeout, &(Duration::ZERO..=minute(10)))?;
-        within(
-            "feed_max_age",
-            self.feed_max_age,
-            &(Duration::from_secs(1)..=minute(60 * 24 * 366)),
-        )?;
         within("max_retries", self.max_retries, &(0..=100))?;
-        within("pool_size", self.pool_size, &(1..=256))?;
-        within("feed_max_changes", self.feed_max_changes, &(1..=1 << 40))?;
-        within("feed_max_bytes", self.feed_max_bytes, &(1..=1 << 40))?;
-        within("group_max_writes", self.group_max_writes, &(1..=MAX_BATCH))?;
-        within("group_calls", self.group_calls, &(1..=64))?;
-        within("queue_max_writes", self.queue_max_writes, &(MAX_BATCH..=1 << 24))
+        within("pool_size", self.pool_size, &(1..=256))
     }
 
     /// A brace would move the end of the hash tag that keeps a namespace's keys together.

@@ -1,0 +1,194 @@
+//! What storing a message for 1,000 identities costs, beside as many `XADD` of the same payload in one pipeline, on
+//! the same server in the same run; and what it costs them to have it handed out and to acknowledge it.
+//!
+//! `cargo run --release -p prism-slot-redis --example inbox_cost`
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement")]
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fred::{
+    interfaces::ClientLike,
+    prelude::{Builder, Client},
+    types::{ClusterHash, CustomCommand, Value},
+};
+use futures::{StreamExt, stream};
+use prism_slot::{
+    Address, Consumer, DurableInbox, Enqueued, Epoch, Fetch, Holder, Identity, InboxLimits, Message,
+    MulticastId, Priority, Terms, Verdict,
+};
+use prism_slot_redis::{InboxConfig, RedisInbox};
+use prism_testkit::RedisServer;
+use tokio::time::Instant;
+
+const TARGETS: usize = 1_000;
+const ROUNDS: usize = 60;
+const PAYLOAD: usize = 200;
+const SESSIONS_AT_ONCE: usize = 128;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options: Vec<String> = std::env::args().skip(1).collect();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let server = RedisServer::start_with(&options).await?;
+    let url = format!("redis://{}", server.addr());
+    let raw = Builder::from_config(fred::types::config::Config::from_url(&url)?).build()?;
+    raw.init().await?;
+    run(&raw, "CONFIG", &["SET", "slowlog-log-slower-than", "1000"]).await;
+    let config: InboxConfig =
+        serde_json::from_value(serde_json::json!({ "address": server.addr().to_string() }))?;
+    let slot = RedisInbox::open("cost", config, InboxLimits::default()).await?;
+
+    for (what, is_new) in [("new inboxes", true), ("inboxes that have some", false)] {
+        let (mut floor, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            if is_new {
+                run(&raw, "FLUSHALL", &["SYNC"]).await;
+            }
+            floor.push(xadds(&raw).await);
+            if is_new {
+                run(&raw, "FLUSHALL", &["SYNC"]).await;
+            }
+            ours.push(store(&slot).await);
+        }
+        let (floor, ours) = (median(floor), median(ours));
+        let ratio = ours.as_secs_f64() / floor.as_secs_f64();
+        println!(
+            "{what}: {TARGETS} XADD {floor:.2?}, stored in {TARGETS} inboxes {ours:.2?}, {ratio:.2} times that"
+        );
+    }
+    per_call(&raw, "all stores").await;
+
+    run(&raw, "FLUSHALL", &["SYNC"]).await;
+    run(&raw, "CONFIG", &["RESETSTAT"]).await;
+    store(&slot).await;
+    let (opened, handed, acked) = consume(&slot).await;
+    println!(
+        "{TARGETS} sessions, {SESSIONS_AT_ONCE} at a time: open {opened:.2?}, fetch {handed:.2?}, ack {acked:.2?}"
+    );
+    per_call(&raw, "opening, fetching, acknowledging").await;
+    let slow = run(&raw, "SLOWLOG", &["GET", "10"]).await;
+    let slow = slow
+        .into_array()
+        .into_iter()
+        .filter_map(|entry| entry.into_array()[2].as_u64());
+    println!(
+        "calls of more than 1 ms, in microseconds: {:?}",
+        slow.collect::<Vec<_>>()
+    );
+    Ok(())
+}
+
+async fn run(client: &Client, command: &'static str, words: &[&str]) -> Value {
+    let command = CustomCommand::new_static(command, ClusterHash::Random, false);
+    let words: Vec<Value> = words.iter().map(|word| Value::from(*word)).collect();
+    client.custom(command, words).await.unwrap()
+}
+
+/// What the calls of functions cost the server.
+async fn per_call(client: &Client, what: &str) {
+    let stats = run(client, "INFO", &["commandstats"]).await.as_string().unwrap();
+    for line in stats
+        .lines()
+        .filter(|line| line.starts_with("cmdstat_fcall:") || line.starts_with("cmdstat_xadd:"))
+    {
+        println!("  {what}: {line}");
+    }
+}
+
+/// As many `XADD` in one pipeline, all acknowledged.
+async fn xadds(client: &Client) -> Duration {
+    let payload = Bytes::from(vec![b'x'; PAYLOAD]);
+    let started = Instant::now();
+    let pipeline = client.pipeline();
+    for number in 0..TARGETS {
+        let command = CustomCommand::new_static("XADD", ClusterHash::Random, false);
+        let words: Vec<Value> = vec![
+            format!("raw:device-{number:05}").into(),
+            "*".into(),
+            "m".into(),
+            Value::Bytes(payload.clone()),
+        ];
+        let _: () = pipeline.custom(command, words).await.unwrap();
+    }
+    let ids: Vec<Value> = pipeline.all().await.unwrap();
+    assert_eq!(ids.len(), TARGETS);
+    started.elapsed()
+}
+
+async fn store(slot: &RedisInbox) -> Duration {
+    let addresses: Vec<Address> = (0..TARGETS).map(address).collect();
+    let message = Arc::new(Message::new(MulticastId::random(), vec![b'x'; PAYLOAD]));
+    let terms = Terms {
+        priority: Priority::Normal,
+        ttl: Duration::from_secs(3_600),
+    };
+    let started = Instant::now();
+    let outcomes = slot.enqueue(&addresses, message, terms, soon()).await;
+    let took = started.elapsed();
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| *outcome == Enqueued::Stored { displaced: None })
+    );
+    took
+}
+
+/// What all sessions do, each kind of call after the other.
+async fn consume(slot: &RedisInbox) -> (Duration, Duration, Duration) {
+    let fetch = Fetch {
+        max_messages: 64,
+        max_bytes: 1 << 20,
+        ack_timeout: Duration::from_secs(30),
+        max_deliver: 10,
+    };
+    let sessions = || stream::iter((0..TARGETS).map(consumer));
+    let started = Instant::now();
+    let open = sessions().for_each_concurrent(SESSIONS_AT_ONCE, async |consumer| {
+        slot.open(&consumer, soon()).await.unwrap();
+    });
+    open.await;
+    let (opened, started) = (started.elapsed(), Instant::now());
+    let deliveries = sessions()
+        .map(async |consumer| {
+            let fetched = slot.fetch(&consumer, fetch, soon()).await.unwrap();
+            (consumer, fetched.deliveries[0].message.multicast)
+        })
+        .buffer_unordered(SESSIONS_AT_ONCE)
+        .collect::<Vec<_>>();
+    let deliveries = deliveries.await;
+    let (handed, started) = (started.elapsed(), Instant::now());
+    let ack =
+        stream::iter(deliveries).for_each_concurrent(SESSIONS_AT_ONCE, async |(consumer, multicast)| {
+            slot.settle(&consumer, vec![(multicast, Verdict::Ack)], soon())
+                .await
+                .unwrap();
+        });
+    ack.await;
+    (opened, handed, started.elapsed())
+}
+
+fn address(number: usize) -> Address {
+    Address {
+        identity: Identity::new(format!("device-{number:05}")).unwrap(),
+        holder: Holder([1; 16]),
+    }
+}
+
+fn consumer(number: usize) -> Consumer {
+    Consumer {
+        address: address(number),
+        epoch: Epoch(1),
+        session_seq: 1,
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}

@@ -1,0 +1,108 @@
+-- Storing messages.
+
+-- Which inboxes have room, of those that are asked about. What has expired does not count, so that ends
+-- first where it matters. Returns for each 'room', 'full' or, where too much was due, 'again'.
+local function room(ns, identities)
+  local answers, full = {}, {}
+  for _, identity in ipairs(identities) do
+    answers[identity] = 'room'
+    if length(ns, identity) >= ns.max_messages then
+      full[#full + 1] = identity
+    end
+  end
+  if #full > 0 then
+    local is_all = end_due(ns, tell_later(ns))
+    for _, identity in ipairs(full) do
+      if length(ns, identity) >= ns.max_messages then
+        answers[identity] = is_all and 'full' or 'again'
+      end
+    end
+  end
+  return answers
+end
+
+-- The oldest message of the lowest priority.
+local function oldest_of(ns, identity)
+  for priority = 3, 1, -1 do
+    local oldest = entries_after(ns, identity, priority, nil, 1)[1]
+    if oldest then
+      return oldest
+    end
+  end
+end
+
+-- Takes a message out to make room. Returns what is told of it.
+local function displace(ns, identity, oldest)
+  local _, _, _, _, ticket = struct.unpack(ENTRY, oldest.entry)
+  local told = multicast_of(oldest.reference) .. ticket_of(ns, oldest.reference, ticket)
+  take_out(ns, identity, { oldest.place })
+  let_go(ns, identity, oldest, true)
+  return told
+end
+
+-- What is known of each inbox before anything is written: 'known' where the message is or was there.
+local function judge(ns, books, identities, rooms)
+  local verdicts, taken = {}, {}
+  for index, identity in ipairs(identities) do
+    local known = remembered(books, identity)
+    if taken[identity] or waiting(books, identity) or known and known > ns.now then
+      verdicts[index] = 'known'
+    else
+      local verdict = rooms[identity]
+      verdicts[index] = verdict == 'full' and ns.drop_oldest and ns.max_messages > 0 and 'displace' or verdict
+      taken[identity] = verdict == 'room' or verdicts[index] == 'displace'
+    end
+  end
+  return verdicts
+end
+
+local LETTERS = { known = 'D', full = 'F', again = 'A' }
+
+-- Arguments: the priority, how long it lives, the sizes of the payload and of the ticket, packed, and the reference;
+-- the body, empty where it is taken to be here; then for each inbox the identity and FORMAT with the holder. Adds a
+-- letter for each inbox, and what had to make room. Answers B, and does nothing, where the body is not here.
+local function store(ns, args)
+  local priority, ttl, size, ticket, at = struct.unpack('>c1I8I4I2', args[2])
+  local reference, body = string.sub(args[2], at), args[3]
+  local digest, identities = string.sub(reference, 34), {}
+  for index = 4, #args, 2 do
+    identities[#identities + 1] = args[index]
+  end
+  local rooms = room(ns, identities)
+  local books = books_of(ns, multicast_of(reference), identities)
+  local is_here = books.counts[digest]
+  if not is_here and body == '' then
+    return { 'B' }
+  end
+  local id, when = next_id(ns)
+  local place, stream = priority .. when, ns.streams[tonumber(priority)]
+  local expires, known = bounded(ns.now + ttl), bounded(ns.now + ns.dedupe)
+  local waits = struct.pack(WAITS, FORMAT, WAITING, place, digest, known)
+  local rest = struct.pack('>I8I4I2', expires, size, ticket)
+  local letters, displaced, stored = {}, {}, {}
+  for index, verdict in ipairs(judge(ns, books, identities, rooms)) do
+    local identity, letter = identities[index], LETTERS[verdict]
+    if not letter then
+      local oldest = verdict == 'displace' and oldest_of(ns, identity)
+      local added = redis.pcall('XADD', stream .. identity, id, 'm', reference, 'e', args[2 * index + 3] .. rest)
+      letter = type(added) ~= 'string' and 'N' or oldest and 'X' or 'S'
+      if letter ~= 'N' then
+        note(books, identity, waits)
+        stored[#stored + 1] = identity
+      end
+      if letter == 'X' then
+        displaced[#displaced + 1] = displace(ns, identity, oldest)
+      end
+    end
+    letters[index] = letter
+  end
+  if #stored > 0 then
+    if not is_here then
+      redis.call('SET', ns.at .. 'body:' .. reference, body)
+    end
+    hold(ns, books, digest, #stored)
+    ns.counts[tonumber(priority)] = ns.counts[tonumber(priority)] + #stored
+    schedule(ns, place, reference, ticket, expires, known, stored, math.min(expires, known))
+  end
+  return { 'K', table.concat(letters), unpack(displaced) }
+end
