@@ -55,6 +55,8 @@ mod config;
 mod connect;
 mod error;
 mod health;
+mod jetstream;
+mod ledger;
 mod link;
 mod listen;
 mod messaging;
@@ -68,5 +70,7 @@ mod summary;
 
 pub use address::{escape, unescape};
 pub use config::{Config, InvalidConfig};
+pub use jetstream::{JetStreamConfig, Storage};
+pub use ledger::{JetStreamLedger, LEDGER_CAPABILITY};
 pub use messaging::{CAPABILITY, NatsMessaging};
 pub use statistics::Statistics;
