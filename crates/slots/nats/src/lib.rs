@@ -55,6 +55,7 @@ mod config;
 mod connect;
 mod error;
 mod health;
+mod inbox;
 mod jetstream;
 mod ledger;
 mod link;
@@ -70,6 +71,7 @@ mod summary;
 
 pub use address::{escape, unescape};
 pub use config::{Config, InvalidConfig};
+pub use inbox::{INBOX_CAPABILITY, JetStreamInbox};
 pub use jetstream::{JetStreamConfig, Storage};
 pub use ledger::{JetStreamLedger, LEDGER_CAPABILITY};
 pub use messaging::{CAPABILITY, NatsMessaging};

@@ -6,17 +6,18 @@ use std::{process::ExitCode, sync::Arc};
 
 use prism_slot::{
     DynMessaging,
-    conformance::{self, LedgerSubject},
+    conformance::{self, InboxSubject, LedgerSubject},
 };
 use prism_slot_nats::{
-    CAPABILITY, Config, JetStreamConfig, JetStreamLedger, LEDGER_CAPABILITY, NatsMessaging,
+    CAPABILITY, Config, INBOX_CAPABILITY, JetStreamConfig, JetStreamInbox, JetStreamLedger,
+    LEDGER_CAPABILITY, NatsMessaging,
 };
 use prism_testkit::NatsServer;
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(NatsServer::start_with_jetstream()).unwrap();
-    let suites = [messaging(server.url()), ledger(server.url())];
+    let suites = [messaging(server.url()), inbox(server.url()), ledger(server.url())];
     let failed = suites.into_iter().find(|suite| *suite != ExitCode::SUCCESS);
     failed.unwrap_or(ExitCode::SUCCESS)
 }
@@ -40,6 +41,13 @@ fn jetstream(url: &str) -> JetStreamConfig {
         servers: vec![url.to_owned()],
         ..JetStreamConfig::default()
     }
+}
+
+fn inbox(url: String) -> ExitCode {
+    conformance::inbox("nats-inbox", INBOX_CAPABILITY, move |namespace, limits| {
+        let config = jetstream(&url);
+        async move { InboxSubject::in_real_time(JetStreamInbox::open(&namespace, config, limits).await.unwrap()) }
+    })
 }
 
 fn ledger(url: String) -> ExitCode {

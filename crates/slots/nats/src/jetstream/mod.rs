@@ -3,10 +3,18 @@
 pub(crate) mod api;
 pub(crate) mod client;
 mod config;
+mod dead;
+mod enqueue;
+mod fetch;
+pub(crate) mod inboxes;
 pub(crate) mod layout;
+mod letter;
+mod plan;
 pub(crate) mod requests;
+mod state;
 pub(crate) mod streams;
 mod time;
+mod withdraw;
 
 pub use config::{JetStreamConfig, Storage};
 
