@@ -17,10 +17,10 @@ pub(crate) const EXPECTED: HeaderName = HeaderName::from_static("Nats-Expected-L
 /// Codes of errors that mean something here.
 pub(crate) mod code {
     pub(crate) const NO_MESSAGE: u16 = 10_037;
-    pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u16 = 10_039;
+    /// For this account, or at all.
+    pub(crate) const NOT_ENABLED: [u16; 2] = [10_039, 10_076];
     pub(crate) const NAME_IN_USE: u16 = 10_058;
     pub(crate) const NO_STREAM: u16 = 10_059;
-    pub(crate) const NOT_ENABLED: u16 = 10_076;
     pub(crate) const STORE_FAILED: u16 = 10_077;
     pub(crate) const WRONG_LAST_SEQUENCE: [u16; 2] = [10_071, 10_164];
     /// The same message is under way already.
@@ -77,7 +77,7 @@ impl From<Failure> for Error {
         let (silence, applied) = match failure {
             Failure::Unsent(silence) => (silence, Applied::No),
             Failure::Lost(silence) => (silence, Applied::Unknown),
-            Failure::Refused(refusal) if refusal.code == code::NOT_ENABLED_FOR_ACCOUNT => {
+            Failure::Refused(refusal) if code::NOT_ENABLED.contains(&refusal.code) => {
                 return misconfigured(
                     "JetStream is not enabled for this login's account; give it some storage",
                 );

@@ -11,7 +11,7 @@ use crate::jetstream::{
     layout::{Kind, PRIORITIES},
     letter,
     plan::{Plan, Read},
-    state::{MOST_OUT, State},
+    state::{Entry, MOST_OUT, State},
     streams::Stream,
 };
 
@@ -74,11 +74,15 @@ impl Inboxes {
         let (stream, _) = self.jetstream.stream(Kind::Messages, deadline).await?;
         let wanted = fetch.max_messages.clamp(1, MOST);
         let reading = (0..PRIORITIES.len()).map(|rank| async move {
-            let due = state.due(rank, now, wanted);
-            let room = wanted.saturating_sub(due.len());
-            let due = self.read_due(stream, due, deadline);
+            let mut due = state.due(rank, now);
+            let is_all = due.len() <= wanted;
+            due.truncate(wanted);
+            // One at least, to know whether there is one.
+            let room = if is_all { (wanted - due.len()).max(1) } else { 0 };
             let fresh = self.read_fresh(stream, identity, state, rank, room, fetch.max_bytes, deadline);
-            let (due, (fresh, more)) = tokio::try_join!(due, fresh)?;
+            let due = self.read_due(stream, due, deadline);
+            let (due, (fresh, beyond)) = tokio::try_join!(due, fresh)?;
+            let more = !is_all || beyond;
             Ok::<_, Failure>(Read { due, fresh, more })
         });
         Ok(try_join_all(reading).await?)
@@ -109,7 +113,7 @@ impl Inboxes {
     ) -> Result<(Vec<letter::Found>, bool), Failure> {
         let room = room.min(MOST_OUT.saturating_sub(state.entries.len()));
         if room == 0 {
-            return Ok((Vec::new(), true));
+            return Ok((Vec::new(), false));
         }
         let next = Next {
             seq: state.seen[rank] + 1,
@@ -124,12 +128,10 @@ impl Inboxes {
 }
 
 impl State {
-    /// What of a priority is due again, the first of it.
-    fn due(&self, rank: usize, now: Timestamp, most: usize) -> Vec<u64> {
-        let is_due = |(_, entry): &(&u64, &super::state::Entry)| {
-            entry.rank == rank && entry.due().is_some_and(|due| due <= now)
-        };
-        let due = self.entries.iter().filter(is_due);
-        due.map(|(sequence, _)| *sequence).take(most).collect()
+    /// What of a priority is due again.
+    fn due(&self, rank: usize, now: Timestamp) -> Vec<u64> {
+        let is_due = |entry: &Entry| entry.rank == rank && entry.due().is_some_and(|due| due <= now);
+        let due = self.entries.iter().filter(|(_, entry)| is_due(entry));
+        due.map(|(sequence, _)| *sequence).collect()
     }
 }

@@ -160,7 +160,7 @@ impl Stream {
 
     fn explained<T>(&self, answer: Result<T, Failure>) -> Result<T> {
         answer.map_err(|failure| match failure {
-            Failure::Refused(refusal) if refusal.code != code::NOT_ENABLED_FOR_ACCOUNT => misconfigured(format!(
+            Failure::Refused(refusal) if !code::NOT_ENABLED.contains(&refusal.code) => misconfigured(format!(
                 "JetStream does not make the stream `{}`: {}",
                 self.name, refusal.description
             )),
