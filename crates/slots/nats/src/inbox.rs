@@ -51,7 +51,7 @@ pub struct JetStreamInbox {
     capability: InboxCapability,
     storage: Storage,
     replicas: usize,
-    inboxes: Inboxes,
+    pub(crate) inboxes: Inboxes,
 }
 
 impl JetStreamInbox {

@@ -16,7 +16,9 @@ pub(crate) const EXPECTED: HeaderName = HeaderName::from_static("Nats-Expected-L
 
 /// Codes of errors that mean something here.
 pub(crate) mod code {
-    pub(crate) const NO_MESSAGE: u16 = 10_037;
+    /// No message: none with that subject, and none with that sequence.
+    pub(crate) const NO_MESSAGE: [u16; 2] = [10_037, 10_043];
+    pub(crate) const DELETE_FAILED: u16 = 10_057;
     /// For this account, or at all.
     pub(crate) const NOT_ENABLED: [u16; 2] = [10_039, 10_076];
     pub(crate) const NAME_IN_USE: u16 = 10_058;
@@ -68,7 +70,14 @@ impl Failure {
 
     /// Whether there is no such message.
     pub(crate) fn is_missing_message(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if refusal.code == code::NO_MESSAGE)
+        match self {
+            // Removing what is not there any more fails in one of these words.
+            Self::Refused(refusal) if refusal.code == code::DELETE_FAILED => {
+                ["no message found", "deleted message", "stream store EOF"].contains(&&*refusal.description)
+            }
+            Self::Refused(refusal) => code::NO_MESSAGE.contains(&refusal.code),
+            _ => false,
+        }
     }
 }
 
@@ -196,8 +205,18 @@ mod tests {
         assert!(stored.seq == 8 && !stored.duplicate);
         let wrong = r#"{"error":{"code":400,"err_code":10071,"description":"wrong"},"stream":"s","seq":0}"#;
         assert!(read::<Stored>(answered(wrong)).unwrap_err().is_conflict());
-        let none = r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#;
-        assert!(read::<Stored>(answered(none)).unwrap_err().is_missing_message());
+        for none in [
+            r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#,
+            r#"{"error":{"code":400,"err_code":10043,"description":"sequence 7 not found"}}"#,
+            r#"{"error":{"code":500,"err_code":10057,"description":"no message found"}}"#,
+        ] {
+            let failure = read::<Stored>(answered(none)).unwrap_err();
+            assert!(failure.is_missing_message(), "{none}");
+        }
+        let failed =
+            r#"{"error":{"code":500,"err_code":10057,"description":"message delete not permitted"}}"#;
+        let failure = read::<Stored>(answered(failed)).unwrap_err();
+        assert!(!failure.is_missing_message());
         assert!(matches!(
             read::<Stored>(answered("{}")),
             Err(Failure::Unreadable(_))

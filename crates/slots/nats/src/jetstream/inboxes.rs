@@ -435,3 +435,6 @@ impl Attempts {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

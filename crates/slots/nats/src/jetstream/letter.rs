@@ -2,7 +2,7 @@
 //!
 //! | header | content |
 //! |---|---|
-//! | `Prism-Holder` | 32 hexadecimal digits: for whom it was stored |
+//! | `Prism-Multicast` | has `;holder=` behind it, and 32 hexadecimal digits: for whom it was stored |
 //! | `Prism-Dead` | of a dead letter, `attempts=<n>;reason=` and `max-deliver`, `other-holder` or `terminated:<text>` |
 //! | `Nats-Msg-Id` | what is stored once: `<multicast>.<escaped identity>` |
 //! | `Nats-TTL` | after how many seconds it is gone |
@@ -23,10 +23,12 @@ use crate::{
         layout::{Kind, Layout},
         time,
     },
-    percent,
+    percent, summary,
 };
 
-const HOLDER: HeaderName = HeaderName::from_static("Prism-Holder");
+const MULTICAST: HeaderName = HeaderName::from_static(summary::NAME);
+/// The word in `Prism-Multicast`. Another header would cost each message more than these few bytes.
+const HOLDER: &str = ";holder=";
 const DEAD: HeaderName = HeaderName::from_static("Prism-Dead");
 const STORED_AT: &str = "Nats-Time-Stamp";
 const SEQUENCE: &str = "Nats-Sequence";
@@ -56,16 +58,21 @@ pub(crate) fn address(
     multicast: MulticastId,
     identity: &Identity,
 ) -> HeaderMap {
-    let mut headers = shared.clone();
-    headers.insert(HOLDER, holder_text(holder));
+    let mut headers = held(shared, holder);
     headers.insert(MESSAGE_ID, format!("{multicast}.{}", escape(identity.as_str())));
+    headers
+}
+
+fn held(shared: &HeaderMap, holder: Holder) -> HeaderMap {
+    let mut headers = shared.clone();
+    let about = shared.get(MULTICAST).map_or("", HeaderValue::as_str);
+    headers.insert(MULTICAST, format!("{about}{HOLDER}{}", holder_text(holder)));
     headers
 }
 
 /// The headers of a message that comes back from the dead letters.
 pub(crate) fn redriven(shared: &HeaderMap, holder: Holder, generation: u64, id: DeadId) -> HeaderMap {
-    let mut headers = shared.clone();
-    headers.insert(HOLDER, holder_text(holder));
+    let mut headers = held(shared, holder);
     // Trying again after a lost answer does not bring it back twice.
     headers.insert(MESSAGE_ID, format!("redrive.{generation}.{}", id.0));
     headers
@@ -91,7 +98,7 @@ pub(crate) fn read(received: async_nats::Message) -> Option<Found> {
 
 fn letter(received: async_nats::Message) -> Option<Letter> {
     Some(Letter {
-        holder: read_holder(header(&received, "Prism-Holder")?)?,
+        holder: read_holder(header(&received, summary::NAME)?)?,
         stored_at: time::parse(header(&received, STORED_AT)?)?,
         message: Arc::new(codec::decode(received).ok()?),
     })
@@ -143,12 +150,15 @@ fn header<'a>(received: &'a async_nats::Message, name: &str) -> Option<&'a str> 
     Some(received.headers.as_ref()?.get(name)?.as_str())
 }
 
-fn holder_text(holder: Holder) -> HeaderValue {
-    HeaderValue::from(format!("{:032x}", u128::from_be_bytes(holder.0)))
+fn holder_text(holder: Holder) -> String {
+    format!("{:032x}", u128::from_be_bytes(holder.0))
 }
 
-fn read_holder(text: &str) -> Option<Holder> {
-    let holder = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
+/// From what is said about a message.
+fn read_holder(about: &str) -> Option<Holder> {
+    let (_, word) = about.split_once(HOLDER)?;
+    let digits = word.split(';').next().filter(|digits| digits.len() == 32)?;
+    let holder = u128::from_str_radix(digits, 16).ok()?;
     Some(Holder(holder.to_be_bytes()))
 }
 
@@ -209,8 +219,19 @@ mod tests {
     #[test]
     fn holders_are_read_as_they_were_written() {
         for holder in [Holder([0; 16]), Holder([255; 16]), Holder([7; 16])] {
-            assert_eq!(read_holder(holder_text(holder).as_str()), Some(holder));
+            for behind in ["", ";to=x"] {
+                let about = format!("v=1;id=7{HOLDER}{}{behind}", holder_text(holder));
+                assert_eq!(read_holder(&about), Some(holder));
+            }
         }
-        assert_eq!(read_holder("7"), None);
+        for about in [
+            "",
+            "v=1",
+            ";holder=",
+            ";holder=7",
+            "holder=00000000000000000000000000000007",
+        ] {
+            assert_eq!(read_holder(about), None, "{about}");
+        }
     }
 }

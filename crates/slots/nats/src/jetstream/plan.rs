@@ -155,3 +155,6 @@ impl<'a> Plan<'a> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -341,3 +341,58 @@ impl Drop for Batch<'_> {
         self.requests.waiting.lock().remove(&self.number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_nats::StatusCode;
+
+    use super::*;
+
+    fn arrival(subject: &str, status: Option<StatusCode>) -> async_nats::Message {
+        async_nats::Message {
+            subject: subject.into(),
+            reply: None,
+            payload: Bytes::new(),
+            headers: None,
+            status,
+            description: None,
+            length: 0,
+        }
+    }
+
+    fn waiting(size: usize, is_series: bool) -> (Mutex<HashMap<u64, Waiting>>, oneshot::Receiver<()>) {
+        let (sender, done) = oneshot::channel();
+        let waiting = Waiting {
+            answers: if is_series { Vec::new() } else { vec![None; size] },
+            missing: if is_series { 1 } else { size },
+            is_series,
+            done: Some(sender),
+        };
+        (Mutex::new(HashMap::from([(7, waiting)])), done)
+    }
+
+    #[test]
+    fn a_batch_is_answered_when_each_of_it_is() {
+        let (waiting, mut done) = waiting(2, false);
+        for other in [
+            "in.8.0", "in.7.2", "in.7", "in.7.x", "out.7.1", "in.7.0", "in.7.0",
+        ] {
+            take(&waiting, "in.", arrival(other, None));
+            assert!(done.try_recv().is_err(), "{other}");
+        }
+        take(&waiting, "in.", arrival("in.7.1", None));
+        assert!(done.try_recv().is_ok());
+    }
+
+    #[test]
+    fn a_series_ends_with_a_status() {
+        let (waiting, mut done) = waiting(0, true);
+        for _ in 0..3 {
+            take(&waiting, "in.", arrival("in.7.0", None));
+            assert!(done.try_recv().is_err());
+        }
+        take(&waiting, "in.", arrival("in.7.0", Some(StatusCode::NOT_FOUND)));
+        assert!(done.try_recv().is_ok());
+        assert_eq!(waiting.lock()[&7].answers.len(), 4);
+    }
+}

@@ -1,5 +1,6 @@
 //! Durability on a real JetStream, with faults between.
 
+mod cluster;
 mod faults;
 mod opening;
 mod oracle;
