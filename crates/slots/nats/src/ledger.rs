@@ -12,8 +12,9 @@ use crate::{
     jetstream::{
         JetStreamConfig, Storage,
         api::{self, Failure, TTL},
-        client::{JetStream, Kept},
+        client::JetStream,
         layout::Kind,
+        read::Kept,
         streams::{self, Stream},
         ttl,
     },

@@ -13,11 +13,12 @@ use crate::{
     error::{unavailable, unavailable_after},
     jetstream::{
         api::{self, TTL},
-        client::Next,
         enqueue,
         inboxes::Inboxes,
         layout::{Kind, rank},
-        letter, ttl,
+        letter,
+        read::Next,
+        ttl,
     },
 };
 

@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::jetstream::{
     api::Failure,
-    client::Next,
     inboxes::{Attempts, Inboxes, Step},
     layout::{Kind, PRIORITIES},
     letter,
     plan::{Plan, Read},
+    read::Next,
     state::{Entry, MOST_OUT, State},
     streams::Stream,
 };

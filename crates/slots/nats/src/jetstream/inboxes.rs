@@ -9,14 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     error::timeout,
-    jetstream::{
-        api::{self, Failure},
-        client::JetStream,
-        layout::Kind,
-        letter::{self, Letter},
-        state::{Entry, State, Status},
-        streams::Stream,
-    },
+    jetstream::{api, client::JetStream, intents::Removed, layout::Kind, letter::Letter, state::State},
 };
 
 /// Between two attempts to write a record that somebody else has written first.
@@ -26,9 +19,6 @@ const CONFLICT: Policy = Policy {
 };
 /// How many records are remembered, so that they need not be read before each change.
 const REMEMBERED: usize = 4_096;
-/// From how many messages on it is worth having all of them removed at once.
-const MANY: usize = 8;
-
 /// What all calls about inboxes share.
 #[derive(Debug)]
 pub(crate) struct Inboxes {
@@ -56,9 +46,6 @@ pub(crate) enum Step<T> {
     /// The call fails.
     Refuse(Error),
 }
-
-/// Whether messages that were to be removed were there, by sequence.
-pub(crate) type Removed = HashMap<u64, bool>;
 
 impl Inboxes {
     pub(crate) fn new(jetstream: JetStream, limits: InboxLimits) -> Self {
@@ -272,121 +259,6 @@ impl Inboxes {
         self.remembered.lock().remove(identity);
     }
 
-    /// Buries and removes what a record says is to go.
-    async fn carry_out(
-        &self,
-        identity: &Identity,
-        state: &State,
-        known: &HashMap<u64, Letter>,
-        deadline: Instant,
-    ) -> Result<Removed, Failure> {
-        let intents = state.intents();
-        if intents.is_empty() {
-            return Ok(Removed::new());
-        }
-        let gone = |error: Error| {
-            tracing::debug!(%error, "a stream is missing");
-            Failure::Nobody
-        };
-        let (stream, _) = self
-            .jetstream
-            .stream(Kind::Messages, deadline)
-            .await
-            .map_err(gone)?;
-        let dying: Vec<&(u64, Entry)> = intents
-            .iter()
-            .filter(|(_, entry)| matches!(entry.status, Status::Dying(_)))
-            .collect();
-        if !dying.is_empty() && self.limits.read().max_dead_letters > 0 {
-            let letters = self.letters(stream, &dying, known, deadline).await?;
-            let (dead, _) = self.jetstream.stream(Kind::Dead, deadline).await.map_err(gone)?;
-            self.bury(dead, identity, state.generation, letters, deadline)
-                .await?;
-        }
-        self.remove(stream, identity, state, &intents, deadline).await
-    }
-
-    /// The messages that are to be buried, as far as they are still there.
-    async fn letters<'a>(
-        &self,
-        stream: &Stream,
-        dying: &[&'a (u64, Entry)],
-        known: &HashMap<u64, Letter>,
-        deadline: Instant,
-    ) -> Result<Vec<(&'a (u64, Entry), Letter)>, Failure> {
-        let unknown: Vec<u64> = dying
-            .iter()
-            .map(|(sequence, _)| *sequence)
-            .filter(|sequence| !known.contains_key(sequence))
-            .collect();
-        let found = self.jetstream.by_sequence(stream, &unknown, deadline).await?;
-        let found = found.into_iter().flatten().filter_map(letter::read);
-        let mut read: HashMap<u64, Letter> = found
-            .filter_map(|found| Some((found.sequence, found.letter?)))
-            .collect();
-        let letter = |intent: &&'a (u64, Entry)| {
-            let letter = known.get(&intent.0).cloned().or_else(|| read.remove(&intent.0));
-            Some((*intent, letter?))
-        };
-        Ok(dying.iter().filter_map(letter).collect())
-    }
-
-    async fn bury(
-        &self,
-        stream: &Stream,
-        identity: &Identity,
-        generation: u64,
-        letters: Vec<(&(u64, Entry), Letter)>,
-        deadline: Instant,
-    ) -> Result<(), Failure> {
-        let subject = self.jetstream.layout.named(Kind::Dead, identity.as_str());
-        let burial = |((sequence, entry), letter): (&(u64, Entry), Letter)| {
-            let Status::Dying(reason) = &entry.status else {
-                return None;
-            };
-            let headers = letter::bury(&letter.message, reason, entry.attempt, generation, *sequence)?;
-            Some(api::message(
-                subject.clone(),
-                headers,
-                letter.message.payload.clone(),
-            ))
-        };
-        let messages: Vec<_> = letters.into_iter().filter_map(burial).collect();
-        let stored = self.jetstream.store(stream, messages.into_iter(), deadline).await;
-        stored.into_iter().map(|stored| stored.map(drop)).collect()
-    }
-
-    async fn remove(
-        &self,
-        stream: &Stream,
-        identity: &Identity,
-        state: &State,
-        intents: &[(u64, Entry)],
-        deadline: Instant,
-    ) -> Result<Removed, Failure> {
-        let mut removed = Removed::new();
-        let mut single = Vec::new();
-        for rank in 0..state.seen.len() {
-            let of_rank = intents.iter().filter(|(_, entry)| entry.rank == rank);
-            let sequences: Vec<u64> = of_rank.map(|(sequence, _)| *sequence).collect();
-            match state.removable_before(rank, &sequences) {
-                Some(before) => {
-                    let subject = self.jetstream.layout.messages(identity, rank);
-                    self.jetstream
-                        .purge(stream, &subject, Some(before), deadline)
-                        .await?;
-                    removed.extend(sequences.into_iter().map(|sequence| (sequence, true)));
-                }
-                None => single.extend(sequences),
-            }
-        }
-        let deleted = self.jetstream.delete(stream, &single, deadline).await;
-        for (sequence, deleted) in single.into_iter().zip(deleted) {
-            removed.insert(sequence, deleted?);
-        }
-        Ok(removed)
-    }
-
     /// # Errors
     /// For any session but the consumer.
     pub(crate) fn check_consumer(state: &State, consumer: &Consumer) -> Result<()> {
@@ -394,17 +266,6 @@ impl Inboxes {
             return Ok(());
         }
         Err(Error::Fenced(consumer.address.identity.clone()))
-    }
-}
-
-impl State {
-    /// Before which sequence everything of a priority can be removed at once, if that is worth it: all that was seen
-    /// there is to go.
-    fn removable_before(&self, rank: usize, sequences: &[u64]) -> Option<u64> {
-        let last = sequences.last().copied().filter(|_| sequences.len() >= MANY)?;
-        let stays = |(_, entry): (&u64, &Entry)| entry.rank == rank && entry.due().is_some();
-        let all_go = last <= self.seen[rank] && !self.entries.range(..=last).any(stays);
-        all_go.then_some(last + 1)
     }
 }
 

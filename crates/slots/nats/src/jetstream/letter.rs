@@ -19,8 +19,8 @@ use crate::{
     error::BACKEND,
     jetstream::{
         api::MESSAGE_ID,
-        client::number,
         layout::{Kind, Layout},
+        read::number,
         time,
     },
     percent, summary,

@@ -200,8 +200,8 @@ impl State {
 
     /// Notes that everything of a priority has been read.
     pub(crate) fn pass_cancelled(&mut self, rank: usize) {
-        let of_rank = self.entries.iter().filter(|(_, entry)| entry.rank == rank);
-        if let Some((last, _)) = of_rank.last() {
+        let mut of_rank = self.entries.iter().filter(|(_, entry)| entry.rank == rank);
+        if let Some((last, _)) = of_rank.next_back() {
             self.seen[rank] = self.seen[rank].max(*last);
         }
     }

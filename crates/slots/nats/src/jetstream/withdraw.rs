@@ -8,10 +8,10 @@ use crate::{
     error::timeout,
     jetstream::{
         api::Failure,
-        client::Next,
         inboxes::{Attempts, Inboxes, Step},
         layout::Kind,
         letter::{self, Found},
+        read::Next,
         streams::Stream,
     },
 };
@@ -32,8 +32,8 @@ impl Inboxes {
         deadline: Instant,
     ) -> Result<Vec<bool>> {
         let cancelling = identities
-            .to_vec()
-            .into_iter()
+            .iter()
+            .cloned()
             .map(|identity| async move { self.cancel_one(multicast, &identity, deadline).await });
         stream::iter(cancelling).buffered(AT_ONCE).try_collect().await
     }
