@@ -28,6 +28,15 @@ impl Server<Nats> {
         Self::start_with("").await
     }
 
+    /// Starts one with JetStream, whose folder is the server's own. What it has acknowledged is there after
+    /// [`restart`](Self::restart).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with_jetstream() -> anyhow::Result<Self> {
+        Self::start_with("jetstream: enabled").await
+    }
+
     /// Starts one with this content of its configuration file. Address, port, server name and
     /// JetStream's folder are given already.
     ///

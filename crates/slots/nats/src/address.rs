@@ -37,7 +37,7 @@ fn write_escaped(text: &str, token: &mut BytesMut) {
     percent::write(text, is_plain, token);
 }
 
-fn is_plain(byte: u8) -> bool {
+pub(crate) fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':' | b'@')
 }
 

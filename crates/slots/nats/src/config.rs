@@ -247,24 +247,24 @@ impl std::fmt::Debug for Config {
     }
 }
 
-fn invalid(key: &'static str, message: impl Into<String>) -> InvalidConfig {
+pub(crate) fn invalid(key: &'static str, message: impl Into<String>) -> InvalidConfig {
     InvalidConfig {
         key,
         message: message.into(),
     }
 }
 
-fn without_logins<S: Serializer>(servers: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn without_logins<S: Serializer>(servers: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(servers.iter().map(|text| Address::shown(text)))
 }
 
-fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&prism_core::config::format_duration(*duration))
 }
 
 /// A whole number, which may come as a double.
 #[allow(clippy::cast_possible_truncation)] // in range and whole, as checked
-fn whole<'de, D: Deserializer<'de>, T: TryFrom<i64>>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn whole<'de, D: Deserializer<'de>, T: TryFrom<i64>>(deserializer: D) -> Result<T, D::Error> {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53: above it a double is no exact integer
     let number = serde_json::Number::deserialize(deserializer)?;
     let double = number
@@ -276,12 +276,12 @@ fn whole<'de, D: Deserializer<'de>, T: TryFrom<i64>>(deserializer: D) -> Result<
         .ok_or_else(|| de::Error::custom(format!("`{number}` is not a whole number in range")))
 }
 
-fn duration_schema(_: &mut SchemaGenerator) -> Schema {
+pub(crate) fn duration_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "number"] })
 }
 
 /// The other name of `servers`, which the derived schema does not know.
-fn name_url(schema: &mut Schema) {
+pub(crate) fn name_url(schema: &mut Schema) {
     if let Some(properties) = schema
         .get_mut("properties")
         .and_then(|properties| properties.as_object_mut())

@@ -17,6 +17,15 @@ pub(crate) fn unavailable(message: impl Into<String>) -> Error {
     }
 }
 
+/// The same, when the call may have changed something.
+pub(crate) fn unavailable_after(message: impl Into<String>, applied: Applied) -> Error {
+    Error::Unavailable {
+        backend: BACKEND,
+        message: message.into(),
+        applied,
+    }
+}
+
 /// The broker did not answer in time.
 pub(crate) fn timeout() -> Error {
     Error::Timeout {

@@ -1,4 +1,6 @@
-//! The messaging slot on NATS.
+//! The messaging slot on NATS, the durability slot and the ledger on JetStream.
+//!
+//! # Messaging
 //!
 //! "Accepted" here means that the broker has processed the message and knew of a subscriber. Neither a
 //! publish that returns nor a flush says that: both are local to the client library. Instead each message
@@ -29,6 +31,27 @@
 //!
 //! In a cluster, other nodes than the listener's know of a listener a moment after `listen` has returned.
 //!
+//! # Durability
+//!
+//! [`JetStreamInbox`] and [`JetStreamLedger`] need JetStream on NATS 2.11 or newer, and nothing else: they make their
+//! streams themselves, change them when limits or replicas are configured otherwise, and make them again if they are
+//! gone. Their login has to be allowed `$JS.API.>`, `<queue prefix>.<namespace>.>` and `_INBOX.>`. No version of the
+//! server is needed for a cluster but that one; `replicas` says how many of its servers keep each message.
+//!
+//! What is promised is what JetStream promises, and this is known to be weaker:
+//!
+//! - `max_messages` counts each priority by itself, and what expires or makes room for others is not told.
+//! - Times to live are whole seconds, rounded up, and a server takes about a second to remove what has expired.
+//! - That a message was stored before is noticed within `dedupe`, also after the server was restarted or the leader has
+//!   changed; but what was *settled* before a restart of all servers is not noticed any more: they learn what they know
+//!   from what they still have.
+//! - An acknowledged message is in the server's file and survives the server's end; to survive that of its machine, the
+//!   server needs `sync_interval: always`, or replicas. What was read is known by sequence: where a stream of messages
+//!   has lost its end, the stream of sessions has to be removed, or new messages are taken for read.
+//! - With replicas, messages are read from any of them. One that lags may show what was dropped with its inbox a moment
+//!   ago, to the next session of the same holder.
+//! - Whether a message is due is judged by the clock of the runner that its identity's session is on.
+//!
 //! ```no_run
 //! use std::time::Duration;
 //!
@@ -55,6 +78,9 @@ mod config;
 mod connect;
 mod error;
 mod health;
+mod inbox;
+mod jetstream;
+mod ledger;
 mod link;
 mod listen;
 mod messaging;
@@ -68,5 +94,8 @@ mod summary;
 
 pub use address::{escape, unescape};
 pub use config::{Config, InvalidConfig};
+pub use inbox::{INBOX_CAPABILITY, JetStreamInbox};
+pub use jetstream::{JetStreamConfig, Storage};
+pub use ledger::{JetStreamLedger, LEDGER_CAPABILITY};
 pub use messaging::{CAPABILITY, NatsMessaging};
 pub use statistics::Statistics;

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What a server takes unless it is configured otherwise, headers included.
-const USUAL_MAX_PAYLOAD: usize = 1 << 20;
+pub(crate) const USUAL_MAX_PAYLOAD: usize = 1 << 20;
 /// What is kept free for headers.
 const HEADER_ROOM: usize = 4 << 10;
 

@@ -10,6 +10,7 @@
 //! | `reply=1` | the sender waits for an answer to this very message |
 //! | `until=<time>` | the message is of no use after that |
 //! | `receipts=<text>` | where runners send word of the message's way |
+//! | `holder=<digits>` | of a stored message: for whom it was stored |
 //!
 //! `v` comes first and is the version; a reader refuses another major one. `id` has up to 32 hexadecimal digits, times
 //! count milliseconds since the Unix epoch by the sender's clock, and texts are percent-encoded except for visible ASCII

@@ -8,6 +8,11 @@ use crate::{LONG, config, hears, identities, listen, message, open, publish, soo
 
 /// Three brokers, each connected with each.
 async fn cluster() -> Vec<NatsServer> {
+    cluster_with("").await
+}
+
+/// The same, with more in their configuration.
+pub(crate) async fn cluster_with(more: &str) -> Vec<NatsServer> {
     let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
     let routes: Vec<String> = ports
         .iter()
@@ -16,7 +21,8 @@ async fn cluster() -> Vec<NatsServer> {
     let routes = routes.join(", ");
     let mut nodes = Vec::new();
     for port in ports {
-        let config = format!("cluster {{ name: test, listen: '127.0.0.1:{port}', routes: [{routes}] }}");
+        let config =
+            format!("cluster {{ name: test, listen: '127.0.0.1:{port}', routes: [{routes}] }}\n{more}");
         nodes.push(NatsServer::start_with(&config).await.unwrap());
     }
     nodes

@@ -9,6 +9,7 @@
 mod answers;
 mod cluster;
 mod floors;
+mod jetstream;
 mod listening;
 mod opening;
 mod outcomes;

@@ -1,0 +1,137 @@
+//! Handing out what is due.
+
+use futures::future::try_join_all;
+use prism_slot::{Consumer, Fetch, Fetched, Identity, Result, Timestamp};
+use tokio::time::Instant;
+
+use crate::jetstream::{
+    api::Failure,
+    inboxes::{Attempts, Inboxes, Step},
+    layout::{Kind, PRIORITIES},
+    letter,
+    plan::{Plan, Read},
+    read::Next,
+    state::{Entry, MOST_OUT, State},
+    streams::Stream,
+};
+
+/// The most messages that one call hands out.
+const MOST: usize = 1_000;
+/// How much a message may have in headers, about, for the server counts them in.
+const HEADERS: usize = 1 << 10;
+/// The most that is asked of a server at once.
+const MOST_BYTES: usize = 32 << 20;
+
+impl Inboxes {
+    /// Hands out what is due, once the record says so.
+    pub(crate) async fn fetch(
+        &self,
+        consumer: &Consumer,
+        fetch: Fetch,
+        deadline: Instant,
+    ) -> Result<Fetched> {
+        let identity = &consumer.address.identity;
+        let mut attempts = Attempts::new(deadline);
+        loop {
+            let mut draft = self.draft(identity, deadline).await?;
+            let checked = Self::check_consumer(&draft.state, consumer);
+            let (step, known) = match checked {
+                Err(fenced) => (Step::Refuse(fenced), Default::default()),
+                Ok(()) => {
+                    let now = Timestamp::now();
+                    let read = self
+                        .read_inbox(identity, &draft.state, fetch, now, deadline)
+                        .await?;
+                    let before = draft.state.clone();
+                    let mut plan = Plan::new(&mut draft.state, consumer.address.holder, fetch, now);
+                    plan.hand_out(read);
+                    let (fetched, dying) = (plan.fetched, plan.dying);
+                    let changed = draft.state != before;
+                    let step = if changed {
+                        Step::Write(fetched)
+                    } else {
+                        Step::Keep(fetched)
+                    };
+                    (step, dying)
+                }
+            };
+            if let Some((fetched, _)) = self.end(identity, draft, step, &known, deadline).await? {
+                return Ok(fetched);
+            }
+            attempts.pause().await?;
+        }
+    }
+
+    /// As much of an inbox as may be handed out, by priority.
+    async fn read_inbox(
+        &self,
+        identity: &Identity,
+        state: &State,
+        fetch: Fetch,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Result<Vec<Read>> {
+        let (stream, _) = self.jetstream.stream(Kind::Messages, deadline).await?;
+        let wanted = fetch.max_messages.clamp(1, MOST);
+        let reading = (0..PRIORITIES.len()).map(|rank| async move {
+            let mut due = state.due(rank, now);
+            let is_all = due.len() <= wanted;
+            due.truncate(wanted);
+            // One at least, to know whether there is one.
+            let room = if is_all { (wanted - due.len()).max(1) } else { 0 };
+            let fresh = self.read_fresh(stream, identity, state, rank, room, fetch.max_bytes, deadline);
+            let due = self.read_due(stream, due, deadline);
+            let (due, (fresh, beyond)) = tokio::try_join!(due, fresh)?;
+            let more = !is_all || beyond;
+            Ok::<_, Failure>(Read { due, fresh, more })
+        });
+        Ok(try_join_all(reading).await?)
+    }
+
+    async fn read_due(
+        &self,
+        stream: &Stream,
+        sequences: Vec<u64>,
+        deadline: Instant,
+    ) -> Result<Vec<(u64, Option<letter::Found>)>, Failure> {
+        let found = self.jetstream.by_sequence(stream, &sequences, deadline).await?;
+        let found = found.into_iter().map(|found| found.and_then(letter::read));
+        Ok(sequences.into_iter().zip(found).collect())
+    }
+
+    /// What comes after what was seen, and whether there is more behind it.
+    #[allow(clippy::too_many_arguments, reason = "each is one bound of the same read")]
+    async fn read_fresh(
+        &self,
+        stream: &Stream,
+        identity: &Identity,
+        state: &State,
+        rank: usize,
+        room: usize,
+        max_bytes: usize,
+        deadline: Instant,
+    ) -> Result<(Vec<letter::Found>, bool), Failure> {
+        let room = room.min(MOST_OUT.saturating_sub(state.entries.len()));
+        if room == 0 {
+            return Ok((Vec::new(), false));
+        }
+        let next = Next {
+            seq: state.seen[rank] + 1,
+            subject: self.jetstream.layout.messages(identity, rank),
+            batch: room,
+            max_bytes: max_bytes.saturating_add(room * HEADERS).min(MOST_BYTES),
+        };
+        let (messages, beyond) = self.jetstream.next(stream, &next, deadline).await?;
+        let fresh = messages.into_iter().filter_map(letter::read).collect();
+        Ok((fresh, beyond > 0))
+    }
+}
+
+impl State {
+    /// What of a priority is due again.
+    fn due(&self, rank: usize, now: Timestamp) -> Vec<u64> {
+        let is_due = |entry: &Entry| entry.rank == rank && entry.due().is_some_and(|due| due <= now);
+        let due = self.entries.iter().filter(|(_, entry)| is_due(entry));
+        due.map(|(sequence, _)| *sequence).collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! Carrying out what a record says is to be done: burying messages, and removing them.
+//!
+//! Each part of it may have been done before, by a runner that is gone since. Doing it again changes nothing: a message is
+//! buried once, by its sequence, and what is removed already stays so.
+
+use std::collections::HashMap;
+
+use prism_slot::{Error, Identity};
+use tokio::time::Instant;
+
+use crate::jetstream::{
+    api::{self, Failure},
+    inboxes::Inboxes,
+    layout::Kind,
+    letter::{self, Letter},
+    state::{Entry, State, Status},
+    streams::Stream,
+};
+
+/// From how many messages on it is worth having all of them removed at once.
+const MANY: usize = 8;
+
+/// Whether messages that were to be removed were there, by sequence.
+pub(crate) type Removed = HashMap<u64, bool>;
+
+impl Inboxes {
+    /// Buries and removes what a record says is to go.
+    pub(crate) async fn carry_out(
+        &self,
+        identity: &Identity,
+        state: &State,
+        known: &HashMap<u64, Letter>,
+        deadline: Instant,
+    ) -> Result<Removed, Failure> {
+        let intents = state.intents();
+        if intents.is_empty() {
+            return Ok(Removed::new());
+        }
+        let gone = |error: Error| {
+            tracing::debug!(%error, "a stream is missing");
+            Failure::Nobody
+        };
+        let (stream, _) = self
+            .jetstream
+            .stream(Kind::Messages, deadline)
+            .await
+            .map_err(gone)?;
+        let dying: Vec<&(u64, Entry)> = intents
+            .iter()
+            .filter(|(_, entry)| matches!(entry.status, Status::Dying(_)))
+            .collect();
+        if !dying.is_empty() && self.limits.read().max_dead_letters > 0 {
+            let letters = self.letters(stream, &dying, known, deadline).await?;
+            let (dead, _) = self.jetstream.stream(Kind::Dead, deadline).await.map_err(gone)?;
+            self.bury(dead, identity, state.generation, letters, deadline)
+                .await?;
+        }
+        self.remove(stream, identity, state, &intents, deadline).await
+    }
+
+    /// The messages that are to be buried, as far as they are still there.
+    pub(crate) async fn letters<'a>(
+        &self,
+        stream: &Stream,
+        dying: &[&'a (u64, Entry)],
+        known: &HashMap<u64, Letter>,
+        deadline: Instant,
+    ) -> Result<Vec<(&'a (u64, Entry), Letter)>, Failure> {
+        let unknown: Vec<u64> = dying
+            .iter()
+            .map(|(sequence, _)| *sequence)
+            .filter(|sequence| !known.contains_key(sequence))
+            .collect();
+        let found = self.jetstream.by_sequence(stream, &unknown, deadline).await?;
+        let found = found.into_iter().flatten().filter_map(letter::read);
+        let mut read: HashMap<u64, Letter> = found
+            .filter_map(|found| Some((found.sequence, found.letter?)))
+            .collect();
+        let letter = |intent: &&'a (u64, Entry)| {
+            let letter = known.get(&intent.0).cloned().or_else(|| read.remove(&intent.0));
+            Some((*intent, letter?))
+        };
+        Ok(dying.iter().filter_map(letter).collect())
+    }
+
+    async fn bury(
+        &self,
+        stream: &Stream,
+        identity: &Identity,
+        generation: u64,
+        letters: Vec<(&(u64, Entry), Letter)>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let subject = self.jetstream.layout.named(Kind::Dead, identity.as_str());
+        let burial = |((sequence, entry), letter): (&(u64, Entry), Letter)| {
+            let Status::Dying(reason) = &entry.status else {
+                return None;
+            };
+            let headers = letter::bury(&letter.message, reason, entry.attempt, generation, *sequence)?;
+            Some(api::message(
+                subject.clone(),
+                headers,
+                letter.message.payload.clone(),
+            ))
+        };
+        let messages: Vec<_> = letters.into_iter().filter_map(burial).collect();
+        let stored = self.jetstream.store(stream, messages.into_iter(), deadline).await;
+        stored.into_iter().try_for_each(|stored| stored.map(drop))
+    }
+
+    async fn remove(
+        &self,
+        stream: &Stream,
+        identity: &Identity,
+        state: &State,
+        intents: &[(u64, Entry)],
+        deadline: Instant,
+    ) -> Result<Removed, Failure> {
+        let mut removed = Removed::new();
+        let mut single = Vec::new();
+        for rank in 0..state.seen.len() {
+            let of_rank = intents.iter().filter(|(_, entry)| entry.rank == rank);
+            let sequences: Vec<u64> = of_rank.map(|(sequence, _)| *sequence).collect();
+            match state.removable_before(rank, &sequences) {
+                Some(before) => {
+                    let subject = self.jetstream.layout.messages(identity, rank);
+                    self.jetstream
+                        .purge(stream, &subject, Some(before), deadline)
+                        .await?;
+                    removed.extend(sequences.into_iter().map(|sequence| (sequence, true)));
+                }
+                None => single.extend(sequences),
+            }
+        }
+        let deleted = self.jetstream.delete(stream, &single, deadline).await;
+        for (sequence, deleted) in single.into_iter().zip(deleted) {
+            removed.insert(sequence, deleted?);
+        }
+        Ok(removed)
+    }
+}
+
+impl State {
+    /// Before which sequence everything of a priority can be removed at once, if that is worth it: all that was seen
+    /// there is to go.
+    fn removable_before(&self, rank: usize, sequences: &[u64]) -> Option<u64> {
+        let last = sequences.last().copied().filter(|_| sequences.len() >= MANY)?;
+        let stays = |(_, entry): (&u64, &Entry)| entry.rank == rank && entry.due().is_some();
+        let all_go = last <= self.seen[rank] && !self.entries.range(..=last).any(stays);
+        all_go.then_some(last + 1)
+    }
+}

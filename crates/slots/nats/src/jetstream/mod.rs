@@ -1,0 +1,34 @@
+//! What the durability slot and the ledger on JetStream are made of.
+
+pub(crate) mod api;
+pub(crate) mod client;
+mod config;
+mod dead;
+mod enqueue;
+mod fetch;
+pub(crate) mod inboxes;
+mod intents;
+pub(crate) mod layout;
+mod letter;
+mod plan;
+pub(crate) mod read;
+pub(crate) mod requests;
+mod state;
+pub(crate) mod streams;
+mod time;
+mod withdraw;
+
+pub use config::{JetStreamConfig, Storage};
+
+use std::time::Duration;
+
+use async_nats::HeaderValue;
+
+/// The longest time that is told to a server, which counts nanoseconds: a hundred years.
+const LONGEST: u64 = 100 * 365 * 24 * 3_600;
+
+/// How long a message is kept, as the server wants to be told: in whole seconds, at least one.
+pub(crate) fn ttl(ttl: Duration) -> HeaderValue {
+    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    HeaderValue::from(seconds.clamp(1, LONGEST))
+}

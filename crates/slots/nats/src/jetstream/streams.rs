@@ -1,0 +1,250 @@
+//! Streams: made where they are missing, and kept as they are wanted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use prism_slot::{InboxLimits, Overflow, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    error::misconfigured,
+    jetstream::{
+        Storage,
+        api::{Failure, code},
+        client::JetStream,
+        layout::{Kind, Layout},
+        time,
+    },
+};
+
+/// How often to look again when somebody else makes the same stream.
+const ATTEMPTS: usize = 5;
+/// The shortest time for which a server notices what it was given before.
+const MIN_DEDUPE_NANOS: u128 = 100_000_000;
+
+/// One stream as this slot wants it.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    wanted: Mutex<Map<String, Value>>,
+    /// When it was made, by which it is told from one that was there before; 0 while that has to be asked.
+    generation: AtomicU64,
+    making: tokio::sync::Mutex<()>,
+}
+
+/// What a server says of a stream.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Info {
+    config: Map<String, Value>,
+    created: String,
+    pub(crate) state: State,
+    /// How many subjects there are beyond those in this answer's state.
+    #[serde(default)]
+    pub(crate) total: u64,
+}
+
+/// What is in a stream.
+#[derive(Debug, Deserialize)]
+pub(crate) struct State {
+    pub(crate) messages: u64,
+    #[serde(default)]
+    pub(crate) subjects: std::collections::BTreeMap<String, u64>,
+}
+
+impl Stream {
+    pub(crate) fn new(layout: &Layout, kind: Kind, wanted: Map<String, Value>) -> Self {
+        Self {
+            kind,
+            name: layout.stream(kind),
+            wanted: Mutex::new(wanted),
+            generation: AtomicU64::new(0),
+            making: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Says that it is not there any more, so that the next call makes it again.
+    pub(crate) fn is_gone(&self) {
+        self.generation.store(0, Ordering::Release);
+    }
+
+    /// When it was made; it is made if it is missing, and changed where it is not as it is wanted.
+    pub(crate) async fn ready(&self, jetstream: &JetStream, deadline: Instant) -> Result<u64> {
+        let known = self.generation.load(Ordering::Acquire);
+        if known != 0 {
+            return Ok(known);
+        }
+        let _making = self.making.lock().await;
+        let known = self.generation.load(Ordering::Acquire);
+        if known != 0 {
+            return Ok(known);
+        }
+        self.make(jetstream, deadline).await
+    }
+
+    /// Has it as it is wanted from now on.
+    pub(crate) async fn configure(
+        &self,
+        jetstream: &JetStream,
+        wanted: Map<String, Value>,
+        deadline: Instant,
+    ) -> Result<()> {
+        *self.wanted.lock() = wanted;
+        let _making = self.making.lock().await;
+        self.make(jetstream, deadline).await.map(drop)
+    }
+
+    async fn make(&self, jetstream: &JetStream, deadline: Instant) -> Result<u64> {
+        for _ in 0..ATTEMPTS {
+            let info = match jetstream.info(self, &json!({}), deadline).await {
+                Ok(info) => self.adapt(jetstream, info, deadline).await?,
+                Err(Failure::Refused(refusal)) if refusal.code == code::NO_STREAM => {
+                    match self.ask(jetstream, "CREATE", &self.wanted(), deadline).await {
+                        // Somebody else was first: it is looked at again.
+                        Err(Failure::Refused(refusal)) if refusal.code == code::NAME_IN_USE => continue,
+                        made => self.explained(made)?,
+                    }
+                }
+                Err(failure) => return self.explained(Err(failure)),
+            };
+            let generation = time::parse_nanos(&info.created).unwrap_or(1);
+            self.generation.store(generation, Ordering::Release);
+            return Ok(generation);
+        }
+        Err(misconfigured(format!(
+            "the stream `{}` is being made and removed again and again",
+            self.name
+        )))
+    }
+
+    /// Changes what is not as it is wanted. What others have set besides stays.
+    async fn adapt(&self, jetstream: &JetStream, info: Info, deadline: Instant) -> Result<Info> {
+        let wanted = self.wanted();
+        let is_set = |(key, value): (&String, &Value)| {
+            // What is left out of an answer is off.
+            info.config
+                .get(key)
+                .map_or(*value == json!(false), |found| found == value)
+        };
+        if wanted.iter().all(is_set) {
+            return Ok(info);
+        }
+        if info.config.get("storage") != wanted.get("storage") {
+            return Err(misconfigured(format!(
+                "the stream `{}` has another `storage`, which cannot be changed; keep to it, or delete the stream",
+                self.name
+            )));
+        }
+        let mut config = info.config;
+        config.extend(wanted);
+        let changed = self.ask(jetstream, "UPDATE", &config, deadline).await;
+        self.explained(changed)
+    }
+
+    async fn ask(
+        &self,
+        jetstream: &JetStream,
+        what: &str,
+        config: &Map<String, Value>,
+        deadline: Instant,
+    ) -> Result<Info, Failure> {
+        let subject = format!("$JS.API.STREAM.{what}.{}", self.name);
+        jetstream.call(subject, config, deadline).await
+    }
+
+    fn wanted(&self) -> Map<String, Value> {
+        self.wanted.lock().clone()
+    }
+
+    fn explained<T>(&self, answer: Result<T, Failure>) -> Result<T> {
+        answer.map_err(|failure| match failure {
+            Failure::Refused(refusal) if !code::NOT_ENABLED.contains(&refusal.code) => misconfigured(format!(
+                "JetStream does not make the stream `{}`: {}",
+                self.name, refusal.description
+            )),
+            Failure::Nobody => misconfigured(
+                "JetStream is not enabled; start nats-server with `-js` or `jetstream {}` in its configuration",
+            ),
+            other => other.into(),
+        })
+    }
+}
+
+/// What is asked of every stream.
+fn common(layout: &Layout, kind: Kind, storage: Storage, replicas: usize) -> Map<String, Value> {
+    let wanted = json!({
+        "name": layout.stream(kind),
+        "description": "Prism Multicast Registry",
+        "subjects": [layout.all(kind)],
+        "retention": "limits",
+        "storage": storage,
+        "num_replicas": replicas,
+        "discard": "old",
+        "discard_new_per_subject": false,
+        // With replicas a direct answer may come from one that lags.
+        "allow_direct": replicas == 1 || matches!(kind, Kind::Messages | Kind::Dead),
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": 0,
+        "max_msgs_per_subject": -1,
+    });
+    as_map(wanted)
+}
+
+fn as_map(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// The stream of messages under these limits.
+pub(crate) fn messages(
+    layout: &Layout,
+    storage: Storage,
+    replicas: usize,
+    limits: &InboxLimits,
+) -> Map<String, Value> {
+    let is_rejecting = limits.overflow == Overflow::Reject;
+    let dedupe = limits.dedupe.as_nanos().max(MIN_DEDUPE_NANOS);
+    let mut wanted = common(layout, Kind::Messages, storage, replicas);
+    wanted.extend(as_map(json!({
+        "discard": if is_rejecting { "new" } else { "old" },
+        "discard_new_per_subject": is_rejecting,
+        "max_msgs_per_subject": limits.max_messages.max(1),
+        "duplicate_window": u64::try_from(dedupe).unwrap_or(u64::MAX).min(i64::MAX as u64),
+        "allow_msg_ttl": true,
+    })));
+    wanted
+}
+
+/// The stream of sessions.
+pub(crate) fn sessions(layout: &Layout, storage: Storage, replicas: usize) -> Map<String, Value> {
+    let mut wanted = common(layout, Kind::Sessions, storage, replicas);
+    wanted.insert("max_msgs_per_subject".into(), json!(1));
+    wanted
+}
+
+/// The stream of dead letters under these limits.
+pub(crate) fn dead(
+    layout: &Layout,
+    storage: Storage,
+    replicas: usize,
+    limits: &InboxLimits,
+) -> Map<String, Value> {
+    let mut wanted = common(layout, Kind::Dead, storage, replicas);
+    // 0 would be no limit. Where none are kept, none are written either.
+    wanted.insert("max_msgs".into(), json!(limits.max_dead_letters.max(1)));
+    wanted
+}
+
+/// The stream of the ledger.
+pub(crate) fn ledger(layout: &Layout, storage: Storage, replicas: usize) -> Map<String, Value> {
+    let mut wanted = common(layout, Kind::Ledger, storage, replicas);
+    wanted.extend(as_map(
+        json!({ "max_msgs_per_subject": 1, "allow_msg_ttl": true }),
+    ));
+    wanted
+}

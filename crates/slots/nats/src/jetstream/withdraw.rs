@@ -1,0 +1,157 @@
+//! Taking messages back, and giving inboxes up.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use prism_slot::{Address, Identity, MulticastId, Result};
+use tokio::time::Instant;
+
+use crate::{
+    error::timeout,
+    jetstream::{
+        api::Failure,
+        inboxes::{Attempts, Inboxes, Step},
+        layout::Kind,
+        letter::{self, Found},
+        read::Next,
+        streams::Stream,
+    },
+};
+
+/// How many inboxes one call works on at a time.
+const AT_ONCE: usize = 256;
+/// How many messages are read at once.
+const PAGE: usize = 256;
+/// How many bytes are read at once.
+const PAGE_BYTES: usize = 8 << 20;
+
+impl Inboxes {
+    /// Takes a message back from many inboxes; whether it was there and not out.
+    pub(crate) async fn cancel(
+        &self,
+        multicast: MulticastId,
+        identities: &[Identity],
+        deadline: Instant,
+    ) -> Result<Vec<bool>> {
+        let cancelling = identities
+            .iter()
+            .cloned()
+            .map(|identity| async move { self.cancel_one(multicast, &identity, deadline).await });
+        stream::iter(cancelling).buffered(AT_ONCE).try_collect().await
+    }
+
+    async fn cancel_one(
+        &self,
+        multicast: MulticastId,
+        identity: &Identity,
+        deadline: Instant,
+    ) -> Result<bool> {
+        let draft = self.draft(identity, deadline).await?;
+        let (sequence, rank) = match draft.state.find(multicast) {
+            Some(sequence) => (sequence, draft.state.entries[&sequence].rank),
+            None => match self.search(identity, multicast, deadline).await? {
+                Some(found) => (found.sequence, found.rank),
+                None => return Ok(false),
+            },
+        };
+        let cancel = |state: &mut super::state::State, now| {
+            if state.cancel(sequence, rank, multicast, now) {
+                Step::Write(true)
+            } else {
+                Step::Keep(false)
+            }
+        };
+        let (cancelled, removed) = self.change(identity, deadline, cancel).await?;
+        // It may have expired meanwhile.
+        Ok(cancelled && removed.get(&sequence).copied().unwrap_or(true))
+    }
+
+    /// Looks for a message of an inbox.
+    async fn search(
+        &self,
+        identity: &Identity,
+        multicast: MulticastId,
+        deadline: Instant,
+    ) -> Result<Option<Found>> {
+        let (stream, _) = self.jetstream.stream(Kind::Messages, deadline).await?;
+        let is_it = |found: &Found| {
+            let letter = found.letter.as_ref();
+            letter.is_some_and(|letter| letter.message.multicast == multicast)
+        };
+        let mut from = 1;
+        loop {
+            let (page, more) = self.page(stream, identity, from, deadline).await?;
+            let last = page.last().map(|found| found.sequence);
+            if let Some(found) = page.into_iter().find(is_it) {
+                return Ok(Some(found));
+            }
+            match last.filter(|_| more) {
+                Some(last) => from = last + 1,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Some messages of an inbox, of any priority, in the order in which they came.
+    async fn page(
+        &self,
+        stream: &Stream,
+        identity: &Identity,
+        from: u64,
+        deadline: Instant,
+    ) -> Result<(Vec<Found>, bool), Failure> {
+        let next = Next {
+            seq: from,
+            subject: self.jetstream.layout.inbox(identity),
+            batch: PAGE,
+            max_bytes: PAGE_BYTES,
+        };
+        let (messages, beyond) = self.jetstream.next(stream, &next, deadline).await?;
+        Ok((
+            messages.into_iter().filter_map(letter::read).collect(),
+            beyond > 0,
+        ))
+    }
+
+    /// Drops what was stored for a holder, and its session; how many messages that were.
+    pub(crate) async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
+        self.end_session(address, deadline).await?;
+        let (stream, _) = self.jetstream.stream(Kind::Messages, deadline).await?;
+        let (mut from, mut dropped) = (1, 0);
+        loop {
+            let (page, more) = self.page(stream, &address.identity, from, deadline).await?;
+            let is_of_holder = |found: &&Found| {
+                let letter = found.letter.as_ref();
+                letter.is_none_or(|letter| letter.holder == address.holder)
+            };
+            let of_holder: Vec<u64> = page
+                .iter()
+                .filter(is_of_holder)
+                .map(|found| found.sequence)
+                .collect();
+            for deleted in self.jetstream.delete(stream, &of_holder, deadline).await {
+                dropped += u64::from(deleted?);
+            }
+            match page.last().filter(|_| more) {
+                Some(last) => from = last.sequence + 1,
+                None => return Ok(dropped),
+            }
+        }
+    }
+
+    /// First, so that nobody is handed what is being dropped.
+    async fn end_session(&self, address: &Address, deadline: Instant) -> Result<()> {
+        let identity = &address.identity;
+        let mut attempts = Attempts::new(deadline);
+        loop {
+            self.forget(identity);
+            let draft = self.draft(identity, deadline).await?;
+            let session = draft.state.session;
+            if session.is_some_and(|session| session.holder != address.holder) {
+                return Ok(());
+            }
+            if self.drop_record(identity, draft, deadline).await? {
+                return Ok(());
+            }
+            attempts.pause().await.map_err(|_| timeout())?;
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Opening durability: what is needed, and what is said where it is not there.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prism_slot::{DurableInbox, Enqueued, Error, InboxLimits, Ledger, Overflow, capability::Survives};
+use prism_slot_nats::{JetStreamConfig, JetStreamInbox, JetStreamLedger, Storage};
+use prism_testkit::{NatsServer, eventually};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+};
+
+use super::{STORED, all, config, consumer, message, open, store, take};
+use crate::{LONG, plain, soon};
+
+async fn misconfigured(config: JetStreamConfig, parts: &[&str]) {
+    let inbox = JetStreamInbox::open("test", config.clone(), InboxLimits::default()).await;
+    let ledger = JetStreamLedger::open("test", config).await;
+    for error in [inbox.unwrap_err(), ledger.unwrap_err()] {
+        assert!(matches!(error, Error::Misconfigured { .. }), "{error:?}");
+        let said = error.to_string();
+        for part in parts {
+            assert!(said.contains(part), "`{said}` does not say `{part}`");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_jetstream_is_told_how_to_enable_it() {
+    let server = NatsServer::start().await.unwrap();
+    misconfigured(config(&server.url()), &["JetStream is not enabled", "`-js`"]).await;
+}
+
+/// As an old server greets.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_server_is_refused_with_both_versions() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let (read, mut write) = stream.into_split();
+                let info =
+                    r#"{"server_id":"x","version":"2.9.10","proto":1,"headers":true,"max_payload":1048576}"#;
+                write
+                    .write_all(format!("INFO {info}\r\n").as_bytes())
+                    .await
+                    .unwrap();
+                let mut lines = BufReader::new(read).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if line.starts_with("PING") && write.write_all(b"PONG\r\n").await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    misconfigured(config(&url), &["2.9.10", "2.11 or newer"]).await;
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_may_not_use_jetstream_is_told_what_to_allow() {
+    for allowed in [r#""_INBOX.>""#, r#""_INBOX.>", "$JS.API.>""#] {
+        let rules = format!(
+            "jetstream: enabled, authorization {{ users: [{{ user: u, password: p, permissions: {{ publish: [{allowed}] }} }}] }}"
+        );
+        let server = NatsServer::start_with(&rules).await.unwrap();
+        let config = JetStreamConfig {
+            timeout: Duration::from_secs(1),
+            ..config(&server.url().replace("://", "://u:p@"))
+        };
+        misconfigured(config, &["$JS.API.>", "prism.queue.test.>", "_INBOX.>"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_servers_cannot_do_is_said_in_their_words() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let replicated = JetStreamConfig {
+        replicas: 3,
+        ..config(&server.url())
+    };
+    misconfigured(replicated, &["replicas > 1 not supported"]).await;
+    JetStreamLedger::open("test", config(&server.url()))
+        .await
+        .unwrap();
+    let slot = open(&server.url()).await;
+    assert_eq!(slot.capability().survives, Survives::BackendRestart);
+    let in_memory = JetStreamConfig {
+        storage: Storage::Memory,
+        ..config(&server.url())
+    };
+    misconfigured(in_memory, &["`storage`", "-"]).await;
+}
+
+/// The next opening's limits hold, for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_limits_hold() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let limited = |max_messages, overflow| InboxLimits {
+        max_messages,
+        overflow,
+        ..InboxLimits::default()
+    };
+    let open = async |limits| {
+        JetStreamInbox::open("test", config(&server.url()), limits)
+            .await
+            .unwrap()
+    };
+    let first = open(limited(2, Overflow::Reject)).await;
+    for expected in [STORED, STORED, Enqueued::Full] {
+        assert_eq!(store(&first, "a", &message("x"), soon()).await, expected);
+    }
+    let second = open(limited(3, Overflow::Reject)).await;
+    for slot in [&first, &second] {
+        slot.probe(soon()).await.unwrap();
+    }
+    assert_eq!(store(&first, "a", &message("x"), soon()).await, STORED);
+    assert_eq!(store(&second, "a", &message("x"), soon()).await, Enqueued::Full);
+    let third = open(limited(2, Overflow::DropOldest)).await;
+    assert_eq!(store(&first, "a", &message("newest"), soon()).await, STORED);
+    let texts: Vec<Bytes> = take(&third, "a", 1)
+        .await
+        .into_iter()
+        .map(|delivery| delivery.message.payload.clone())
+        .collect();
+    assert_eq!(texts, ["x", "newest"]);
+}
+
+/// Also those who work on an inbox go on: whoever was fenced stays so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_removed_is_made_again() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let slot = open(&server.url()).await;
+    let client = plain(&server).await;
+    for round in 1..4_u64 {
+        for number in 0..5 {
+            let sent = message(&format!("{round}.{number}"));
+            eventually(LONG, "it is stored", || async {
+                store(&slot, "a", &sent, soon()).await == STORED
+            })
+            .await;
+        }
+        let deliveries = take(&slot, "a", round).await;
+        assert_eq!(deliveries.len(), 5);
+        assert!(deliveries.iter().all(|delivery| delivery.attempt == 1));
+        let gone = client
+            .request("$JS.API.STREAM.DELETE.prism%2Equeue%-test%-messages", "".into())
+            .await
+            .unwrap();
+        assert!(gone.payload.windows(7).any(|part| part == b"success"));
+    }
+    let earlier = slot.open(&consumer("a", 1), soon()).await;
+    assert!(matches!(earlier, Err(Error::Fenced(_))), "{earlier:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_in_memory_outlives_the_runner_and_not_the_server() {
+    let mut server = NatsServer::start_with_jetstream().await.unwrap();
+    let in_memory = JetStreamConfig {
+        storage: Storage::Memory,
+        ..config(&server.url())
+    };
+    let open = async || {
+        let opened = JetStreamInbox::open("test", in_memory.clone(), InboxLimits::default()).await;
+        opened.unwrap()
+    };
+    let slot = open().await;
+    assert_eq!(slot.capability().survives, Survives::RunnerRestart);
+    let ledger = JetStreamLedger::open("test", in_memory.clone()).await.unwrap();
+    assert_eq!(ledger.capability().survives, Survives::RunnerRestart);
+    assert_eq!(store(&slot, "a", &message("kept"), soon()).await, STORED);
+    slot.close().await;
+    let again = open().await;
+    assert_eq!(take(&again, "a", 1).await.len(), 1);
+    server.restart().await.unwrap();
+    let sent = message("new");
+    eventually(LONG, "the slot works again", || async {
+        matches!(
+            store(&again, "a", &sent, soon()).await,
+            STORED | Enqueued::Duplicate
+        )
+    })
+    .await;
+    // The session went with the server.
+    assert!(again.fetch(&consumer("a", 1), all(), soon()).await.is_err());
+    assert_eq!(take(&again, "a", 2).await.len(), 1);
+}

@@ -1,0 +1,204 @@
+//! Several runners at one inbox.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use prism_slot::{DurableInbox, Error, Fetch, InboxLimits, MulticastId, Priority, Settled, Terms, Verdict};
+use prism_slot_nats::JetStreamInbox;
+use prism_testkit::NatsServer;
+
+use super::{STORED, address, all, config, consumer, message, open, store, take, terms};
+use crate::{identity, soon};
+
+/// Sessions take over from one another in the middle of everything: each attempt is handed out once.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_attempt_is_handed_out_twice() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let slots = [
+        open(&server.url()).await,
+        open(&server.url()).await,
+        open(&server.url()).await,
+    ];
+    for number in 0..30 {
+        assert_eq!(
+            store(&slots[0], "a", &message(&number.to_string()), soon()).await,
+            STORED
+        );
+    }
+    let few = Fetch {
+        max_messages: 7,
+        ack_timeout: Duration::from_millis(1),
+        ..all()
+    };
+    let working = (0..24_u64).map(|number| {
+        let (slot, consumer) = (
+            &slots[usize::try_from(number % 3).unwrap()],
+            consumer("a", number / 2),
+        );
+        async move {
+            let mut handed_out = Vec::new();
+            if slot.open(&consumer, soon()).await.is_err() {
+                return handed_out;
+            }
+            for _ in 0..5 {
+                match slot.fetch(&consumer, few, soon()).await {
+                    Ok(fetched) => handed_out.extend(fetched.deliveries),
+                    Err(Error::Fenced(_)) => break,
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            handed_out
+        }
+    });
+    let handed_out: Vec<_> = join_all(working).await.into_iter().flatten().collect();
+    let distinct: HashSet<_> = handed_out
+        .iter()
+        .map(|delivery| (delivery.message.multicast, delivery.attempt))
+        .collect();
+    assert_eq!(distinct.len(), handed_out.len());
+    assert!(handed_out.len() > 30, "{}", handed_out.len());
+}
+
+/// One runner forgets nothing that another one has changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_runner_remembers_is_never_taken_for_what_is() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let (one, other) = (open(&server.url()).await, open(&server.url()).await);
+    let (first, second) = (message("1"), message("2"));
+    store(&one, "a", &first, soon()).await;
+    assert_eq!(take(&one, "a", 1).await.len(), 1);
+    assert_eq!(take(&other, "a", 2).await[0].attempt, 2);
+    let fenced = Err(Error::Fenced(identity("a")));
+    let ack = vec![(first.multicast, Verdict::Ack)];
+    assert_eq!(
+        one.fetch(&consumer("a", 1), all(), soon()).await.map(drop),
+        fenced
+    );
+    // Also where there is nothing to hand out, and nothing to say.
+    assert_eq!(
+        one.settle(&consumer("a", 1), Vec::new(), soon()).await.map(drop),
+        fenced
+    );
+    assert_eq!(
+        one.settle(&consumer("a", 1), ack.clone(), soon()).await.map(drop),
+        fenced
+    );
+    let settled = other.settle(&consumer("a", 2), ack, soon()).await;
+    assert_eq!(settled.as_deref(), Ok(&[Settled::Done][..]));
+    store(&other, "a", &second, soon()).await;
+    assert_eq!(take(&one, "a", 3).await.len(), 1);
+    let earlier = other.fetch(&consumer("a", 2), all(), soon()).await;
+    assert_eq!(earlier.map(drop), fenced);
+}
+
+/// Either it is handed out, or it is taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_not_both_handed_out_and_taken_back() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let (one, other) = (open(&server.url()).await, open(&server.url()).await);
+    let mut outcomes = HashMap::<bool, u32>::new();
+    for round in 0..60 {
+        let name = format!("id-{round}");
+        let sent = message("x");
+        store(&one, &name, &sent, soon()).await;
+        // Sometimes nobody was ever there.
+        if round % 3 > 0 {
+            one.open(&consumer(&name, 1), soon()).await.unwrap();
+        }
+        let consuming = async {
+            if round % 3 == 0 {
+                one.open(&consumer(&name, 1), soon()).await.unwrap();
+            }
+            one.fetch(&consumer(&name, 1), all(), soon())
+                .await
+                .unwrap()
+                .deliveries
+                .len()
+        };
+        let names = [identity(&name)];
+        let (handed_out, cancelled) = tokio::join!(consuming, other.cancel(sent.multicast, &names, soon()));
+        let cancelled = cancelled.unwrap()[0];
+        assert_eq!(handed_out, usize::from(!cancelled), "round {round}");
+        *outcomes.entry(cancelled).or_default() += 1;
+    }
+    println!("{outcomes:?}");
+}
+
+/// Those in front of it too, and nothing that waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_acknowledged_at_once_leave_the_others() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let slot = open(&server.url()).await;
+    let sent: Vec<_> = (0..60).map(|number| message(&number.to_string())).collect();
+    for (number, message) in sent.iter().enumerate() {
+        let priority = [Priority::High, Priority::Normal, Priority::Low][number % 3];
+        let terms = Terms { priority, ..terms() };
+        let outcomes = slot
+            .enqueue(&[address("a")], message.clone(), terms, soon())
+            .await;
+        assert_eq!(outcomes, [STORED]);
+    }
+    let fetch = Fetch {
+        max_messages: 50,
+        ..all()
+    };
+    slot.open(&consumer("a", 1), soon()).await.unwrap();
+    let fetched = slot.fetch(&consumer("a", 1), fetch, soon()).await.unwrap();
+    let kept: Vec<MulticastId> = [3, 25, 41]
+        .map(|number| fetched.deliveries[number].message.multicast)
+        .into();
+    let verdicts: Vec<_> = fetched
+        .deliveries
+        .iter()
+        .map(|delivery| delivery.message.multicast)
+        .filter(|multicast| !kept.contains(multicast))
+        .map(|multicast| (multicast, Verdict::Ack))
+        .collect();
+    let settled = slot.settle(&consumer("a", 1), verdicts, soon()).await.unwrap();
+    assert!(settled.len() == 47 && settled.iter().all(|settled| *settled == Settled::Done));
+    let depth = slot.depth(Some(&identity("a")), soon()).await.unwrap();
+    assert_eq!((depth.messages, depth.out), (13, Some(3)));
+    let again: HashSet<MulticastId> = take(&slot, "a", 2)
+        .await
+        .iter()
+        .map(|delivery| delivery.message.multicast)
+        .collect();
+    assert_eq!(again.len(), 13);
+    assert!(kept.iter().all(|multicast| again.contains(multicast)));
+}
+
+/// An identity that nobody uses leaves nothing in the streams but its messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_identities_cost_nothing() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let slot = JetStreamInbox::open("test", config(&server.url()), InboxLimits::default())
+        .await
+        .unwrap();
+    let client = crate::plain(&server).await;
+    let records = async || {
+        let info = client
+            .request("$JS.API.STREAM.INFO.prism%2Equeue%-test%-sessions", "".into())
+            .await
+            .unwrap();
+        let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
+        (
+            info["state"]["messages"].as_u64().unwrap(),
+            info["state"]["consumer_count"].as_u64().unwrap(),
+        )
+    };
+    let sent = message("x");
+    let addresses = super::addresses(50);
+    slot.enqueue(&addresses, sent.clone(), terms(), soon()).await;
+    assert_eq!(records().await, (0, 0));
+    let names: Vec<_> = addresses.iter().map(|address| address.identity.clone()).collect();
+    let cancelled = slot.cancel(sent.multicast, &names, soon()).await.unwrap();
+    assert!(cancelled.iter().all(|cancelled| *cancelled));
+    assert_eq!(records().await, (0, 0));
+    take(&slot, "a", 1).await;
+    assert_eq!(records().await, (1, 0));
+    assert_eq!(slot.discard(&address("a"), soon()).await, Ok(0));
+    assert_eq!(records().await, (0, 0));
+}
