@@ -346,7 +346,13 @@ pub fn generated() -> Result<Vec<(&'static str, String)>> {
         multicast_registry::config::reference().trim_end(),
         prism_proxy::config::reference()
     );
+    let guarantees = format!(
+        "{}{}\n",
+        include_str!("guarantees.md"),
+        multicast_registry::config::guarantees().trim_end()
+    );
     Ok(vec![
+        ("docs/guarantees.md", guarantees),
         ("plugin-manifest.yaml", manifest),
         ("docs/configuration.md", reference),
     ])

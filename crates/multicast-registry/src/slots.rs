@@ -167,47 +167,129 @@ async fn open_inbox(
 }
 
 async fn open_ledger(namespace: &Namespace, tasks: &TaskTracker) -> Result<Arc<dyn DynLedger>> {
-    let Some(capability) = ledger_capability(namespace) else {
-        return Ok(Durability::none().ledger);
-    };
-    let error = match within(capability.backend, connect_ledger(namespace)).await {
+    let place = LedgerPlace::of(namespace);
+    let capability = place.capability();
+    let error = match within(capability.backend, place.connect(&namespace.name)).await {
         Ok(ledger) => return Ok(ledger),
         Err(error @ Error::Misconfigured { .. }) => return Err(error),
         Err(error) => error,
     };
     tracing::error!(namespace = namespace.name, %error, "the ledger does not answer, going on without it");
     let late = Late::new(capability.clone(), capability.backend, error);
-    let (opening, namespace) = (late.clone(), namespace.clone());
+    let (opening, name) = (late.clone(), namespace.name.clone());
     tasks.spawn(async move {
         opening
-            .run(|| within(capability.backend, connect_ledger(&namespace)))
+            .run(|| within(capability.backend, place.connect(&name)))
             .await;
     });
     Ok(Arc::new(late))
 }
 
-/// What the ledger of a namespace can do; `None` where it is in this process's memory.
-fn ledger_capability(namespace: &Namespace) -> Option<LedgerCapability> {
-    match (&namespace.slots.durability, &namespace.slots.registry) {
-        (Some(DurabilitySlot::Memory(_)) | None, _) => None,
+/// Where the ledger of a namespace is.
+enum LedgerPlace {
+    /// In this process.
+    Memory,
+    #[cfg(feature = "nats")]
+    Nats(prism_slot_nats::JetStreamConfig),
+    #[cfg(feature = "redis")]
+    Redis(prism_slot_redis::ConnectionConfig),
+    #[cfg(feature = "sqlite")]
+    Sqlite(prism_slot_sqlite::InboxConfig),
+}
+
+impl LedgerPlace {
+    /// Beside the durability slot, else beside the registry slot.
+    fn of(namespace: &Namespace) -> Self {
+        match &namespace.slots.durability {
+            #[cfg(feature = "nats")]
+            Some(DurabilitySlot::Nats(config)) => return Self::Nats((**config).clone()),
+            #[cfg(feature = "redis")]
+            Some(DurabilitySlot::RedisStream(config)) => return Self::Redis(config.connection()),
+            #[cfg(feature = "sqlite")]
+            Some(DurabilitySlot::Sqlite(config)) => return Self::Sqlite(config.clone()),
+            Some(DurabilitySlot::Memory(_)) | None => {}
+        }
+        match &namespace.slots.registry {
+            #[cfg(feature = "redis")]
+            RegistrySlot::Redis(config) => Self::Redis(config.connection()),
+            #[cfg(feature = "sqlite")]
+            RegistrySlot::Sqlite(config) => Self::Sqlite(config.into()),
+            RegistrySlot::Memory(_) => Self::Memory,
+        }
+    }
+
+    fn capability(&self) -> LedgerCapability {
+        match self {
+            Self::Memory => memory::MemoryLedger::CAPABILITY,
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => prism_slot_nats::LEDGER_CAPABILITY,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => prism_slot_redis::RedisLedger::CAPABILITY,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => prism_slot_sqlite::SqliteLedger::CAPABILITY,
+        }
+    }
+
+    #[cfg_attr(
+        not(any(feature = "nats", feature = "redis", feature = "sqlite")),
+        allow(unused_variables)
+    )]
+    fn connect<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Arc<dyn DynLedger>>> {
+        Box::pin(async move {
+            let ledger: Arc<dyn DynLedger> = match self {
+                Self::Memory => Durability::none().ledger,
+                #[cfg(feature = "nats")]
+                Self::Nats(config) => {
+                    Arc::new(prism_slot_nats::JetStreamLedger::open(namespace, config.clone()).await?)
+                }
+                #[cfg(feature = "redis")]
+                Self::Redis(config) => {
+                    Arc::new(prism_slot_redis::RedisLedger::open(namespace, config.clone()).await?)
+                }
+                #[cfg(feature = "sqlite")]
+                Self::Sqlite(config) => {
+                    Arc::new(prism_slot_sqlite::SqliteLedger::open(namespace, config.clone()).await?)
+                }
+            };
+            Ok(ledger)
+        })
     }
 }
 
+/// What the ledger of a namespace can do.
+pub fn ledger_capability(namespace: &Namespace) -> LedgerCapability {
+    LedgerPlace::of(namespace).capability()
+}
+
+#[cfg_attr(
+    not(any(feature = "nats", feature = "redis", feature = "sqlite")),
+    allow(unused_variables)
+)]
 fn connect_inbox<'a>(
-    _namespace: &'a Namespace,
+    namespace: &'a Namespace,
     slot: &'a DurabilitySlot,
     limits: InboxLimits,
 ) -> BoxFuture<'a, Result<Arc<dyn DynDurableInbox>>> {
     Box::pin(async move {
         let slot: Arc<dyn DynDurableInbox> = match slot {
             DurabilitySlot::Memory(config) => Arc::new(memory::MemoryInbox::new(config.clone(), limits)),
+            #[cfg(feature = "nats")]
+            DurabilitySlot::Nats(config) => {
+                let config = (**config).clone();
+                Arc::new(prism_slot_nats::JetStreamInbox::open(&namespace.name, config, limits).await?)
+            }
+            #[cfg(feature = "redis")]
+            DurabilitySlot::RedisStream(config) => {
+                let config = (**config).clone();
+                Arc::new(prism_slot_redis::RedisInbox::open(&namespace.name, config, limits).await?)
+            }
+            #[cfg(feature = "sqlite")]
+            DurabilitySlot::Sqlite(config) => {
+                Arc::new(prism_slot_sqlite::SqliteInbox::open(&namespace.name, config.clone(), limits).await?)
+            }
         };
         Ok(slot)
     })
-}
-
-fn connect_ledger(_namespace: &Namespace) -> BoxFuture<'_, Result<Arc<dyn DynLedger>>> {
-    Box::pin(async move { Ok(Durability::none().ledger) })
 }
 
 impl OpenDurability {
@@ -263,6 +345,10 @@ fn connect_registry(namespace: &Namespace) -> BoxFuture<'_, Result<Arc<dyn DynRe
                 let config = (**config).clone();
                 Arc::new(prism_slot_redis::RedisRegistry::open(&namespace.name, config).await?)
             }
+            #[cfg(feature = "sqlite")]
+            RegistrySlot::Sqlite(config) => {
+                Arc::new(prism_slot_sqlite::SqliteRegistry::open(&namespace.name, config.clone()).await?)
+            }
         };
         Ok(slot)
     })
@@ -292,6 +378,8 @@ pub fn registry_identity(slot: &RegistrySlot) -> String {
             // It could not be opened either.
             Err(error) => format!("redis {error}"),
         },
+        #[cfg(feature = "sqlite")]
+        RegistrySlot::Sqlite(config) => format!("sqlite {}", config.identity()),
     }
 }
 
@@ -300,6 +388,18 @@ pub fn durability_identity(slot: Option<&DurabilitySlot>) -> String {
     match slot {
         None => "none".to_owned(),
         Some(DurabilitySlot::Memory(_)) => "memory".to_owned(),
+        #[cfg(feature = "nats")]
+        Some(DurabilitySlot::Nats(config)) => match config.identity() {
+            Ok(identity) => format!("nats {identity}"),
+            Err(error) => format!("nats {error}"),
+        },
+        #[cfg(feature = "redis")]
+        Some(DurabilitySlot::RedisStream(config)) => match config.identity() {
+            Ok(identity) => format!("redis-stream {identity}"),
+            Err(error) => format!("redis-stream {error}"),
+        },
+        #[cfg(feature = "sqlite")]
+        Some(DurabilitySlot::Sqlite(config)) => format!("sqlite {}", config.identity()),
     }
 }
 

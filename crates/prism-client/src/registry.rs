@@ -218,6 +218,8 @@ impl Registry {
     pub async fn subscribe(&self, request: impl Into<SubscribeRequest>) -> Result<Subscription> {
         let request = request.into();
         let open = pattern::subscribe_request::Open {
+            credits: None,
+            confirm: false,
             identity: request.identity,
             generation: request.generation.map(wire::position),
         };

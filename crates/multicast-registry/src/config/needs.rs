@@ -44,7 +44,7 @@ pub struct Needs {
 }
 
 /// Typical time of one operation on a backend close by, in milliseconds.
-const TYPICAL_MS: [(&str, u64); 3] = [("memory", 1), ("redis", 5), ("nats", 5)];
+const TYPICAL_MS: [(&str, u64); 4] = [("memory", 1), ("redis", 5), ("nats", 5), ("sqlite", 5)];
 
 /// Checks every need and applies those that set a default. `written` says whether the configuration sets
 /// a key of `behavior` itself, which a need then does not change but must agree with.

@@ -30,6 +30,9 @@ pub enum RegistrySlot {
     /// On Redis.
     #[cfg(feature = "redis")]
     Redis(Box<prism_slot_redis::Config>),
+    /// In a file of this host.
+    #[cfg(feature = "sqlite")]
+    Sqlite(prism_slot_sqlite::Config),
 }
 
 /// The backend of a messaging slot with its settings.
@@ -47,8 +50,8 @@ impl RegistrySlot {
     pub fn memory(&self) -> Option<&memory::RegistryConfig> {
         match self {
             Self::Memory(config) => Some(config),
-            #[cfg(feature = "redis")]
-            Self::Redis(_) => None,
+            #[allow(unreachable_patterns)] // with no other backend built in
+            _ => None,
         }
     }
 
@@ -58,6 +61,8 @@ impl RegistrySlot {
             (Self::Memory(one), Self::Memory(other)) => one == other,
             #[cfg(feature = "redis")]
             (Self::Redis(one), Self::Redis(other)) => one == other,
+            #[cfg(feature = "sqlite")]
+            (Self::Sqlite(one), Self::Sqlite(other)) => one == other,
             #[allow(unreachable_patterns)] // with no other backend built in
             _ => false,
         }
@@ -69,6 +74,8 @@ impl RegistrySlot {
             Self::Memory(_) => memory::MemoryRegistry::CAPABILITY,
             #[cfg(feature = "redis")]
             Self::Redis(_) => prism_slot_redis::RedisRegistry::CAPABILITY,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => prism_slot_sqlite::SqliteRegistry::CAPABILITY,
         }
     }
 
@@ -78,6 +85,8 @@ impl RegistrySlot {
             Self::Memory(config) => json!(config),
             #[cfg(feature = "redis")]
             Self::Redis(config) => json!(config),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(config) => json!(config),
         }
     }
 }
@@ -160,7 +169,8 @@ impl Slots {
             "messaging": { "backend": messaging.capability().backend, "config": messaging.settings() },
         });
         if let Some(durability) = &self.durability {
-            tree["durability"] = json!({ "backend": durability.name(), "config": durability.settings() });
+            tree["durability"] =
+                json!({ "backend": durability.capability().backend, "config": durability.settings() });
         }
         tree
     }
@@ -188,7 +198,7 @@ pub(super) struct Declared {
 
 /// The backends that the seeds and the field name and that are still to come, by role.
 const PLANNED: [(&str, &[&str]); 3] = [
-    ("registry", &["postgres", "sqlite", "etcd", "dynamodb", "mongodb"]),
+    ("registry", &["postgres", "etcd", "dynamodb", "mongodb"]),
     (
         "messaging",
         &["kafka", "rabbitmq", "redis-pubsub", "sns", "redis", "postgres"],
@@ -402,6 +412,8 @@ pub(super) const REGISTRY_BACKENDS: &[&str] = &[
     "memory",
     #[cfg(feature = "redis")]
     "redis",
+    #[cfg(feature = "sqlite")]
+    "sqlite",
 ];
 
 /// The messaging backends of this build.
@@ -425,6 +437,13 @@ fn registry_slot(declared: &Declared) -> Result<RegistrySlot, Error> {
             let valid = config.validate();
             valid.map_err(|error| declared.fault(error.key, error.message))?;
             Ok(RegistrySlot::Redis(Box::new(config)))
+        }
+        #[cfg(feature = "sqlite")]
+        "sqlite" => {
+            let config: prism_slot_sqlite::Config = declared.settings()?;
+            let valid = config.validate();
+            valid.map_err(|error| declared.fault(error.key, error.message))?;
+            Ok(RegistrySlot::Sqlite(config))
         }
         _ => Err(declared.unknown(REGISTRY_BACKENDS)),
     }
@@ -471,6 +490,14 @@ pub(super) fn backend_schemas() -> Vec<super::document::Backend> {
             capability: json!(prism_slot_redis::RedisRegistry::CAPABILITY),
             settings: with_alias(schema_of::<prism_slot_redis::Config>(), "address", "addr"),
         },
+        #[cfg(feature = "sqlite")]
+        Backend {
+            slot: "registry",
+            backend: "sqlite",
+            names: &["sqlite"],
+            capability: json!(prism_slot_sqlite::SqliteRegistry::CAPABILITY),
+            settings: schema_of::<prism_slot_sqlite::Config>(),
+        },
         Backend {
             slot: "messaging",
             backend: "memory",
@@ -493,7 +520,7 @@ pub(super) fn backend_schemas() -> Vec<super::document::Backend> {
 
 /// Another name for a key, which a derived schema does not know.
 #[cfg(feature = "redis")]
-fn with_alias(mut schema: Value, key: &str, alias: &str) -> Value {
+pub(super) fn with_alias(mut schema: Value, key: &str, alias: &str) -> Value {
     if let Some(properties) = schema["properties"].as_object_mut()
         && let Some(property) = properties.get(key).cloned()
     {

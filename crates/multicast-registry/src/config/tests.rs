@@ -48,7 +48,7 @@ fn the_specifications_configurations_load_or_say_what_is_missing() {
             Some("`dynamodb` cannot fill the registry slot in this version"),
         ),
         ("rfc-agents", Some("a transactional outbox) is not available")),
-        ("runner-device-fleet-durable", Some("for the durability slot")),
+        ("runner-device-fleet-durable", None),
         ("rfc-use-case-services", Some("missing key `slots`")),
         ("rfc-use-case-devices", Some("missing key `slots`")),
         ("rfc-use-case-presence", Some("missing key `slots`")),
@@ -72,6 +72,8 @@ fn the_examples_load() {
     let examples = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     for name in [
         "redis-nats",
+        "redis-nats-with-durability",
+        "single-box",
         "iot-device-management",
         "user-presence",
         "service-discovery",

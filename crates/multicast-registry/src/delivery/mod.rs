@@ -21,7 +21,7 @@ pub(crate) use books::{Books, Orphan};
 pub(crate) use courier::Courier;
 pub(crate) use desk::Desk;
 pub(crate) use gate::{Admission, Crowded, Gate};
-pub(crate) use note::{Bell, Note, Query, QueryAnswer, Receipt};
+pub(crate) use note::{Bell, Note, Query, QueryAnswer};
 pub(crate) use records::{CastEntry, KeyEntry, Load, Part, Unreadable, into_parts};
 pub(crate) use state::{News, State};
 pub(crate) use tracker::{Cast, Told, Tracker};

@@ -117,6 +117,8 @@ impl RegistrationHandle {
             kept: self.kept.clone(),
         };
         let open = pattern::subscribe_request::Open {
+            credits: None,
+            confirm: false,
             identity: self.identity.clone(),
             generation: claim.generation(),
         };

@@ -225,6 +225,7 @@ pub fn message(text: &str) -> SubscribeResponse {
             content_type: "text/plain".to_owned(),
             published_at: Some(at(61)),
             headers: HashMap::new(),
+            ..Default::default()
         },
     ))
 }

@@ -263,6 +263,7 @@ pub(crate) fn event(answer: pattern::SubscribeResponse) -> Result<Event> {
             published_at: time("delivery.published_at", delivery.published_at)?,
             headers: delivery.headers.into_iter().collect(),
         }),
+        Wire::Settled(_) => return Err(Error::malformed("message", "settles what was not said")),
         Wire::Gap(gap) => Event::Gap(Gap {
             dropped: gap.dropped,
             reason: gap_reason(gap.reason),

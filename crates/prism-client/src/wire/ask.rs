@@ -76,6 +76,7 @@ pub(crate) fn multicast(request: MulticastRequest) -> Result<pattern::MulticastR
         delivery: request.delivery.map(|delivery| semantics(delivery).into()),
         timeout_ms: timeout.transpose()?,
         consistency: consistency(request.consistency).into(),
+        ..Default::default()
     })
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prism_filter::Document;
-use prism_slot::{Outcome, Renew};
+use prism_slot::Renew;
 use tokio::time::Instant;
 
 use super::{

@@ -1,6 +1,6 @@
 //! Bad input: what is said, by field and by limit, and that it harms nobody.
 
-use prism_core::failure::{Failure, Reason};
+use prism_core::failure::Failure;
 use prism_proto::pattern as proto;
 use prost_types::{ListValue, Value, value::Kind};
 use serde_json::json;

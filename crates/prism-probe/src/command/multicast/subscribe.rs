@@ -21,6 +21,8 @@ pub(super) async fn subscribe(raw: &Raw, subscribe: &Subscribe, output: &mut Out
     let interrupted =
         shutdown::signals().map_err(|error| Fault::internal(format!("cannot take signals: {error}")))?;
     let open = subscribe_request::Open {
+        credits: None,
+        confirm: false,
         identity: subscribe.identity.clone(),
         generation: None,
     };
