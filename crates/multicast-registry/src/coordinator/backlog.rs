@@ -22,6 +22,8 @@ use crate::{
 
 /// How often a session looks by itself: a lost bell costs no more.
 const LOOK: Duration = Duration::from_secs(30);
+/// How soon a session with no room looks whether what its consumer has is due again.
+const NO_ROOM: Duration = Duration::from_millis(500);
 /// How long one call to the slot may take.
 const CALL: Duration = Duration::from_secs(5);
 /// How many bytes of payload are fetched at a time, unless one message has more.
@@ -61,6 +63,13 @@ struct Said {
     reply: Option<Reply>,
 }
 
+/// A message that the consumer has.
+struct Out {
+    ticket: Ticket,
+    /// From then on the slot hands it out again, so it takes no room any more; a word about it still holds.
+    due: Instant,
+}
+
 type IsCurrent = Box<dyn Fn() -> bool + Send + Sync>;
 type Call<T> = Option<BoxFuture<'static, T>>;
 
@@ -74,7 +83,7 @@ pub(super) struct Backlog {
     /// Whether the session's epoch is the current one.
     is_current: IsCurrent,
     /// What is with the consumer.
-    out: HashMap<MulticastId, Ticket>,
+    out: HashMap<MulticastId, Out>,
     /// What is fetched and not handed on.
     ready: VecDeque<Delivery>,
     /// Whether there may be something to fetch.
@@ -151,7 +160,8 @@ impl Backlog {
         }
         self.courier
             .say(&ticket, self.identity(), News::Reached(Stage::Handed), None);
-        self.out.insert(ticket.multicast, ticket);
+        let due = Instant::now() + self.limits.ack_timeout;
+        self.out.insert(ticket.multicast, Out { ticket, due });
         Some(delivery)
     }
 
@@ -177,7 +187,8 @@ impl Backlog {
                 // Nothing can be fetched now: what is out must be settled first.
                 (true, Some(at)) => at,
                 (false, Some(at)) => self.look_at.min(at),
-                (true, None) => self.look_at.max(Instant::now() + LOOK),
+                (true, None) if self.fetching.is_some() => Instant::now() + LOOK,
+                (true, None) => self.look_at.max(Instant::now() + NO_ROOM),
                 (false, None) => self.look_at,
             };
             tokio::select! {
@@ -220,10 +231,9 @@ impl Backlog {
             let said = self.verdicts.drain(..count).collect();
             self.settle(said);
         }
-        let free = self
-            .limits
-            .max_unacked
-            .saturating_sub(self.out.len() + self.ready.len());
+        let now = Instant::now();
+        let taken = self.out.values().filter(|out| out.due > now).count() + self.ready.len();
+        let free = self.limits.max_unacked.saturating_sub(taken);
         let max_messages = free.min(room.saturating_sub(self.ready.len()));
         if is_open && self.fetching.is_none() && self.rung && max_messages > 0 {
             self.rung = false;
@@ -293,7 +303,7 @@ impl Backlog {
             let ticket = self.out.remove(&said.multicast);
             if let Verdict::Nack { delay } = said.verdict {
                 self.look_at = self.look_at.min(Instant::now() + delay);
-            } else if let (Some(ticket), Settled::Done) = (ticket, settled) {
+            } else if let (Some(Out { ticket, .. }), Settled::Done) = (ticket, settled) {
                 let news = match said.verdict {
                     Verdict::Term { reason } => buried(DeadReason::Terminated(reason)),
                     _ => News::Reached(Stage::Acked),
@@ -347,7 +357,9 @@ impl Backlog {
             for (said, settled) in outcomes {
                 for (said, settled) in said.into_iter().zip(settled.unwrap_or_default()) {
                     let ticket = out.remove(&said.multicast);
-                    if let (Some(ticket), Settled::Done, Verdict::Ack) = (ticket, settled, &said.verdict) {
+                    if let (Some(Out { ticket, .. }), Settled::Done, Verdict::Ack) =
+                        (ticket, settled, &said.verdict)
+                    {
                         let identity = &consumer.address.identity;
                         courier.say(&ticket, identity, News::Reached(Stage::Acked), said.reply);
                     }

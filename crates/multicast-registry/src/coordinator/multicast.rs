@@ -167,8 +167,9 @@ impl Coordinator {
         tracker.follow();
         let (coordinator, sent) = (self.clone(), tracker.clone());
         self.shared.tasks.spawn(async move {
-            coordinator.send(*job).await;
-            if !waits {
+            let closing = coordinator.shared.closing.clone();
+            closing.run_until_cancelled(coordinator.send(*job)).await;
+            if !waits || closing.is_cancelled() {
                 sent.enough();
             }
         });

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use parking_lot::Mutex;
 use prism_slot::{DynMessaging, Identity, MulticastId, Outcome, Ticket};
 use tokio::{
@@ -152,16 +153,23 @@ impl Courier {
             waiting.count -= sent;
             outgoing
         };
+        // One that does not answer holds up none of the others.
+        join_all(
+            outgoing
+                .into_iter()
+                .map(|(to, batch)| self.deliver_to(messaging, to, batch)),
+        )
+        .await;
+    }
+
+    async fn deliver_to(&self, messaging: &dyn DynMessaging, to: Arc<str>, batch: Batch) {
         let max_bytes = MAX_BYTES.min(messaging.capability().max_payload);
-        for (to, batch) in outgoing {
-            for part in split(batch, max_bytes) {
-                let deadline = Instant::now() + NOTE_LIMIT;
-                let note = Note::Receipts(part.clone()).encode();
-                let outcome = messaging.send(&to, note, deadline).await;
-                if outcome != Outcome::Accepted {
-                    for (multicast, receipts) in part {
-                        self.stray(multicast, receipts);
-                    }
+        for part in split(batch, max_bytes) {
+            let deadline = Instant::now() + NOTE_LIMIT;
+            let note = Note::Receipts(part.clone()).encode();
+            if messaging.send(&to, note, deadline).await != Outcome::Accepted {
+                for (multicast, receipts) in part {
+                    self.stray(multicast, receipts);
                 }
             }
         }

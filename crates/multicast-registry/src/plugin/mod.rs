@@ -39,13 +39,14 @@ pub const INTERFACE: &str = "prism.pattern.MulticastRegistryPattern";
 /// Where it is declared, below the proto root.
 pub const PROTO_FILE: &str = "prism/pattern/multicast_registry.proto";
 /// The methods that may be sent a second time without harm.
-pub const IDEMPOTENT: [&str; 6] = [
+pub const IDEMPOTENT: [&str; 7] = [
     "Get",
     "Enumerate",
     "Renew",
     "Explain",
     "GetMulticast",
     "CheckSchema",
+    "ListDeadLetters",
 ];
 
 /// Where a namespace is while it is served. Locked while it is changed, so that a slow backend holds up

@@ -10,6 +10,7 @@ mod proxied;
 mod redis;
 mod report;
 mod scale;
+mod stored;
 mod system;
 
 use report::Report;
@@ -22,6 +23,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(grpc::run(&mut report))?;
     runtime.block_on(scale::run(&mut report))?;
     runtime.block_on(nats::run(&mut report))?;
+    runtime.block_on(stored::run(&mut report))?;
     runtime.block_on(proxied::run(&mut report))?;
     runtime.block_on(system::run(&mut report))?;
     runtime.block_on(leases::run(&mut report))?;

@@ -374,6 +374,28 @@ async fn a_session_goes_on_where_the_one_before_ended() {
     assert_eq!(rest, [("2", true), ("3", rest[1].1)]);
 }
 
+/// A consumer that has as many messages as it may and says nothing of them gets them again.
+#[tokio::test]
+async fn what_is_forgotten_comes_again_where_there_is_no_room() {
+    let fixture = fixture();
+    let mut config = (*fixture.coordinator.config()).clone();
+    config.behavior.max_unacked = 1;
+    config.behavior.ack_timeout = Duration::from_millis(20);
+    fixture.coordinator.reconfigure(config);
+    fixture.register(&["a"]).await;
+    let mut session = fixture.session("a").await;
+    for text in ["1", "2"] {
+        fixture.coordinator.multicast(stored(text), soon()).await.unwrap();
+    }
+    let (first, text, attempt) = delivery(&mut session).await;
+    assert_eq!((text.as_str(), attempt), ("1", 1));
+    fixture.clock.advance(Duration::from_millis(25));
+    let (again, _, attempt) = delivery(&mut session).await;
+    assert_eq!((again, attempt), (first, 2));
+    session.say(first, Verdict::Ack, None);
+    assert_eq!(delivery(&mut session).await.1, "2");
+}
+
 #[tokio::test]
 async fn credits_hold_messages_back() {
     let fixture = fixture();
