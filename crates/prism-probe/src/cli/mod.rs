@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod load;
 pub(crate) mod multicast;
 pub(crate) mod schema;
 mod value;
@@ -99,6 +100,9 @@ pub(crate) enum Command {
     /// Check and change what registrations look like
     #[command(subcommand, after_help = schema::EXAMPLES)]
     Schema(schema::Command),
+    /// Put load on a namespace, and count what arrives at subscribers of its own
+    #[command(subcommand, after_help = load::EXAMPLES)]
+    Load(load::Command),
     /// Is everything reachable, and what serves what?
     Check(Check),
     /// Print a completion script for a shell
