@@ -11,12 +11,7 @@ use std::{
 use prism_client::{Filter, Multicast, MulticastRequest, Result as Answer};
 use tokio::sync::oneshot;
 
-use super::{
-    fleet::Fleet,
-    ledger::Ledger,
-    stamp::Stamp,
-    tally::Tally,
-};
+use super::{fleet::Fleet, ledger::Ledger, stamp::Stamp, tally::Tally};
 
 /// How multicasts are made, as the command line says.
 #[derive(Debug, Clone, clap::Args)]

@@ -97,7 +97,7 @@ impl Fleet {
         }
     }
 
-    /// Registers so many, and says after each portion how many there are.
+    /// Registers so many, in portions that are handed on as they are there.
     ///
     /// # Errors
     /// The first refusal.
@@ -105,27 +105,27 @@ impl Fleet {
         &self,
         count: u32,
         metadata: impl Fn(u32) -> Value,
-        told: impl Fn(u32),
-    ) -> Answer<Vec<Registration>> {
-        let mut all = Vec::with_capacity(count as usize);
-        while (all.len() as u32) < count {
-            let size = BATCH.min(count - all.len() as u32);
+        mut portion: impl FnMut(u32, Vec<Registration>),
+    ) -> Answer<()> {
+        let mut done = 0;
+        while done < count {
+            let size = BATCH.min(count - done);
             let first = self.next.fetch_add(size, Ordering::Relaxed);
             let requests = (first..first + size).map(|number| self.request(number, metadata(number)));
             let results = self.registry(first).register_many(requests).await?;
-            for result in results {
-                all.push(result?);
-            }
-            told(all.len() as u32);
+            portion(first, results.into_iter().collect::<Answer<_>>()?);
+            done += size;
         }
-        Ok(all)
+        Ok(())
     }
 
     /// Unregisters everything of the run, as far as there is time; how many may be left.
     pub(crate) async fn tidy(&self, told: impl Fn(u32)) -> u64 {
         let all = stream::iter(0..self.given()).map(async |number| {
             let name = self.run.name(number);
-            self.registry(number).unregister(UnregisterRequest::from(name)).await
+            self.registry(number)
+                .unregister(UnregisterRequest::from(name))
+                .await
         });
         let mut done = 0;
         let work = async {

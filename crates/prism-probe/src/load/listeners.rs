@@ -143,7 +143,8 @@ impl Shared {
             return;
         };
         if self.ledger.receive(stamp.number, number, now) {
-            self.times.record(now.saturating_duration_since(self.began + stamp.due));
+            self.times
+                .record(now.saturating_duration_since(self.began + stamp.due));
         }
     }
 }

@@ -94,9 +94,7 @@ mod tests {
         let mix: Mix = "register=50, enumerate=30,multicast=20".parse().unwrap();
         let picked = |seed| {
             let mut random = StdRng::seed_from_u64(seed);
-            (0..10_000)
-                .map(|_| mix.pick(&mut random))
-                .collect::<Vec<_>>()
+            (0..10_000).map(|_| mix.pick(&mut random)).collect::<Vec<_>>()
         };
         let counts = Operation::ALL.map(|operation| {
             let picked = picked(7);

@@ -98,7 +98,11 @@ pub(crate) async fn run(stage: Stage, plan: Plan) -> Report {
                 open.run(load).await
             }
             Pace::Closed { at_once, length } => {
-                let closed = ClosedLoop { at_once, length, stop };
+                let closed = ClosedLoop {
+                    at_once,
+                    length,
+                    stop,
+                };
                 closed.run(load).await
             }
         }
@@ -222,7 +226,11 @@ impl Work {
         loop {
             ticks.tick().await;
             let [done, shed, failed, missed] = self.sums();
-            let mut text = format!("s, {done} done, {} listen, {}", self.joined.load(Relaxed), self.stage.short());
+            let mut text = format!(
+                "s, {done} done, {} listen, {}",
+                self.joined.load(Relaxed),
+                self.stage.short()
+            );
             for (count, what) in [(shed, "shed"), (failed, "failed"), (missed, "missed")] {
                 if count > 0 {
                     text += &format!(", {count} {what}");
@@ -281,6 +289,7 @@ impl Work {
             elapsed,
             facts,
             tables: Vec::new(),
+            problem: None,
             delivers: self.plan.mix.has(Operation::Multicast),
             calls: own.into_iter().chain(joining).collect(),
         }

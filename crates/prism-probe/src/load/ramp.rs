@@ -37,12 +37,8 @@ impl FromStr for Shape {
                 }
                 Ok(Self::Linear(from, to))
             }
-            "steps" => Ok(Self::Steps(
-                rest.split(',').map(rate).collect::<Result<_, _>>()?,
-            )),
-            _ => Err(
-                "expected `constant`, `up:TIME`, `linear:FROM..TO` or `steps:RATE,RATE,...`".to_owned(),
-            ),
+            "steps" => Ok(Self::Steps(rest.split(',').map(rate).collect::<Result<_, _>>()?)),
+            _ => Err("expected `constant`, `up:TIME`, `linear:FROM..TO` or `steps:RATE,RATE,...`".to_owned()),
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Report {
     pub(crate) delivery: Delivery,
     /// Whether there was to be something to receive.
     pub(crate) delivers: bool,
+    /// What is wrong beside deliveries and calls: a reason for programs, and the same for people.
+    pub(crate) problem: Option<(&'static str, String)>,
     pub(crate) sessions: Sessions,
     /// How many registrations could not be removed; `None` where they were to be kept.
     pub(crate) left: Option<u64>,
@@ -96,6 +98,9 @@ impl Report {
             );
             return Err(Fault::partial(Exit::Partial, "PARTIAL_DELIVERY", message));
         }
+        if let Some((reason, message)) = &self.problem {
+            return Err(Fault::partial(Exit::Error, reason, message.clone()));
+        }
         if self.interrupted {
             return Ok(Exit::Interrupted);
         }
@@ -141,7 +146,10 @@ impl Report {
         for fact in &self.facts {
             put(fact.key, fact.value.clone());
         }
-        let calls = self.calls.iter().map(|(name, tally)| ((*name).to_owned(), calls(tally)));
+        let calls = self
+            .calls
+            .iter()
+            .map(|(name, tally)| ((*name).to_owned(), calls(tally)));
         put("operations", Value::Object(calls.collect()));
         put("delivery", self.delivery.tree());
         put("sessions", sessions(&self.sessions));
@@ -175,8 +183,8 @@ impl Report {
     }
 
     fn calls_table(&self) -> Table {
-        let heading = ["CALL", "OK", "SHED", "FAILED", "MISSED", "P50", "P90", "P99", "P99.9", "MAX"];
-        let mut table = Table::new(heading);
+        let heading = ["CALL", "OK", "SHED", "FAILED", "MISSED"];
+        let mut table = Table::new(heading.into_iter().chain(COLUMNS));
         let mut row = |name: &str, counts: &Counts, times: &Summary| {
             let bad = |count: u64| match count {
                 0 => Cell::from("0"),
@@ -242,14 +250,20 @@ impl Delivery {
 
     fn facts(&self) -> Vec<(&'static str, String)> {
         let sums = &self.sums;
-        let percent = sums.percent().map(|percent| format!("{percent:.4} %")).unwrap_or_default();
+        let percent = sums
+            .percent()
+            .map(|percent| format!("{percent:.4} %"))
+            .unwrap_or_default();
         let claimed = format!(
             "{} delivered, {} pending, {} failed, {} unknown",
             sums.claimed.delivered, sums.claimed.pending, sums.claimed.failed, sums.claimed.timeout
         );
         vec![
             ("MULTICASTS", sums.multicasts.to_string()),
-            ("RECEIVED", format!("{} of {} targets", sums.received(), sums.targets)),
+            (
+                "RECEIVED",
+                format!("{} of {} targets", sums.received(), sums.targets),
+            ),
             ("DELIVERY", percent),
             ("CLAIMED", claimed),
             ("FALSE CLAIMS", some(sums.false_claims)),
@@ -287,6 +301,9 @@ pub(crate) fn times(times: &Summary) -> Value {
         "max_ms": millis(times.max),
     })
 }
+
+/// The names of [`columns`].
+pub(crate) const COLUMNS: [&str; 5] = ["P50", "P90", "P99", "P99.9", "MAX"];
 
 /// Times for people: the columns from the median to the longest.
 pub(crate) fn columns(times: &Summary) -> Vec<Cell> {
@@ -329,7 +346,11 @@ fn session_facts(sessions: &Sessions) -> Vec<(&'static str, String)> {
 
 /// Nothing for nothing.
 fn some(count: u64) -> String {
-    if count == 0 { String::new() } else { count.to_string() }
+    if count == 0 {
+        String::new()
+    } else {
+        count.to_string()
+    }
 }
 
 #[cfg(test)]
@@ -360,6 +381,7 @@ mod tests {
                 times: Summary::default(),
             },
             delivers: true,
+            problem: None,
             sessions: Sessions::default(),
             left: None,
         }
@@ -374,9 +396,20 @@ mod tests {
     fn only_what_everybody_received_is_well() {
         assert_eq!(report(10, 0).verdict().unwrap(), Exit::Ok);
         let fault = report(10, 1).verdict().unwrap_err();
-        assert_eq!((fault.exit, fault.reason.as_str()), (Exit::Partial, "PARTIAL_DELIVERY"));
+        assert_eq!(
+            (fault.exit, fault.reason.as_str()),
+            (Exit::Partial, "PARTIAL_DELIVERY")
+        );
         let fault = report(0, 0).verdict().unwrap_err();
-        assert_eq!((fault.exit, fault.reason.as_str()), (Exit::Error, "NOTHING_DELIVERED"));
+        assert_eq!(
+            (fault.exit, fault.reason.as_str()),
+            (Exit::Error, "NOTHING_DELIVERED")
+        );
+        let expired = Report {
+            problem: Some(("EXPIRED", "x".to_owned())),
+            ..report(10, 0)
+        };
+        assert_eq!(expired.verdict().unwrap_err().reason, "EXPIRED");
         let silent = Report {
             delivers: false,
             ..report(0, 0)
@@ -410,8 +443,14 @@ mod tests {
         let report = report(4, 1);
         let shown = report.shown();
         assert_eq!(shown.tree["delivery"]["percent"], json!(75.0));
-        assert_eq!(shown.tree["operations"]["multicast"]["latency"]["p99_9_ms"], json!(0.0));
+        assert_eq!(
+            shown.tree["operations"]["multicast"]["latency"]["p99_9_ms"],
+            json!(0.0)
+        );
         let text = shown.table.render(&crate::output::Style::plain());
-        assert!(text.contains("3 of 4 targets") && text.contains("75.0000 %"), "{text}");
+        assert!(
+            text.contains("3 of 4 targets") && text.contains("75.0000 %"),
+            "{text}"
+        );
     }
 }

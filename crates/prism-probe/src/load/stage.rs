@@ -5,8 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prism_client::ClientBuilder;
+use futures::{StreamExt, TryStreamExt, stream};
+use prism_client::{ClientBuilder, Registration, Result as Answer};
 use rand::{SeedableRng, rngs::StdRng};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,6 +26,9 @@ use crate::{
 
 /// What is left after a run that was killed goes away by itself after its length and this.
 const AFTERLIFE: Duration = Duration::from_secs(3_600);
+
+/// How many sessions are opened at a time before a load begins.
+const OPENING: usize = 64;
 
 /// What every load can be told.
 #[derive(Debug, Clone, clap::Args)]
@@ -67,6 +72,8 @@ pub(crate) struct Ended {
     pub(crate) calls: Vec<(&'static str, Arc<Tally>)>,
     /// Whether there was to be something to receive.
     pub(crate) delivers: bool,
+    /// What is wrong beside deliveries and calls: a reason for programs, and the same for people.
+    pub(crate) problem: Option<(&'static str, String)>,
 }
 
 impl Stage {
@@ -84,7 +91,10 @@ impl Stage {
         let seed = common.seed.unwrap_or_else(rand::random);
         let fleet = Arc::new(Fleet::new(builder, common.connections.into(), ttl.seconds())?);
         Style::talk(&format!("run {}, to have it again: --seed {seed}", fleet.run));
-        fleet.count().await.map_err(|error| Stop::from(error).of_a_read())?;
+        fleet
+            .count()
+            .await
+            .map_err(|error| Stop::from(error).of_a_read())?;
         let began = Instant::now();
         let ledger = Arc::new(Ledger::new(fleet.run));
         Ok(Self {
@@ -103,6 +113,47 @@ impl Stage {
     /// What decides by chance, from the run's seed.
     pub(crate) fn random(&self) -> StdRng {
         StdRng::seed_from_u64(self.seed)
+    }
+
+    /// Registers so many, while the bar moves.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub(crate) async fn fill(
+        &self,
+        count: u32,
+        metadata: impl Fn(u32) -> Value,
+        mut portion: impl FnMut(u32, Vec<Registration>),
+    ) -> Answer<()> {
+        self.bar.say("registered".to_owned());
+        let filling = self.fleet.fill(count, metadata, |first, registrations| {
+            portion(first, registrations);
+            self.bar.at(self.fleet.given().into(), count.into());
+        });
+        self.unless_stopped(filling).await.unwrap_or(Ok(()))
+    }
+
+    /// Opens the sessions of these, a few at a time, while the bar moves.
+    ///
+    /// # Errors
+    /// The first that cannot be opened.
+    pub(crate) async fn listen(&self, numbers: impl Iterator<Item = u32>) -> Answer<()> {
+        self.bar.say("sessions".to_owned());
+        let numbers: Vec<_> = numbers.collect();
+        let all = numbers.len() as u64;
+        let each = stream::iter(numbers)
+            .map(Ok)
+            .try_for_each_concurrent(OPENING, async |number| {
+                self.listeners.open(self.fleet.registry(number), number).await?;
+                self.bar.at(self.listeners.sessions().open, all);
+                Ok(())
+            });
+        self.unless_stopped(each).await.unwrap_or(Ok(()))
+    }
+
+    /// `None` when somebody said to stop.
+    pub(crate) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.stop.run_until_cancelled(work).await
     }
 
     /// How much has been received, for beside the bar.
@@ -140,6 +191,7 @@ impl Stage {
                 times: self.listeners.times().summary(),
             },
             delivers: ended.delivers,
+            problem: ended.problem,
             sessions,
             left,
         }

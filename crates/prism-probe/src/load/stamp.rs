@@ -46,12 +46,7 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// As a payload of at least so many bytes.
     pub(crate) fn payload(&self, bytes: usize) -> Vec<u8> {
-        let text = format!(
-            "{MARK} {} {} {} ",
-            self.run,
-            self.number,
-            self.due.as_nanos()
-        );
+        let text = format!("{MARK} {} {} {} ", self.run, self.number, self.due.as_nanos());
         let mut payload = text.into_bytes();
         payload.resize(payload.len().max(bytes), b'.');
         payload
@@ -88,7 +83,13 @@ mod tests {
             assert!(payload.len() >= bytes);
             assert_eq!(Stamp::read(&payload), Some(stamp));
         }
-        for other in [&b""[..], b"hello", b"prism-load x y z", b"prism-load 1 2", b"\xff \xff"] {
+        for other in [
+            &b""[..],
+            b"hello",
+            b"prism-load x y z",
+            b"prism-load 1 2",
+            b"\xff \xff",
+        ] {
             assert_eq!(Stamp::read(other), None);
         }
     }

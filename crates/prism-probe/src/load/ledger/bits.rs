@@ -33,7 +33,9 @@ impl Bits {
     /// How many of them are in the other set too.
     pub(super) fn common(&self, other: &Self) -> u64 {
         let pairs = self.words.iter().zip(&other.words);
-        pairs.map(|(one, other)| u64::from((one & other).count_ones())).sum()
+        pairs
+            .map(|(one, other)| u64::from((one & other).count_ones()))
+            .sum()
     }
 }
 

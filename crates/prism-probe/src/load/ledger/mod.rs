@@ -234,7 +234,11 @@ impl Sums {
         self.claimed.pending += answer.pending_count;
         self.claimed.failed += answer.failed_count;
         self.claimed.timeout += answer.timeout_count;
-        for status in answer.statuses.iter().filter(|status| status.status != Status::Delivered) {
+        for status in answer
+            .statuses
+            .iter()
+            .filter(|status| status.status != Status::Delivered)
+        {
             let reason = status.reason.clone().unwrap_or_else(|| "UNSPECIFIED".to_owned());
             *self.reasons.entry(reason).or_default() += 1;
         }

@@ -45,7 +45,10 @@ impl Bench {
     }
 
     fn delivered(&self, numbers: &[u32]) -> Multicast {
-        let all: Vec<_> = numbers.iter().map(|&number| (number, Status::Delivered)).collect();
+        let all: Vec<_> = numbers
+            .iter()
+            .map(|&number| (number, Status::Delivered))
+            .collect();
         self.answer(&all, 0)
     }
 
@@ -67,7 +70,10 @@ fn receipts_count_before_and_after_the_answer() {
     assert!(bench.receive(0, 2));
     assert!(through.try_recv().is_ok());
     let sums = bench.ledger.sums();
-    assert_eq!((sums.missing, sums.false_claims, sums.percent()), (0, 0, Some(100.0)));
+    assert_eq!(
+        (sums.missing, sums.false_claims, sums.percent()),
+        (0, 0, Some(100.0))
+    );
     assert_eq!(bench.ledger.at(), (2, 2));
 }
 
@@ -88,7 +94,12 @@ fn what_comes_twice_or_to_a_stranger_is_no_delivery() {
 fn a_claim_is_false_in_either_direction() {
     let bench = Bench::new();
     drop(bench.ledger.begin(0));
-    let told = [(1, Status::Delivered), (2, Status::Failed), (3, Status::Failed), (4, Status::Timeout)];
+    let told = [
+        (1, Status::Delivered),
+        (2, Status::Failed),
+        (3, Status::Failed),
+        (4, Status::Timeout),
+    ];
     assert!(bench.receive(0, 2));
     bench.ledger.answer(0, &bench.answer(&told, 0));
     assert!(bench.receive(0, 3));
@@ -109,7 +120,9 @@ fn targets_that_are_counted_and_not_listed_are_waited_for_too() {
     let bench = Bench::new();
     drop(bench.ledger.begin(0));
     assert!(bench.receive(0, 10));
-    bench.ledger.answer(0, &bench.answer(&[(1, Status::Delivered)], 2));
+    bench
+        .ledger
+        .answer(0, &bench.answer(&[(1, Status::Delivered)], 2));
     assert_eq!(bench.ledger.sums().missing, 2);
     assert!(bench.receive(0, 11));
     assert!(bench.receive(0, 1));
@@ -136,12 +149,17 @@ async fn a_multicast_that_failed_is_not_waited_for() {
     }
     let refused = Failure::new(Reason::Overloaded, "x").not_applied();
     bench.ledger.fail(0, &refused.into());
-    bench.ledger.fail(1, &Failure::new(Reason::RunnerLost, "x").maybe_applied().into());
+    bench
+        .ledger
+        .fail(1, &Failure::new(Reason::RunnerLost, "x").maybe_applied().into());
     bench.ledger.settle(Duration::from_secs(3_600)).await;
     assert!(bench.receive(0, 1), "it was said not to be made");
     assert!(bench.receive(1, 1));
     let sums = bench.ledger.sums();
-    assert_eq!((sums.unlisted, sums.unanswered, sums.unanswered_receipts), (1, 1, 1));
+    assert_eq!(
+        (sums.unlisted, sums.unanswered, sums.unanswered_receipts),
+        (1, 1, 1)
+    );
     assert_eq!((sums.targets, sums.percent()), (0, None));
 }
 
