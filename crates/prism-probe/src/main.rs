@@ -8,6 +8,7 @@ mod jsonl;
 mod load;
 mod migration;
 mod output;
+mod scenario;
 
 use std::{env, io, process::ExitCode, time::Duration};
 

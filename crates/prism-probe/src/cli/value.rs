@@ -20,7 +20,7 @@ pub(super) fn filter(text: &str) -> Result<Filter, String> {
 
 /// A filter in its JSON form. How large it may be is for the service to say, which is configured; the
 /// limits here only keep a mistake from costing much.
-pub(super) fn selection(text: &str) -> Result<prism_filter::Filter, String> {
+pub(crate) fn selection(text: &str) -> Result<prism_filter::Filter, String> {
     let limits = Limits {
         max_depth: 32,
         max_clauses: 10_000,

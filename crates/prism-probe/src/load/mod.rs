@@ -22,3 +22,4 @@ pub(crate) use mix::Mix;
 pub(crate) use ramp::{Ramp, Shape, rate};
 pub(crate) use report::Report;
 pub(crate) use stage::{Common, Lease, Stage, usage};
+pub(crate) use tally::reason;

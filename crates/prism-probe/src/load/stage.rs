@@ -58,7 +58,6 @@ pub(crate) struct Stage {
     pub(crate) caster: Caster,
     pub(crate) bar: Arc<Progress>,
     pub(crate) stop: CancellationToken,
-    pub(crate) began: Instant,
     seed: u64,
     common: Common,
 }
@@ -104,7 +103,6 @@ impl Stage {
             fleet,
             ledger,
             stop,
-            began,
             seed,
             common: common.clone(),
         })
