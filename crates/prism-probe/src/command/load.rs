@@ -36,7 +36,7 @@ pub(super) async fn run(command: &Command, global: &Global, output: &mut Output)
         }
     };
     let written = output.answer(&report.shown()).and_then(|()| output.flush());
-    let exit = report.verdict()?;
+    let exit = report.verdict().map_err(Stop::Fault)?;
     written.map(|()| exit)
 }
 

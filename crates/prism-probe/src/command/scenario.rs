@@ -51,20 +51,21 @@ pub(super) async fn run(command: &Command, global: &Global, output: &mut Output)
 }
 
 /// Before anything is done: a report that cannot be written is not found out afterwards.
-fn create(path: &Path) -> Result<File, Fault> {
+fn create(path: &Path) -> Result<File, Stop> {
     File::create(path).map_err(|error| {
         Fault::usage(
             "junit",
             format!("`{}` cannot be written: {error}", path.display()),
         )
+        .into()
     })
 }
 
-fn write(mut report: File, asked: &Run, played: &Played) -> Result<(), Fault> {
+fn write(mut report: File, asked: &Run, played: &Played) -> Result<(), Stop> {
     let text = junit(played).map_err(|error| Fault::internal(format!("cannot write XML: {error}")))?;
     report.write_all(text.as_bytes()).map_err(|error| {
         let path = asked.junit.as_deref().unwrap_or(Path::new(""));
-        Fault::internal(format!("cannot write `{}`: {error}", path.display()))
+        Fault::internal(format!("cannot write `{}`: {error}", path.display())).into()
     })
 }
 

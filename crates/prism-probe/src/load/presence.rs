@@ -146,7 +146,7 @@ fn ended(
     present: u64,
     lateness: &Summary,
 ) -> Ended {
-    let expired = u64::from(stage.fleet.given()).saturating_sub(present);
+    let expired = renewing.registered().saturating_sub(present);
     let lost = renewing.lost();
     let refused: u64 = lost.values().sum();
     let problem = (expired + refused > 0).then(|| {
@@ -155,7 +155,7 @@ fn ended(
     });
     let late = renewing.lateness.summary();
     let facts = vec![
-        Fact::new("users", "USERS", stage.fleet.given()),
+        Fact::new("users", "USERS", renewing.registered()),
         Fact::new("rooms", "ROOMS", plan.rooms),
         Fact::new("live_rooms", "ROOMS SPOKEN TO", plan.live_rooms()),
         Fact::new("renewed", "RENEWED", renewing.renewed()),

@@ -62,6 +62,11 @@ impl Renewing {
         }
     }
 
+    /// How many were taken on.
+    pub(crate) fn registered(&self) -> u64 {
+        self.generations.lock().len() as u64
+    }
+
     /// How many renewals there were.
     pub(crate) fn renewed(&self) -> u64 {
         *self.renewed.lock()

@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt, stream::FuturesUnordered};
 use prism_client::{Error, Lease, Result as Answer};
 use prism_core::backoff::{Backoff, Policy};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -149,53 +149,57 @@ fn may_pass(error: &Error) -> bool {
 fn ended(stage: &Stage, plan: &Plan, elapsed: Duration, storms: &[Storm; 2]) -> Ended {
     let heading = ["STORM", "BACK", "OF", "TOOK", "ATTEMPTS", "SHED", "FAILED"];
     let mut table = Table::new(heading.into_iter().chain(COLUMNS));
-    let (mut tree, mut problem) = (Map::new(), None);
     for storm in storms {
-        let counts = storm.attempts.counts();
-        let told = [
-            storm.back.to_string(),
-            plan.users.to_string(),
-            format!("{:.2} s", storm.took.as_secs_f64()),
-            counts.begun().to_string(),
-            counts.shed.to_string(),
-            counts.failed().to_string(),
-        ];
-        let mut cells = vec![Cell::from(storm.name)];
-        cells.extend(told.into_iter().map(Cell::from));
-        cells.extend(columns(&storm.until.summary()));
-        table.row(cells);
-        tree.insert(storm.name.to_owned(), storm_tree(storm));
-        if storm.back < plan.users && problem.is_none() {
-            let away = plan.users - storm.back;
-            problem = Some((
-                "NOT_BACK",
-                format!("{away} users did not come through the {} storm", storm.name),
-            ));
-        }
+        table.row(storm.row(plan.users));
     }
+    // Who interrupts it does not wait for them.
+    let waited = !stage.stop.is_cancelled();
+    let absent = storms.iter().find(|storm| waited && storm.back < plan.users);
+    let trees = storms.iter().map(|storm| (storm.name.to_owned(), storm.tree()));
     Ended {
         command: "storm",
         elapsed,
         facts: vec![
             Fact::new("users", "USERS", plan.users),
-            Fact::silent("storms", Value::Object(tree)),
+            Fact::silent("storms", Value::Object(trees.collect())),
         ],
         tables: vec![table],
         calls: vec![("multicast", stage.caster.tally.clone())],
         delivers: true,
-        problem,
+        problem: absent.map(|storm| {
+            let away = plan.users - storm.back;
+            let message = format!("{away} users did not come through the {} storm", storm.name);
+            ("NOT_BACK", message)
+        }),
     }
 }
 
-fn storm_tree(storm: &Storm) -> Value {
-    let counts = storm.attempts.counts();
-    json!({
-        "back": storm.back,
-        "seconds": storm.took.as_secs_f64(),
-        "attempts": counts.begun(),
-        "shed": counts.shed,
-        "errors": counts.errors,
-        "attempt": times(&storm.attempts.times.summary()),
-        "until_back": times(&storm.until.summary()),
-    })
+impl Storm {
+    fn row(&self, users: u32) -> Vec<Cell> {
+        let counts = self.attempts.counts();
+        let told = [
+            self.name.to_owned(),
+            self.back.to_string(),
+            users.to_string(),
+            format!("{:.2} s", self.took.as_secs_f64()),
+            counts.begun().to_string(),
+            counts.shed.to_string(),
+            counts.failed().to_string(),
+        ];
+        let cells = told.into_iter().map(Cell::from);
+        cells.chain(columns(&self.until.summary())).collect()
+    }
+
+    fn tree(&self) -> Value {
+        let counts = self.attempts.counts();
+        json!({
+            "back": self.back,
+            "seconds": self.took.as_secs_f64(),
+            "attempts": counts.begun(),
+            "shed": counts.shed,
+            "errors": counts.errors,
+            "attempt": times(&self.attempts.times.summary()),
+            "until_back": times(&self.until.summary()),
+        })
+    }
 }
