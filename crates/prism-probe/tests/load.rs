@@ -75,6 +75,29 @@ async fn what_is_multicast_is_counted_where_it_arrives() {
     );
 }
 
+/// Else a message could be missing of which nobody has lost anything.
+#[tokio::test]
+async fn nobody_is_a_target_who_does_not_listen_yet() {
+    let (_, fake) = Town::serve().await;
+    fake.on_subscribe(|_| std::future::pending::<Result<futures::stream::Empty<_>, _>>());
+    let mut command = against(&fake);
+    command
+        .args(["--deadline", "1s", "-o", "json", "load"])
+        .args(MIXED)
+        .arg("1s");
+    let ran = run(&mut command).await.exits(1);
+    let told = ran.json();
+    assert_eq!(
+        (&told["delivery"]["targets"], &told["listening"]),
+        (&json!(0), &json!(0))
+    );
+    assert!(count(&told["delivery"]["multicasts"]) > 0, "{told}");
+    assert_eq!(
+        told["operations"]["subscribe"]["errors"]["DEADLINE_EXCEEDED"],
+        told["registered"]
+    );
+}
+
 #[tokio::test]
 async fn the_same_seed_does_the_same() {
     let counts = async || {

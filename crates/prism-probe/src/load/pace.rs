@@ -145,6 +145,8 @@ mod tests {
         next: usize,
         begun: Arc<AtomicUsize>,
         missed: Arc<AtomicUsize>,
+        /// What was said to be due, and when.
+        dues: Arc<Mutex<Vec<Instant>>>,
         /// As many as it has permits may end.
         gate: Arc<Semaphore>,
     }
@@ -155,6 +157,7 @@ mod tests {
                 next: 0,
                 begun: Arc::default(),
                 missed: Arc::default(),
+                dues: Arc::default(),
                 gate: Arc::new(Semaphore::new(0)),
             }
         }
@@ -168,7 +171,8 @@ mod tests {
             self.next
         }
 
-        fn perform(&self, _: usize, _: Instant) -> BoxFuture<'static, ()> {
+        fn perform(&self, _: usize, due: Instant) -> BoxFuture<'static, ()> {
+            self.dues.lock().push(due);
             self.begun.fetch_add(1, SeqCst);
             let gate = self.gate.clone();
             Box::pin(async move {
@@ -208,6 +212,22 @@ mod tests {
         load.gate.add_permits(3);
         run.await.unwrap();
         assert_eq!(lateness.summary().count, 3);
+    }
+
+    /// A latency that counted from when it was begun would hide that a service made others wait.
+    #[tokio::test]
+    async fn what_begins_late_was_due_when_it_was_due() {
+        let load = Held::new();
+        load.gate.add_permits(20);
+        let mut open = open_loop(20, CancellationToken::new());
+        open.began -= Duration::from_secs(60);
+        let dues: Vec<_> = (0..20)
+            .map(|number| open.began + Duration::from_millis(number))
+            .collect();
+        let lateness = open.lateness.clone();
+        open.run(load.clone()).await;
+        assert_eq!(*load.dues.lock(), dues);
+        assert!(lateness.summary().p50 >= Duration::from_secs(59));
     }
 
     #[tokio::test]

@@ -32,6 +32,7 @@ struct Answer {
     extra: u64,
     /// How many listed ones have not received it, those included that are none of ours.
     missing: u64,
+    is_refusal: bool,
 }
 
 /// What a receipt turned out to be.
@@ -113,6 +114,7 @@ impl Entry {
     pub(super) fn refuse(&mut self) -> Balance {
         self.answer = Some(Answer {
             extra: self.received.count(),
+            is_refusal: true,
             ..Answer::default()
         });
         Balance {
@@ -140,6 +142,11 @@ impl Entry {
     /// Whether its targets are known.
     pub(super) fn is_answered(&self) -> bool {
         self.answer.is_some()
+    }
+
+    /// Whether it certainly was not made.
+    pub(super) fn is_refused(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.is_refusal)
     }
 
     /// How many have received it.

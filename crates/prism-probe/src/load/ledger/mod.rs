@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::stamp::Run;
+use bits::Bits;
 use entry::{Balance, Entry, Receipt};
 
 /// Of how many multicasts that are through the receivers are remembered, to know a duplicate from a stray.
@@ -44,6 +45,9 @@ struct Book {
     through: VecDeque<u32>,
     /// How many are begun and not through.
     open: usize,
+    /// Those that failed and are forgotten: of which it is not known whether they were made, and which were not.
+    unanswered: Bits,
+    refused: Bits,
     sums: Sums,
 }
 
@@ -117,9 +121,7 @@ impl Ledger {
     pub(crate) fn receive(&self, number: u32, who: u32, when: Instant) -> bool {
         let mut book = self.book.lock();
         let Some(entry) = book.entries.get_mut(&number) else {
-            // So long through that it is forgotten.
-            book.sums.duplicates += 1;
-            return false;
+            return book.late(number);
         };
         let receipt = entry.receive(who, when);
         match receipt {
@@ -213,16 +215,45 @@ impl Ledger {
         }
         book.open -= 1;
         book.through.push_back(number);
-        if book.through.len() > REMEMBERED
-            && let Some(oldest) = book.through.pop_front()
-            && let Some(entry) = book.entries.remove(&oldest)
-            && !entry.is_answered()
-        {
-            book.sums.unanswered_receipts += entry.received();
-        }
+        book.forget();
         if book.open == 0 {
             self.settled.notify_waiters();
         }
+    }
+}
+
+impl Book {
+    /// Lets go of the receivers of the multicast that has been through for longest. Of one that failed it is
+    /// remembered how: what still comes of it comes late, and for the first time.
+    fn forget(&mut self) {
+        if self.through.len() <= REMEMBERED {
+            return;
+        }
+        let Some(oldest) = self.through.pop_front() else {
+            return;
+        };
+        let Some(entry) = self.entries.remove(&oldest) else {
+            return;
+        };
+        if !entry.is_answered() {
+            self.unanswered.insert(oldest);
+            self.sums.unanswered_receipts += entry.received();
+        } else if entry.is_refused() {
+            self.refused.insert(oldest);
+        }
+    }
+
+    /// Somebody has received one that is forgotten; whether that is for the first time, as far as is known.
+    fn late(&mut self, number: u32) -> bool {
+        let (unanswered, refused) = (self.unanswered.contains(number), self.refused.contains(number));
+        *if unanswered {
+            &mut self.sums.unanswered_receipts
+        } else if refused {
+            &mut self.sums.unlisted
+        } else {
+            &mut self.sums.duplicates
+        } += 1;
+        unanswered || refused
     }
 }
 

@@ -180,6 +180,25 @@ async fn settling_ends_with_the_last_receipt_or_with_patience() {
     assert_eq!(began.elapsed(), Duration::from_secs(5));
 }
 
+/// However long ago it failed: nobody has had it before.
+#[test]
+fn what_comes_of_a_failure_that_is_forgotten_is_no_duplicate() {
+    let bench = Bench::new();
+    let refused: Error = Failure::new(Reason::Overloaded, "x").not_applied().into();
+    let lost: Error = Failure::new(Reason::RunnerLost, "x").maybe_applied().into();
+    for number in 0..3 * REMEMBERED as u32 {
+        drop(bench.ledger.begin(number));
+        let error = if number == 1 { &refused } else { &lost };
+        bench.ledger.fail(number, error);
+    }
+    assert!(bench.receive(0, 7) && bench.receive(1, 7) && bench.receive(2_500, 7));
+    let sums = bench.ledger.sums();
+    assert_eq!(
+        (sums.duplicates, sums.unlisted, sums.unanswered_receipts),
+        (0, 1, 2)
+    );
+}
+
 #[test]
 fn memory_is_bounded_by_what_is_open() {
     let bench = Bench::new();
