@@ -87,7 +87,7 @@ pub(crate) struct Presence {
     /// How many of them listen, about
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub(crate) listeners: u32,
-    /// How many multicasts a second are due, each to one of the rooms that are listened to
+    /// How many multicasts a second are due, each to one of the rooms that are listened to; without it, 10
     #[arg(long, value_name = "R", value_parser = rate)]
     pub(crate) rate: Option<f64>,
     /// How the rate changes, as for `mixed`
