@@ -5,27 +5,54 @@ mod command;
 mod exit;
 mod fault;
 mod jsonl;
+mod load;
 mod migration;
 mod output;
+mod scenario;
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, io, process::ExitCode, time::Duration};
 
-use crate::{cli::Cli, exit::Exit, fault::Stop, output::Output};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    cli::{Cli, Command},
+    exit::Exit,
+    fault::{Fault, Stop},
+    output::Output,
+};
 
 /// How long the last spans may take to a collector that is not there.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = match cli::parse(env::args_os()) {
         Ok(cli) => cli,
         Err(usage) => return usage.report().into(),
     };
+    match runtime(&cli) {
+        Ok(runtime) => runtime.block_on(work(&cli)),
+        Err(error) => {
+            let fault = Fault::internal(format!("cannot start: {error}"));
+            fault.report(cli.global.output).into()
+        }
+    }
+}
+
+/// One thread for one call; all of them for thousands at a time.
+fn runtime(cli: &Cli) -> io::Result<Runtime> {
+    let mut builder = match cli.command {
+        Command::Load(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    builder.enable_all().build()
+}
+
+async fn work(cli: &Cli) -> ExitCode {
     let telemetry = match cli.telemetry() {
         Ok(guard) => guard,
         Err(fault) => return fault.report(cli.global.output).into(),
     };
-    let exit = match run(&cli).await {
+    let exit = match run(cli).await {
         Ok(exit) => exit,
         Err(Stop::Fault(fault)) => fault.report(cli.global.output),
         // Whoever read our output has seen enough.

@@ -17,6 +17,7 @@ mod freezing;
 mod isolation;
 mod leases;
 mod limits;
+mod load;
 mod operations;
 mod peers;
 mod plan;

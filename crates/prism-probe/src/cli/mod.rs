@@ -1,8 +1,12 @@
 //! The command line.
 
+pub(crate) mod load;
 pub(crate) mod multicast;
+pub(crate) mod scenario;
 pub(crate) mod schema;
 mod value;
+
+pub(crate) use value::selection;
 
 use std::{ffi::OsString, time::Duration};
 
@@ -99,6 +103,12 @@ pub(crate) enum Command {
     /// Check and change what registrations look like
     #[command(subcommand, after_help = schema::EXAMPLES)]
     Schema(schema::Command),
+    /// Put load on a namespace, and count what arrives at subscribers of its own
+    #[command(subcommand, after_help = load::EXAMPLES)]
+    Load(load::Command),
+    /// Do what a file says, and see whether it comes out as the file says
+    #[command(subcommand, after_help = scenario::EXAMPLES)]
+    Scenario(scenario::Command),
     /// Is everything reachable, and what serves what?
     Check(Check),
     /// Print a completion script for a shell

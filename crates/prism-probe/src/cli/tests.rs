@@ -184,6 +184,42 @@ fn every_command_is_read() {
             &["multicast", "export", "all.jsonl", "--filter", r#"{"a": 1}"#],
             &[r#"file: "all.jsonl""#, r#"{"a":1}"#],
         ),
+        (
+            &[
+                "load", "mixed", "--rate", "100", "--share", "25", "--ramp", "up:10s",
+            ],
+            &[
+                "Mixed",
+                "rate: Some(100.0)",
+                "share: 0.25",
+                "Up(10s)",
+                "Mix([50, 30, 20])",
+                r#"status: "online""#,
+                "duration: 60s",
+                "settle: 5s",
+            ],
+        ),
+        (
+            &["load", "fanout", "--targets", "10,100", "--seed", "7"],
+            &[
+                "Fanout",
+                "targets: [10, 100]",
+                "subscribers: 1000",
+                "seed: Some(7)",
+            ],
+        ),
+        (
+            &["load", "presence", "--users", "100000", "--ttl", "60"],
+            &["Presence", "users: 100000", "ttl: 60", "rate: None"],
+        ),
+        (
+            &["load", "storm", "--users", "10", "--keep"],
+            &["Storm", "users: 10", "keep: true"],
+        ),
+        (
+            &["scenario", "run", "x.yaml", "--junit", "y.xml"],
+            &["Run", r#"file: "x.yaml""#, r#"junit: Some("y.xml")"#],
+        ),
         (&["check", "--admin", "h:1"], &["Check", r#"admin: Some("h:1")"#]),
         (&["completions", "bash"], &["Completions", "Bash"]),
     ] {
@@ -263,6 +299,13 @@ fn what_is_wrong_is_refused_by_name() {
             "--dry-run",
         ),
         (&["multicast", "import", "-", "--ttl", "-1"], "--ttl"),
+        (&["load", "mixed", "--rate", "0"], "--rate"),
+        (&["load", "mixed", "--share", "101"], "--share"),
+        (&["load", "mixed", "--mix", "fly=1"], "--mix"),
+        (&["load", "mixed", "--ramp", "linear:1"], "--ramp"),
+        (&["load", "fanout", "--targets", "0"], "--targets"),
+        (&["load", "presence", "--ttl", "0"], "--ttl"),
+        (&["scenario", "run"], "<FILE>"),
         (&["multicast", "fly"], "fly"),
         (&["--deadline", "0s", "check"], "--deadline"),
         (&["-o", "xml", "check"], "--output"),

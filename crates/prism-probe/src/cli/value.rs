@@ -20,7 +20,7 @@ pub(super) fn filter(text: &str) -> Result<Filter, String> {
 
 /// A filter in its JSON form. How large it may be is for the service to say, which is configured; the
 /// limits here only keep a mistake from costing much.
-pub(super) fn selection(text: &str) -> Result<prism_filter::Filter, String> {
+pub(crate) fn selection(text: &str) -> Result<prism_filter::Filter, String> {
     let limits = Limits {
         max_depth: 32,
         max_clauses: 10_000,
@@ -58,6 +58,23 @@ pub(super) fn session(text: &str) -> Result<SessionId, String> {
     let number = number.filter(|_| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let number = number.ok_or("expected 32 hexadecimal digits, as an import tells them")?;
     Ok(SessionId(number.to_be_bytes()))
+}
+
+/// How long something is to go on: `500ms`, `60s`, `5m`, `1h`; more than nothing.
+pub(super) fn length(text: &str) -> Result<Duration, String> {
+    let length = prism_core::config::parse_duration(text)?;
+    (!length.is_zero())
+        .then_some(length)
+        .ok_or_else(|| "it needs some time".to_owned())
+}
+
+/// A share in percent, as one from 0 to 1.
+pub(super) fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.trim_end_matches('%').parse::<f64>().ok();
+    let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+    percent
+        .map(|percent| percent / 100.0)
+        .ok_or_else(|| "expected a share in percent, from 0 to 100".to_owned())
 }
 
 /// `500ms`, `10s`, `2m`, `1h`; a bare number is seconds.
@@ -117,6 +134,19 @@ mod tests {
             assert!(error.contains(part), "{text}: {error}");
         }
         assert!(filter(r#"{"status": "online", "battery.lt": 0.2}"#).is_ok());
+    }
+
+    #[test]
+    fn shares_are_percents_and_lengths_are_some_time() {
+        assert_eq!(percent("25"), Ok(0.25));
+        assert_eq!(percent("0.5%"), Ok(0.005));
+        for wrong in ["", "-1", "101", "nan", "half"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(length("1.5s"), Ok(Duration::from_millis(1_500)));
+        for wrong in ["0s", "", "60", "soon"] {
+            assert!(length(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What each command does.
 
 mod check;
+mod load;
 mod multicast;
 mod pages;
+mod scenario;
 mod schema;
 
 use std::time::Duration;
@@ -21,6 +23,8 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<Exit, Stop> {
     match &cli.command {
         Command::Multicast(command) => multicast::run(command, &cli.global, output).await,
         Command::Schema(command) => schema::run(command, &cli.global, output).await,
+        Command::Load(command) => load::run(command, &cli.global, output).await,
+        Command::Scenario(command) => scenario::run(command, &cli.global, output).await,
         Command::Check(check) => check::run(check, &cli.global, output).await,
         Command::Completions { shell } => {
             output.raw(cli::completions(*shell).as_bytes())?;

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod store;
+pub(crate) mod town;
 
 use std::{fs::File, process::Stdio, time::Duration};
 

@@ -143,12 +143,19 @@ impl Store {
         self.0.lock()[name].revision
     }
 
+    /// Who matches.
+    pub(crate) fn matching(&self, filter: Option<&pattern::Filter>) -> Vec<String> {
+        let filter = filter.map(compiled);
+        let all = self.0.lock();
+        let matching = all
+            .values()
+            .filter(|stored| filter.as_ref().is_none_or(|filter| filter.matches(*stored)));
+        matching.map(|stored| stored.name.clone()).collect()
+    }
+
     /// A cursor is the last identity before it.
     pub(crate) fn page(&self, request: EnumerateRequest) -> Result<EnumerateResponse, Status> {
-        let filter = request.filter.map(|filter| {
-            let filter = Filter::from_proto(&filter, &Limits::default()).unwrap();
-            filter.compile(&Limits::default()).unwrap()
-        });
+        let filter = request.filter.as_ref().map(compiled);
         let after = request.pagination.unwrap_or_default().cursor;
         let all = self.0.lock();
         let matching: Vec<&Stored> = all
@@ -184,6 +191,12 @@ impl Store {
         if found.revision != request.if_revision {
             return Err(refused(Reason::Conflict));
         }
+        self.patch(request)
+    }
+
+    /// As [`update`](Self::update) for whoever does not mind others.
+    pub(crate) fn patch(&self, request: &UpdateRequest) -> Result<pattern::UpdateResponse, Status> {
+        self.get(&request.identity)?;
         let patch = Document::from_proto(&request.patch).unwrap();
         let before = self.0.lock()[&request.identity].document.clone();
         self.write(
@@ -195,6 +208,11 @@ impl Store {
             position: Some(answers::position(2)),
         })
     }
+}
+
+fn compiled(filter: &pattern::Filter) -> prism_filter::Compiled {
+    let filter = Filter::from_proto(filter, &Limits::default()).unwrap();
+    filter.compile(&Limits::default()).unwrap()
 }
 
 pub(crate) fn shown(stored: &Stored) -> Identity {

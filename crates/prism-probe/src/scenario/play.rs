@@ -1,0 +1,213 @@
+//! Carrying out a scenario.
+
+use std::time::{Duration, Instant};
+
+use prism_client::{
+    EnumerateRequest, MulticastRequest, RegisterRequest, Registration, Registry, Result as Answer,
+    UnregisterRequest, UpdateRequest,
+};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::{
+    expect::{Expect, Ordered, Problem},
+    file::{Action, Scenario, Step},
+    sessions::Sessions,
+    step::{Enumerate, Publish, Register},
+};
+
+/// Between the attempts of a step that waits for something.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What became of a scenario.
+#[derive(Debug)]
+pub(crate) struct Played {
+    pub(crate) name: String,
+    pub(crate) steps: Vec<PlayedStep>,
+}
+
+/// What became of a step.
+#[derive(Debug)]
+pub(crate) struct PlayedStep {
+    pub(crate) name: String,
+    pub(crate) line: Option<u32>,
+    pub(crate) outcome: Outcome,
+    pub(crate) took: Duration,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Passed,
+    Failed(Problem),
+    /// One before it failed.
+    Skipped,
+}
+
+impl Played {
+    /// The first step that failed, and why.
+    pub(crate) fn failure(&self) -> Option<(&PlayedStep, &str)> {
+        self.steps.iter().find_map(|step| match &step.outcome {
+            Outcome::Failed(problem) => Some((step, problem.as_str())),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn passed(&self) -> usize {
+        let passed = self.steps.iter().filter(|step| step.outcome == Outcome::Passed);
+        passed.count()
+    }
+}
+
+/// Carries out a scenario, step by step, until one fails.
+pub(crate) struct Player {
+    registry: Registry,
+    sessions: Sessions,
+    /// What was registered and is to be removed in the end.
+    registered: Vec<Registration>,
+}
+
+impl Player {
+    pub(crate) fn new(registry: Registry) -> Self {
+        Self {
+            registry,
+            sessions: Sessions::default(),
+            registered: Vec::new(),
+        }
+    }
+
+    /// Says of each step what became of it, as soon as that is known.
+    pub(crate) async fn play(&mut self, scenario: &Scenario, mut told: impl FnMut(usize, &Step)) -> Played {
+        let mut steps = Vec::new();
+        let mut is_over = false;
+        for (index, step) in scenario.steps.iter().enumerate() {
+            told(index, step);
+            let begun = Instant::now();
+            let outcome = if is_over {
+                Outcome::Skipped
+            } else {
+                self.step(step)
+                    .await
+                    .map_or_else(Outcome::Failed, |()| Outcome::Passed)
+            };
+            is_over |= outcome != Outcome::Passed;
+            steps.push(PlayedStep {
+                name: step.name.clone(),
+                line: step.line,
+                outcome,
+                took: begun.elapsed(),
+            });
+        }
+        Played {
+            name: scenario.name.clone(),
+            steps,
+        }
+    }
+
+    /// Ends the sessions and removes what was registered, if it is still that. What cannot be removed stays.
+    pub(crate) async fn tidy(self) {
+        drop(self.sessions);
+        for registration in &self.registered {
+            let _ = self
+                .registry
+                .unregister(UnregisterRequest::from(registration))
+                .await;
+        }
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<(), Problem> {
+        let began = Instant::now();
+        loop {
+            let outcome = self.once(&step.action).await;
+            let is_to_wait = step.within.is_some_and(|within| began.elapsed() + PAUSE < within);
+            match outcome {
+                Err(_) if is_to_wait => sleep(PAUSE).await,
+                Err(problem) => {
+                    let waited = step.within.map(|within| format!(", for {within:?}"));
+                    return Err(problem + &waited.unwrap_or_default());
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn once(&mut self, action: &Action) -> Result<(), Problem> {
+        let registry = self.registry.clone();
+        match action {
+            Action::Register(asked, expected) => expected.check(&self.register(asked).await),
+            Action::Update(asked, expected) => {
+                let request = UpdateRequest {
+                    identity: asked.identity.clone(),
+                    patch: Value::Object(asked.patch.clone()),
+                    ..UpdateRequest::default()
+                };
+                expected.check(&registry.update(request).await)
+            }
+            Action::Get(asked, expected) => expected.check(&registry.get(&asked.identity).await),
+            Action::Renew(asked, expected) => {
+                let leases = asked.identities.iter().map(String::as_str);
+                expected.check(&registry.renew(leases).await)
+            }
+            Action::Unregister(asked, expected) => {
+                expected.check(&registry.unregister(asked.identity.as_str()).await)
+            }
+            Action::Enumerate(asked, filter, expected) => {
+                let expected = Ordered {
+                    expected,
+                    is_sorted: !asked.sort.is_empty(),
+                };
+                expected.check(&registry.enumerate(enumeration(asked, filter.clone())).await)
+            }
+            Action::Publish(asked, filter, expected) => {
+                expected.check(&registry.multicast(multicast(asked, filter.clone())).await)
+            }
+            Action::Subscribe(asked, expected) => {
+                let opened = self.sessions.open(&registry, asked.name(), &asked.identity).await;
+                expected.check(&opened)
+            }
+            Action::Receive(asked) => self.sessions.receive(asked, action.patience()).await,
+            Action::Silence(asked) => self.sessions.silence(&asked.by, asked.length).await,
+            Action::Close(asked) => self.sessions.close(&asked.session),
+            Action::Wait(length) => {
+                sleep(*length).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn register(&mut self, asked: &Register) -> Answer<Registration> {
+        let request = RegisterRequest {
+            metadata: Value::Object(asked.metadata.clone()),
+            ttl: asked.ttl.filter(Duration::is_zero).map(|_| 0),
+            ttl_ms: asked
+                .ttl
+                .filter(|ttl| !ttl.is_zero())
+                .map(|ttl| ttl.as_millis() as u64),
+            replace: asked.replace,
+            ..RegisterRequest::new(asked.identity.as_str())
+        };
+        let answer = self.registry.register(request).await;
+        self.registered.extend(answer.iter().cloned());
+        answer
+    }
+}
+
+fn enumeration(asked: &Enumerate, filter: Option<prism_client::Filter>) -> EnumerateRequest {
+    EnumerateRequest {
+        filter,
+        limit: asked.limit,
+        sort_by: asked.sort.clone(),
+        ..EnumerateRequest::default()
+    }
+}
+
+/// The one place where a scenario makes its multicasts.
+fn multicast(asked: &Publish, filter: Option<prism_client::Filter>) -> MulticastRequest {
+    MulticastRequest {
+        filter,
+        payload: asked.payload.clone().into_bytes(),
+        content_type: asked.content_type.clone(),
+        timeout: asked.timeout,
+        ..MulticastRequest::default()
+    }
+}

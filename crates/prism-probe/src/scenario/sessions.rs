@@ -1,0 +1,141 @@
+//! Sessions in the background, and what they have received.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use prism_client::{Event, Registry, Result as Answer, SubscribeRequest};
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
+
+use super::{expect::Problem, step::Receive};
+use crate::load::reason;
+
+/// Sessions by their names. Dropping this ends them.
+#[derive(Default)]
+pub(super) struct Sessions {
+    open: HashMap<String, Session>,
+}
+
+struct Session {
+    inbox: Arc<Inbox>,
+    _reader: JoinSet<()>,
+}
+
+/// What a session has received and no step has asked for.
+#[derive(Default)]
+struct Inbox {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    messages: VecDeque<String>,
+    /// Why there will be no more.
+    ended: Option<String>,
+}
+
+impl Sessions {
+    /// Opens one; from the moment this returns it receives.
+    ///
+    /// # Errors
+    /// Whatever a subscription may fail with.
+    pub(super) async fn open(&mut self, registry: &Registry, name: &str, identity: &str) -> Answer<()> {
+        let mut session = registry.subscribe(SubscribeRequest::from(identity)).await?;
+        let inbox = Arc::new(Inbox::default());
+        let told = inbox.clone();
+        let mut reader = JoinSet::new();
+        reader.spawn(async move {
+            while let Some(event) = session.next().await {
+                match event {
+                    Ok(Event::Message(message)) => {
+                        told.put(String::from_utf8_lossy(&message.payload).into_owned());
+                    }
+                    Ok(_) => {}
+                    Err(error) => told.end(format!("{error}, reason `{}`", reason(&error))),
+                }
+            }
+        });
+        let session = Session {
+            inbox,
+            _reader: reader,
+        };
+        self.open.insert(name.to_owned(), session);
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self, name: &str) -> Result<(), Problem> {
+        self.open
+            .remove(name)
+            .map(drop)
+            .ok_or_else(|| format!("`{name}` has no session"))
+    }
+
+    /// Takes what a step asks for, as soon as it is there.
+    pub(super) async fn receive(&self, asked: &Receive, patience: Duration) -> Result<(), Problem> {
+        let inbox = self.inbox(&asked.by)?;
+        let count = asked.count.unwrap_or_else(|| asked.payload.len().max(1));
+        let Ok(taken) = timeout(patience, inbox.take(count)).await else {
+            let there = inbox.state.lock().messages.len();
+            return Err(format!(
+                "received {there} of {count} messages within {patience:?}"
+            ));
+        };
+        let taken = taken?;
+        for (found, expected) in taken.iter().zip(&asked.payload) {
+            if found != expected {
+                return Err(format!("received `{found}`, expected `{expected}`"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a while in which nothing is to come.
+    pub(super) async fn silence(&self, name: &str, length: Duration) -> Result<(), Problem> {
+        let inbox = self.inbox(name)?;
+        match timeout(length, inbox.take(1)).await {
+            Err(_) => Ok(()),
+            Ok(Ok(messages)) => Err(format!("received `{}`, expected nothing", messages.concat())),
+            Ok(Err(problem)) => Err(problem),
+        }
+    }
+
+    fn inbox(&self, name: &str) -> Result<&Inbox, Problem> {
+        let session = self.open.get(name);
+        session
+            .map(|session| &*session.inbox)
+            .ok_or_else(|| format!("`{name}` has no session"))
+    }
+}
+
+impl Inbox {
+    fn put(&self, message: String) {
+        self.state.lock().messages.push_back(message);
+        self.changed.notify_waiters();
+    }
+
+    fn end(&self, why: String) {
+        self.state.lock().ended = Some(why);
+        self.changed.notify_waiters();
+    }
+
+    /// The next ones, all of them or none. Cancel safe.
+    async fn take(&self, count: usize) -> Result<Vec<String>, Problem> {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let mut state = self.state.lock();
+                if state.messages.len() >= count {
+                    return Ok(state.messages.drain(..count).collect());
+                }
+                if let Some(why) = &state.ended {
+                    return Err(format!("the session ended: {why}"));
+                }
+            }
+            changed.await;
+        }
+    }
+}

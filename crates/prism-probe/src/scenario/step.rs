@@ -1,0 +1,183 @@
+//! What a step can be.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use prism_core::config::{one_or_many, optional_duration_ms, optional_duration_seconds};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// Registers an identity.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Register {
+    pub(crate) identity: String,
+    #[serde(default)]
+    pub(crate) metadata: Map<String, Value>,
+    /// A bare number counts seconds; 0 is no lease.
+    #[serde(default, deserialize_with = "optional_duration_seconds")]
+    pub(crate) ttl: Option<Duration>,
+    #[serde(default)]
+    pub(crate) replace: bool,
+}
+
+/// Changes metadata by a merge patch.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Update {
+    pub(crate) identity: String,
+    pub(crate) patch: Map<String, Value>,
+}
+
+/// Reads or removes one identity.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct One {
+    pub(crate) identity: String,
+}
+
+/// Renews leases.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Renew {
+    #[serde(deserialize_with = "one_or_many")]
+    pub(crate) identities: Vec<String>,
+}
+
+/// Lists the identities that match.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Enumerate {
+    pub(crate) filter: Option<Value>,
+    #[serde(deserialize_with = "one_or_many")]
+    pub(crate) sort: Vec<String>,
+    pub(crate) limit: Option<u32>,
+}
+
+/// Multicasts to the identities that match.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Publish {
+    #[serde(default)]
+    pub(crate) filter: Option<Value>,
+    pub(crate) payload: String,
+    #[serde(default)]
+    pub(crate) content_type: Option<String>,
+    #[serde(default, deserialize_with = "optional_duration_ms")]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Opens a session in the background, which goes on until the end or until it is closed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Subscribe {
+    pub(crate) identity: String,
+    /// What other steps call it; without it, by its identity.
+    #[serde(default, rename = "as")]
+    pub(crate) name: Option<String>,
+}
+
+impl Subscribe {
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_ref().unwrap_or(&self.identity)
+    }
+}
+
+/// Waits until a session has received messages that no step before has asked for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Receive {
+    pub(crate) by: String,
+    /// These, in this order.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(crate) payload: Vec<String>,
+    /// So many, whatever they are.
+    #[serde(default)]
+    pub(crate) count: Option<usize>,
+    #[serde(default, deserialize_with = "optional_duration_ms")]
+    pub(crate) within: Option<Duration>,
+}
+
+/// A session receives nothing for a while.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Silence {
+    pub(crate) by: String,
+    #[serde(rename = "for", deserialize_with = "prism_core::config::duration_ms")]
+    pub(crate) length: Duration,
+}
+
+/// Ends a session.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Close {
+    pub(crate) session: String,
+}
+
+/// What is to come of a registration.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Registered {
+    pub(crate) outcome: Option<String>,
+    pub(crate) error: Option<String>,
+}
+
+/// What is to come of reading or changing one identity.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Found {
+    /// These fields, and perhaps others.
+    pub(crate) metadata: Map<String, Value>,
+    pub(crate) error: Option<String>,
+}
+
+/// What is to come of a renewal.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Renewed {
+    pub(crate) renewed: Option<u64>,
+    /// Why an identity is not renewed.
+    pub(crate) reasons: BTreeMap<String, String>,
+    pub(crate) error: Option<String>,
+}
+
+/// What is to come of a removal.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Removed {
+    pub(crate) existed: Option<bool>,
+    pub(crate) error: Option<String>,
+}
+
+/// What is to come of an enumeration.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Listed {
+    /// On all pages.
+    pub(crate) count: Option<u64>,
+    /// On this one; in this order where the step sorts.
+    pub(crate) identities: Option<Vec<String>>,
+    pub(crate) error: Option<String>,
+}
+
+/// What is to come of a multicast.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Published {
+    pub(crate) targets: Option<u64>,
+    pub(crate) delivered: Option<u64>,
+    pub(crate) failed: Option<u64>,
+    pub(crate) pending: Option<u64>,
+    pub(crate) timeout: Option<u64>,
+    /// The targets.
+    pub(crate) identities: Option<Vec<String>>,
+    pub(crate) statuses: BTreeMap<String, String>,
+    pub(crate) reasons: BTreeMap<String, String>,
+    pub(crate) error: Option<String>,
+}
+
+/// What is to come of opening a session.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Opened {
+    pub(crate) error: Option<String>,
+}

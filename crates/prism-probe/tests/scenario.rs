@@ -1,0 +1,210 @@
+//! Scenarios against a registry in this process.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod support;
+
+use std::{fs, path::PathBuf};
+
+use prism_client::testing::FakeRegistry;
+use serde_json::json;
+use support::{
+    Ran, against, run,
+    town::{Lie, Town},
+};
+use tempfile::TempDir;
+
+struct Desk {
+    town: Town,
+    fake: FakeRegistry,
+    directory: TempDir,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        let (town, fake) = Town::serve().await;
+        Self {
+            town,
+            fake,
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    async fn run(&self, text: &str, more: &[&str]) -> Ran {
+        let file = self.file("story.yaml");
+        fs::write(&file, text).unwrap();
+        let mut command = against(&self.fake);
+        command
+            .args(["-o", "json", "scenario", "run"])
+            .arg(file)
+            .args(more);
+        run(&mut command).await
+    }
+}
+
+const STORY: &str = r#"
+name: two in a room
+steps:
+  - register: { identity: alice, metadata: { room: engineering, seats: 2 } }
+    expect: { outcome: REGISTERED }
+  - register: { identity: bob, metadata: { room: engineering } }
+  - subscribe: { identity: alice, as: phone }
+  - get: { identity: alice }
+    expect: { metadata: { seats: 2.0 } }
+  - enumerate: { filter: { room: engineering } }
+    expect: { count: 2, identities: [bob, alice] }
+    within: 2s
+  - publish: { filter: { room: engineering }, payload: lunch }
+    expect:
+      targets: 2
+      delivered: 1
+      statuses: { alice: DELIVERED, bob: FAILED }
+      reasons: { bob: NO_SUBSCRIBER }
+  - receive: { by: phone, payload: lunch, within: 5s }
+  - silence: { by: phone, for: 20ms }
+  - renew: { identities: [alice, carol] }
+    expect: { renewed: 1, reasons: { carol: NOT_FOUND } }
+  - update: { identity: alice, patch: { room: null } }
+  - get: { identity: carol }
+    expect: { error: NOT_FOUND }
+  - close: { session: phone }
+  - wait: 1ms
+  - unregister: { identity: alice }
+    expect: { existed: true }
+"#;
+
+#[tokio::test]
+async fn a_story_that_comes_true_passes_and_leaves_nothing() {
+    let desk = Desk::new().await;
+    let report = desk.file("report.xml");
+    let ran = desk
+        .run(STORY, &["--junit", report.to_str().unwrap()])
+        .await
+        .exits(0);
+    let told = ran.json();
+    assert_eq!(
+        (&told["passed"], &told["passed_steps"]),
+        (&json!(true), &json!(14))
+    );
+    assert_eq!(told["steps"][0]["line"], json!(4));
+    let report = fs::read_to_string(report).unwrap();
+    assert!(
+        report.contains(r#"tests="14""#) && report.contains(r#"failures="0""#),
+        "{report}"
+    );
+    assert_eq!(desk.town.store.len(), 0);
+}
+
+#[tokio::test]
+async fn the_first_step_that_does_not_come_true_ends_it() {
+    let desk = Desk::new().await;
+    *desk.town.liar.lock() = Some(Lie::Lost('e'));
+    let report = desk.file("report.xml");
+    let story = STORY.replace("within: 5s", "within: 20ms");
+    let ran = desk
+        .run(&story, &["--junit", report.to_str().unwrap()])
+        .await
+        .exits(1);
+    let error = ran.error();
+    assert_eq!(error["reason"], "EXPECTATION_FAILED");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("story.yaml:19: receive phone: received 0 of 1"),
+        "{message}"
+    );
+    let told = ran.json();
+    let results: Vec<_> = told["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| &step["result"])
+        .collect();
+    assert_eq!(
+        (results[5], results[6], results[7]),
+        (&json!("passed"), &json!("failed"), &json!("skipped"))
+    );
+    let report = fs::read_to_string(report).unwrap();
+    assert!(
+        report.contains(r#"failures="1""#) && report.contains("<skipped"),
+        "{report}"
+    );
+    assert_eq!(desk.town.store.len(), 0, "it is tidied up all the same");
+}
+
+#[tokio::test]
+async fn what_is_found_and_what_was_expected_are_told() {
+    let desk = Desk::new().await;
+    desk.town.store.write("alice", &json!({ "room": "a" }));
+    for (step, part) in [
+        (
+            "get: { identity: alice }\n    expect: { metadata: { room: b } }",
+            "`metadata.room` is `\"a\"`, expected `\"b\"`",
+        ),
+        (
+            "get: { identity: alice }\n    expect: { error: NOT_FOUND }",
+            "expected the error `NOT_FOUND`",
+        ),
+        ("get: { identity: bob }", "reason `NOT_FOUND`"),
+        ("get: { identity: bob }\n    within: 60ms", ", for 60ms"),
+        ("enumerate: {}\n    expect: { count: 2 }", "found 1, expected 2"),
+        (
+            "publish: { payload: x }\n    expect: { statuses: { bob: DELIVERED } }",
+            "`bob` is no target",
+        ),
+        (
+            "unregister: { identity: bob }\n    expect: { existed: true }",
+            "found false, expected true",
+        ),
+        ("register: { identity: alice }", "reason `ALREADY_EXISTS`"),
+    ] {
+        let ran = desk.run(&format!("steps:\n  - {step}\n"), &[]).await.exits(1);
+        let message = ran.error()["message"].to_string().replace("\\\"", "\"");
+        assert!(message.contains(part), "{step}: {message}");
+    }
+    assert_eq!(desk.town.store.len(), 1, "what was there before stays");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_scenario_is_told_with_its_place() {
+    let desk = Desk::new().await;
+    let ran = desk
+        .run("steps:\n  - regsiter: { identity: a }\n", &[])
+        .await
+        .exits(2);
+    let message = ran.error()["message"].to_string();
+    assert!(
+        message
+            .contains("story.yaml:2:5: steps[0].regsiter: unknown key `regsiter`, did you mean `register`?"),
+        "{message}"
+    );
+    let ran = desk
+        .run("steps: [{ wait: 1ms }]", &["--junit", "/no/such/folder/x"])
+        .await
+        .exits(2);
+    assert_eq!(ran.error()["field"], "junit");
+    let mut missing = against(&desk.fake);
+    let ran = run(missing.args(["-o", "json", "scenario", "run", "/no/such/file"]))
+        .await
+        .exits(2);
+    assert_eq!(ran.error()["field"], "file");
+    assert_eq!(desk.fake.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_to_be_kept_stays() {
+    let desk = Desk::new().await;
+    let ran = desk
+        .run("steps: [{ register: { identity: a, ttl: 0 } }]", &["--keep"])
+        .await
+        .exits(0);
+    assert_eq!(ran.json()["steps"][0]["name"], "register a");
+    assert_eq!(desk.town.store.len(), 1);
+}
