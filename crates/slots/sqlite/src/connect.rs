@@ -13,7 +13,7 @@ use std::{
 };
 
 use prism_slot::{Applied, Error, Result};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tracing::warn;
 
 use crate::{
@@ -178,6 +178,8 @@ fn check_content(path: &Path, conn: &Connection, give_up: Instant) -> Result<()>
 /// What has to hold for every commit.
 fn settle(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Statements are not planned anew for each value that is bound to them.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "temp_store", "memory")?;

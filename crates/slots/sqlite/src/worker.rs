@@ -22,9 +22,9 @@ use crate::{
 /// How many calls share a transaction, how many bytes they bring and how long executing them takes, at most.
 const GROUP_CALLS: usize = 1_024;
 const GROUP_BYTES: usize = 8 << 20;
-const GROUP_TIME: Duration = Duration::from_millis(25);
+const GROUP_TIME: Duration = Duration::from_millis(50);
 /// After how many pages the log is brought into the file.
-const LOG_PAGES: i32 = 4_096;
+const LOG_PAGES: i32 = 8_192;
 /// How soon a change that another process made is noticed, while anybody waits for it.
 const POLL: Duration = Duration::from_millis(25);
 /// How long an idle thread sleeps.
