@@ -16,6 +16,7 @@ mod opening;
 mod queue;
 mod registry;
 mod schema;
+mod seat;
 mod signals;
 mod step;
 mod worker;

@@ -81,6 +81,11 @@ impl Queue {
         self.state.lock().jobs.pop_front()
     }
 
+    /// All calls that wait.
+    pub(crate) fn take_all(&self) -> VecDeque<Box<dyn Job>> {
+        std::mem::take(&mut self.state.lock().jobs)
+    }
+
     /// Waits for calls.
     pub(crate) fn wait(&self, most: Duration) -> Found {
         let mut state = self.state.lock();

@@ -74,11 +74,34 @@ impl Worker {
             match self.queue.wait(if watched { POLL } else { SLEEP }) {
                 Found::Calls => self.group(),
                 Found::Nothing => {}
-                Found::Closed => return,
+                Found::Closed => return self.end(),
             }
             if watched {
                 self.look_around();
             }
+        }
+    }
+
+    /// What was only kept in memory is stored, so that the next one goes on where this one ended.
+    fn end(&mut self) {
+        let clocks = self.cached.unstored_clocks();
+        let Some(mut connected) = self.connected.take().filter(|_| !clocks.is_empty()) else {
+            return;
+        };
+        if !connected.is_in_place(&self.path).unwrap_or(false)
+            || connected.conn.execute_batch("BEGIN IMMEDIATE").is_err()
+        {
+            return;
+        }
+        self.cached.begin();
+        let mut step = Step::new(&connected.conn, &mut self.cached);
+        let kept = clocks.into_iter().try_for_each(|(ns, seen)| {
+            step.head(ns, seen)?;
+            step.change_head(ns).map(drop)
+        });
+        if kept.is_ok() {
+            // Where it fails, leases last a little longer.
+            let _ = self.commit(&mut connected, 0);
         }
     }
 
@@ -121,9 +144,8 @@ impl Worker {
         let in_place = current.map(|current| Ok((current.is_in_place(&self.path)?, current)));
         let opened = match in_place.transpose() {
             Ok(Some((true, current))) => return Some(current),
-            // Closed before the other one is opened: it may be of the same file.
             Ok(Some((false, current))) => {
-                drop(current);
+                current.leave(&self.path);
                 self.open_again()
             }
             Ok(None) => self.open_again(),
@@ -146,11 +168,11 @@ impl Worker {
         Ok(connected)
     }
 
-    /// Fails everything that waits.
+    /// Fails everything that waits by now. What comes later may find that it was put right.
     fn refuse(&self, error: &Error) {
         warn!(path = %self.path.display(), %error, "cannot work on the file");
         let now = Instant::now();
-        while let Some(mut job) = self.queue.pop() {
+        for mut job in self.queue.take_all() {
             if job.take(now) {
                 job.fail(error.clone());
             }
@@ -235,6 +257,7 @@ impl Worker {
             .prepare_cached("COMMIT")
             .and_then(|mut commit| commit.execute(()));
         committed.map_err(|error| self.broken(conn, &error))?;
+        self.cached.end();
         if let Some(point) = point {
             connected.note(&self.path, point);
             self.signals

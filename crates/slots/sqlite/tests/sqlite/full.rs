@@ -113,12 +113,19 @@ pub(super) async fn full(task: Task) {
         limit_files(Some(log + round * 700));
         let messages: Vec<_> = (0..10).map(|_| message(vec![2; 100_000])).collect();
         let outcomes = join_all(messages.iter().map(|message| store(&slot, "a", message))).await;
-        for outcome in &outcomes {
-            let Enqueued::NotStored(why) = outcome else {
-                panic!("{outcomes:?}")
-            };
-            assert!(why.contains("prism.db"), "{why}");
+        let mut refused = 0;
+        for (message, outcome) in messages.iter().zip(&outcomes) {
+            match outcome {
+                Enqueued::NotStored(why) => assert!(why.contains("prism.db"), "{why}"),
+                // The log has room again where another connection has begun it anew.
+                outcome => assert!(
+                    *outcome == STORED && stored.insert(message.multicast.0),
+                    "{outcome:?}"
+                ),
+            }
+            refused += usize::from(*outcome != STORED);
         }
+        assert!(refused > 0);
         limit_files(None);
         let message = message(vec![3; 2_000]);
         assert_eq!(store(&slot, "a", &message).await, STORED, "there is room again");
@@ -161,5 +168,5 @@ async fn commits_that_cannot_be_written_are_not_called_stored() {
         there.iter().collect::<BTreeSet<_>>(),
         said.iter().collect::<BTreeSet<_>>()
     );
-    assert_eq!(there.len(), 25);
+    assert!(there.len() >= 25);
 }

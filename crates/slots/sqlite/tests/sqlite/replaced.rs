@@ -114,6 +114,37 @@ async fn a_file_that_is_replaced_while_it_is_open_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_log_of_another_file_is_not_taken_for_its_own() {
+    let (place, other) = (Place::fast(), Place::fast());
+    let slot = registry(&other.path).await;
+    register(&slot, request("theirs")).await.unwrap();
+    slot.close().await;
+    let slot = registry(&place.path).await;
+    register(&slot, request("ours")).await.unwrap();
+    // As after a crash: the log is there, and then another file takes the place of the one that it was written for.
+    let log = fs::read(place.beside("-wal")).unwrap();
+    slot.close().await;
+    fs::write(place.beside("-wal"), log).unwrap();
+    fs::rename(&other.path, &place.path).unwrap();
+    let refused = SqliteRegistry::open(NAMESPACE, registry_config(&place.path)).await;
+    let Err(error) = refused else {
+        panic!("it was opened")
+    };
+    assert!(matches!(error, Error::Misconfigured { .. }), "{error:?}");
+    assert!(error.to_string().contains("was written for"), "{error}");
+    fs::remove_file(place.beside("-wal")).unwrap();
+    let slot = registry(&place.path).await;
+    assert!(
+        slot.get(call(), identity("theirs"))
+            .await
+            .unwrap()
+            .record
+            .is_some()
+    );
+    assert!(slot.get(call(), identity("ours")).await.unwrap().record.is_none());
+}
+
+#[tokio::test]
 async fn a_file_that_is_removed_while_it_is_open_is_not_made_anew() {
     let place = Place::fast();
     let slot = registry(&place.path).await;
