@@ -162,7 +162,7 @@ async fn compare(steps: &[Step]) -> Result<(), TestCaseError> {
     ] {
         run.step(&step).await?;
     }
-    Ok(())
+    run.ends_with_nothing().await
 }
 
 struct Run {
@@ -247,7 +247,7 @@ impl Run {
         };
         let ours = SqliteInbox::open_with_clock(NAMESPACE, inbox_config(&place.path), limits, clock.clone());
         let some = |number: u8| {
-            let receipts = (number % 2 == 0).then(|| "here".into());
+            let receipts = number.is_multiple_of(2).then(|| "here".into());
             let multicast = MulticastId(u128::from(number) << 100);
             Arc::new(Message {
                 receipts,
@@ -466,6 +466,26 @@ impl Run {
                 .await,
             redriven
         );
+        Ok(())
+    }
+
+    /// When all time is over there are dead letters, and otherwise a row where a session has been.
+    async fn ends_with_nothing(&mut self) -> Result<(), TestCaseError> {
+        self.clock.advance(Duration::from_secs(7_200));
+        while self.ours.sweep(deadline()).await.unwrap().more {}
+        let look = rusqlite::Connection::open(&self.place.path).unwrap();
+        let count = |sql: &str| look.query_row(sql, (), |row| row.get::<_, i64>(0)).unwrap();
+        let left = [
+            "SELECT count(*) FROM inboxes WHERE part > x'00'",
+            "SELECT count(*) FROM sendings",
+            "SELECT count(*) FROM targets",
+            "SELECT count(*) FROM losses",
+            "SELECT count(*) FROM messages WHERE uses != (SELECT count(*) FROM dead WHERE message = messages.id)",
+            "SELECT (SELECT count(*) FROM messages) - (SELECT count(*) FROM bodies)",
+            "SELECT messages FROM inbox_totals UNION ALL SELECT 0",
+            "SELECT dead - (SELECT count(*) FROM dead) FROM inbox_totals UNION ALL SELECT 0",
+        ];
+        prop_assert_eq!(left.map(count), [0; 8]);
         Ok(())
     }
 }
