@@ -87,6 +87,48 @@ async fn a_file_that_may_not_grow_refuses_and_leaves_nothing_behind() {
     );
 }
 
+#[tokio::test]
+async fn what_makes_room_is_not_refused_with_what_needs_it() {
+    let place = Place::fast();
+    let config = InboxConfig {
+        max_size: Some(1 << 20),
+        ..inbox_config(&place.path)
+    };
+    let slot = SqliteInbox::open(NAMESPACE, config, roomy()).await.unwrap();
+    let mut stored = Vec::new();
+    while let large = message(vec![1; 20_000])
+        && store(&slot, "a", &large).await == STORED
+    {
+        stored.push(large.multicast);
+    }
+    delivered(&slot, "a", 1).await;
+    // Everything at the same time, so that it shares a transaction.
+    let other = rusqlite::Connection::open(&place.path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let acks = stored.iter().take(10).map(|multicast| {
+        let (slot, verdict) = (&slot, vec![(*multicast, Verdict::Ack)]);
+        async move { slot.settle(&consumer("a", 1), verdict, deadline()).await }
+    });
+    let large: Vec<_> = (0..10).map(|_| message(vec![2; 900_000])).collect();
+    let stores = large.iter().map(|large| store(&slot, "b", large));
+    let (settled, refused, ()) = tokio::join!(join_all(acks), join_all(stores), async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    assert!(
+        settled.iter().all(|settled| *settled == Ok(vec![Settled::Done])),
+        "{settled:?}"
+    );
+    assert!(
+        refused
+            .iter()
+            .all(|refused| matches!(refused, Enqueued::NotStored(_))),
+        "{refused:?}"
+    );
+    assert_eq!(depth(&slot).await, stored.len() as u64 - 10);
+    assert_eq!(store(&slot, "a", &message(vec![1; 20_000])).await, STORED);
+}
+
 fn limit_files(size: Option<u64>) {
     let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
     setrlimit(

@@ -105,10 +105,15 @@ async fn changes_of_another_process_are_told() {
         epoch: None,
         deadline: tokio::time::Instant::now() + Duration::from_secs(120),
     };
-    let told = tokio::join!(registry.changed(patient, from), async {
-        child.tell("one");
-    });
-    let told = tokio::time::timeout(SOON, async { told.0 }).await;
+    let told = async {
+        tokio::join!(registry.changed(patient, from), async {
+            // After it has looked, so that it waits.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            child.tell("one");
+        })
+        .0
+    };
+    let told = tokio::time::timeout(SOON, told).await;
     told.expect("long before its deadline").unwrap();
     assert!(head(&registry).await.revision > from);
 }

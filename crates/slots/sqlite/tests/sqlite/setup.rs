@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use prism_slot::{DurableInbox, Error, RegistryStore};
+use prism_slot::{DurableInbox, Enqueued, Error, RegistryStore};
 use prism_slot_sqlite::{SqliteInbox, SqliteRegistry};
 use rusqlite::Connection;
 
@@ -131,6 +131,35 @@ async fn damage_is_told_and_not_served() {
         error.to_string().contains("damaged") && error.to_string().contains("backup"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_call_that_fails_halfway_leaves_nothing() {
+    let place = Place::fast();
+    let slot = inbox(&place.path).await;
+    assert_eq!(store(&slot, "b", &message("x")).await, STORED);
+    let damage = "UPDATE inboxes SET body = x'01' WHERE identity = 'b' AND part = x'00'";
+    Connection::open(&place.path)
+        .unwrap()
+        .execute_batch(damage)
+        .unwrap();
+    let (to, both) = (["a", "b"].map(address), message("both"));
+    // Others, before and after it in the same transaction, are not concerned.
+    let (before, failed, after) = tokio::join!(
+        async { store(&slot, "c", &message("before")).await },
+        slot.enqueue(&to, both.clone(), terms(), deadline()),
+        async { store(&slot, "c", &message("after")).await },
+    );
+    assert_eq!((before, after), (STORED, STORED));
+    assert!(
+        failed
+            .iter()
+            .all(|outcome| matches!(outcome, Enqueued::NotStored(_))),
+        "{failed:?}"
+    );
+    assert_eq!(delivered(&slot, "a", 1).await, []);
+    assert_eq!(slot.depth(None, deadline()).await.unwrap().messages, 3);
+    assert_eq!(store(&slot, "a", &both).await, STORED, "it never was there");
 }
 
 /// The child: somebody who may not write.
