@@ -42,7 +42,9 @@ pub(crate) trait Job: Send {
     fn take(&mut self, now: Instant) -> bool;
     /// Whether nobody waits for it any more.
     fn is_abandoned(&self) -> bool;
-    /// Does the work. `Err` where nothing of it may stay.
+    /// Whether it would have the file hold more.
+    fn grows(&self) -> bool;
+    /// Does the work, from the beginning each time. `Err` where nothing of it may stay.
     fn run(&mut self, step: &mut Step<'_>) -> Result<(), Fault>;
     /// Its outcome is this, whatever the work has found.
     fn fail(&mut self, error: Error);
@@ -50,12 +52,33 @@ pub(crate) trait Job: Send {
     fn answer(self: Box<Self>);
 }
 
+/// What a call brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// How many bytes, about.
+    pub(crate) size: usize,
+    /// Whether it would have the file hold more. Where there is no room, only such calls are refused.
+    pub(crate) grows: bool,
+}
+
+impl Load {
+    /// Of a call that stores nothing, or no more than there was.
+    pub(crate) fn of(size: usize) -> Self {
+        Self { size, grows: false }
+    }
+
+    /// Of a call that stores.
+    pub(crate) fn stored(size: usize) -> Self {
+        Self { size, grows: true }
+    }
+}
+
 struct Call<T, W> {
-    work: Option<W>,
+    work: W,
     outcome: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
     deadline: Instant,
-    size: usize,
+    load: Load,
     ticket: Arc<Ticket>,
     _room: OwnedSemaphorePermit,
 }
@@ -63,10 +86,14 @@ struct Call<T, W> {
 impl<T, W> Job for Call<T, W>
 where
     T: Send,
-    W: FnOnce(&mut Step<'_>) -> Result<T, Fault> + Send,
+    W: FnMut(&mut Step<'_>) -> Result<T, Fault> + Send,
 {
     fn size(&self) -> usize {
-        self.size
+        self.load.size
+    }
+
+    fn grows(&self) -> bool {
+        self.load.grows
     }
 
     fn take(&mut self, now: Instant) -> bool {
@@ -85,10 +112,7 @@ where
     }
 
     fn run(&mut self, step: &mut Step<'_>) -> Result<(), Fault> {
-        let Some(work) = self.work.take() else {
-            return Ok(());
-        };
-        self.outcome = Some(match work(step) {
+        self.outcome = Some(match (self.work)(step) {
             Ok(done) => Ok(done),
             Err(Fault::Refused(error)) => Err(error),
             Err(fault) => return Err(fault),
@@ -119,22 +143,22 @@ pub(crate) struct Pending<T> {
 /// A call for the queue, and the end at which its answer arrives.
 pub(crate) fn call<T, W>(
     deadline: Instant,
-    size: usize,
+    load: Load,
     room: OwnedSemaphorePermit,
     work: W,
 ) -> (Box<dyn Job>, Pending<T>)
 where
     T: Send + 'static,
-    W: FnOnce(&mut Step<'_>) -> Result<T, Fault> + Send + 'static,
+    W: FnMut(&mut Step<'_>) -> Result<T, Fault> + Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
     let ticket = Arc::new(Ticket::default());
     let call = Call {
-        work: Some(work),
+        work,
         outcome: None,
         reply,
         deadline,
-        size,
+        load,
         ticket: ticket.clone(),
         _room: room,
     };

@@ -1,8 +1,7 @@
 //! Opens a file, and sees to it that it can keep what the slots promise.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    io,
     path::Path,
     sync::{
         Arc,
@@ -13,14 +12,15 @@ use std::{
 };
 
 use prism_slot::{Applied, Error, Result};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tracing::warn;
 
 use crate::{
-    error::{Fault, explain, is_busy, misconfigured, unavailable, unreadable},
+    error::{Fault, explain, is_busy, misconfigured, unreadable},
     history,
-    mark::{Mark, Point},
+    mark::{Mark, Marked, Point},
     schema::{self, Content},
+    seat::{Seat, check_place, gone, remove_log},
     step::{self, Tuning},
 };
 
@@ -37,25 +37,10 @@ pub(crate) struct Connected {
     mark: Mark,
     /// Which file it is, whatever is at its path by now.
     seat: Seat,
+    /// And its log.
+    log_seat: Option<Seat>,
     /// How many pages are in the log.
     log: Arc<AtomicI32>,
-}
-
-/// What tells a file from another one at the same path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seat {
-    device: u64,
-    inode: u64,
-}
-
-impl Seat {
-    fn of(path: &Path) -> io::Result<Self> {
-        let found = fs::metadata(path)?;
-        Ok(Self {
-            device: found.dev(),
-            inode: found.ino(),
-        })
-    }
 }
 
 impl Connected {
@@ -89,6 +74,7 @@ impl Connected {
             conn,
             mark,
             seat,
+            log_seat: Seat::of_log(path),
             log,
         })
     }
@@ -98,14 +84,17 @@ impl Connected {
     /// # Errors
     /// There is none, or it cannot be told.
     pub(crate) fn is_in_place(&self, path: &Path) -> Result<bool> {
-        let found = Seat::of(path).map_err(|error| {
-            let message = format!(
-                "`{}` is gone ({error}); put it back, or restart to begin anew",
-                path.display()
-            );
-            unavailable(message, Applied::No)
-        })?;
+        let found = Seat::of(path).map_err(|error| gone(path, &error))?;
         Ok(found == self.seat)
+    }
+
+    /// Closes a file that is not at its path any more.
+    pub(crate) fn leave(self, path: &Path) {
+        let log = self.log_seat;
+        drop(self);
+        if let Some(log) = log {
+            remove_log(path, log);
+        }
     }
 
     /// Notes how far the file has come.
@@ -140,25 +129,6 @@ fn patiently<T>(give_up: Instant, mut work: impl FnMut() -> rusqlite::Result<T>)
     }
 }
 
-/// Says what SQLite would only call "unable to open".
-fn check_place(path: &Path, make: bool) -> Result<()> {
-    let at = path.display();
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(misconfigured(format!(
-            "`{at}` is a directory; `path` must name a file in it"
-        ))),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && make => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(unavailable(
-            format!("`{at}` is gone; put it back, or restart to begin anew"),
-            Applied::No,
-        )),
-        Err(error) => Err(misconfigured(format!(
-            "`{at}` cannot be looked at ({error}); check its permissions"
-        ))),
-    }
-}
-
 /// Before anything is written: somebody else's file stays as it is.
 fn check_content(path: &Path, conn: &Connection, give_up: Instant) -> Result<()> {
     let at = path.display();
@@ -178,6 +148,8 @@ fn check_content(path: &Path, conn: &Connection, give_up: Instant) -> Result<()>
 /// What has to hold for every commit.
 fn settle(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Statements are not planned anew for each value that is bound to them.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "temp_store", "memory")?;
@@ -213,6 +185,7 @@ fn check_modes(path: &Path, conn: &Connection) -> Result<()> {
 fn take_seat(path: &Path, conn: &Connection, give_up: Instant) -> Result<(Mark, Seat)> {
     let told = |error: rusqlite::Error| explain(path, &error, Applied::No);
     patiently(give_up, || conn.execute_batch("BEGIN IMMEDIATE")).map_err(told)?;
+    let seat = Seat::of(path).map_err(|error| gone(path, &error))?;
     let seated = (|| {
         let made = schema::content(conn)? == Content::Nothing;
         if made {
@@ -220,7 +193,7 @@ fn take_seat(path: &Path, conn: &Connection, give_up: Instant) -> Result<(Mark, 
         }
         let mut point = step::point(conn)?;
         // Read here, where nobody else can be between a new history and its mark.
-        let known = Mark::read(path).is_some_and(|mark| point.includes(mark));
+        let known = Mark::read(path).is_some_and(|mark| point.includes(mark.point));
         if !made && !known {
             warn!(path = %path.display(), "this file is behind its mark, or has none: it may be a backup that was put back, or moved; its namespaces begin new epochs");
             point = history::begin_anew(conn)?;
@@ -240,9 +213,13 @@ fn take_seat(path: &Path, conn: &Connection, give_up: Instant) -> Result<(Mark, 
         );
         misconfigured(message)
     };
-    let mark = Mark::open(path, point?).map_err(unmarked)?;
+    let marked = Marked {
+        point: point?,
+        inode: seat.inode,
+    };
+    let mark = Mark::open(path, marked).map_err(unmarked)?;
     conn.execute_batch("COMMIT").map_err(told)?;
-    let seat = Seat::of(path).map_err(|error| unavailable(error.to_string(), Applied::No))?;
+
     Ok((mark, seat))
 }
 

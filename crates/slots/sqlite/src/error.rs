@@ -128,6 +128,11 @@ pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
+/// Whether there was no room. Nothing was applied.
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
 fn plain(error: &rusqlite::Error) -> String {
     let said = error.to_string();
     match error.sqlite_extended_error_code() {

@@ -24,7 +24,7 @@ use prism_slot::{
 use tokio::time::Instant;
 
 use crate::{
-    call::Pending,
+    call::{Load, Pending},
     codec,
     config::InboxConfig,
     error::{BACKEND, Fault},
@@ -38,6 +38,11 @@ pub(crate) use desk::Totals;
 const PART: usize = 1_024;
 /// How many bytes a call brings for each identity, about.
 const OVERHEAD: usize = 64;
+/// What a call about one identity brings.
+const ONE: Load = Load {
+    size: OVERHEAD,
+    grows: false,
+};
 /// How long after its deadline a store that is being executed may still say what became of it.
 const GRACE: Duration = Duration::from_millis(40);
 
@@ -86,9 +91,9 @@ impl SqliteInbox {
     }
 
     /// `work`, for the file.
-    fn work<T, W>(&self, work: W) -> impl FnOnce(&mut Step<'_>, i64) -> Result<T, Fault> + Send + 'static
+    fn work<T, W>(&self, mut work: W) -> impl FnMut(&mut Step<'_>, i64) -> Result<T, Fault> + Send + 'static
     where
-        W: FnOnce(&mut Desk<'_, '_>) -> Result<T, Fault> + Send + 'static,
+        W: FnMut(&mut Desk<'_, '_>) -> Result<T, Fault> + Send + 'static,
     {
         let (clock, limits) = (self.clock.clone(), *self.limits.lock());
         move |step, ns| {
@@ -102,13 +107,13 @@ impl SqliteInbox {
     }
 
     /// Executes `work` in one step.
-    async fn step<T, W>(&self, deadline: Instant, count: usize, work: W) -> Result<T>
+    async fn step<T, W>(&self, deadline: Instant, load: Load, work: W) -> Result<T>
     where
         T: Send + 'static,
-        W: FnOnce(&mut Desk<'_, '_>) -> Result<T, Fault> + Send + 'static,
+        W: FnMut(&mut Desk<'_, '_>) -> Result<T, Fault> + Send + 'static,
     {
         let work = self.work(work);
-        self.opening.call(deadline, (count + 1) * OVERHEAD, work).await
+        self.opening.call(deadline, load, work).await
     }
 }
 
@@ -135,7 +140,9 @@ impl DurableInbox for SqliteInbox {
             // The first part brings the message, the others find it there.
             let payload = if parts.is_empty() { body.len() } else { 0 };
             let work = self.work(move |desk| desk.enqueue(&part, &message, &body, terms));
-            let submitted = self.opening.submit(deadline, payload + count * OVERHEAD, work);
+            let submitted = self
+                .opening
+                .submit(deadline, Load::stored(payload + count * OVERHEAD), work);
             parts.push((count, submitted.await));
         }
         let mut outcomes = Vec::with_capacity(addresses.len());
@@ -154,12 +161,12 @@ impl DurableInbox for SqliteInbox {
 
     async fn open(&self, consumer: &Consumer, deadline: Instant) -> Result<()> {
         let consumer = consumer.clone();
-        self.step(deadline, 0, move |desk| desk.open(&consumer)).await
+        self.step(deadline, ONE, move |desk| desk.open(&consumer)).await
     }
 
     async fn fetch(&self, consumer: &Consumer, fetch: Fetch, deadline: Instant) -> Result<Fetched> {
         let consumer = consumer.clone();
-        self.step(deadline, 0, move |desk| desk.fetch(&consumer, fetch))
+        self.step(deadline, ONE, move |desk| desk.fetch(&consumer, fetch))
             .await
     }
 
@@ -170,8 +177,8 @@ impl DurableInbox for SqliteInbox {
         deadline: Instant,
     ) -> Result<Vec<Settled>> {
         let consumer = consumer.clone();
-        self.step(deadline, verdicts.len(), move |desk| {
-            desk.settle(&consumer, verdicts)
+        self.step(deadline, Load::of(verdicts.len() * OVERHEAD), move |desk| {
+            desk.settle(&consumer, &verdicts)
         })
         .await
     }
@@ -183,7 +190,7 @@ impl DurableInbox for SqliteInbox {
         deadline: Instant,
     ) -> Result<Vec<bool>> {
         let identities = identities.to_vec();
-        self.step(deadline, identities.len(), move |desk| {
+        self.step(deadline, Load::of(identities.len() * OVERHEAD), move |desk| {
             desk.cancel(multicast, &identities)
         })
         .await
@@ -191,20 +198,20 @@ impl DurableInbox for SqliteInbox {
 
     async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
         let address = address.clone();
-        self.step(deadline, 0, move |desk| desk.discard(&address)).await
+        self.step(deadline, ONE, move |desk| desk.discard(&address)).await
     }
 
     async fn depth(&self, identity: Option<&Identity>, deadline: Instant) -> Result<Depth> {
         let identity = identity.cloned();
-        self.step(deadline, 0, move |desk| match identity {
-            Some(identity) => desk.depth(&identity),
+        self.step(deadline, ONE, move |desk| match &identity {
+            Some(identity) => desk.depth(identity),
             None => desk.total_depth(),
         })
         .await
     }
 
     async fn dead_letters(&self, query: DeadQuery, deadline: Instant) -> Result<DeadPage> {
-        self.step(deadline, 0, move |desk| desk.dead_letters(&query))
+        self.step(deadline, ONE, move |desk| desk.dead_letters(&query))
             .await
     }
 
@@ -214,7 +221,7 @@ impl DurableInbox for SqliteInbox {
         terms: Terms,
         deadline: Instant,
     ) -> Result<Vec<Redriven>> {
-        self.step(deadline, letters.len(), move |desk| {
+        self.step(deadline, Load::stored(letters.len() * OVERHEAD), move |desk| {
             let redrive = |(id, address): &(DeadId, Address)| desk.redrive(*id, address, terms);
             letters.iter().map(redrive).collect()
         })
@@ -228,11 +235,11 @@ impl DurableInbox for SqliteInbox {
     }
 
     async fn sweep(&self, deadline: Instant) -> Result<Swept> {
-        self.step(deadline, 0, |desk| desk.sweep()).await
+        self.step(deadline, ONE, |desk| desk.sweep()).await
     }
 
     async fn probe(&self, deadline: Instant) -> Result<()> {
-        self.opening.call(deadline, 0, |_, _| Ok(())).await
+        self.opening.call(deadline, ONE, |_, _| Ok(())).await
     }
 
     async fn close(&self) {
@@ -241,8 +248,10 @@ impl DurableInbox for SqliteInbox {
 }
 
 fn not_stored(error: &Error) -> Enqueued {
-    match error.applied() {
-        Applied::No => Enqueued::NotStored(error.to_string()),
-        Applied::Unknown => Enqueued::Unknown(error.to_string()),
+    match error {
+        // Noticed in the middle of a call, of which nothing stays.
+        Error::Unreadable { .. } => Enqueued::NotStored(error.to_string()),
+        error if error.applied() == Applied::No => Enqueued::NotStored(error.to_string()),
+        error => Enqueued::Unknown(error.to_string()),
     }
 }

@@ -12,6 +12,7 @@ use rusqlite::OptionalExtension;
 use tokio::time::Instant;
 
 use crate::{
+    call::Load,
     config::InboxConfig,
     error::{BACKEND, Fault},
     opening::Opening,
@@ -69,11 +70,12 @@ impl Ledger for SqliteLedger {
             let book = Book::new(step, ns, clock.now());
             keys.iter().map(|key| book.find(key)).collect()
         };
-        self.opening.call(deadline, size, work).await
+        self.opening.call(deadline, Load::of(size), work).await
     }
 
     async fn write(&self, writes: Vec<Write>, deadline: Instant) -> Vec<Result<Wrote>> {
         let (clock, count) = (self.clock.clone(), writes.len());
+        let grows = writes.iter().any(|write| write.body.is_some());
         let bytes: usize = writes
             .iter()
             .filter_map(|write| write.body.as_ref())
@@ -86,7 +88,9 @@ impl Ledger for SqliteLedger {
                 .map(|write| book.write(write))
                 .collect::<Result<Vec<_>, Fault>>()
         };
-        match self.opening.call(deadline, bytes + count * OVERHEAD, work).await {
+        let size = bytes + count * OVERHEAD;
+        let load = Load { size, grows };
+        match self.opening.call(deadline, load, work).await {
             Ok(wrote) => wrote.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); count],
         }
@@ -103,7 +107,7 @@ impl Ledger for SqliteLedger {
         let work = move |step: &mut Step<'_>, ns| {
             Book::new(step, ns, clock.now()).list(&prefix, after.as_deref(), limit)
         };
-        self.opening.call(deadline, OVERHEAD, work).await
+        self.opening.call(deadline, Load::of(OVERHEAD), work).await
     }
 
     async fn close(&self) {

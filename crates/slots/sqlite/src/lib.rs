@@ -1,6 +1,30 @@
 //! The registry slot, the durability slot and the ledger on SQLite: durable without any server.
 //!
-//! All of them may share one file, and so may namespaces.
+//! All of them may share one file, and so may namespaces and the processes of one host. In each process one thread owns
+//! the connection to a file; what waits for it is executed in one transaction after the other (`worker.rs`), and
+//! answered when its commit has been brought to the disk.
+//!
+//! What a caller can rely on beyond the traits of [`prism_slot`]:
+//!
+//! - What was answered outlives the process, the machine and a loss of power, as far as the disk keeps what it has
+//!   acknowledged (`journal_mode=WAL`, `synchronous=FULL`; a file system that cannot is refused).
+//! - A call is executed once or not at all, whole, and never after its deadline. One that fails leaves nothing behind.
+//!   Where a commit fails, as on a full disk, all of its calls fail, as `Applied::No` unless it may have reached the
+//!   disk; the slots go on by themselves when there is room again.
+//! - A restart loses nothing, so the epoch stays. A file that is behind what was acknowledged, such as a backup that was
+//!   put back, is told by its mark (`<path>-mark`), and every namespace in it begins a new epoch: records and messages
+//!   are those of the backup.
+//! - Tidying is bounded in each call: what a call costs depends on what it asks for and on the inbox that it is about,
+//!   and not on how much there is.
+//!
+//! What an operator should know:
+//!
+//! - The file belongs on a disk of this host. Processes on several hosts must not share it.
+//! - Beside it lie `-wal` and `-shm`, which are SQLite's, and `-mark`. Copy the file with `sqlite3 <path> "VACUUM INTO
+//!   …"` while it is in use. To put a backup back, stop what uses the file, and remove `-wal` and `-shm` with the old
+//!   one. Where a whole file system is rolled back, remove `-mark` as well: nothing else tells.
+//! - Acknowledged messages make room within the file; the file itself does not shrink. `VACUUM` it to have it shrink.
+//! - Several processes take turns, each waiting for the other's commits. One is faster.
 
 mod call;
 mod codec;
@@ -16,6 +40,7 @@ mod opening;
 mod queue;
 mod registry;
 mod schema;
+mod seat;
 mod signals;
 mod step;
 mod worker;

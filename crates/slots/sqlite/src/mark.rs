@@ -21,47 +21,67 @@ pub(crate) struct Point {
     pub(crate) commits: u64,
 }
 
-const SIZE: usize = 24;
+const SIZE: usize = 32;
 /// How often to read again what is being written meanwhile.
 const TRIES: usize = 10;
 
 impl Point {
-    fn to_bytes(self) -> [u8; SIZE] {
-        let mut bytes = [0; SIZE];
-        bytes[..8].copy_from_slice(&self.history.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.commits.to_be_bytes());
-        bytes[16..].copy_from_slice(&self.check().to_be_bytes());
-        bytes
-    }
-
-    fn from_bytes(bytes: [u8; SIZE]) -> Option<Self> {
-        let word = |at: usize| {
-            bytes[at..at + 8]
-                .iter()
-                .fold(0_u64, |word, byte| word << 8 | u64::from(*byte))
-        };
-        let point = Self {
-            history: word(0),
-            commits: word(8),
-        };
-        (point.check() == word(16)).then_some(point)
-    }
-
-    /// Notices that one half was read before it was written and the other half after.
-    fn check(self) -> u64 {
-        (self.history ^ self.commits.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            ^ 0x7072_6973_6d6d_6b31
-    }
-
     /// Whether a file at this point has everything that it had at the other one.
     pub(crate) fn includes(self, other: Self) -> bool {
         self.history == other.history && self.commits >= other.commits
     }
 }
 
+/// What a mark says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marked {
+    pub(crate) point: Point,
+    /// The number of the file itself. A log belongs to the file that it was written for.
+    pub(crate) inode: u64,
+}
+
+impl Marked {
+    fn to_bytes(self) -> [u8; SIZE] {
+        let mut bytes = [0; SIZE];
+        let words = [self.point.history, self.point.commits, self.inode, self.check()];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_be_bytes());
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; SIZE]) -> Option<Self> {
+        let word = |at: usize| {
+            bytes[8 * at..8 * at + 8]
+                .iter()
+                .fold(0_u64, |word, byte| word << 8 | u64::from(*byte))
+        };
+        let marked = Self {
+            point: Point {
+                history: word(0),
+                commits: word(1),
+            },
+            inode: word(2),
+        };
+        (marked.check() == word(3)).then_some(marked)
+    }
+
+    /// Notices that one half was read before it was written and the other half after.
+    fn check(self) -> u64 {
+        const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+        let words = [self.point.history, self.point.commits, self.inode];
+        words.into_iter().fold(1, |mixed: u64, word| {
+            (mixed ^ word).wrapping_mul(MIX).rotate_left(29)
+        })
+    }
+}
+
 /// The mark of one file, open for writing.
 #[derive(Debug)]
-pub(crate) struct Mark(fs::File);
+pub(crate) struct Mark {
+    mark: fs::File,
+    inode: u64,
+}
 
 impl Mark {
     fn path(of: &Path) -> PathBuf {
@@ -71,26 +91,27 @@ impl Mark {
     }
 
     /// Where the file was, as far as its mark can be read.
-    pub(crate) fn read(of: &Path) -> Option<Point> {
+    pub(crate) fn read(of: &Path) -> Option<Marked> {
         let read = || {
             let mut bytes = [0; SIZE];
             fs::File::open(Self::path(of)).ok()?.read_exact(&mut bytes).ok()?;
-            Point::from_bytes(bytes)
+            Marked::from_bytes(&bytes)
         };
         (0..TRIES).find_map(|_| read())
     }
 
     /// Opens the mark of a file that is at `point`, and sees to it that there is one after a crash.
-    pub(crate) fn open(of: &Path, point: Point) -> std::io::Result<Self> {
+    pub(crate) fn open(of: &Path, marked: Marked) -> std::io::Result<Self> {
         let path = Self::path(of);
-        let file = fs::File::options()
+        let mark = fs::File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&path)?;
-        let mut mark = Self(file);
-        mark.write(point)?;
-        mark.0.sync_all()?;
+        let inode = marked.inode;
+        let mut mark = Self { mark, inode };
+        mark.write(marked.point)?;
+        mark.mark.sync_all()?;
         if let Some(directory) = path.parent() {
             fs::File::open(directory)?.sync_all()?;
         }
@@ -98,8 +119,12 @@ impl Mark {
     }
 
     pub(crate) fn write(&mut self, point: Point) -> std::io::Result<()> {
-        self.0.seek(SeekFrom::Start(0))?;
-        self.0.write_all(&point.to_bytes())
+        let marked = Marked {
+            point,
+            inode: self.inode,
+        };
+        self.mark.seek(SeekFrom::Start(0))?;
+        self.mark.write_all(&marked.to_bytes())
     }
 }
 
@@ -116,15 +141,16 @@ mod tests {
             history: 7,
             commits: 1,
         };
-        let mut mark = Mark::open(&file, point).unwrap();
+        let marked = |point| Marked { point, inode: 9 };
+        let mut mark = Mark::open(&file, marked(point)).unwrap();
         for commits in [2, u64::from(u32::MAX) + 9] {
             point.commits = commits;
             mark.write(point).unwrap();
-            assert_eq!(Mark::read(&file), Some(point));
+            assert_eq!(Mark::read(&file), Some(marked(point)));
         }
-        let mut torn = point.to_bytes();
+        let mut torn = marked(point).to_bytes();
         torn[15] ^= 1;
-        assert_eq!(Point::from_bytes(torn), None);
+        assert_eq!(Marked::from_bytes(&torn), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use prism_slot::{Position, Result};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    call::Pending,
+    call::{Load, Pending},
     config::InboxConfig,
     error::{Fault, closed},
     file::{File, Share, tuning},
@@ -31,7 +31,7 @@ impl Opening {
         let tuning = tuning(config);
         let deadline = Instant::now() + OPEN_LIMIT;
         opening
-            .call(deadline, 0, move |step, _| step.tune(tuning))
+            .call(deadline, Load::of(0), move |step, _| step.tune(tuning))
             .await?;
         Ok(opening)
     }
@@ -44,20 +44,20 @@ impl Opening {
     /// Executes `work` for the namespace in one step.
     ///
     /// Dropping the future abandons the answer, and the work if it has not begun.
-    pub(crate) async fn call<T, W>(&self, deadline: Instant, size: usize, work: W) -> Result<T>
+    pub(crate) async fn call<T, W>(&self, deadline: Instant, load: Load, work: W) -> Result<T>
     where
         T: Send + 'static,
-        W: FnOnce(&mut Step<'_>, i64) -> Result<T, Fault> + Send + 'static,
+        W: FnMut(&mut Step<'_>, i64) -> Result<T, Fault> + Send + 'static,
     {
-        let pending = self.submit(deadline, size, work).await?;
+        let pending = self.submit(deadline, load, work).await?;
         pending.answer(Duration::ZERO).await
     }
 
-    /// Has `work` executed after what was submitted before. `size`: how many bytes it brings.
-    pub(crate) async fn submit<T, W>(&self, deadline: Instant, size: usize, work: W) -> Result<Pending<T>>
+    /// Has `work` executed after what was submitted before.
+    pub(crate) async fn submit<T, W>(&self, deadline: Instant, load: Load, mut work: W) -> Result<Pending<T>>
     where
         T: Send + 'static,
-        W: FnOnce(&mut Step<'_>, i64) -> Result<T, Fault> + Send + 'static,
+        W: FnMut(&mut Step<'_>, i64) -> Result<T, Fault> + Send + 'static,
     {
         let file = self.file()?;
         let name = self.namespace.clone();
@@ -65,7 +65,7 @@ impl Opening {
             let ns = step.namespace(&name)?;
             work(step, ns)
         };
-        file.queue.submit(deadline, size, work).await
+        file.queue.submit(deadline, load, work).await
     }
 
     /// Told whenever the namespace's history has gone on.

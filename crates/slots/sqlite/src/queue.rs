@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    call::{Job, Pending, call},
+    call::{Job, Load, Pending, call},
     error::{Fault, closed, timeout},
     step::Step,
 };
@@ -52,19 +52,19 @@ impl Queue {
     }
 
     /// Hands a call over, as soon as there is room for it.
-    pub(crate) async fn submit<T, W>(&self, deadline: Instant, size: usize, work: W) -> Result<Pending<T>>
+    pub(crate) async fn submit<T, W>(&self, deadline: Instant, load: Load, work: W) -> Result<Pending<T>>
     where
         T: Send + 'static,
-        W: FnOnce(&mut Step<'_>) -> Result<T, Fault> + Send + 'static,
+        W: FnMut(&mut Step<'_>) -> Result<T, Fault> + Send + 'static,
     {
         if Instant::now() >= deadline {
             return Err(timeout(Applied::No));
         }
         // One call may be larger than all that may wait: it then waits alone.
-        let units = u32::try_from(1 + size / UNIT).unwrap_or(ROOM).min(ROOM);
+        let units = u32::try_from(1 + load.size / UNIT).unwrap_or(ROOM).min(ROOM);
         let room = timeout_at(deadline, self.room.clone().acquire_many_owned(units)).await;
         let room = room.map_err(|_| timeout(Applied::No))?.map_err(|_| closed())?;
-        let (job, pending) = call(deadline, size, room, work);
+        let (job, pending) = call(deadline, load, room, work);
         let mut state = self.state.lock();
         if state.closed {
             return Err(closed());
@@ -79,6 +79,11 @@ impl Queue {
     /// The next call.
     pub(crate) fn pop(&self) -> Option<Box<dyn Job>> {
         self.state.lock().jobs.pop_front()
+    }
+
+    /// All calls that wait.
+    pub(crate) fn take_all(&self) -> VecDeque<Box<dyn Job>> {
+        std::mem::take(&mut self.state.lock().jobs)
     }
 
     /// Waits for calls.

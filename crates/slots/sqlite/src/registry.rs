@@ -19,6 +19,7 @@ use prism_slot::{
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    call::Load,
     config::Config,
     error::{BACKEND, Fault},
     opening::Opening,
@@ -79,7 +80,9 @@ impl SqliteRegistry {
             epoch: None,
             deadline: Instant::now() + crate::worker::OPEN_LIMIT,
         };
-        registry.step(call, 0, |desk| desk.position()).await?;
+        registry
+            .step(call, Load::of(OVERHEAD), |desk| desk.position())
+            .await?;
         Ok(registry)
     }
 
@@ -89,23 +92,23 @@ impl SqliteRegistry {
     }
 
     /// Executes `work` in one step.
-    async fn step<T, W>(&self, call: Call, size: usize, work: W) -> Result<T>
+    async fn step<T, W>(&self, call: Call, load: Load, mut work: W) -> Result<T>
     where
         T: Send + 'static,
-        W: FnOnce(&mut Desk<'_, '_>) -> Result<T, Fault> + Send + 'static,
+        W: FnMut(&mut Desk<'_, '_>) -> Result<T, Fault> + Send + 'static,
     {
         let (clock, limits, epoch) = (self.clock.clone(), *self.feed.lock(), call.epoch);
         let work = move |step: &mut crate::step::Step<'_>, ns| {
             let mut desk = Desk::new(step, ns, clock.now(), limits, epoch)?;
             work(&mut desk)
         };
-        self.opening.call(call.deadline, size + OVERHEAD, work).await
+        self.opening.call(call.deadline, load, work).await
     }
 
     /// Executes `work` for each of a batch; each of them is refused by itself.
-    async fn each<I, T, W>(&self, call: Call, size: usize, batch: Vec<I>, work: W) -> Vec<Result<T>>
+    async fn each<I, T, W>(&self, call: Call, load: Load, batch: Vec<I>, work: W) -> Vec<Result<T>>
     where
-        I: Send + 'static,
+        I: Clone + Send + 'static,
         T: Send + 'static,
         W: Fn(&mut Desk<'_, '_>, I) -> Result<T, Fault> + Send + 'static,
     {
@@ -119,9 +122,9 @@ impl SqliteRegistry {
                 Err(Fault::Refused(error)) => Ok(Err(error)),
                 Err(fault) => Err(fault),
             };
-            batch.into_iter().map(one).collect::<Result<Vec<_>, Fault>>()
+            batch.iter().cloned().map(one).collect::<Result<Vec<_>, Fault>>()
         };
-        let done = self.step(call, size + count * OVERHEAD, all).await;
+        let done = self.step(call, load, all).await;
         done.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
     }
 }
@@ -132,44 +135,57 @@ impl RegistryStore for SqliteRegistry {
     }
 
     async fn register(&self, call: Call, batch: Vec<Register>) -> Vec<Result<Registered>> {
-        let size = batch.iter().map(|request| request.metadata.len()).sum();
-        self.each(call, size, batch, |desk, request| desk.register(request))
-            .await
+        let size = batch
+            .iter()
+            .map(|request| request.metadata.len() + OVERHEAD)
+            .sum();
+        self.each(call, Load::stored(size), batch, |desk, request| {
+            desk.register(request)
+        })
+        .await
     }
 
     async fn put(&self, call: Call, put: Put) -> Result<Arc<Record>> {
-        self.step(call, put.metadata.len(), |desk| desk.put(put)).await
+        self.step(call, Load::stored(put.metadata.len() + OVERHEAD), move |desk| {
+            desk.put(put.clone())
+        })
+        .await
     }
 
     async fn renew(&self, call: Call, batch: Vec<Renew>) -> Vec<Result<Renewed>> {
-        self.each(call, 0, batch, |desk, request| desk.renew(request))
-            .await
+        self.each(call, Load::of(batch.len() * OVERHEAD), batch, |desk, request| {
+            desk.renew(request)
+        })
+        .await
     }
 
     async fn unregister(&self, call: Call, request: Unregister) -> Result<Unregistered> {
-        self.step(call, 0, move |desk| desk.unregister(&request)).await
+        self.step(call, Load::of(OVERHEAD), move |desk| desk.unregister(&request))
+            .await
     }
 
     async fn get(&self, call: Call, identity: Identity) -> Result<Read> {
-        self.step(call, 0, move |desk| desk.get(&identity)).await
+        self.step(call, Load::of(OVERHEAD), move |desk| desk.get(&identity))
+            .await
     }
 
     async fn leases(&self, call: Call, identities: Vec<Identity>) -> Result<Vec<Option<Timestamp>>> {
         let size = identities.len() * size_of::<Identity>();
-        self.step(call, size, move |desk| {
+        self.step(call, Load::of(size), move |desk| {
             identities.iter().map(|identity| desk.lease(identity)).collect()
         })
         .await
     }
 
     async fn sync(&self, call: Call, from: Revision, limit: usize) -> Result<Sync> {
-        self.step(call, 0, move |desk| desk.sync(from, limit)).await
+        self.step(call, Load::of(OVERHEAD), move |desk| desk.sync(from, limit))
+            .await
     }
 
     async fn changed(&self, call: Call, from: Revision) -> Result<()> {
         // Before the look at the head, so that no write falls in between.
         let mut heads = self.opening.watch()?;
-        let now = self.step(call, 0, |desk| desk.position()).await;
+        let now = self.step(call, Load::of(OVERHEAD), |desk| desk.position()).await;
         let now = match now {
             Err(Error::Timeout { .. }) => return Ok(()),
             now => now?,
@@ -190,8 +206,10 @@ impl RegistryStore for SqliteRegistry {
             ..call
         };
         let (limit, hold) = (scan.limit, scan.hold);
-        self.step(call, 0, move |desk| desk.scan(&cursor, limit, hold))
-            .await
+        self.step(call, Load::of(OVERHEAD), move |desk| {
+            desk.scan(&cursor, limit, hold)
+        })
+        .await
     }
 
     async fn claim_session(
@@ -200,12 +218,14 @@ impl RegistryStore for SqliteRegistry {
         identity: Identity,
         generation: Option<Position>,
     ) -> Result<Claim> {
-        self.step(call, 0, move |desk| desk.claim(&identity, generation))
-            .await
+        self.step(call, Load::of(OVERHEAD), move |desk| {
+            desk.claim(&identity, generation)
+        })
+        .await
     }
 
     async fn probe(&self, deadline: Instant) -> Result<()> {
-        self.opening.call(deadline, 0, |_, _| Ok(())).await
+        self.opening.call(deadline, Load::of(0), |_, _| Ok(())).await
     }
 
     async fn close(&self) {

@@ -4,7 +4,7 @@ mod kept;
 
 use std::{collections::HashMap, sync::Arc};
 
-use prism_slot::{Message, Timestamp};
+use prism_slot::{Message, Timestamp, lease::LeaseClock};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::{codec, error::Fault, inbox::Totals, mark::Point, registry::Head};
@@ -37,6 +37,11 @@ pub(crate) struct Cached {
     heads: Kept<Head>,
     totals: Kept<Totals>,
     messages: HashMap<i64, Arc<Message>>,
+    /// The lease clocks of the heads, as they are stored.
+    stored_clocks: HashMap<i64, LeaseClock>,
+    /// The lease clocks as they were stored and as they were by then, after the last transaction that asked for them.
+    /// It would cost a commit to store every call that only looks.
+    clocks: HashMap<i64, (LeaseClock, LeaseClock)>,
     pub(crate) tuning: Tuning,
 }
 
@@ -54,6 +59,7 @@ impl Cached {
         self.heads.clear();
         self.totals.clear();
         self.messages.clear();
+        self.stored_clocks.clear();
     }
 
     /// A call begins.
@@ -73,10 +79,26 @@ impl Cached {
         self.messages.clear();
     }
 
-    /// The transaction failed.
+    /// The transaction failed, or the file is another one.
     pub(crate) fn forget(&mut self) {
         self.begin();
         self.names.clear();
+        self.clocks.clear();
+    }
+
+    /// The transaction was committed.
+    pub(crate) fn end(&mut self) {
+        for (ns, head, is_written) in self.heads.all() {
+            let stored = self.stored_clocks.get(&ns).filter(|_| !is_written);
+            let stored = stored.copied().unwrap_or(head.clock);
+            self.clocks.insert(ns, (stored, head.clock));
+        }
+    }
+
+    /// The namespaces whose clock has gone on since it was stored, and until when.
+    pub(crate) fn unstored_clocks(&self) -> Vec<(i64, Timestamp)> {
+        let clocks = self.clocks.iter().filter(|(_, (stored, now))| stored != now);
+        clocks.map(|(ns, (_, now))| (*ns, now.last_seen)).collect()
     }
 
     /// The head of a namespace, if a call of this transaction asked for it.
@@ -197,7 +219,11 @@ impl<'a> Step<'a> {
             let found = load_head(self.conn, ns)?;
             let is_new = found.is_none();
             let mut head = found.unwrap_or_else(|| Head::new(now));
-            let age = now.0.abs_diff(head.clock.last_seen.0);
+            let stored = head.clock;
+            let age = now.0.abs_diff(stored.last_seen.0);
+            let seen = self.cached.clocks.get(&ns).filter(|(of, _)| *of == stored);
+            head.clock = seen.map_or(stored, |(_, now)| *now);
+            self.cached.stored_clocks.insert(ns, stored);
             head.clock.tick(now);
             // While nobody has a lease, nothing depends on what is stored of the clock.
             let is_late = age >= CLOCK_SLACK && has_leases(self.conn, ns)?;

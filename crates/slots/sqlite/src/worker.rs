@@ -4,7 +4,12 @@
 //! transaction, and answered when its commit has returned. Nobody waits for company: a call that finds the thread
 //! idle is executed at once, and what comes meanwhile joins it or gathers for the next transaction.
 
-use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use prism_slot::{Applied, Error, Result};
 use tokio::time::Instant;
@@ -13,7 +18,9 @@ use tracing::{info, warn};
 use crate::{
     call::Job,
     connect::Connected,
-    error::{Fault, effect_of_failed_commit, explain, is_busy, unreadable, wants_another_connection},
+    error::{
+        Fault, effect_of_failed_commit, explain, is_busy, is_full, unreadable, wants_another_connection,
+    },
     queue::{Found, Queue},
     signals::Signals,
     step::{Cached, Step, Tuning},
@@ -22,9 +29,9 @@ use crate::{
 /// How many calls share a transaction, how many bytes they bring and how long executing them takes, at most.
 const GROUP_CALLS: usize = 1_024;
 const GROUP_BYTES: usize = 8 << 20;
-const GROUP_TIME: Duration = Duration::from_millis(25);
+const GROUP_TIME: Duration = Duration::from_millis(50);
 /// After how many pages the log is brought into the file.
-const LOG_PAGES: i32 = 4_096;
+const LOG_PAGES: i32 = 8_192;
 /// How soon a change that another process made is noticed, while anybody waits for it.
 const POLL: Duration = Duration::from_millis(25);
 /// How long an idle thread sleeps.
@@ -74,7 +81,7 @@ impl Worker {
             match self.queue.wait(if watched { POLL } else { SLEEP }) {
                 Found::Calls => self.group(),
                 Found::Nothing => {}
-                Found::Closed => return,
+                Found::Closed => return self.end(),
             }
             if watched {
                 self.look_around();
@@ -82,36 +89,59 @@ impl Worker {
         }
     }
 
-    /// One transaction.
+    /// What was only kept in memory is stored, so that the next one goes on where this one ended.
+    fn end(&mut self) {
+        let clocks = self.cached.unstored_clocks();
+        let Some(mut connected) = self.connected.take().filter(|_| !clocks.is_empty()) else {
+            return;
+        };
+        if !connected.is_in_place(&self.path).unwrap_or(false)
+            || connected.conn.execute_batch("BEGIN IMMEDIATE").is_err()
+        {
+            return;
+        }
+        self.cached.begin();
+        let mut step = Step::new(&connected.conn, &mut self.cached);
+        let kept = clocks.into_iter().try_for_each(|(ns, seen)| {
+            step.head(ns, seen)?;
+            step.change_head(ns).map(drop)
+        });
+        if kept.is_ok() {
+            // Where it fails, leases last a little longer.
+            let _ = self.commit(&mut connected, 0);
+        }
+    }
+
+    /// One transaction, and a second one where there was no room for all of the first.
     fn group(&mut self) {
         let Some(mut connected) = self.connection() else {
             return;
         };
         match self.begin(&connected) {
-            Ok(true) => {
-                let (executed, outcome) = self.execute(&mut connected);
-                let keep = outcome
-                    .as_ref()
-                    .err()
-                    .is_none_or(|failure| !failure.of_connection);
-                let failed = outcome.err().map(|failure| failure.error);
-                for mut job in executed {
-                    if let Some(error) = &failed {
-                        job.fail(error.clone());
-                    }
-                    job.answer();
-                }
-                if keep {
-                    self.tidy(&connected);
-                    self.connected = Some(connected);
-                }
+            Ok(true) => {}
+            Ok(false) => {
+                self.connected = Some(connected);
+                return;
             }
-            Ok(false) => self.connected = Some(connected),
             Err(error) => {
-                let keep = !wants_another_connection(&error);
                 self.refuse(&explain(&self.path, &error, Applied::No));
-                self.connected = keep.then_some(connected);
+                self.connected = Some(connected).filter(|_| !wants_another_connection(&error));
+                return;
             }
+        }
+        let (mut jobs, mut outcome) = self.execute(&mut connected);
+        if let Err(failure) = &outcome
+            && failure.of_room
+        {
+            // What would store more has been refused. What makes room must not be, or there will never be any.
+            let (growing, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.grows());
+            answer(growing, Some(&failure.error));
+            (jobs, outcome) = self.execute_again(&mut connected, others);
+        }
+        answer(jobs, outcome.as_ref().err().map(|failure| &failure.error));
+        if outcome.err().is_none_or(|failure| !failure.of_connection) {
+            self.tidy(&connected);
+            self.connected = Some(connected);
         }
     }
 
@@ -121,9 +151,8 @@ impl Worker {
         let in_place = current.map(|current| Ok((current.is_in_place(&self.path)?, current)));
         let opened = match in_place.transpose() {
             Ok(Some((true, current))) => return Some(current),
-            // Closed before the other one is opened: it may be of the same file.
             Ok(Some((false, current))) => {
-                drop(current);
+                current.leave(&self.path);
                 self.open_again()
             }
             Ok(None) => self.open_again(),
@@ -146,11 +175,11 @@ impl Worker {
         Ok(connected)
     }
 
-    /// Fails everything that waits.
+    /// Fails everything that waits by now. What comes later may find that it was put right.
     fn refuse(&self, error: &Error) {
         warn!(path = %self.path.display(), %error, "cannot work on the file");
         let now = Instant::now();
-        while let Some(mut job) = self.queue.pop() {
+        for mut job in self.queue.take_all() {
             if job.take(now) {
                 job.fail(error.clone());
             }
@@ -197,6 +226,29 @@ impl Worker {
         (executed, outcome)
     }
 
+    /// Executes calls once more, after a transaction of which nothing stayed.
+    fn execute_again(
+        &mut self,
+        connected: &mut Connected,
+        mut jobs: Vec<Box<dyn Job>>,
+    ) -> (Vec<Box<dyn Job>>, Result<(), Failure>) {
+        if jobs.is_empty() {
+            return (jobs, Ok(()));
+        }
+        // There is room in the log again once what is in it has been brought into the file.
+        let _ = connected.checkpoint();
+        self.cached.begin();
+        let before = connected.conn.total_changes();
+        let begun = connected.conn.execute_batch("BEGIN IMMEDIATE");
+        let outcome = begun.map_err(|error| self.broken(&connected.conn, &error));
+        let executed = outcome.and_then(|()| {
+            jobs.iter_mut()
+                .try_for_each(|job| self.one(connected, job.as_mut()))
+        });
+        let outcome = executed.and_then(|()| self.commit(connected, before));
+        (jobs, outcome)
+    }
+
     /// One call, of which nothing stays where it fails. `Err` where the whole transaction has come to nothing.
     fn one(&mut self, connected: &Connected, job: &mut dyn Job) -> Result<(), Failure> {
         let conn = &connected.conn;
@@ -235,6 +287,7 @@ impl Worker {
             .prepare_cached("COMMIT")
             .and_then(|mut commit| commit.execute(()));
         committed.map_err(|error| self.broken(conn, &error))?;
+        self.cached.end();
         if let Some(point) = point {
             connected.note(&self.path, point);
             self.signals
@@ -251,26 +304,14 @@ impl Worker {
         self.cached.forget();
         let applied = effect_of_failed_commit(error);
         warn!(path = %self.path.display(), %error, ?applied, "a commit failed");
-        Failure {
-            error: explain(&self.path, error, applied),
-            of_connection: wants_another_connection(error),
-        }
+        Failure::of(&self.path, error, applied)
     }
 
     fn failure(&self, fault: &Fault, applied: Applied) -> Failure {
         match fault {
-            Fault::Refused(error) => Failure {
-                error: error.clone(),
-                of_connection: false,
-            },
-            Fault::Failed(error) => Failure {
-                error: explain(&self.path, error, applied),
-                of_connection: wants_another_connection(error),
-            },
-            Fault::Damaged(what) => Failure {
-                error: unreadable(format!("`{}`: {what}", self.path.display())),
-                of_connection: false,
-            },
+            Fault::Refused(error) => Failure::told(error.clone()),
+            Fault::Failed(error) => Failure::of(&self.path, error, applied),
+            Fault::Damaged(what) => Failure::told(unreadable(format!("`{}`: {what}", self.path.display()))),
         }
     }
 
@@ -310,9 +351,39 @@ impl Worker {
     }
 }
 
+/// Tells callers what became of their calls; where the transaction came to nothing, that it did.
+fn answer(jobs: Vec<Box<dyn Job>>, failed: Option<&Error>) {
+    for mut job in jobs {
+        if let Some(error) = failed {
+            job.fail(error.clone());
+        }
+        job.answer();
+    }
+}
+
 /// Why a transaction came to nothing.
 struct Failure {
     error: Error,
     /// Whether another connection may do better.
     of_connection: bool,
+    /// Whether calls that store nothing may do better.
+    of_room: bool,
+}
+
+impl Failure {
+    fn told(error: Error) -> Self {
+        Self {
+            error,
+            of_connection: false,
+            of_room: false,
+        }
+    }
+
+    fn of(path: &Path, error: &rusqlite::Error, applied: Applied) -> Self {
+        Self {
+            error: explain(path, error, applied),
+            of_connection: wants_another_connection(error),
+            of_room: is_full(error),
+        }
+    }
 }

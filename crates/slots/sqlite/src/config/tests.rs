@@ -12,10 +12,10 @@ fn refusal(value: Value) -> String {
 #[test]
 fn numbers_arrive_as_doubles() {
     let found: Config = serde_json::from_value(json!({
-        "path": "x.db", "cache_size": 1e6, "max_size": "1MiB", "feed_max_changes": 1e6, "feed_max_age": "2m",
+        "path": "x.db", "cache_size": "1MiB", "max_size": "1MiB", "feed_max_changes": 1e6, "feed_max_age": "2m",
     }))
     .unwrap();
-    assert_eq!((found.cache_size, found.max_size), (1_000_000, Some(1 << 20)));
+    assert_eq!((found.cache_size, found.max_size), (1 << 20, Some(1 << 20)));
     assert_eq!(
         (found.feed_max_changes, found.feed_max_age.as_secs()),
         (1_000_000, 120)

@@ -12,14 +12,14 @@ impl Desk<'_, '_> {
     pub(super) fn settle(
         &mut self,
         consumer: &Consumer,
-        verdicts: Vec<(MulticastId, Verdict)>,
+        verdicts: &[(MulticastId, Verdict)],
     ) -> Result<Vec<Settled>, Fault> {
         let identity = &consumer.address.identity;
         let mut mailbox = self.of_consumer(consumer)?;
         let before = mailbox;
         let mut settled = Vec::with_capacity(verdicts.len());
         for (multicast, verdict) in verdicts {
-            settled.push(self.settle_one(identity, &mut mailbox, multicast, verdict)?);
+            settled.push(self.settle_one(identity, &mut mailbox, *multicast, verdict)?);
         }
         if mailbox != before {
             self.write_mailbox(identity, &mailbox)?;
@@ -32,16 +32,16 @@ impl Desk<'_, '_> {
         identity: &Identity,
         mailbox: &mut Mailbox,
         multicast: MulticastId,
-        verdict: Verdict,
+        verdict: &Verdict,
     ) -> Result<Settled, Fault> {
         let Some((place, mut waiting)) = self.find_waiting(identity, multicast)? else {
             return Ok(Settled::Gone);
         };
         let leave = match verdict {
             Verdict::Ack => Leave::Settled,
-            Verdict::Term { reason } => Leave::Dead(DeadReason::Terminated(reason)),
+            Verdict::Term { reason } => Leave::Dead(DeadReason::Terminated(reason.clone())),
             Verdict::Nack { delay } => {
-                waiting.put_back(later(self.now, delay));
+                waiting.put_back(later(self.now, *delay));
                 self.write_waiting(identity, place, &waiting)?;
                 return Ok(Settled::Done);
             }

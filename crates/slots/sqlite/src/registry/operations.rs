@@ -182,11 +182,9 @@ impl Desk<'_, '_> {
     /// Writes an entry at the next revision.
     fn store(&mut self, entry: &Entry, cause: Cause, before: Option<&Entry>) -> Result<(), Fault> {
         self.write(entry)?;
-        let record = Record {
-            expires_at: entry.expires_at(&self.clock()?),
-            ..entry.stored.record.clone()
-        };
-        self.append(cause, &record, before.map(|before| &before.stored.record))
+        let clock = self.clock()?;
+        let before = before.map(|before| before.as_read(&clock));
+        self.append(cause, &entry.as_read(&clock), before.as_deref())
     }
 
     fn registered(&mut self, entry: &Entry, written: Written) -> Result<Registered, Fault> {

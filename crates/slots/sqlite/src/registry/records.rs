@@ -167,10 +167,7 @@ impl Desk<'_, '_> {
         conn.prepare_cached(remove)?
             .execute((self.ns, record.identity.as_str()))?;
         self.change_head()?.records -= 1;
-        let last = Record {
-            expires_at: entry.expires_at(&self.clock()?),
-            ..record.clone()
-        };
+        let last = entry.as_read(&self.clock()?);
         self.append(cause, &last, None)
     }
 }

@@ -71,6 +71,13 @@ impl<V: Clone> Kept<V> {
         Some(value)
     }
 
+    /// All of them, and whether they are to be written.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (i64, &V, bool)> {
+        self.values
+            .iter()
+            .map(|(ns, (value, is_changed))| (*ns, value, *is_changed))
+    }
+
     /// What is to be written.
     pub(crate) fn changed(&self) -> impl Iterator<Item = (i64, &V)> {
         let changed = self.values.iter().filter(|(_, (_, is_changed))| *is_changed);

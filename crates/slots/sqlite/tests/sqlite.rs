@@ -1,0 +1,17 @@
+//! What the conformance suite cannot know: how the slots behave when processes are killed, disks are full, files are
+//! replaced and others use the same file.
+
+#[cfg(test)]
+mod sqlite {
+    mod child;
+    mod deadlines;
+    mod full;
+    mod inbox_oracle;
+    mod kills;
+    mod openings;
+    mod processes;
+    mod registry_oracle;
+    mod replaced;
+    mod setup;
+    mod support;
+}

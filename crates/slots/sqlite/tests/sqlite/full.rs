@@ -1,0 +1,214 @@
+//! A disk that is full: nothing is called stored that was not, nothing that was stored is lost, and it goes on by itself
+//! when there is room again.
+
+use std::{collections::BTreeSet, process::Command, sync::Arc};
+
+use futures::future::join_all;
+use prism_slot::{Address, DurableInbox, Enqueued, Message, MulticastId, Settled, Verdict};
+use prism_slot_sqlite::{InboxConfig, SqliteInbox};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::{
+    child::{Running, Task, command, say},
+    support::*,
+};
+
+/// What is there of a message that was stored for many.
+async fn depth(slot: &SqliteInbox) -> u64 {
+    slot.depth(None, deadline()).await.unwrap().messages
+}
+
+async fn store_all(slot: &SqliteInbox, to: &[Address], message: &Arc<Message>) -> Vec<Enqueued> {
+    slot.enqueue(to, message.clone(), terms(), deadline()).await
+}
+
+#[tokio::test]
+async fn a_file_that_may_not_grow_refuses_and_leaves_nothing_behind() {
+    let place = Place::fast();
+    let config = InboxConfig {
+        max_size: Some(1 << 20),
+        ..inbox_config(&place.path)
+    };
+    let slot = SqliteInbox::open(NAMESPACE, config, roomy()).await.unwrap();
+    let many: Vec<Address> = (0..500)
+        .map(|number| address(&format!("many-{number}")))
+        .collect();
+    let mut stored = Vec::new();
+    // First what is large, until there is no room for it, then for many, until there is none for those.
+    let refusal = loop {
+        let large = message(vec![1; 20_000]);
+        match store(&slot, "a", &large).await {
+            STORED => stored.push(large.multicast),
+            refusal => break refusal,
+        }
+    };
+    let Enqueued::NotStored(why) = refusal else {
+        panic!("{refusal:?}")
+    };
+    assert!(why.contains("max_size") && why.contains("prism.db"), "{why}");
+    let mut expected = stored.len() as u64;
+    assert_eq!(depth(&slot).await, expected);
+    loop {
+        let outcomes = store_all(&slot, &many, &message("x")).await;
+        if outcomes.iter().all(|outcome| *outcome == STORED) {
+            expected += 500;
+            continue;
+        }
+        assert!(
+            outcomes
+                .iter()
+                .all(|outcome| matches!(outcome, Enqueued::NotStored(_))),
+            "all of a call, or nothing: {outcomes:?}"
+        );
+        break;
+    }
+    assert_eq!(depth(&slot).await, expected, "nothing of what was refused");
+    // What was stored comes, and makes room when it has gone.
+    let there = delivered(&slot, "a", 1).await;
+    assert_eq!(
+        there.iter().map(|(multicast, _)| *multicast).collect::<Vec<_>>(),
+        stored
+    );
+    let acks = stored
+        .iter()
+        .map(|multicast| (*multicast, Verdict::Ack))
+        .collect();
+    let settled = slot.settle(&consumer("a", 1), acks, deadline()).await.unwrap();
+    assert!(settled.iter().all(|settled| *settled == Settled::Done));
+    assert_eq!(store(&slot, "a", &message(vec![1; 20_000])).await, STORED);
+    // No half of a call that was refused is in the way later on.
+    let after = message("after");
+    let outcomes = store_all(&slot, &many, &after).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == STORED), "{outcomes:?}");
+    let last = delivered(&slot, "many-499", 1).await;
+    assert_eq!(
+        last.last().map(|(multicast, _)| *multicast),
+        Some(after.multicast)
+    );
+}
+
+#[tokio::test]
+async fn what_makes_room_is_not_refused_with_what_needs_it() {
+    let place = Place::fast();
+    let config = InboxConfig {
+        max_size: Some(1 << 20),
+        ..inbox_config(&place.path)
+    };
+    let slot = SqliteInbox::open(NAMESPACE, config, roomy()).await.unwrap();
+    let mut stored = Vec::new();
+    while let large = message(vec![1; 20_000])
+        && store(&slot, "a", &large).await == STORED
+    {
+        stored.push(large.multicast);
+    }
+    delivered(&slot, "a", 1).await;
+    // Everything at the same time, so that it shares a transaction.
+    let other = rusqlite::Connection::open(&place.path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let acks = stored.iter().take(10).map(|multicast| {
+        let (slot, verdict) = (&slot, vec![(*multicast, Verdict::Ack)]);
+        async move { slot.settle(&consumer("a", 1), verdict, deadline()).await }
+    });
+    let large: Vec<_> = (0..10).map(|_| message(vec![2; 900_000])).collect();
+    let stores = large.iter().map(|large| store(&slot, "b", large));
+    let (settled, refused, ()) = tokio::join!(join_all(acks), join_all(stores), async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    assert!(
+        settled.iter().all(|settled| *settled == Ok(vec![Settled::Done])),
+        "{settled:?}"
+    );
+    assert!(
+        refused
+            .iter()
+            .all(|refused| matches!(refused, Enqueued::NotStored(_))),
+        "{refused:?}"
+    );
+    assert_eq!(depth(&slot).await, stored.len() as u64 - 10);
+    assert_eq!(store(&slot, "a", &message(vec![1; 20_000])).await, STORED);
+}
+
+fn limit_files(size: Option<u64>) {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
+    setrlimit(
+        Resource::Fsize,
+        Rlimit {
+            current: size,
+            maximum,
+        },
+    )
+    .unwrap();
+}
+
+/// The child: its files may not grow for a while, so that commits fail and not calls.
+pub(super) async fn full(task: Task) {
+    let slot = inbox(&task.path).await;
+    let mut stored: BTreeSet<u128> = BTreeSet::new();
+    for _ in 0..20 {
+        let message = message(vec![1; 2_000]);
+        assert_eq!(store(&slot, "a", &message).await, STORED);
+        stored.insert(message.multicast.0);
+    }
+    for round in 0..5 {
+        let log = std::fs::metadata(beside(&task.path, "-wal")).unwrap().len();
+        limit_files(Some(log + round * 700));
+        let messages: Vec<_> = (0..10).map(|_| message(vec![2; 100_000])).collect();
+        let outcomes = join_all(messages.iter().map(|message| store(&slot, "a", message))).await;
+        let mut refused = 0;
+        for (message, outcome) in messages.iter().zip(&outcomes) {
+            match outcome {
+                Enqueued::NotStored(why) => assert!(why.contains("prism.db"), "{why}"),
+                // The log has room again where another connection has begun it anew.
+                outcome => assert!(
+                    *outcome == STORED && stored.insert(message.multicast.0),
+                    "{outcome:?}"
+                ),
+            }
+            refused += usize::from(*outcome != STORED);
+        }
+        assert!(refused > 0);
+        limit_files(None);
+        let message = message(vec![3; 2_000]);
+        assert_eq!(store(&slot, "a", &message).await, STORED, "there is room again");
+        stored.insert(message.multicast.0);
+    }
+    let there: BTreeSet<u128> = delivered(&slot, "a", 1)
+        .await
+        .iter()
+        .map(|(MulticastId(id), _)| *id)
+        .collect();
+    assert_eq!(there, stored);
+    for multicast in stored {
+        say(format_args!("{multicast:032x}"));
+    }
+}
+
+#[tokio::test]
+async fn commits_that_cannot_be_written_are_not_called_stored() {
+    let place = Place::new();
+    // Without this the system ends a process whose files become too large.
+    let mut shell = Command::new("sh");
+    let child = command(&std::env::current_exe().unwrap(), "full", &place.path, "");
+    shell
+        .arg("-c")
+        .arg("trap '' XFSZ; exec \"$0\" \"$@\"")
+        .arg(child.get_program())
+        .args(child.get_args());
+    shell.envs(child.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let (status, said) = tokio::task::spawn_blocking(|| Running::run(shell).wait())
+        .await
+        .unwrap();
+    assert!(status.success(), "the child says why");
+    let slot = inbox(&place.path).await;
+    let there: Vec<String> = delivered(&slot, "a", 2)
+        .await
+        .iter()
+        .map(|(id, _)| id.to_string())
+        .collect();
+    assert_eq!(
+        there.iter().collect::<BTreeSet<_>>(),
+        said.iter().collect::<BTreeSet<_>>()
+    );
+    assert!(there.len() >= 25);
+}
