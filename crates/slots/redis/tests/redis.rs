@@ -7,6 +7,7 @@ mod redis {
     mod feed;
     mod groups;
     mod history;
+    mod inbox;
     mod oracle;
     mod outages;
     mod query;
