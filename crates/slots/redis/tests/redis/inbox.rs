@@ -1,5 +1,9 @@
 //! The durability slot: what its conformance suite cannot know.
 
+mod bounds;
+mod crashes;
+mod faults;
+mod layout;
 mod oracle;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
