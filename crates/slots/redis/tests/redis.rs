@@ -8,6 +8,7 @@ mod redis {
     mod groups;
     mod history;
     mod inbox;
+    mod ledger;
     mod oracle;
     mod outages;
     mod query;
