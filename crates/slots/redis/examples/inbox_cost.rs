@@ -42,28 +42,37 @@ async fn main() -> anyhow::Result<()> {
 
     for (what, is_new) in [("new inboxes", true), ("inboxes that have some", false)] {
         let (mut floor, mut ours) = (Vec::new(), Vec::new());
+        let (mut floor_cpu, mut our_cpu) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..ROUNDS {
             if is_new {
                 run(&raw, "FLUSHALL", &["SYNC"]).await;
             }
+            let before = cpu(&raw).await;
             floor.push(xadds(&raw).await);
+            floor_cpu += cpu(&raw).await - before;
             if is_new {
                 run(&raw, "FLUSHALL", &["SYNC"]).await;
             }
+            let before = cpu(&raw).await;
             ours.push(store(&slot).await);
+            our_cpu += cpu(&raw).await - before;
         }
         let (floor, ours) = (median(floor), median(ours));
         let ratio = ours.as_secs_f64() / floor.as_secs_f64();
         println!(
             "{what}: {TARGETS} XADD {floor:.2?}, stored in {TARGETS} inboxes {ours:.2?}, {ratio:.2} times that"
         );
+        let (floor_cpu, our_cpu) = (floor_cpu / ROUNDS as u32, our_cpu / ROUNDS as u32);
+        println!("  of the server's time {floor_cpu:.2?} and {our_cpu:.2?}");
     }
     per_call(&raw, "all stores").await;
 
     run(&raw, "FLUSHALL", &["SYNC"]).await;
     run(&raw, "CONFIG", &["RESETSTAT"]).await;
     store(&slot).await;
+    let before = cpu(&raw).await;
     let (opened, handed, acked) = consume(&slot).await;
+    println!("of the server's time {:.2?}", cpu(&raw).await - before);
     println!(
         "{TARGETS} sessions, {SESSIONS_AT_ONCE} at a time: open {opened:.2?}, fetch {handed:.2?}, ack {acked:.2?}"
     );
@@ -84,6 +93,14 @@ async fn run(client: &Client, command: &'static str, words: &[&str]) -> Value {
     let command = CustomCommand::new_static(command, ClusterHash::Random, false);
     let words: Vec<Value> = words.iter().map(|word| Value::from(*word)).collect();
     client.custom(command, words).await.unwrap()
+}
+
+/// How long the server's processor has worked so far.
+async fn cpu(client: &Client) -> Duration {
+    let info = run(client, "INFO", &["cpu"]).await.as_string().unwrap();
+    let times = info.lines().filter(|line| line.contains("_main_thread:"));
+    let seconds = times.map(|line| line.split(':').nth(1).unwrap().trim().parse::<f64>().unwrap());
+    Duration::from_secs_f64(seconds.sum())
 }
 
 /// What the calls of functions cost the server.

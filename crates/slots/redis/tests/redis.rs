@@ -7,6 +7,8 @@ mod redis {
     mod feed;
     mod groups;
     mod history;
+    mod inbox;
+    mod ledger;
     mod oracle;
     mod outages;
     mod query;

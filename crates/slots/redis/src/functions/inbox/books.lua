@@ -9,18 +9,26 @@ local function decode_counts(text)
     while at <= #text do
       local digest, count
       digest, count, at = struct.unpack(COUNT, text, at)
-      counts[digest] = count
+      counts[digest] = count > 0 and count or nil
     end
   end
   return counts
 end
 
-local function encode_counts(counts)
+-- `many` are noted with it: Redis makes a table of a hash with a value that long, before it has searched the list that
+-- it would be otherwise for each of them.
+local function encode_counts(counts, many)
   local parts = {}
   for digest, count in pairs(counts) do
     parts[#parts + 1] = struct.pack(COUNT, digest, count)
   end
-  return #parts > 0 and string.char(FORMAT) .. table.concat(parts) or nil
+  if #parts == 0 then
+    return false
+  end
+  while many and #parts < LONG_COUNTS do
+    parts[#parts + 1] = NO_COUNT
+  end
+  return string.char(FORMAT) .. table.concat(parts)
 end
 
 -- The books of a multicast, with what they say of these identities at least.
@@ -96,7 +104,7 @@ local function save_books(ns)
   for _, books in pairs(ns.books) do
     local kept, forgotten = {}, {}
     if books.recounted then
-      books.states[''], books.dirty[''] = encode_counts(books.counts), true
+      books.states[''], books.dirty[''] = encode_counts(books.counts, books.many), true
     end
     for identity in pairs(books.dirty) do
       local state = books.states[identity]

@@ -18,18 +18,21 @@ local function call(work)
   end
 end
 
+local mark_opened = call(function()
+  return { 'K' }
+end)
+
 -- Checks what the user may do, so that nothing is found missing in the middle of a write.
-local function check(ns)
-  local key = ns.at .. 'head'
+local function check(keys, args)
   for _, command in ipairs(COMMANDS) do
-    if not redis.acl_check_cmd(command, key) then
+    if not redis.acl_check_cmd(command, keys[1]) then
       return { 'D', command }
     end
   end
-  if not redis.acl_check_cmd('ZUNIONSTORE', key, 1, key) then
+  if not redis.acl_check_cmd('ZUNIONSTORE', keys[1], 1, keys[1]) then
     return { 'D', 'ZUNIONSTORE' }
   end
-  return { 'K' }
+  return mark_opened(keys, args)
 end
 
 -- Arguments: whose, empty for all. Adds how many messages there are, how many of them are out and how many dead
@@ -68,4 +71,4 @@ when_full('@LIBRARY@_discard', call(discard))
 when_full('@LIBRARY@_depth', call(depth))
 when_full('@LIBRARY@_letters', call(letters))
 when_full('@LIBRARY@_sweep', call(sweep))
-when_full('@LIBRARY@_check', call(check))
+when_full('@LIBRARY@_check', check)

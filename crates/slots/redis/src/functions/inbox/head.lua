@@ -14,11 +14,13 @@ local function save(ns)
 end
 
 local function new_head(name, wall)
-  return { name = name, now = wall, seen = wall, id_time = 0, id_number = 0, counts = { 0, 0, 0 }, dead = 0, letter = 0 }
+  return {
+    name = name, now = wall, seen = wall, id_time = 0, id_number = 0, counts = { 0, 0, 0 }, dead = 0, letter = 0,
+    changed = true,
+  }
 end
 
--- The clock is the server's, except that it never goes back: it goes on from where it is. Once nothing is
--- left that was timed by it, it is the server's again.
+-- The clock is the server's, except that it never goes back: when the server's does, it goes on from where it is.
 local function tick(ns, wall)
   local gap = wall - ns.seen
   ns.seen = wall
@@ -27,10 +29,6 @@ local function tick(ns, wall)
   end
   if gap < 0 or gap >= WORTH_SAVING then
     ns.changed = true
-  end
-  if ns.now > wall and ns.counts[1] + ns.counts[2] + ns.counts[3] + ns.dead == 0
-    and redis.call('EXISTS', ns.at .. 'ends') == 0 then
-    ns.now, ns.changed = wall, true
   end
 end
 

@@ -55,6 +55,7 @@ local MAX_DELIVER, TERMINATED, OTHER_HOLDER = 1, 2, 3
 -- A place is the digit of a priority and an id, packed. Cursors and sessions begin with FORMAT; while functions are
 -- loaded there are none of Lua's to build these with.
 local CURSOR, NOWHERE = '\1', '\0\0\0\0\0\0\0\0\0\0\0\0'
+local NO_COUNT, LONG_COUNTS = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0', 4
 local READY, OPENING = '\1\1', '\1\0'
 local LARGEST = 9007199254740991
 
@@ -64,6 +65,8 @@ local EXPIRE, SCAN_COST = 192, 1 / 16
 local ANSWER_BYTES = 1024 * 1024
 -- How many values are passed to one command.
 local CHUNK = 128
+-- How many inboxes are asked at once whether there is anything in them, and from how many on a message has many.
+local GROUP, MANY = 16, 16
 -- From which distance on the clock alone is worth a write.
 local WORTH_SAVING = 100
 

@@ -1,11 +1,33 @@
 -- Storing messages.
 
+-- Those of some inboxes that have anything of a priority, as far as can be told by asking for many at once.
+local function not_empty(ns, stream, identities)
+  local found, names = {}, {}
+  for from = 1, #identities, GROUP do
+    local to = math.min(from + GROUP - 1, #identities)
+    for index = from, to do
+      names[index - from + 1] = stream .. identities[index]
+    end
+    if redis.call('EXISTS', unpack(names, 1, to - from + 1)) > 0 then
+      for index = from, to do
+        found[#found + 1] = identities[index]
+      end
+    end
+  end
+  return found
+end
+
 -- Which inboxes have room, of those that are asked about. What has expired does not count, so that ends
 -- first where it matters. Returns for each 'room', 'full' or, where too much was due, 'again'.
 local function room(ns, identities)
-  local answers, full = {}, {}
+  local answers, full, some = {}, {}, identities
+  if ns.counts[1] + ns.counts[3] == 0 and #identities > 1 and ns.max_messages > 0 then
+    some = ns.counts[2] > 0 and not_empty(ns, ns.streams[2], identities) or {}
+  end
   for _, identity in ipairs(identities) do
     answers[identity] = 'room'
+  end
+  for _, identity in ipairs(some) do
     if length(ns, identity) >= ns.max_messages then
       full[#full + 1] = identity
     end
@@ -101,6 +123,7 @@ local function store(ns, args)
       redis.call('SET', ns.at .. 'body:' .. reference, body)
     end
     hold(ns, books, digest, #stored)
+    books.many = #stored > MANY
     ns.counts[tonumber(priority)] = ns.counts[tonumber(priority)] + #stored
     schedule(ns, place, reference, ticket, expires, known, stored, math.min(expires, known))
   end
