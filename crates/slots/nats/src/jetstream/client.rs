@@ -183,16 +183,13 @@ impl JetStream {
         let at = format!("$JS.API.STREAM.MSG.DELETE.{}", stream.name);
         let body = |seq: &u64| json!({ "seq": seq, "no_erase": true });
         let requests = sequences.iter().map(|seq| api::request(at.clone(), &body(seq)));
-        let replies = self.requests.all(requests, deadline).await;
         let read = |reply| match api::read::<Value>(reply) {
             Ok(_) => Ok(true),
             Err(failure) if failure.is_missing_message() => Ok(false),
             Err(failure) => Err(failure),
         };
-        replies
-            .into_iter()
-            .map(|reply| self.noted(stream, read(reply)))
-            .collect()
+        let read = |reply| self.noted(stream, read(reply));
+        self.requests.all(requests, deadline, read).await
     }
 
     /// Has all messages removed that match a subject and come before a sequence; how many.
@@ -223,9 +220,8 @@ impl JetStream {
         messages: impl ExactSizeIterator<Item = Request> + Send,
         deadline: Instant,
     ) -> Vec<Result<api::Stored, Failure>> {
-        let replies = self.requests.all(messages, deadline).await;
         let read = |reply| self.noted(stream, api::read(reply));
-        replies.into_iter().map(read).collect()
+        self.requests.all(messages, deadline, read).await
     }
 
     /// Remembers that a stream is gone.

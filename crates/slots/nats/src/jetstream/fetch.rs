@@ -95,8 +95,8 @@ impl Inboxes {
         deadline: Instant,
     ) -> Result<Vec<(u64, Option<letter::Found>)>, Failure> {
         let found = self.jetstream.by_sequence(stream, &sequences, deadline).await?;
-        let found = found.into_iter().map(|found| found.and_then(letter::read));
-        Ok(sequences.into_iter().zip(found).collect())
+        let read = |(sequence, found): (u64, Option<_>)| Ok((sequence, found.map(letter::read).transpose()?));
+        sequences.into_iter().zip(found).map(read).collect()
     }
 
     /// What comes after what was seen, and whether there is more behind it.
@@ -122,7 +122,7 @@ impl Inboxes {
             max_bytes: max_bytes.saturating_add(room * HEADERS).min(MOST_BYTES),
         };
         let (messages, beyond) = self.jetstream.next(stream, &next, deadline).await?;
-        let fresh = messages.into_iter().filter_map(letter::read).collect();
+        let fresh = messages.into_iter().map(letter::read).collect::<Result<_, _>>()?;
         Ok((fresh, beyond > 0))
     }
 }

@@ -105,10 +105,8 @@ impl Inboxes {
             max_bytes: PAGE_BYTES,
         };
         let (messages, beyond) = self.jetstream.next(stream, &next, deadline).await?;
-        Ok((
-            messages.into_iter().filter_map(letter::read).collect(),
-            beyond > 0,
-        ))
+        let page = messages.into_iter().map(letter::read).collect::<Result<_, _>>()?;
+        Ok((page, beyond > 0))
     }
 
     /// Drops what was stored for a holder, and its session; how many messages that were.
