@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_nats::connection::State;
 use bytes::Bytes;
+use futures::FutureExt;
 use prism_slot::Result;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
@@ -237,8 +239,20 @@ impl JetStream {
     /// Accepts no more calls and releases the connection.
     pub(crate) async fn close(&self) {
         self.end();
-        let mut closed = self.health.closed.subscribe();
+        self.say_goodbye().await;
+        self.tasks.close();
+        // They were told to stop and wait for nothing else.
+        self.tasks.wait().await;
+    }
+
+    async fn say_goodbye(&self) {
         let client = self.requests.client();
+        if client.connection_state() != State::Connected {
+            // It will be read when there is a connection again, and end that.
+            let _ = client.drain().now_or_never();
+            return;
+        }
+        let mut closed = self.health.closed.subscribe();
         let goodbye = async {
             if client.drain().await.is_ok() {
                 // An error means that the connection is gone already.
@@ -249,9 +263,6 @@ impl JetStream {
             let namespace = &*self.health.namespace;
             tracing::debug!(namespace, "the server did not let the connection drain");
         }
-        self.tasks.close();
-        // They were told to stop and wait for nothing else.
-        self.tasks.wait().await;
     }
 
     fn end(&self) {

@@ -11,7 +11,7 @@ use crate::jetstream::{
     letter,
     plan::{Plan, Read},
     read::Next,
-    state::{Entry, MOST_OUT, State},
+    state::{Entry, State},
     streams::Stream,
 };
 
@@ -111,7 +111,7 @@ impl Inboxes {
         max_bytes: usize,
         deadline: Instant,
     ) -> Result<(Vec<letter::Found>, bool), Failure> {
-        let room = room.min(MOST_OUT.saturating_sub(state.entries.len()));
+        let room = room.min(self.room().entries().saturating_sub(state.entries.len()));
         if room == 0 {
             return Ok((Vec::new(), false));
         }

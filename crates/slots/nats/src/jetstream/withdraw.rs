@@ -5,7 +5,7 @@ use prism_slot::{Address, Identity, MulticastId, Result};
 use tokio::time::Instant;
 
 use crate::{
-    error::timeout,
+    error::{timeout, unavailable},
     jetstream::{
         api::Failure,
         inboxes::{Attempts, Inboxes, Step},
@@ -53,7 +53,9 @@ impl Inboxes {
             },
         };
         let cancel = |state: &mut super::state::State, now| {
-            if state.cancel(sequence, rank, multicast, now) {
+            if state.entries.len() >= self.room().entries() {
+                Step::Refuse(unavailable("too much of the inbox is out or on its way out"))
+            } else if state.cancel(sequence, rank, multicast, now) {
                 Step::Write(true)
             } else {
                 Step::Keep(false)
