@@ -46,18 +46,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Hands out what was read, the most urgent first, as far as was asked for. Up to the sequence `all_to` it is all
-    /// that there is.
-    pub(crate) fn hand_out(&mut self, read: Vec<Read>, all_to: u64) {
+    /// Hands out what was read, the most urgent first, as far as was asked for.
+    pub(crate) fn hand_out(&mut self, read: Vec<Read>) {
         for (rank, read) in read.into_iter().enumerate() {
             if !self.hand_out_rank(rank, read) {
                 self.fetched.more = true;
                 break;
             }
-        }
-        if !self.fetched.more {
-            let seen = self.state.seen.iter_mut();
-            seen.for_each(|seen| *seen = (*seen).max(all_to));
         }
         self.fetched.next_due = self.state.next_due(self.now);
     }

@@ -40,7 +40,7 @@ fn fetch(max_messages: usize) -> Fetch {
 /// Which messages were handed out, and whether there is more.
 fn handed_out(state: &mut State, fetch: Fetch, read: Vec<Read>) -> (Vec<u64>, bool) {
     let mut plan = Plan::new(state, HOLDER, fetch, NOW);
-    plan.hand_out(read, 0);
+    plan.hand_out(read);
     let deliveries = plan.fetched.deliveries.iter();
     let numbers = deliveries.map(|delivery| u64::try_from(delivery.message.multicast.0).unwrap());
     (numbers.collect(), plan.fetched.more)
@@ -123,7 +123,7 @@ fn what_is_due_again_counts_on_or_dies_or_is_forgotten() {
         ..Read::default()
     };
     let mut plan = Plan::new(&mut state, HOLDER, fetch(10), NOW);
-    plan.hand_out(vec![Read::default(), read], 0);
+    plan.hand_out(vec![Read::default(), read]);
     let reasons: Vec<_> = plan
         .fetched
         .dead
@@ -166,15 +166,4 @@ fn what_cannot_be_read_is_removed() {
     let read = vec![Read::default(), fresh(vec![unreadable, found(2, 1, 1)])];
     assert_eq!(handed_out(&mut state, fetch(10), read), (vec![2], false));
     assert_eq!(state.intents().len(), 1);
-}
-
-#[test]
-fn what_was_read_whole_is_read_no_more() {
-    let read = || vec![fresh(vec![found(9, 0, 1)]), fresh(vec![found(4, 1, 1)])];
-    for (most, seen) in [(10, [9, 9, 9]), (1, [9, 0, 0])] {
-        let mut state = State::blank(1);
-        let mut plan = Plan::new(&mut state, HOLDER, fetch(most), NOW);
-        plan.hand_out(read(), 9);
-        assert_eq!(state.seen, seen);
-    }
 }
