@@ -62,7 +62,8 @@ impl Inboxes {
         }
     }
 
-    /// As much of an inbox as may be handed out, by priority.
+    /// As much of an inbox as may be handed out, by priority. Each is asked for by itself: one question with a wildcard
+    /// takes a server longer than three without.
     async fn read_inbox(
         &self,
         identity: &Identity,
