@@ -143,7 +143,7 @@ impl DurableInbox for JetStreamInbox {
                 if let Err(fenced) = Inboxes::check_consumer(state, consumer) {
                     return Step::Refuse(fenced);
                 }
-                match state.settle(&verdicts, now) {
+                match state.settle(&verdicts, self.inboxes.room(), now) {
                     (settled, true) => Step::Write(settled),
                     (settled, false) => Step::Keep(settled),
                 }

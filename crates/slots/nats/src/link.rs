@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use prism_slot::Result;
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -81,6 +81,11 @@ impl Link {
             health,
             budget: Semaphore::new(UNDER_WAY),
         })
+    }
+
+    /// Room for so many messages, if there is some now.
+    pub(crate) fn room(&self, size: usize) -> Option<SemaphorePermit<'_>> {
+        self.budget.try_acquire_many(share(size)).ok()
     }
 
     /// Learns the rules about `subjects` over the current connection.
@@ -169,6 +174,11 @@ impl Link {
             faults: self.health.faults.load(Ordering::SeqCst),
         }
     }
+}
+
+/// How much of the budget so many messages take.
+pub(crate) fn share(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 async fn learn_rules(client: &Client, health: &Health, subjects: &str) -> Rules {

@@ -14,7 +14,7 @@ use crate::{
     address::Prefix,
     answers::Asked,
     codec,
-    link::{Link, Mark},
+    link::{self, Link, Mark},
     replies::Expectation,
 };
 
@@ -64,15 +64,23 @@ pub(crate) async fn publish(
     let mut under_way = VecDeque::with_capacity(GROUPS);
     let mut rest = targets.chunks(window);
     let mut stopped = None;
+    let mut next = rest.next();
     while stopped.is_none()
-        && let Some(part) = rest.next()
+        && let Some(part) = next
     {
-        if under_way.len() == GROUPS
+        let room = if under_way.len() == GROUPS {
+            None
+        } else {
+            link.room(part.len())
+        };
+        // Whoever has something under way must not wait for those who wait for it.
+        if room.is_none()
             && let Some(oldest) = under_way.pop_front()
         {
             settle(oldest, deadline, &mut outcomes).await;
+            continue;
         }
-        match Group::open(link, part.len(), || parcel.ask(part), deadline).await {
+        match Group::open(link, part.len(), || parcel.ask(part), room, deadline).await {
             Ok(mut group) => {
                 let subject = |index: usize, buffer: &mut BytesMut| prefix.write_subject(part[index], buffer);
                 group.send(subject, parcel, deadline).await;
@@ -81,6 +89,7 @@ pub(crate) async fn publish(
             }
             Err(why) => stopped = Some(why),
         }
+        next = rest.next();
     }
     for group in under_way {
         settle(group, deadline, &mut outcomes).await;
@@ -97,7 +106,7 @@ pub(crate) async fn send(link: &Link, subject: &str, note: Bytes, deadline: Inst
         payload: note,
         answers: None,
     };
-    let mut group = match Group::open(link, 1, || None, deadline).await {
+    let mut group = match Group::open(link, 1, || None, None, deadline).await {
         Ok(group) => group,
         Err(why) => return Outcome::NotSent(why),
     };
@@ -132,15 +141,18 @@ impl<'a> Group<'a> {
         link: &'a Link,
         size: usize,
         asked: impl FnOnce() -> Option<Asked>,
+        room: Option<SemaphorePermit<'a>>,
         deadline: Instant,
     ) -> Result<Self, String> {
-        let permits = link.budget.acquire_many(u32::try_from(size).unwrap_or(u32::MAX));
         // Before the connection is looked at, so that no loss in between goes unnoticed.
         let losses = link.health.losses();
-        let budget = tokio::select! {
-            biased;
-            permit = permits => permit.map_err(|_| "the slot is closed")?,
-            () = sleep_until(deadline) => return Err("too many messages are under way".to_owned()),
+        let budget = match room {
+            Some(room) => room,
+            None => tokio::select! {
+                biased;
+                room = link.budget.acquire_many(link::share(size)) => room.map_err(|_| "the slot is closed")?,
+                () = sleep_until(deadline) => return Err("too many messages are under way".to_owned()),
+            },
         };
         let mark = link.mark().ok_or_else(|| link.not_connected().to_string())?;
         Ok(Self {
@@ -265,7 +277,7 @@ mod tests {
         let _listener = slot.listen(&listened, deadline).await.unwrap();
         let parcel = Parcel::new(&Message::new(MulticastId::random(), ""), None).unwrap();
         let nobody = Identity::new("nobody").unwrap();
-        let mut group = Group::open(link, 2, || None, deadline).await.unwrap();
+        let mut group = Group::open(link, 2, || None, None, deadline).await.unwrap();
         let targets = [&listened, &nobody];
         let subject = |index: usize, buffer: &mut BytesMut| prefix.write_subject(targets[index], buffer);
         group.send(subject, &parcel, deadline).await;

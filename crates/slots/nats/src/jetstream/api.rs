@@ -19,8 +19,8 @@ pub(crate) mod code {
     /// No message: none with that subject, and none with that sequence.
     pub(crate) const NO_MESSAGE: [u16; 2] = [10_037, 10_043];
     pub(crate) const DELETE_FAILED: u16 = 10_057;
-    /// For this account, or at all.
-    pub(crate) const NOT_ENABLED: [u16; 2] = [10_039, 10_076];
+    pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u16 = 10_039;
+    pub(crate) const NOT_ENABLED: u16 = 10_076;
     pub(crate) const NAME_IN_USE: u16 = 10_058;
     pub(crate) const NO_STREAM: u16 = 10_059;
     pub(crate) const STORE_FAILED: u16 = 10_077;
@@ -47,10 +47,20 @@ pub(crate) enum Failure {
 /// An error of the API.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Refusal {
+    /// As in HTTP.
+    #[serde(default, rename = "code")]
+    pub(crate) status: u16,
     #[serde(default, rename = "err_code")]
     pub(crate) code: u16,
     #[serde(default)]
     pub(crate) description: String,
+}
+
+impl Refusal {
+    /// Whether it may be other in a moment: a cluster without a leader, for one.
+    pub(crate) fn is_for_now(&self) -> bool {
+        self.status == 503
+    }
 }
 
 impl Failure {
@@ -86,7 +96,7 @@ impl From<Failure> for Error {
         let (silence, applied) = match failure {
             Failure::Unsent(silence) => (silence, Applied::No),
             Failure::Lost(silence) => (silence, Applied::Unknown),
-            Failure::Refused(refusal) if code::NOT_ENABLED.contains(&refusal.code) => {
+            Failure::Refused(refusal) if refusal.code == code::NOT_ENABLED_FOR_ACCOUNT => {
                 return misconfigured(
                     "JetStream is not enabled for this login's account; give it some storage",
                 );

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_nats::connection::State;
 use bytes::Bytes;
+use futures::FutureExt;
 use prism_slot::Result;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
@@ -183,16 +185,13 @@ impl JetStream {
         let at = format!("$JS.API.STREAM.MSG.DELETE.{}", stream.name);
         let body = |seq: &u64| json!({ "seq": seq, "no_erase": true });
         let requests = sequences.iter().map(|seq| api::request(at.clone(), &body(seq)));
-        let replies = self.requests.all(requests, deadline).await;
         let read = |reply| match api::read::<Value>(reply) {
             Ok(_) => Ok(true),
             Err(failure) if failure.is_missing_message() => Ok(false),
             Err(failure) => Err(failure),
         };
-        replies
-            .into_iter()
-            .map(|reply| self.noted(stream, read(reply)))
-            .collect()
+        let read = |reply| self.noted(stream, read(reply));
+        self.requests.all(requests, deadline, read).await
     }
 
     /// Has all messages removed that match a subject and come before a sequence; how many.
@@ -223,9 +222,8 @@ impl JetStream {
         messages: impl ExactSizeIterator<Item = Request> + Send,
         deadline: Instant,
     ) -> Vec<Result<api::Stored, Failure>> {
-        let replies = self.requests.all(messages, deadline).await;
         let read = |reply| self.noted(stream, api::read(reply));
-        replies.into_iter().map(read).collect()
+        self.requests.all(messages, deadline, read).await
     }
 
     /// Remembers that a stream is gone.
@@ -241,8 +239,20 @@ impl JetStream {
     /// Accepts no more calls and releases the connection.
     pub(crate) async fn close(&self) {
         self.end();
-        let mut closed = self.health.closed.subscribe();
+        self.say_goodbye().await;
+        self.tasks.close();
+        // They were told to stop and wait for nothing else.
+        self.tasks.wait().await;
+    }
+
+    async fn say_goodbye(&self) {
         let client = self.requests.client();
+        if client.connection_state() != State::Connected {
+            // It will be read when there is a connection again, and end that.
+            let _ = client.drain().now_or_never();
+            return;
+        }
+        let mut closed = self.health.closed.subscribe();
         let goodbye = async {
             if client.drain().await.is_ok() {
                 // An error means that the connection is gone already.
@@ -253,9 +263,6 @@ impl JetStream {
             let namespace = &*self.health.namespace;
             tracing::debug!(namespace, "the server did not let the connection drain");
         }
-        self.tasks.close();
-        // They were told to stop and wait for nothing else.
-        self.tasks.wait().await;
     }
 
     fn end(&self) {

@@ -9,14 +9,12 @@ use prism_slot::{
 use tokio::time::Instant;
 
 use crate::{
-    codec,
     error::{unavailable, unavailable_after},
     jetstream::{
-        api::{self, TTL},
-        enqueue,
+        api, enqueue,
         inboxes::Inboxes,
         layout::{Kind, rank},
-        letter,
+        letter::{self, Envelope},
         read::Next,
         ttl,
     },
@@ -89,9 +87,8 @@ impl Inboxes {
     ) -> Result<Redriven> {
         let (dead, generation) = self.jetstream.stream(Kind::Dead, deadline).await?;
         let (messages, _) = self.jetstream.stream(Kind::Messages, deadline).await?;
-        let mut shared = codec::encode(&letter.message).map_err(unavailable)?;
-        shared.insert(TTL, ttl(terms.ttl));
-        let headers = letter::redriven(&shared, to.holder, generation, letter.id);
+        let envelope = Envelope::new(&letter.message, ttl(terms.ttl)).map_err(unavailable)?;
+        let headers = envelope.redriven(to, generation, letter.id);
         let subject = self.jetstream.layout.messages(&to.identity, rank(terms.priority));
         let message = api::message(subject, headers, letter.message.payload.clone());
         let stored = self

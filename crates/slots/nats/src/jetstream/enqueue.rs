@@ -5,16 +5,13 @@ use std::sync::Arc;
 use prism_slot::{Address, Enqueued, Message, Terms};
 use tokio::time::Instant;
 
-use crate::{
-    codec,
-    jetstream::{
-        api::{self, Failure, TTL, code},
-        inboxes::Inboxes,
-        layout::{Kind, rank},
-        letter,
-        requests::Silence,
-        ttl,
-    },
+use crate::jetstream::{
+    api::{self, Failure, code},
+    inboxes::Inboxes,
+    layout::{Kind, rank},
+    letter::Envelope,
+    requests::Silence,
+    ttl,
 };
 
 impl Inboxes {
@@ -27,20 +24,18 @@ impl Inboxes {
         deadline: Instant,
     ) -> Vec<Enqueued> {
         let refused = |why: String| vec![Enqueued::NotStored(why); addresses.len()];
-        let mut shared = match codec::encode(message) {
-            Ok(headers) => headers,
+        let envelope = match Envelope::new(message, ttl(terms.ttl)) {
+            Ok(envelope) => envelope,
             Err(why) => return refused(why),
         };
-        shared.insert(TTL, ttl(terms.ttl));
         let (stream, _) = match self.jetstream.stream(Kind::Messages, deadline).await {
             Ok(stream) => stream,
             Err(error) => return refused(error.to_string()),
         };
         let rank = rank(terms.priority);
         let requests = addresses.iter().map(|to| {
-            let headers = letter::address(&shared, to.holder, message.multicast, &to.identity);
             let subject = self.jetstream.layout.messages(&to.identity, rank);
-            api::message(subject, headers, message.payload.clone())
+            api::message(subject, envelope.address(to), message.payload.clone())
         });
         let stored = self.jetstream.store(stream, requests, deadline).await;
         stored.into_iter().map(outcome).collect()

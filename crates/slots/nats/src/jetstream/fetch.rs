@@ -11,7 +11,7 @@ use crate::jetstream::{
     letter,
     plan::{Plan, Read},
     read::Next,
-    state::{Entry, MOST_OUT, State},
+    state::{Entry, State},
     streams::Stream,
 };
 
@@ -62,7 +62,8 @@ impl Inboxes {
         }
     }
 
-    /// As much of an inbox as may be handed out, by priority.
+    /// As much of an inbox as may be handed out, by priority. Each is asked for by itself: one question with a wildcard
+    /// takes a server longer than three without.
     async fn read_inbox(
         &self,
         identity: &Identity,
@@ -95,8 +96,8 @@ impl Inboxes {
         deadline: Instant,
     ) -> Result<Vec<(u64, Option<letter::Found>)>, Failure> {
         let found = self.jetstream.by_sequence(stream, &sequences, deadline).await?;
-        let found = found.into_iter().map(|found| found.and_then(letter::read));
-        Ok(sequences.into_iter().zip(found).collect())
+        let read = |(sequence, found): (u64, Option<_>)| Ok((sequence, found.map(letter::read).transpose()?));
+        sequences.into_iter().zip(found).map(read).collect()
     }
 
     /// What comes after what was seen, and whether there is more behind it.
@@ -111,7 +112,7 @@ impl Inboxes {
         max_bytes: usize,
         deadline: Instant,
     ) -> Result<(Vec<letter::Found>, bool), Failure> {
-        let room = room.min(MOST_OUT.saturating_sub(state.entries.len()));
+        let room = room.min(self.room().entries().saturating_sub(state.entries.len()));
         if room == 0 {
             return Ok((Vec::new(), false));
         }
@@ -122,7 +123,7 @@ impl Inboxes {
             max_bytes: max_bytes.saturating_add(room * HEADERS).min(MOST_BYTES),
         };
         let (messages, beyond) = self.jetstream.next(stream, &next, deadline).await?;
-        let fresh = messages.into_iter().filter_map(letter::read).collect();
+        let fresh = messages.into_iter().map(letter::read).collect::<Result<_, _>>()?;
         Ok((fresh, beyond > 0))
     }
 }

@@ -9,7 +9,14 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     error::timeout,
-    jetstream::{api, client::JetStream, intents::Removed, layout::Kind, letter::Letter, state::State},
+    jetstream::{
+        api,
+        client::JetStream,
+        intents::Removed,
+        layout::Kind,
+        letter::Letter,
+        state::{Room, State},
+    },
 };
 
 /// Between two attempts to write a record that somebody else has written first.
@@ -54,6 +61,11 @@ impl Inboxes {
             limits: RwLock::new(limits),
             remembered: Mutex::default(),
         }
+    }
+
+    /// How much a record may hold.
+    pub(crate) fn room(&self) -> Room {
+        Room::new(self.jetstream.max_payload())
     }
 
     /// Changes a record in one step, whoever else is at it; and carries out what it then says is to be done.

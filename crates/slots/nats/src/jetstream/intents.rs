@@ -72,7 +72,8 @@ impl Inboxes {
             .filter(|sequence| !known.contains_key(sequence))
             .collect();
         let found = self.jetstream.by_sequence(stream, &unknown, deadline).await?;
-        let found = found.into_iter().flatten().filter_map(letter::read);
+        let found = found.into_iter().flatten().map(letter::read);
+        let found = found.collect::<Result<Vec<_>, _>>()?.into_iter();
         let mut read: HashMap<u64, Letter> = found
             .filter_map(|found| Some((found.sequence, found.letter?)))
             .collect();

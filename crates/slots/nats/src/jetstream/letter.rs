@@ -11,14 +11,16 @@ use std::sync::Arc;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::BytesMut;
-use prism_slot::{DeadId, DeadLetter, DeadReason, Error, Holder, Identity, Message, MulticastId, Timestamp};
+use prism_slot::{
+    Address, DeadId, DeadLetter, DeadReason, Error, Holder, Identity, Message, MulticastId, Timestamp,
+};
 
 use crate::{
     address::escape,
-    codec,
+    codec::{self, Unreadable},
     error::BACKEND,
     jetstream::{
-        api::MESSAGE_ID,
+        api::{Failure, MESSAGE_ID, TTL},
         layout::{Kind, Layout},
         read::number,
         time,
@@ -47,61 +49,103 @@ pub(crate) struct Letter {
 pub(crate) struct Found {
     pub(crate) sequence: u64,
     pub(crate) rank: usize,
-    /// `None` for what no version of ours has stored, or a newer one.
+    /// `None` for what no version of ours has stored.
     pub(crate) letter: Option<Letter>,
 }
 
-/// The headers of a message for one inbox, beside those that are the same for all.
-pub(crate) fn address(
-    shared: &HeaderMap,
-    holder: Holder,
+/// What is the same of a message in all inboxes.
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    about: String,
+    headers: HeaderMap,
     multicast: MulticastId,
-    identity: &Identity,
-) -> HeaderMap {
-    let mut headers = held(shared, holder);
-    headers.insert(MESSAGE_ID, format!("{multicast}.{}", escape(identity.as_str())));
-    headers
 }
 
-fn held(shared: &HeaderMap, holder: Holder) -> HeaderMap {
-    let mut headers = shared.clone();
-    let about = shared.get(MULTICAST).map_or("", HeaderValue::as_str);
-    headers.insert(MULTICAST, format!("{about}{HOLDER}{}", holder_text(holder)));
-    headers
+impl Envelope {
+    /// # Errors
+    /// What of the message NATS cannot carry.
+    pub(crate) fn new(message: &Message, ttl: HeaderValue) -> Result<Self, String> {
+        let all = codec::encode(message)?;
+        let mut headers = HeaderMap::new();
+        headers.insert(TTL, ttl);
+        for (name, values) in all.iter().filter(|(name, _)| **name != MULTICAST) {
+            values
+                .iter()
+                .for_each(|value| headers.append(name.clone(), value.clone()));
+        }
+        let about = all.get(MULTICAST);
+        Ok(Self {
+            about: about.map_or_else(String::new, |about| about.as_str().to_owned()),
+            headers,
+            multicast: message.multicast,
+        })
+    }
+
+    /// The headers for one inbox.
+    pub(crate) fn address(&self, to: &Address) -> HeaderMap {
+        let id = format!("{}.{}", self.multicast, escape(to.identity.as_str()));
+        self.held(to.holder, id)
+    }
+
+    /// Those of a message that comes back from the dead letters. Trying again after a lost answer does not bring it back
+    /// twice.
+    pub(crate) fn redriven(&self, to: &Address, generation: u64, id: DeadId) -> HeaderMap {
+        self.held(to.holder, format!("redrive.{generation}.{}", id.0))
+    }
+
+    fn held(&self, holder: Holder, message_id: String) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        headers.insert(
+            MULTICAST,
+            format!("{}{HOLDER}{}", self.about, holder_text(holder)),
+        );
+        headers.insert(MESSAGE_ID, message_id);
+        headers
+    }
 }
 
-/// The headers of a message that comes back from the dead letters.
-pub(crate) fn redriven(shared: &HeaderMap, holder: Holder, generation: u64, id: DeadId) -> HeaderMap {
-    let mut headers = held(shared, holder);
-    // Trying again after a lost answer does not bring it back twice.
-    headers.insert(MESSAGE_ID, format!("redrive.{generation}.{}", id.0));
-    headers
-}
-
-/// What was read from the stream of messages. `None` for what is no message of it.
-pub(crate) fn read(received: async_nats::Message) -> Option<Found> {
-    let sequence = number(&received, SEQUENCE)?;
-    let rank = Layout::rank(header(&received, SUBJECT)?)?;
-    let letter = letter(received);
+/// What was read from the stream of messages.
+///
+/// # Errors
+/// For what a newer version has stored: that is not this one's to judge.
+pub(crate) fn read(received: async_nats::Message) -> Result<Found, Failure> {
+    let place = || {
+        Some((
+            number(&received, SEQUENCE)?,
+            Layout::rank(header(&received, SUBJECT)?)?,
+        ))
+    };
+    let place = place().ok_or_else(|| Failure::Unreadable("an answer of JetStream".to_owned()));
+    let (sequence, rank) = place?;
+    let letter = letter(received).map_err(|why| Failure::Unreadable(format!("message {sequence}: {why}")))?;
     if letter.is_none() {
         tracing::warn!(
             sequence,
             "an inbox held what no version of this slot has stored; it is removed"
         );
     }
-    Some(Found {
+    Ok(Found {
         sequence,
         rank,
         letter,
     })
 }
 
-fn letter(received: async_nats::Message) -> Option<Letter> {
-    Some(Letter {
-        holder: read_holder(header(&received, summary::NAME)?)?,
-        stored_at: time::parse(header(&received, STORED_AT)?)?,
-        message: Arc::new(codec::decode(received).ok()?),
-    })
+fn letter(received: async_nats::Message) -> Result<Option<Letter>, Unreadable> {
+    let holder = header(&received, summary::NAME).and_then(read_holder);
+    let stored_at = header(&received, STORED_AT).and_then(time::parse);
+    let message = match codec::decode(received) {
+        Err(newer @ Unreadable::Newer(_)) => return Err(newer),
+        message => message.ok(),
+    };
+    Ok(holder
+        .zip(stored_at)
+        .zip(message)
+        .map(|((holder, stored_at), message)| Letter {
+            holder,
+            stored_at,
+            message: Arc::new(message),
+        }))
 }
 
 /// A dead letter to be stored; `None` where NATS does not carry what it carried before.

@@ -143,13 +143,13 @@ impl<'a> Plan<'a> {
         let entry = Entry {
             rank,
             multicast: letter.message.multicast,
-            attempt: attempt + 1,
+            attempt: attempt.saturating_add(1),
             status: Status::Out(later(self.now, self.fetch.ack_timeout)),
         };
         self.state.entries.insert(sequence, entry);
         self.fetched.deliveries.push(Delivery {
             message: letter.message,
-            attempt: attempt + 1,
+            attempt: attempt.saturating_add(1),
             stored_at: letter.stored_at,
         });
         true

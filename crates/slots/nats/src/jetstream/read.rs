@@ -33,15 +33,12 @@ impl JetStream {
         let way = if self.has_replicas { "STREAM.MSG" } else { "DIRECT" };
         let at = format!("$JS.API.{way}.GET.{}", stream.name);
         let requests = subjects.map(|subject| api::request(at.clone(), &json!({ "last_by_subj": subject })));
-        let replies = self.requests.all(requests, deadline).await;
         let read = |reply| match self.has_replicas {
             true => told(reply),
             false => direct(reply).map(|found| found.map(Kept::from)),
         };
-        replies
-            .into_iter()
-            .map(|reply| self.noted(stream, read(reply)))
-            .collect()
+        let read = |reply| self.noted(stream, read(reply));
+        self.requests.all(requests, deadline, read).await
     }
 
     /// Single messages by sequence, from whoever has them.
@@ -55,11 +52,9 @@ impl JetStream {
         let requests = sequences
             .iter()
             .map(|seq| api::request(at.clone(), &json!({ "seq": seq })));
-        let replies = self.requests.all(requests, deadline).await;
-        replies
-            .into_iter()
-            .map(|reply| self.noted(stream, direct(reply)))
-            .collect()
+        let read = |reply| self.noted(stream, direct(reply));
+        let found = self.requests.all(requests, deadline, read).await;
+        found.into_iter().collect()
     }
 
     /// The next messages that match a subject, from a sequence on, from whoever has them; and how many there are beyond.

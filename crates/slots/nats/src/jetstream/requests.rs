@@ -127,26 +127,34 @@ impl Requests {
         })
     }
 
-    /// Sends all of them and waits for the answers, in the order of the requests.
-    pub(crate) async fn all(
+    /// Sends all of them and waits for the answers, which are read in the order of the requests.
+    pub(crate) async fn all<T>(
         &self,
         requests: impl ExactSizeIterator<Item = Request> + Send,
         deadline: Instant,
-    ) -> Vec<Reply> {
+        read: impl Fn(Reply) -> T + Send,
+    ) -> Vec<T> {
         let (mut requests, mut rest) = (requests, 0);
         let count = requests.len();
-        let mut replies = Vec::with_capacity(count);
+        let mut answered = Vec::with_capacity(count);
         let mut under_way = VecDeque::with_capacity(BATCHES);
         let mut stopped = None;
         while stopped.is_none() && rest < count {
-            if under_way.len() == BATCHES
+            let size = BATCH.min(count - rest);
+            let room = if under_way.len() == BATCHES {
+                None
+            } else {
+                self.room(size)
+            };
+            // Whoever has something under way must not wait for those who wait for it.
+            if room.is_none()
                 && let Some(oldest) = under_way.pop_front()
             {
-                settle(oldest, deadline, &mut replies).await;
+                settle(oldest, deadline, &read, &mut answered).await;
+                continue;
             }
-            let size = BATCH.min(count - rest);
             rest += size;
-            match Batch::open(self, size, false, deadline).await {
+            match Batch::open(self, size, false, room, deadline).await {
                 Ok(mut batch) => {
                     batch.send(requests.by_ref().take(size), deadline).await;
                     stopped.clone_from(&batch.stopped);
@@ -156,17 +164,22 @@ impl Requests {
             }
         }
         for batch in under_way {
-            settle(batch, deadline, &mut replies).await;
+            settle(batch, deadline, &read, &mut answered).await;
         }
         let unsent = stopped.unwrap_or(Silence::Late);
-        replies.resize_with(count, || Reply::Unsent(unsent.clone()));
-        replies
+        answered.resize_with(count, || read(Reply::Unsent(unsent.clone())));
+        answered
     }
 
     /// Sends one and waits for its answer.
     pub(crate) async fn one(&self, request: Request, deadline: Instant) -> Reply {
-        let mut replies = self.all(std::iter::once(request), deadline).await;
+        let mut replies = self.all(std::iter::once(request), deadline, |reply| reply).await;
         replies.pop().unwrap_or(Reply::Unsent(Silence::Late))
+    }
+
+    /// Room for so many, if there is some now.
+    fn room(&self, size: usize) -> Option<SemaphorePermit<'_>> {
+        self.budget.try_acquire_many(share(size)).ok()
     }
 
     /// Sends one that is answered by at most `most` messages and a last one with a status.
@@ -179,7 +192,7 @@ impl Requests {
         most: usize,
         deadline: Instant,
     ) -> Result<Vec<async_nats::Message>, Silence> {
-        let mut batch = Batch::open(self, most + 1, true, deadline).await?;
+        let mut batch = Batch::open(self, most + 1, true, None, deadline).await?;
         batch.send(std::iter::once(request), deadline).await;
         let (answers, silence) = batch.answers(deadline).await;
         match silence {
@@ -216,7 +229,12 @@ fn take(waiting: &Mutex<HashMap<u64, Waiting>>, prefix: &str, message: async_nat
     }
 }
 
-async fn settle(batch: Batch<'_>, deadline: Instant, replies: &mut Vec<Reply>) {
+/// How much of the budget that takes.
+fn share(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX).min(UNDER_WAY)
+}
+
+async fn settle<T>(batch: Batch<'_>, deadline: Instant, read: impl Fn(Reply) -> T, answered: &mut Vec<T>) {
     let (size, taken, stopped) = (batch.size, batch.taken, batch.stopped.clone());
     let (answers, silence) = batch.answers(deadline).await;
     let lost = silence.unwrap_or(Silence::Late);
@@ -224,9 +242,9 @@ async fn settle(batch: Batch<'_>, deadline: Instant, replies: &mut Vec<Reply>) {
         Some(message) => Reply::Answer(message),
         None => Reply::Lost(lost.clone()),
     });
-    replies.extend(sent);
+    answered.extend(sent.map(&read));
     let unsent = stopped.unwrap_or(Silence::Late);
-    replies.extend((taken..size).map(|_| Reply::Unsent(unsent.clone())));
+    answered.extend((taken..size).map(|_| read(Reply::Unsent(unsent.clone()))));
 }
 
 /// Requests under way. Forgotten when this is dropped.
@@ -250,18 +268,21 @@ impl<'a> Batch<'a> {
         requests: &'a Requests,
         size: usize,
         is_series: bool,
+        room: Option<SemaphorePermit<'a>>,
         deadline: Instant,
     ) -> Result<Self, Silence> {
-        let share = u32::try_from(size).unwrap_or(u32::MAX).min(UNDER_WAY);
         if Instant::now() >= deadline {
             return Err(Silence::Late);
         }
         // Before the connection is looked at, so that no loss in between goes unnoticed.
         let losses = requests.health.losses();
-        let budget = tokio::select! {
-            biased;
-            permit = requests.budget.acquire_many(share) => permit.map_err(|_| Silence::Late)?,
-            () = sleep_until(deadline) => return Err(Silence::Late),
+        let budget = match room {
+            Some(room) => room,
+            None => tokio::select! {
+                biased;
+                room = requests.budget.acquire_many(share(size)) => room.map_err(|_| Silence::Late)?,
+                () = sleep_until(deadline) => return Err(Silence::Late),
+            },
         };
         if requests.client.connection_state() != State::Connected {
             return Err(requests.not_connected());

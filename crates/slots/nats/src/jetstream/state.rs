@@ -10,10 +10,35 @@ use std::{collections::BTreeMap, time::Duration};
 
 use prism_slot::{Consumer, DeadReason, Epoch, Holder, MulticastId, Settled, Timestamp, Verdict};
 
-/// How many messages of one inbox may be out or delayed; more are not handed out until some are settled.
-pub(crate) const MOST_OUT: usize = 10_000;
+/// How many messages of one inbox may be out or delayed, whatever a server takes; more are not handed out until some
+/// are settled.
+const MOST_ENTRIES: usize = 10_000;
+/// What an entry takes, at most, besides what a consumer said; and as much again for that.
+const ENTRY: usize = 40;
 /// How much is kept of what a consumer says of a message.
 const MAX_REASON: usize = 512;
+
+/// How much a record may hold, so that a server takes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    max_payload: usize,
+}
+
+impl Room {
+    pub(crate) fn new(max_payload: usize) -> Self {
+        Self { max_payload }
+    }
+
+    /// How many entries.
+    pub(crate) fn entries(self) -> usize {
+        (self.max_payload / 2 / ENTRY).clamp(1, MOST_ENTRIES)
+    }
+
+    /// How long what is said of each of so many messages may be.
+    fn reason(self, count: usize) -> usize {
+        (self.max_payload / 2 / count.max(1)).min(MAX_REASON)
+    }
+}
 
 /// The record of one inbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,8 +144,10 @@ impl State {
     pub(crate) fn settle(
         &mut self,
         verdicts: &[(MulticastId, Verdict)],
+        room: Room,
         now: Timestamp,
     ) -> (Vec<Settled>, bool) {
+        let most = room.reason(verdicts.len());
         let mut places: std::collections::HashMap<MulticastId, Vec<u64>> = std::collections::HashMap::new();
         for (sequence, entry) in &self.entries {
             places.entry(entry.multicast).or_default().push(*sequence);
@@ -135,7 +162,7 @@ impl State {
                     .get_mut(sequence)
                     .filter(|entry| entry.due().is_some());
                 if let Some(entry) = entry {
-                    entry.status = after(verdict, now);
+                    entry.status = after(verdict, most, now);
                     (settled, changed) = (Settled::Done, true);
                 }
             }
@@ -228,12 +255,13 @@ impl State {
     }
 }
 
-fn after(verdict: &Verdict, now: Timestamp) -> Status {
+/// What is to become of a message; of what is said of it no more is kept than `most` bytes.
+fn after(verdict: &Verdict, most: usize, now: Timestamp) -> Status {
     match verdict {
         Verdict::Ack => Status::Done,
         Verdict::Nack { delay } => Status::Waiting(later(now, *delay)),
         Verdict::Term { reason } => {
-            let end = reason.floor_char_boundary(MAX_REASON);
+            let end = reason.floor_char_boundary(most);
             Status::Dying(DeadReason::Terminated(reason[..end].to_owned()))
         }
     }

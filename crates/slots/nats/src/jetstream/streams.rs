@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use prism_slot::{InboxLimits, Overflow, Result};
+use prism_slot::{Error, InboxLimits, Overflow, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -160,16 +160,21 @@ impl Stream {
 
     fn explained<T>(&self, answer: Result<T, Failure>) -> Result<T> {
         answer.map_err(|failure| match failure {
-            Failure::Refused(refusal) if !code::NOT_ENABLED.contains(&refusal.code) => misconfigured(format!(
+            Failure::Refused(refusal) if refusal.code == code::NOT_ENABLED => not_enabled(),
+            Failure::Nobody => not_enabled(),
+            Failure::Refused(refusal) if !refusal.is_for_now() => misconfigured(format!(
                 "JetStream does not make the stream `{}`: {}",
                 self.name, refusal.description
             )),
-            Failure::Nobody => misconfigured(
-                "JetStream is not enabled; start nats-server with `-js` or `jetstream {}` in its configuration",
-            ),
             other => other.into(),
         })
     }
+}
+
+fn not_enabled() -> Error {
+    misconfigured(
+        "JetStream is not enabled; start nats-server with `-js` or `jetstream {}` in its configuration",
+    )
 }
 
 /// What is asked of every stream.

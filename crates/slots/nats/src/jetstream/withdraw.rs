@@ -5,7 +5,7 @@ use prism_slot::{Address, Identity, MulticastId, Result};
 use tokio::time::Instant;
 
 use crate::{
-    error::timeout,
+    error::{timeout, unavailable},
     jetstream::{
         api::Failure,
         inboxes::{Attempts, Inboxes, Step},
@@ -53,7 +53,9 @@ impl Inboxes {
             },
         };
         let cancel = |state: &mut super::state::State, now| {
-            if state.cancel(sequence, rank, multicast, now) {
+            if state.entries.len() >= self.room().entries() {
+                Step::Refuse(unavailable("too much of the inbox is out or on its way out"))
+            } else if state.cancel(sequence, rank, multicast, now) {
                 Step::Write(true)
             } else {
                 Step::Keep(false)
@@ -105,10 +107,8 @@ impl Inboxes {
             max_bytes: PAGE_BYTES,
         };
         let (messages, beyond) = self.jetstream.next(stream, &next, deadline).await?;
-        Ok((
-            messages.into_iter().filter_map(letter::read).collect(),
-            beyond > 0,
-        ))
+        let page = messages.into_iter().map(letter::read).collect::<Result<_, _>>()?;
+        Ok((page, beyond > 0))
     }
 
     /// Drops what was stored for a holder, and its session; how many messages that were.

@@ -67,6 +67,18 @@ async fn concurrent_batches_do_not_mix_up() {
     }
 }
 
+/// Together they want more room than there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_batches_do_not_wait_for_each_other() {
+    let server = NatsServer::start().await.unwrap();
+    let slot = open(&server.url()).await;
+    let targets = identities(1_500);
+    let batches = (0..100).map(|_| slot.publish_batch(&targets, message("x"), soon()));
+    for outcomes in futures::future::join_all(batches).await {
+        assert!(all(&outcomes, |outcome| *outcome == Outcome::NoSubscriber));
+    }
+}
+
 /// What async-nats returns Ok for in a black hole stays unknown to us, and nobody waits beyond the
 /// deadline, whichever direction is dark.
 #[tokio::test(flavor = "multi_thread")]

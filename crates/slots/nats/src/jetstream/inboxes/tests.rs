@@ -9,7 +9,12 @@ use prism_slot::{
 use prism_testkit::NatsServer;
 
 use super::*;
+use crate::jetstream::state::Room;
 use crate::{JetStreamConfig, JetStreamInbox};
+
+fn slot_room() -> Room {
+    Room::new(1 << 20)
+}
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
@@ -88,7 +93,7 @@ async fn what_a_runner_left_undone_is_done_by_the_next() {
     let mut draft = gone.inboxes.draft(&identity, soon()).await.unwrap();
     let reason = "no".to_owned();
     let verdicts = [(out[0], Verdict::Ack), (out[1], Verdict::Term { reason })];
-    assert!(draft.state.settle(&verdicts, Timestamp::now()).1);
+    assert!(draft.state.settle(&verdicts, slot_room(), Timestamp::now()).1);
     // It says what is to be done, and is gone before it does it.
     let stored = gone
         .inboxes
@@ -115,7 +120,11 @@ async fn doing_it_twice_does_no_harm() {
     assert!(
         draft
             .state
-            .settle(&[(out[0], Verdict::Term { reason })], Timestamp::now())
+            .settle(
+                &[(out[0], Verdict::Term { reason })],
+                slot_room(),
+                Timestamp::now()
+            )
             .1
     );
     let known = letters(&slot, &identity, &draft.state).await;

@@ -26,6 +26,28 @@ fn entry(multicast: u128, status: Status) -> Entry {
 }
 
 const NOW: Timestamp = Timestamp(1_000);
+const ROOM: Room = Room { max_payload: 1 << 20 };
+
+/// Whatever a server takes, and however much there is to say.
+#[test]
+fn a_full_record_fits_into_a_message() {
+    for max_payload in [8 << 10, 60 << 10, 1 << 20, 64 << 20] {
+        let room = Room::new(max_payload);
+        let mut state = State::blank(1);
+        assert!(state.open(&consumer(7, 1), NOW));
+        let mut verdicts = Vec::new();
+        for sequence in 0..room.entries() as u64 {
+            let multicast = MulticastId(u128::from(sequence));
+            let out = Status::Out(NOW);
+            state.entries.insert(sequence, entry(multicast.0, out));
+            let reason = "x".repeat(1_000);
+            verdicts.push((multicast, Verdict::Term { reason }));
+        }
+        assert!(state.settle(&verdicts, room, NOW).1);
+        let size = state.encode().len();
+        assert!(size <= max_payload, "{size} of {max_payload}");
+    }
+}
 
 #[test]
 fn the_latest_session_of_an_epoch_stays() {
@@ -71,7 +93,7 @@ fn a_verdict_holds_once() {
         (MulticastId(4), Verdict::Ack),
         (MulticastId(1), Verdict::Ack),
     ];
-    let (settled, changed) = state.settle(&verdicts, NOW);
+    let (settled, changed) = state.settle(&verdicts, ROOM, NOW);
     let (done, gone) = (Settled::Done, Settled::Gone);
     assert_eq!((settled, changed), (vec![done, done, done, gone, gone], true));
     assert_eq!(state.entries[&2].status, Status::Waiting(Timestamp(2_000)));
@@ -80,7 +102,7 @@ fn a_verdict_holds_once() {
     };
     assert_eq!(reason.len(), MAX_REASON);
     assert_eq!(state.intents().len(), 2);
-    assert_eq!(state.settle(&verdicts[..1], NOW), (vec![gone], false));
+    assert_eq!(state.settle(&verdicts[..1], ROOM, NOW), (vec![gone], false));
     state.drop_intents();
     assert_eq!(state.entries.len(), 1);
 }

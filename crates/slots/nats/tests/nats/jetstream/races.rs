@@ -8,7 +8,7 @@ use std::{
 use futures::future::join_all;
 use prism_slot::{DurableInbox, Error, Fetch, InboxLimits, MulticastId, Priority, Settled, Terms, Verdict};
 use prism_slot_nats::JetStreamInbox;
-use prism_testkit::NatsServer;
+use prism_testkit::{NatsServer, eventually};
 
 use super::{STORED, address, all, config, consumer, message, open, store, take, terms};
 use crate::{identity, soon};
@@ -168,6 +168,55 @@ async fn many_acknowledged_at_once_leave_the_others() {
         .collect();
     assert_eq!(again.len(), 13);
     assert!(kept.iter().all(|multicast| again.contains(multicast)));
+}
+
+/// Together they want more room than there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_stores_do_not_wait_for_each_other() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let slot = open(&server.url()).await;
+    let addresses = super::addresses(2_500);
+    let storing = (0..8).map(|number| {
+        let message = message(&number.to_string());
+        slot.enqueue(&addresses, message, terms(), soon())
+    });
+    for outcomes in join_all(storing).await {
+        let stored = outcomes.iter().filter(|outcome| **outcome == STORED).count();
+        assert_eq!(stored, addresses.len());
+    }
+}
+
+/// A runner that is not upgraded yet removes nothing that it does not understand.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_newer_version_has_stored_stays() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let slot = open(&server.url()).await;
+    store(&slot, "a", &message("1"), soon()).await;
+    let client = crate::plain(&server).await;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Prism-Multicast", "v=2;everything=new");
+    let subject = "prism.queue.test.m.a.1";
+    client
+        .publish_with_headers(subject, headers, "2".into())
+        .await
+        .unwrap();
+    client
+        .publish(subject, "no message of ours".into())
+        .await
+        .unwrap();
+    client.flush().await.unwrap();
+    let name = identity("a");
+    eventually(crate::LONG, "all of them are there", || async {
+        slot.depth(Some(&name), soon()).await.unwrap().messages == 3
+    })
+    .await;
+    slot.open(&consumer("a", 1), soon()).await.unwrap();
+    let fetched = slot.fetch(&consumer("a", 1), all(), soon()).await;
+    assert!(
+        matches!(&fetched, Err(Error::Unreadable { message, .. }) if message.contains("upgrade")),
+        "{fetched:?}"
+    );
+    assert_eq!(slot.depth(Some(&name), soon()).await.unwrap().messages, 3);
 }
 
 /// An identity that nobody uses leaves nothing in the streams but its messages.
