@@ -89,10 +89,13 @@
 mod call;
 mod client;
 mod config;
+mod delivery;
 mod error;
 mod explanation;
 mod headers;
+mod message;
 mod model;
+mod progress;
 pub mod raw;
 mod registry;
 mod renewal;
@@ -107,20 +110,27 @@ mod wire;
 
 pub use client::Client;
 pub use config::{ClientBuilder, DEFAULT_ENDPOINT, DEFAULT_NAMESPACE};
+pub use delivery::{
+    DeadLetter, DeadLetters, DeliveryStatus, DryRun, Multicast, MulticastEvent, MulticastState,
+    ReceiptsScope, Redriven, Reply, Stage, Status,
+};
 pub use error::{Applied, Error, Refusal, Result};
 pub use explanation::{Explanation, Verdict, Why};
+pub use message::{Answer, Event, Gap, GapReason, Message, Opened, Settled};
 pub use model::{
-    Cause, Change, DeliveryStatus, Event, Facet, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
-    Outcome, Page, Position, Registration, Renewal, Renewed, SchemaFinding, SchemaProgress, SchemaViolation,
-    Stage, Status, Unregistered, WatchEvent,
+    Cause, Change, Facet, Found, Identity, Outcome, Page, Position, Registration, Renewal, Renewed,
+    SchemaFinding, SchemaProgress, SchemaViolation, Unregistered, WatchEvent,
 };
 pub use prism_core::failure::Reason;
 pub use prism_filter::Filter;
+pub use progress::MulticastProgress;
+pub use raw::Said;
 pub use registry::Registry;
 pub use renewal::{RegistrationHandle, State};
 pub use request::{
-    CheckSchemaRequest, Consistency, DeliverySemantics, EnumerateRequest, Lease, MulticastRequest,
-    RegisterRequest, SessionId, SubscribeRequest, UnregisterRequest, UpdateRequest, WatchRequest,
+    CheckSchemaRequest, Consistency, Credits, DeliverySemantics, EnumerateRequest, GetMulticastRequest,
+    Lease, ListDeadLettersRequest, MulticastRequest, Priority, RedriveRequest, RegisterRequest, SessionId,
+    SubscribeRequest, UnregisterRequest, UpdateRequest, WatchRequest,
 };
 pub use schema_check::SchemaCheck;
 pub use subscription::Subscription;
