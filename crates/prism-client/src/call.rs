@@ -83,7 +83,7 @@ fn next_attempt(plan: &Plan, error: &Error, backoff: &mut Backoff) -> Option<Ins
     let helps = match error.reason() {
         Some(Reason::BackendUnavailable) => false,
         // Without a time there is none at which it would be let in.
-        Some(Reason::RateLimited) => error.retry_after().is_some(),
+        Some(Reason::RateLimited | Reason::Overloaded) => error.retry_after().is_some(),
         _ => error.is_transient(),
     };
     if !safe || !helps || backoff.failures() + 1 >= plan.attempts {
@@ -200,7 +200,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_calls_too_often_waits_as_long_as_it_is_told_to() {
+    async fn who_is_told_when_to_come_again_waits_that_long() {
+        let crowded = Failure::new(Reason::Overloaded, "too many wait").not_applied();
+        let began = Instant::now();
+        let (result, made) = attempts(PLAN, &[crowded.retry_after(Duration::from_secs(1)).into()]).await;
+        assert_eq!((result.is_ok(), made), (true, 2));
+        assert!(began.elapsed() >= Duration::from_secs(1));
+
         let limited = Failure::new(Reason::RateLimited, "too often").not_applied();
         let later = limited.clone().retry_after(Duration::from_secs(2));
         let began = Instant::now();

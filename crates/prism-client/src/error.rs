@@ -197,6 +197,14 @@ impl Error {
         }
     }
 
+    /// Of words about messages whose subscription has been dropped.
+    pub(crate) fn unsubscribed() -> Self {
+        Self::ConnectionLost {
+            message: "the subscription has been dropped".to_owned(),
+            applied: Applied::Unknown,
+        }
+    }
+
     /// A deadline that passed while it is not known what the request has done.
     pub(crate) fn timed_out(timeout: Duration) -> Self {
         Self::DeadlineExceeded {

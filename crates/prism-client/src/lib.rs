@@ -69,6 +69,79 @@
 //! # }
 //! ```
 //!
+//! # Sending until it is acknowledged, and acknowledging
+//!
+//! Where a namespace stores messages, a multicast can be made at least once: each target has the message until it
+//! acknowledges it, also one that is not listening now. What is stored and not acknowledged comes again, after the
+//! namespace's `ack_timeout` or with the next session, with a higher [`attempt`](Message::attempt); after so many, or
+//! when the consumer refuses it, it is a dead letter. An acknowledged message is not handed out again, although the
+//! service may send it again where an acknowledgement was lost with its session. That makes a delivery effectively
+//! once for a consumer that acknowledges what it has dealt with, as long as the subscription lives.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use prism_client::{Client, DeliverySemantics, Event, Filter, MulticastRequest};
+//!
+//! # async fn handle(message: &prism_client::Message) -> Result<(), std::io::Error> { Ok(()) }
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new("orders").await?;
+//!
+//! let sent = client.registry.multicast(MulticastRequest {
+//!     filter: Some(Filter::new().eq("role", "kitchen")),
+//!     payload: b"two pizzas".to_vec(),
+//!     delivery: Some(DeliverySemantics::AtLeastOnce),
+//!     idempotency_key: Some("order-7".into()),
+//!     ..Default::default()
+//! }).await?;
+//! println!("{} have it, {} will get it", sent.delivered_count, sent.pending_count);
+//!
+//! let mut orders = client.registry.subscribe("kitchen-1").await?;
+//! while let Some(event) = orders.next().await {
+//!     let Event::Message(message) = event? else { continue };
+//!     match handle(&message).await {
+//!         Ok(()) => message.ack().await?,
+//!         Err(_) if message.attempt < 3 => message.nack(Duration::from_secs(5)).await?,
+//!         Err(error) => message.term(error.to_string()).await?,
+//!     };
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Asking many, and gathering what they answer
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use prism_client::{Client, Event, MulticastEvent, MulticastRequest};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new("sensors").await?;
+//!
+//! let mut told = client.registry.multicast_stream(MulticastRequest {
+//!     payload: b"how warm is it?".to_vec(),
+//!     timeout: Some(Duration::from_secs(2)),
+//!     collect_replies: true,
+//!     ..Default::default()
+//! }).await?;
+//! while let Some(event) = told.next().await {
+//!     if let MulticastEvent::Reply(reply) = event? {
+//!         println!("{}: {}", reply.identity, String::from_utf8_lossy(&reply.payload));
+//!     }
+//! }
+//!
+//! // And on the other side:
+//! let mut questions = client.registry.subscribe("sensor-1").await?;
+//! while let Some(event) = questions.next().await {
+//!     if let Event::Message(question) = event? && question.expects_reply {
+//!         question.answer("21 °C").await?;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Deadlines, retries, errors
 //!
 //! Every call ends within its timeout ([`ClientBuilder::timeout`], [`Registry::with_timeout`]); the
@@ -84,15 +157,19 @@
 //! # Tasks
 //!
 //! The client spawns one task for each namespace in which it keeps registrations; it ends with the last
-//! [`RegistrationHandle`] there. The transport runs one for each connection.
+//! [`RegistrationHandle`] there. Each [`Subscription`] has one, which ends with it. The transport runs one for each
+//! connection.
 
 mod call;
 mod client;
 mod config;
+mod delivery;
 mod error;
 mod explanation;
 mod headers;
+mod message;
 mod model;
+mod progress;
 pub mod raw;
 mod registry;
 mod renewal;
@@ -107,20 +184,27 @@ mod wire;
 
 pub use client::Client;
 pub use config::{ClientBuilder, DEFAULT_ENDPOINT, DEFAULT_NAMESPACE};
+pub use delivery::{
+    DeadLetter, DeadLetters, DeliveryStatus, DryRun, Multicast, MulticastEvent, MulticastState,
+    ReceiptsScope, Redriven, Reply, Stage, Status,
+};
 pub use error::{Applied, Error, Refusal, Result};
 pub use explanation::{Explanation, Verdict, Why};
+pub use message::{Answer, Event, Gap, GapReason, Message, Opened, Settled};
 pub use model::{
-    Cause, Change, DeliveryStatus, Event, Facet, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
-    Outcome, Page, Position, Registration, Renewal, Renewed, SchemaFinding, SchemaProgress, SchemaViolation,
-    Stage, Status, Unregistered, WatchEvent,
+    Cause, Change, Facet, Found, Identity, Outcome, Page, Position, Registration, Renewal, Renewed,
+    SchemaFinding, SchemaProgress, SchemaViolation, Unregistered, WatchEvent,
 };
 pub use prism_core::failure::Reason;
 pub use prism_filter::Filter;
+pub use progress::MulticastProgress;
+pub use raw::Said;
 pub use registry::Registry;
 pub use renewal::{RegistrationHandle, State};
 pub use request::{
-    CheckSchemaRequest, Consistency, DeliverySemantics, EnumerateRequest, Lease, MulticastRequest,
-    RegisterRequest, SessionId, SubscribeRequest, UnregisterRequest, UpdateRequest, WatchRequest,
+    CheckSchemaRequest, Consistency, Credits, DeliverySemantics, EnumerateRequest, GetMulticastRequest,
+    Lease, ListDeadLettersRequest, MulticastRequest, Priority, RedriveRequest, RegisterRequest, SessionId,
+    SubscribeRequest, UnregisterRequest, UpdateRequest, WatchRequest,
 };
 pub use schema_check::SchemaCheck;
 pub use subscription::Subscription;

@@ -1,12 +1,10 @@
 //! What the service answers.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -170,70 +168,6 @@ impl<'a> IntoIterator for &'a Page {
     }
 }
 
-/// What is known of a multicast.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Multicast {
-    /// How many identities matched.
-    pub target_count: u64,
-    /// How many of them got the message.
-    pub delivered_count: u64,
-    /// How many are known not to have got it.
-    pub failed_count: u64,
-    /// For how many it is stored and not yet acknowledged.
-    pub pending_count: u64,
-    /// Of how many nothing is known.
-    pub timeout_count: u64,
-    /// One a target, in no particular order.
-    pub statuses: Vec<DeliveryStatus>,
-    /// Names the multicast.
-    pub multicast_id: String,
-    /// Where the target set was taken.
-    pub position: Position,
-}
-
-/// What is known of one target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeliveryStatus {
-    /// The target.
-    pub identity: String,
-    /// The verdict.
-    pub status: Status,
-    /// How far the message is known to have come.
-    pub stage: Stage,
-    /// Machine-readable cause of a failure, for example `NO_SUBSCRIBER`.
-    pub reason: Option<String>,
-    /// The same for people.
-    pub error: Option<String>,
-}
-
-/// The verdict on one target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Status {
-    /// Stored, and not yet acknowledged.
-    Pending,
-    /// Known not to have been delivered.
-    Failed,
-    /// Not known either way.
-    Timeout,
-    /// Delivered.
-    Delivered,
-}
-
-/// How far a message is known to have come, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stage {
-    /// The identity was in the target set.
-    Resolved,
-    /// The broker has processed it for this identity and somebody was listening.
-    Accepted,
-    /// It is persisted for this identity.
-    Stored,
-    /// It was written to a live session of the identity.
-    Handed,
-    /// The identity acknowledged it.
-    Acked,
-}
-
 /// What a removal did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unregistered {
@@ -276,76 +210,6 @@ pub struct SchemaProgress {
     pub done: bool,
     /// Where the namespace stood when the check began.
     pub position: Position,
-}
-
-/// What a subscription yields.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// A session is open: from here on, a multicast to the identity reaches it.
-    Opened(Opened),
-    /// A message for the identity.
-    Message(Message),
-    /// Messages are, or may be, missing at this point.
-    Gap(Gap),
-}
-
-/// An open session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opened {
-    /// The registration that it belongs to.
-    pub generation: Position,
-    /// Orders the sessions of an identity: the newest is the live one.
-    pub session_seq: u64,
-}
-
-/// A message to an identity.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Message {
-    /// The multicast that it is part of.
-    pub multicast_id: String,
-    /// Of this message to this identity; the same on every redelivery.
-    pub delivery_id: String,
-    /// Its content.
-    pub payload: Bytes,
-    /// The type of its content.
-    pub content_type: String,
-    /// When it was published.
-    pub published_at: SystemTime,
-    /// Its headers, among them the W3C `traceparent`.
-    pub headers: BTreeMap<String, String>,
-}
-
-impl Message {
-    /// The content as JSON.
-    ///
-    /// # Errors
-    /// As `serde_json` says, when it is something else.
-    pub fn json<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
-        serde_json::from_slice(&self.payload)
-    }
-}
-
-/// Messages that are missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gap {
-    /// How many, as far as is known; 0 when it is not.
-    pub dropped: u64,
-    /// Why.
-    pub reason: GapReason,
-}
-
-/// Why messages are missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GapReason {
-    /// The session did not read fast enough.
-    SlowConsumer,
-    /// The service lost its broker for a while.
-    Reconnected,
-    /// This client lost the service for a while.
-    ConnectionLost,
-    /// What a newer service says.
-    Other(String),
 }
 
 /// What a watch yields.

@@ -1,22 +1,24 @@
 //! The calls, with types of ours.
 
+mod delivery;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures::{Stream, TryStreamExt, stream};
 use prism_proto::pattern;
 
 use crate::{
-    CheckSchemaRequest, EnumerateRequest, Error, Explanation, Filter, Found, Identity, Lease, Multicast,
-    MulticastRequest, Page, RegisterRequest, Registration, RegistrationHandle, Renewal, Result, SchemaCheck,
-    SessionId, SubscribeRequest, Subscription, UnregisterRequest, Unregistered, UpdateRequest, Watch,
-    WatchRequest, Why, raw::Raw, renewal::Keepers, wire,
+    CheckSchemaRequest, EnumerateRequest, Error, Explanation, Filter, Found, Identity, Lease, Page,
+    RegisterRequest, Registration, RegistrationHandle, Renewal, Result, SchemaCheck, SessionId,
+    SubscribeRequest, Subscription, UnregisterRequest, Unregistered, UpdateRequest, Watch, WatchRequest, Why,
+    raw::Raw, renewal::Keepers, wire,
 };
 
 /// The multicast registry of one namespace.
 ///
 /// Every call ends within its timeout. A call that failed because the service was away, busy ending or
-/// not there yet is tried again within it where that is safe: a read, a registration, a renewal; any
-/// other call only when it is known to have changed nothing. Where a store or broker was away, the service
+/// not there yet is tried again within it where that is safe: a read, a registration, a renewal, a multicast with an
+/// idempotency key; any other call only when it is known to have changed nothing. Where a store or broker was away, the service
 /// has tried again by itself, and that is told at once. Every call may be dropped at any time; a mutation
 /// may then be carried out or not.
 #[derive(Clone)]
@@ -181,13 +183,6 @@ impl Registry {
         wire::why(self.raw.explain(request).await?)
     }
 
-    /// Sends a payload to every identity that matches, and says what is known of each.
-    ///
-    /// That some targets did not get it is an answer and not an error.
-    pub async fn multicast(&self, request: MulticastRequest) -> Result<Multicast> {
-        wire::multicast(self.raw.multicast(wire::multicast_request(request)?).await?)
-    }
-
     /// Removes an identity. Succeeds when it is absent.
     ///
     /// # Errors
@@ -216,14 +211,8 @@ impl Registry {
     /// # Errors
     /// `NOT_FOUND` when it is not registered.
     pub async fn subscribe(&self, request: impl Into<SubscribeRequest>) -> Result<Subscription> {
-        let request = request.into();
-        let open = pattern::subscribe_request::Open {
-            credits: None,
-            confirm: false,
-            identity: request.identity,
-            generation: request.generation.map(wire::position),
-        };
-        Ok(Subscription::new(self.raw.subscribe(open).await?))
+        let listen = wire::listen(request.into());
+        Ok(Subscription::new(self.raw.subscribe(listen).await?))
     }
 
     /// Watches the identities that match: those that do now, and then each change to that.

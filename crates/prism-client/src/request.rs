@@ -1,10 +1,17 @@
 //! What a caller asks for.
 
-use std::time::Duration;
-
 use prism_filter::Filter;
 use serde::Serialize;
 use serde_json::Value;
+
+mod multicast;
+mod subscribe;
+
+pub use multicast::{
+    DeliverySemantics, GetMulticastRequest, ListDeadLettersRequest, MulticastRequest, Priority,
+    RedriveRequest,
+};
+pub use subscribe::{Credits, SubscribeRequest};
 
 use crate::{Identity, Position, Registration, Result, wire};
 
@@ -88,15 +95,6 @@ pub struct UnregisterRequest {
     pub generation: Option<Position>,
 }
 
-/// Listens for the messages of an identity.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SubscribeRequest {
-    /// The identity. It must be registered.
-    pub identity: String,
-    /// Of the registration to listen for. `None`: whichever is there now, and that one only.
-    pub generation: Option<Position>,
-}
-
 /// How fresh an answer must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Consistency {
@@ -173,34 +171,6 @@ impl Default for WatchRequest {
             include_metadata: true,
         }
     }
-}
-
-/// What a delivery must survive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeliverySemantics {
-    /// Sent once; lost if nobody listens.
-    AtMostOnce,
-    /// Stored, and sent until it is acknowledged.
-    AtLeastOnce,
-    /// As at-least-once, with duplicates suppressed within a stated window.
-    ExactlyOnce,
-}
-
-/// Sends one payload to every identity that matches.
-#[derive(Debug, Clone, Default)]
-pub struct MulticastRequest {
-    /// Who. `None`: all.
-    pub filter: Option<Filter>,
-    /// What.
-    pub payload: Vec<u8>,
-    /// The type of the payload. `None`: `application/octet-stream`.
-    pub content_type: Option<String>,
-    /// What the delivery must survive. `None`: as the namespace is configured.
-    pub delivery: Option<DeliverySemantics>,
-    /// How long the service waits for outcomes. The call's deadline is extended to it where needed.
-    pub timeout: Option<Duration>,
-    /// How fresh the target set must be.
-    pub consistency: Consistency,
 }
 
 /// Checks which registrations violate a schema.

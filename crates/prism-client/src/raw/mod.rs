@@ -1,7 +1,9 @@
 //! The wire as it is, for tools that show or forward it: the same connections, deadlines, retries and
 //! errors as the typed interface, over the generated messages.
 
+mod acks;
 mod check;
+mod progress;
 mod recovery;
 mod session;
 mod subscription;
@@ -15,19 +17,22 @@ use prism_core::{
     telemetry::{self, TraceContext},
 };
 use prism_proto::pattern::{
-    CheckSchemaRequest, EnumerateRequest, EnumerateResponse, ExplainRequest, ExplainResponse, GetRequest,
-    GetResponse, MulticastRequest, MulticastResponse, RegisterManyResponse, RegisterRequest,
-    RegisterResponse, RenewRequest, RenewResponse, UnregisterRequest, UnregisterResponse, UpdateRequest,
-    UpdateResponse, WatchRequest, multicast_registry_pattern_client::MulticastRegistryPatternClient,
-    subscribe_request,
+    CancelMulticastRequest, CheckSchemaRequest, EnumerateRequest, EnumerateResponse, ExplainRequest,
+    ExplainResponse, GetMulticastRequest, GetRequest, GetResponse, ListDeadLettersRequest,
+    ListDeadLettersResponse, MulticastRequest, MulticastResponse, RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse, RegisterManyResponse, RegisterRequest, RegisterResponse, RenewRequest,
+    RenewResponse, UnregisterRequest, UnregisterResponse, UpdateRequest, UpdateResponse, WatchRequest,
+    multicast_registry_pattern_client::MulticastRegistryPatternClient,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, transport::Channel};
 use tracing::Instrument;
 
+pub use acks::{Acks, Said};
 pub use check::SchemaCheck;
+pub use progress::Progress;
 pub(crate) use subscription::Claim;
-pub use subscription::Subscription;
+pub use subscription::{Listen, Subscription};
 pub use watch::{Watch, Watched};
 
 use crate::{
@@ -177,26 +182,60 @@ impl Raw {
     }
 
     /// Sends a message. The deadline is at least a second after the request's own `timeout_ms`, so that
-    /// outcomes which are still open then come back as such.
+    /// outcomes which are still open then come back as such. Retried when it carries an idempotency key, by which
+    /// the service recognises it.
     pub async fn multicast(&self, request: MulticastRequest) -> Result<MulticastResponse> {
-        let asked = request
-            .timeout_ms
-            .and_then(|millis| u64::try_from(millis).ok())
-            .map(Duration::from_millis);
-        let least = asked
-            .unwrap_or_default()
-            .saturating_add(ROUND_TRIP)
-            .min(LONGEST_TIMEOUT);
-        let plan = Plan {
-            timeout: if asked.is_some() {
-                self.timeout.max(least)
-            } else {
-                self.timeout
-            },
-            ..self.plan("Multicast", Repeat::Harmful)
-        };
+        let plan = self.multicast_plan("Multicast", &request);
         self.unary(plan, request, |mut stub, request| async move {
             stub.multicast(request).await
+        })
+        .await
+    }
+
+    /// As [`multicast`](Self::multicast), telling of each target as soon as something is known of it; returns once
+    /// it has been begun. See [`Progress`].
+    pub async fn multicast_stream(&self, request: MulticastRequest) -> Result<Progress> {
+        Progress::open(self, request).await
+    }
+
+    /// Reads the receipts of an earlier multicast, one page.
+    pub async fn get_multicast(&self, request: GetMulticastRequest) -> Result<MulticastResponse> {
+        let plan = self.plan("GetMulticast", Repeat::Harmless);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.get_multicast(request).await
+        })
+        .await
+    }
+
+    /// Stops what a multicast has not handed over yet. Retried: it is stopped once.
+    pub async fn cancel_multicast(&self, request: CancelMulticastRequest) -> Result<MulticastResponse> {
+        let plan = self.plan("CancelMulticast", Repeat::Harmless);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.cancel_multicast(request).await
+        })
+        .await
+    }
+
+    /// Lists messages that could not be delivered, one page.
+    pub async fn list_dead_letters(
+        &self,
+        request: ListDeadLettersRequest,
+    ) -> Result<ListDeadLettersResponse> {
+        let plan = self.plan("ListDeadLetters", Repeat::Harmless);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.list_dead_letters(request).await
+        })
+        .await
+    }
+
+    /// Puts dead letters back into their inboxes.
+    pub async fn redrive_dead_letters(
+        &self,
+        request: RedriveDeadLettersRequest,
+    ) -> Result<RedriveDeadLettersResponse> {
+        let plan = self.plan("RedriveDeadLetters", Repeat::Harmful);
+        self.unary(plan, request, |mut stub, request| async move {
+            stub.redrive_dead_letters(request).await
         })
         .await
     }
@@ -217,8 +256,8 @@ impl Raw {
 
     /// Opens a session; returns once it is open, with the message that says so as the first of the
     /// stream. See [`Subscription`].
-    pub async fn subscribe(&self, open: subscribe_request::Open) -> Result<Subscription> {
-        Subscription::open(self.clone(), open, None).await
+    pub async fn subscribe(&self, listen: impl Into<Listen>) -> Result<Subscription> {
+        Subscription::open(self.clone(), listen.into(), None).await
     }
 
     /// Watches a filter; returns once the service has taken it. See [`Watch`].
@@ -227,12 +266,8 @@ impl Raw {
     }
 
     /// As [`subscribe`](Self::subscribe), for a registration that somebody keeps alive.
-    pub(crate) async fn subscribe_kept(
-        &self,
-        open: subscribe_request::Open,
-        claim: Box<dyn Claim>,
-    ) -> Result<Subscription> {
-        Subscription::open(self.clone(), open, Some(claim)).await
+    pub(crate) async fn subscribe_kept(&self, listen: Listen, claim: Box<dyn Claim>) -> Result<Subscription> {
+        Subscription::open(self.clone(), listen, Some(claim)).await
     }
 
     /// Calls another service of the same server, such as `grpc.health.v1`: with the same connection,
@@ -259,6 +294,24 @@ impl Raw {
             repeat,
             attempts: self.shared.attempts,
             backoff: self.shared.backoff,
+        }
+    }
+
+    /// How a multicast is made: with time for what it waits for, and again where the service would recognise it.
+    fn multicast_plan(&self, method: &'static str, request: &MulticastRequest) -> Plan {
+        let asked = request.timeout_ms.and_then(|millis| u64::try_from(millis).ok());
+        let least = asked.map(|millis| Duration::from_millis(millis).saturating_add(ROUND_TRIP));
+        let is_known = request.dry_run || !request.idempotency_key.is_empty();
+        Plan {
+            timeout: self.timeout.max(least.unwrap_or_default().min(LONGEST_TIMEOUT)),
+            ..self.plan(
+                method,
+                if is_known {
+                    Repeat::Harmless
+                } else {
+                    Repeat::Harmful
+                },
+            )
         }
     }
 

@@ -1,13 +1,13 @@
 //! One session, from its opening to its end.
 
-use std::{future::ready, sync::Arc};
+use std::sync::Arc;
 
-use futures::{StreamExt, stream};
+use futures::stream;
 use prism_core::telemetry::{self, TraceContext};
 use prism_proto::pattern::{
     SubscribeRequest, SubscribeResponse, subscribe_request, subscribe_response::Message,
 };
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tonic::Streaming;
 use tracing::Instrument;
 
@@ -18,13 +18,16 @@ use crate::{
     transport::Lane,
 };
 
+/// How many requests may wait for the transport.
+const REQUESTS: usize = 16;
+
 /// An open session.
 pub(super) struct Session {
     answers: Streaming<SubscribeResponse>,
     raw: Raw,
-    /// Keeps the request side open until this is dropped. Its end is the end of the session for the
-    /// service; and while it is open the transport does not tell that nobody reads any more.
-    _hold: oneshot::Sender<()>,
+    /// What is said in it. Its end is the end of the session for the service; and while it is open the transport
+    /// does not tell that nobody reads any more.
+    requests: mpsc::Sender<SubscribeRequest>,
     /// Keeps the connection open.
     _lane: Arc<Lane>,
 }
@@ -50,17 +53,23 @@ impl Session {
         let open = SubscribeRequest {
             message: Some(subscribe_request::Message::Open(open)),
         };
-        let (hold, held) = oneshot::channel::<()>();
-        let end = stream::once(held).filter_map(|_| ready(None));
+        let (requests, said) = mpsc::channel(REQUESTS);
+        let said = stream::unfold((Some(open), said), |(open, mut said)| async move {
+            let next = match open {
+                Some(open) => open,
+                None => said.recv().await?,
+            };
+            Some((next, (None, said)))
+        });
         // No deadline travels with it, as it would end the session and not just its opening.
-        let request = raw.headers.request(stream::iter([open]).chain(end), trace, None);
+        let request = raw.headers.request(said, trace, None);
         let answers = stub.subscribe(request).await;
         let mut session = Self {
             answers: answers
                 .map_err(|status| Error::from_status(&status, raw.timeout))?
                 .into_inner(),
             raw: raw.clone(),
-            _hold: hold,
+            requests,
             _lane: lane,
         };
         let first = session.next().await?;
@@ -68,6 +77,11 @@ impl Session {
             Some(Message::Opened(_)) => Ok((session, first)),
             _ => Err(Error::malformed("message", "does not begin with `opened`")),
         }
+    }
+
+    /// For saying something in it.
+    pub(super) fn requests(&self) -> mpsc::Sender<SubscribeRequest> {
+        self.requests.clone()
     }
 
     /// The next answer. An end without an error is one too: nobody asked for it. Cancel safe.

@@ -17,8 +17,8 @@ use super::{
     schedule::{Kept, Key, State},
 };
 use crate::{
-    Error, Found, RegisterRequest, Registration, Registry, Result, Subscription, UpdateRequest, raw::Claim,
-    wire,
+    Error, Found, RegisterRequest, Registration, Registry, Result, SubscribeRequest, Subscription,
+    UpdateRequest, raw::Claim, wire,
 };
 
 /// An identity that stays registered for as long as this lives.
@@ -111,18 +111,29 @@ impl RegistrationHandle {
     /// # Errors
     /// As [`Registry::subscribe`].
     pub async fn subscribe(&self) -> Result<Subscription> {
+        self.subscribe_with(SubscribeRequest::default()).await
+    }
+
+    /// As [`subscribe`](Self::subscribe), with the credits and the memory of `request`, whatever its identity.
+    ///
+    /// # Errors
+    /// As [`Registry::subscribe`].
+    pub async fn subscribe_with(&self, request: SubscribeRequest) -> Result<Subscription> {
         let claim = KeptClaim {
             desk: self.keeper.desk().clone(),
             key: self.key,
             kept: self.kept.clone(),
         };
-        let open = pattern::subscribe_request::Open {
-            credits: None,
-            confirm: false,
+        let mut listen = wire::listen(SubscribeRequest {
             identity: self.identity.clone(),
-            generation: claim.generation(),
-        };
-        let answers = self.registry.raw().subscribe_kept(open, Box::new(claim)).await?;
+            ..request
+        });
+        listen.open.generation = claim.generation();
+        let answers = self
+            .registry
+            .raw()
+            .subscribe_kept(listen, Box::new(claim))
+            .await?;
         Ok(Subscription::new(answers))
     }
 

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 
 use prism_core::failure::Reason;
 use prism_proto::pattern::{
-    DeliveryStatus, EnumerateResponse, ExplainResponse, GetResponse, Identity, MulticastResponse, Position,
-    RegisterResponse, Stage, SubscribeResponse, UnregisterResponse, UpdateResponse, delivery_status::Status,
-    explain_response, register_response::Outcome, renew_response, subscribe_response,
+    DeliveryStatus, EnumerateResponse, ExplainResponse, GetResponse, Identity, MulticastResponse,
+    MulticastStreamResponse, Position, ReceiptsScope, RegisterResponse, Reply, Stage, SubscribeResponse,
+    UnregisterResponse, UpdateResponse, delivery_status::Status, explain_response,
+    list_dead_letters_response::DeadLetter, multicast_response, multicast_stream_response,
+    register_response::Outcome, renew_response, subscribe_response,
 };
 use prost_types::{Timestamp, Value, value::Kind};
 
@@ -120,6 +122,9 @@ pub fn delivered(names: &[&str]) -> MulticastResponse {
         statuses: names.iter().map(|name| delivery(name)).collect(),
         multicast_id: "m-1".to_owned(),
         position: Some(position(1)),
+        state: multicast_response::State::Sent.into(),
+        receipts_scope: ReceiptsScope::Runner.into(),
+        receipts_until: Some(at(3_660)),
         ..Default::default()
     }
 }
@@ -136,6 +141,75 @@ pub fn delivered_but_one(names: &[&str]) -> MulticastResponse {
         answer.failed_count += 1;
     }
     answer
+}
+
+/// A multicast that is stored for all of these, and acknowledged by none.
+pub fn stored(names: &[&str]) -> MulticastResponse {
+    let mut answer = delivered(names);
+    for status in &mut answer.statuses {
+        status.status = Status::Pending.into();
+        status.stage = Stage::Stored.into();
+    }
+    answer.pending_count = std::mem::take(&mut answer.delivered_count);
+    answer.receipts_scope = ReceiptsScope::Ledger.into();
+    answer
+}
+
+/// What is told of a multicast as it is sent: of each status once, and then that it is over.
+pub fn told(answer: MulticastResponse) -> Vec<MulticastStreamResponse> {
+    use multicast_stream_response::Message;
+    let summary = MulticastResponse {
+        statuses: Vec::new(),
+        replies: Vec::new(),
+        ..answer.clone()
+    };
+    let started = MulticastResponse {
+        delivered_count: 0,
+        failed_count: 0,
+        timeout_count: 0,
+        pending_count: answer.target_count,
+        state: multicast_response::State::Running.into(),
+        ..summary.clone()
+    };
+    let statuses = answer.statuses.into_iter().map(Message::Status);
+    let replies = answer.replies.into_iter().map(Message::Reply);
+    let messages = std::iter::once(Message::Started(started))
+        .chain(statuses)
+        .chain(replies)
+        .chain([Message::Summary(summary)]);
+    messages
+        .map(|message| MulticastStreamResponse {
+            message: Some(message),
+        })
+        .collect()
+}
+
+/// What a target answered.
+pub fn reply(name: &str, text: &str) -> Reply {
+    Reply {
+        identity: name.to_owned(),
+        payload: text.to_owned().into(),
+        content_type: "text/plain".to_owned(),
+        headers: HashMap::new(),
+    }
+}
+
+/// A dead letter that was refused.
+pub fn dead_letter(letter_id: &str, identity: &str) -> DeadLetter {
+    DeadLetter {
+        identity: identity.to_owned(),
+        delivery_id: format!("m-1/{identity}"),
+        reason: "TERMINATED".to_owned(),
+        died_at: Some(at(120)),
+        letter_id: letter_id.to_owned(),
+        detail: "no such room".to_owned(),
+        attempts: 2,
+        payload: "hello".into(),
+        payload_size: 5,
+        content_type: "text/plain".to_owned(),
+        headers: HashMap::new(),
+        published_at: Some(at(61)),
+    }
 }
 
 fn delivery(name: &str) -> DeliveryStatus {
@@ -225,7 +299,27 @@ pub fn message(text: &str) -> SubscribeResponse {
             content_type: "text/plain".to_owned(),
             published_at: Some(at(61)),
             headers: HashMap::new(),
+            attempt: 1,
             ..Default::default()
+        },
+    ))
+}
+
+/// The same, stored, as it is handed out for the so many-th time.
+pub fn stored_message(text: &str, attempt: u32) -> SubscribeResponse {
+    let mut stored = message(text);
+    if let Some(subscribe_response::Message::Delivery(delivery)) = &mut stored.message {
+        (delivery.attempt, delivery.stored) = (attempt, true);
+    }
+    stored
+}
+
+/// Words about these messages hold.
+pub fn settled(delivery_ids: &[&str]) -> SubscribeResponse {
+    event(subscribe_response::Message::Settled(
+        subscribe_response::Settled {
+            delivery_ids: delivery_ids.iter().map(ToString::to_string).collect(),
+            gone_ids: Vec::new(),
         },
     ))
 }

@@ -15,6 +15,9 @@
 //! ```
 
 pub mod answers;
+mod sessions;
+
+pub use sessions::Words;
 
 use std::{collections::VecDeque, future::Future, io, net::SocketAddr, sync::Arc};
 
@@ -70,6 +73,7 @@ type Handler<Req, Res> = Arc<dyn Fn(Request<Req>) -> BoxFuture<'static, Result<R
 type Slot<Req, Res> = Mutex<Option<Handler<Req, Res>>>;
 type Changes = BoxStream<'static, Result<wire::WatchResponse, Status>>;
 type Answers = BoxStream<'static, Result<wire::SubscribeResponse, Status>>;
+type Told = BoxStream<'static, Result<wire::MulticastStreamResponse, Status>>;
 type Checks = BoxStream<'static, Result<wire::CheckSchemaResponse, Status>>;
 type Many = Slot<Vec<wire::RegisterRequest>, wire::RegisterManyResponse>;
 
@@ -127,21 +131,6 @@ impl FakeRegistry {
             .count()
     }
 
-    /// Says what a session gets: the stream of its answers, whose end is its end.
-    pub fn on_subscribe<F, Fut, S>(&self, handler: F)
-    where
-        F: Fn(subscribe_request::Open) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<S, Status>> + Send + 'static,
-        S: Stream<Item = Result<wire::SubscribeResponse, Status>> + Send + 'static,
-    {
-        let handler: Handler<subscribe_request::Open, Answers> = Arc::new(move |open| {
-            handler(open.into_inner())
-                .map(|answers| answers.map(S::boxed))
-                .boxed()
-        });
-        *self.script.subscribe.lock() = Some(handler);
-    }
-
     /// Says what a check of the schema answers: the stream of its messages, whose end is its end.
     pub fn on_check_schema<F, Fut, S>(&self, handler: F)
     where
@@ -168,6 +157,18 @@ impl FakeRegistry {
         *self.script.register_many.lock() = Some(handler);
     }
 
+    /// Says what a multicast that is followed tells: the stream of its messages, whose end is its end.
+    pub fn on_multicast_stream<F, Fut, S>(&self, handler: F)
+    where
+        F: Fn(Request<wire::MulticastRequest>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, Status>> + Send + 'static,
+        S: Stream<Item = Result<wire::MulticastStreamResponse, Status>> + Send + 'static,
+    {
+        let handler: Handler<wire::MulticastRequest, Told> =
+            Arc::new(move |request| handler(request).map(|told| told.map(S::boxed)).boxed());
+        *self.script.multicast_stream.lock() = Some(handler);
+    }
+
     /// Says what a watch gets: the stream of its answers, whose end is its end.
     pub fn on_watch<F, Fut, S>(&self, handler: F)
     where
@@ -189,7 +190,9 @@ macro_rules! unary {
         #[derive(Default)]
         struct Script {
             calls: Mutex<Vec<Call>>,
-            subscribe: Slot<subscribe_request::Open, Answers>,
+            subscribe: Slot<sessions::Opening, Answers>,
+            said: Mutex<Vec<subscribe_request::Message>>,
+            multicast_stream: Slot<wire::MulticastRequest, Told>,
             check_schema: Slot<wire::CheckSchemaRequest, Checks>,
             watch: Slot<wire::WatchRequest, Changes>,
             register_many: Many,
@@ -212,7 +215,7 @@ macro_rules! unary {
 
         #[tonic::async_trait]
         impl MulticastRegistryPattern for Scripted {
-            type MulticastStreamStream = BoxStream<'static, Result<wire::MulticastStreamResponse, Status>>;
+            type MulticastStreamStream = Told;
             type SubscribeStream = Answers;
             type WatchStream = Changes;
             type CheckSchemaStream = Checks;
@@ -242,9 +245,10 @@ macro_rules! unary {
 
             async fn multicast_stream(
                 &self,
-                _: Request<wire::MulticastRequest>,
-            ) -> Result<Response<Self::MulticastStreamStream>, Status> {
-                Err(unscripted("MulticastStream"))
+                request: Request<wire::MulticastRequest>,
+            ) -> Result<Response<Told>, Status> {
+                let slot = &self.0.multicast_stream;
+                self.answer("MulticastStream", slot, request).await.map(Response::new)
             }
 
             async fn watch(
@@ -292,19 +296,6 @@ impl Scripted {
         self.0.calls.lock().push(Call { method, metadata });
         let handler = slot.lock().clone();
         handler.ok_or_else(|| unscripted(method))?(request).await
-    }
-
-    async fn open(&self, request: Request<Streaming<wire::SubscribeRequest>>) -> Result<Answers, Status> {
-        let (metadata, extensions, mut requests) = request.into_parts();
-        let first = requests.message().await?.and_then(|first| first.message);
-        let Some(subscribe_request::Message::Open(open)) = first else {
-            return Err(Status::invalid_argument("a session begins with `open`"));
-        };
-        let request = Request::from_parts(metadata, extensions, open);
-        let answers = self.answer("Subscribe", &self.0.subscribe, request).await?;
-        // A session ends with its answers, or with its requests.
-        let closed = async move { while let Ok(Some(_)) = requests.message().await {} };
-        Ok(answers.take_until(closed).boxed())
     }
 }
 

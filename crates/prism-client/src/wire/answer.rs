@@ -7,9 +7,8 @@ use prost_types::Timestamp;
 
 use super::value::{from_wire, object_from_wire};
 use crate::{
-    DeliveryStatus, Error, Event, Facet, Found, Gap, GapReason, Identity, Message, Multicast, Opened,
-    Outcome, Page, Position, Registration, Renewal, Renewed, Result, SchemaFinding, SchemaProgress,
-    SchemaViolation, Stage, Status, Unregistered, error::Refusal,
+    Error, Facet, Found, Identity, Outcome, Page, Position, Registration, Renewal, Renewed, Result,
+    SchemaFinding, SchemaProgress, SchemaViolation, Unregistered, error::Refusal,
 };
 
 pub(crate) fn registration(identity: String, answer: pattern::RegisterResponse) -> Result<Registration> {
@@ -184,103 +183,12 @@ pub(super) fn identity(field: &str, found: pattern::Identity) -> Result<Identity
     })
 }
 
-pub(crate) fn multicast(answer: pattern::MulticastResponse) -> Result<Multicast> {
-    let statuses = answer.statuses.into_iter().enumerate();
-    let result = Multicast {
-        target_count: count("target_count", answer.target_count)?,
-        delivered_count: count("delivered_count", answer.delivered_count)?,
-        failed_count: count("failed_count", answer.failed_count)?,
-        pending_count: count("pending_count", answer.pending_count)?,
-        timeout_count: count("timeout_count", answer.timeout_count)?,
-        statuses: statuses
-            .map(|(index, status)| delivery_status(index, status))
-            .collect::<Result<_>>()?,
-        multicast_id: answer.multicast_id,
-        position: position("position", answer.position)?,
-    };
-    let verdicts = [
-        result.delivered_count,
-        result.failed_count,
-        result.pending_count,
-        result.timeout_count,
-    ];
-    // Saturating: a sum that overflows is wrong anyway.
-    let total = verdicts.into_iter().fold(0, u64::saturating_add);
-    if total != result.target_count {
-        let problem = format!("is {} while the verdicts add up to {total}", result.target_count);
-        return Err(Error::malformed("target_count", problem));
-    }
-    Ok(result)
-}
-
-fn delivery_status(index: usize, status: pattern::DeliveryStatus) -> Result<DeliveryStatus> {
-    use pattern::delivery_status::Status as Wire;
-    let field = |name: &str| format!("statuses[{index}].{name}");
-    let verdict = match Wire::try_from(status.status) {
-        Ok(Wire::Pending) => Status::Pending,
-        Ok(Wire::Failed) => Status::Failed,
-        Ok(Wire::Timeout) => Status::Timeout,
-        Ok(Wire::Delivered) => Status::Delivered,
-        Ok(Wire::Unspecified) | Err(_) => return Err(unknown(field("status"), status.status)),
-    };
-    let stage = match pattern::Stage::try_from(status.stage) {
-        Ok(pattern::Stage::Resolved) => Stage::Resolved,
-        Ok(pattern::Stage::Accepted) => Stage::Accepted,
-        Ok(pattern::Stage::Stored) => Stage::Stored,
-        Ok(pattern::Stage::Handed) => Stage::Handed,
-        Ok(pattern::Stage::Acked) => Stage::Acked,
-        Ok(pattern::Stage::Unspecified) | Err(_) => return Err(unknown(field("stage"), status.stage)),
-    };
-    Ok(DeliveryStatus {
-        identity: status.identity,
-        status: verdict,
-        stage,
-        reason: Some(status.reason).filter(|reason| !reason.is_empty()),
-        error: status.error,
-    })
-}
-
 pub(crate) fn unregistered(answer: pattern::UnregisterResponse) -> Result<Unregistered> {
     succeeded(answer.success, answer.error.as_deref())?;
     Ok(Unregistered {
         existed: answer.existed,
         position: position("position", answer.position)?,
     })
-}
-
-pub(crate) fn event(answer: pattern::SubscribeResponse) -> Result<Event> {
-    use pattern::subscribe_response::Message as Wire;
-    Ok(match answer.message.ok_or_else(|| missing("message"))? {
-        Wire::Opened(opened) => Event::Opened(Opened {
-            generation: position("opened.generation", opened.generation)?,
-            session_seq: opened.session_seq,
-        }),
-        Wire::Delivery(delivery) => Event::Message(Message {
-            multicast_id: delivery.multicast_id,
-            delivery_id: delivery.delivery_id,
-            payload: delivery.payload,
-            content_type: delivery.content_type,
-            published_at: time("delivery.published_at", delivery.published_at)?,
-            headers: delivery.headers.into_iter().collect(),
-        }),
-        Wire::Settled(_) => return Err(Error::malformed("message", "settles what was not said")),
-        Wire::Gap(gap) => Event::Gap(Gap {
-            dropped: gap.dropped,
-            reason: gap_reason(gap.reason),
-        }),
-    })
-}
-
-/// What a gap that this client noticed itself says.
-pub(crate) const CONNECTION_LOST: &str = "CONNECTION_LOST";
-
-fn gap_reason(reason: String) -> GapReason {
-    match reason.as_str() {
-        "SLOW_CONSUMER" => GapReason::SlowConsumer,
-        "RECONNECTED" => GapReason::Reconnected,
-        CONNECTION_LOST => GapReason::ConnectionLost,
-        _ => GapReason::Other(reason),
-    }
 }
 
 /// Bodies repeat what the status says; one that contradicts an OK status is believed.
@@ -302,11 +210,11 @@ pub(super) fn position(field: &str, position: Option<pattern::Position>) -> Resu
     })
 }
 
-fn time(field: &str, time: Option<Timestamp>) -> Result<SystemTime> {
+pub(super) fn time(field: &str, time: Option<Timestamp>) -> Result<SystemTime> {
     optional_time(field, time)?.ok_or_else(|| missing(field))
 }
 
-fn optional_time(field: &str, time: Option<Timestamp>) -> Result<Option<SystemTime>> {
+pub(super) fn optional_time(field: &str, time: Option<Timestamp>) -> Result<Option<SystemTime>> {
     time.map(|time| {
         SystemTime::try_from(time).map_err(|error| Error::malformed(field, format!("is no time: {error}")))
     })
@@ -438,27 +346,5 @@ mod tests {
         let mut answer = answers::page(&["a"]);
         answer.next_cursor = Some(String::new());
         assert_eq!(page(answer).unwrap().next_cursor, None);
-    }
-
-    #[test]
-    fn totals_that_do_not_add_up_are_refused() {
-        let answer = answers::delivered(&["a", "b"]);
-        assert_eq!(multicast(answer.clone()).unwrap().delivered_count, 2);
-        let short = pattern::MulticastResponse {
-            target_count: 3,
-            ..answer.clone()
-        };
-        assert_eq!(malformed(multicast(short)), "target_count");
-        let mut odd = answer;
-        odd.statuses[1].stage = 77;
-        assert_eq!(malformed(multicast(odd)), "statuses[1].stage");
-    }
-
-    #[test]
-    fn an_event_of_a_kind_that_is_not_known_is_refused() {
-        assert_eq!(malformed(event(pattern::SubscribeResponse::default())), "message");
-        let gap = answers::gap(4, "SOMETHING_NEW");
-        let expected = GapReason::Other("SOMETHING_NEW".to_owned());
-        assert!(matches!(event(gap).unwrap(), Event::Gap(gap) if gap.reason == expected && gap.dropped == 4));
     }
 }

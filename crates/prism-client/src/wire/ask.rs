@@ -5,8 +5,8 @@ use prost_types::Struct;
 
 use super::value::object_to_wire;
 use crate::{
-    CheckSchemaRequest, Consistency, DeliverySemantics, EnumerateRequest, Error, Lease, MulticastRequest,
-    Position, RegisterRequest, Result, SessionId, UpdateRequest,
+    CheckSchemaRequest, Consistency, EnumerateRequest, Error, Lease, Position, RegisterRequest, Result,
+    SessionId, UpdateRequest,
 };
 
 /// `session` is the client's, for requests without one of their own.
@@ -44,15 +44,11 @@ pub(crate) fn update(request: UpdateRequest) -> Result<pattern::UpdateRequest> {
 }
 
 pub(crate) fn enumerate(request: EnumerateRequest) -> Result<pattern::EnumerateRequest> {
-    let limit = request.limit.unwrap_or_default();
-    let limit = i32::try_from(limit)
-        .map_err(|_| Error::invalid("limit", format!("`limit` is {limit}, at most 1000 fit a page")))?;
     Ok(pattern::EnumerateRequest {
         filter: request.filter.as_ref().map(filter).transpose()?,
         pagination: Some(pattern::Pagination {
-            limit,
             offset: whole("offset", request.offset)?,
-            cursor: request.cursor.unwrap_or_default(),
+            ..page(request.limit, request.cursor)?
         }),
         include_metadata: Some(request.include_metadata),
         sort_by: request.sort_by,
@@ -61,22 +57,6 @@ pub(crate) fn enumerate(request: EnumerateRequest) -> Result<pattern::EnumerateR
         fields: request.fields,
         count_only: request.count_only,
         facets: request.facets,
-    })
-}
-
-pub(crate) fn multicast(request: MulticastRequest) -> Result<pattern::MulticastRequest> {
-    let timeout = request.timeout.map(|timeout| {
-        let millis = i64::try_from(timeout.as_millis());
-        millis.map_err(|_| Error::invalid("timeout", format!("a timeout of {timeout:?} is too long")))
-    });
-    Ok(pattern::MulticastRequest {
-        filter: request.filter.as_ref().map(filter).transpose()?,
-        payload: request.payload.into(),
-        content_type: request.content_type,
-        delivery: request.delivery.map(|delivery| semantics(delivery).into()),
-        timeout_ms: timeout.transpose()?,
-        consistency: consistency(request.consistency).into(),
-        ..Default::default()
     })
 }
 
@@ -100,19 +80,11 @@ pub(crate) fn position(position: Position) -> pattern::Position {
     }
 }
 
-fn consistency(consistency: Consistency) -> pattern::Consistency {
+pub(super) fn consistency(consistency: Consistency) -> pattern::Consistency {
     match consistency {
         Consistency::Default => pattern::Consistency::Unspecified,
         Consistency::Consistent => pattern::Consistency::Consistent,
         Consistency::Stale => pattern::Consistency::Stale,
-    }
-}
-
-fn semantics(delivery: DeliverySemantics) -> pattern::DeliverySemantics {
-    match delivery {
-        DeliverySemantics::AtMostOnce => pattern::DeliverySemantics::AtMostOnce,
-        DeliverySemantics::AtLeastOnce => pattern::DeliverySemantics::AtLeastOnce,
-        DeliverySemantics::ExactlyOnce => pattern::DeliverySemantics::ExactlyOnce,
     }
 }
 
@@ -122,16 +94,24 @@ pub(crate) fn filter(filter: &prism_filter::Filter) -> Result<pattern::Filter> {
         .map_err(|mistake| Error::invalid("filter", mistake.to_string()))
 }
 
+pub(super) fn page(limit: Option<u32>, cursor: Option<String>) -> Result<pattern::Pagination> {
+    let limit = limit.unwrap_or_default();
+    Ok(pattern::Pagination {
+        limit: i32::try_from(limit)
+            .map_err(|_| Error::invalid("limit", format!("`limit` is {limit}, at most 1000 fit a page")))?,
+        offset: 0,
+        cursor: cursor.unwrap_or_default(),
+    })
+}
+
 /// Wire integers are signed.
-fn whole(field: &str, number: u64) -> Result<i64> {
+pub(super) fn whole(field: &str, number: u64) -> Result<i64> {
     i64::try_from(number)
         .map_err(|_| Error::invalid(field, format!("`{field}` is {number}, which is too large")))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
 
     use super::*;
@@ -159,11 +139,6 @@ mod tests {
         let request = enumerate(EnumerateRequest::default()).unwrap();
         assert_eq!(request.include_metadata, Some(true));
         assert_eq!(request.pagination, Some(pattern::Pagination::default()));
-        let request = multicast(MulticastRequest::default()).unwrap();
-        assert_eq!(
-            (request.content_type, request.delivery, request.timeout_ms),
-            (None, None, None)
-        );
     }
 
     #[test]
@@ -183,11 +158,6 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(enumerate(far).unwrap_err().field(), Some("limit"));
-        let slow = MulticastRequest {
-            timeout: Some(Duration::MAX),
-            ..Default::default()
-        };
-        assert_eq!(multicast(slow).unwrap_err().field(), Some("timeout"));
         let never = UpdateRequest {
             if_revision: Some(0),
             ..Default::default()

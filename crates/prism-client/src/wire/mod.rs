@@ -5,20 +5,21 @@
 
 mod answer;
 mod ask;
+mod dead;
+mod delivery;
 mod explain;
+mod session;
 mod value;
 mod watch;
-
-pub(crate) use answer::CONNECTION_LOST;
 
 pub(crate) use value::to_object;
 
 pub(crate) use answer::{
-    event, found, multicast, page, registration, registrations, renewals, schema_finding, unregistered,
-    updated,
+    found, page, registration, registrations, renewals, schema_finding, unregistered, updated,
 };
-pub(crate) use ask::{
-    check_schema, enumerate, filter, lease, multicast as multicast_request, position, register, update,
-};
+pub(crate) use ask::{check_schema, enumerate, filter, lease, position, register, update};
+pub(crate) use dead::{dead_letters, list_dead_letters, redrive, redriven};
+pub(crate) use delivery::{dry_run, get_multicast, multicast, multicast_event, multicast_request};
 pub(crate) use explain::{explanation, why};
+pub(crate) use session::{CONNECTION_LOST, answer_to, event, listen};
 pub(crate) use watch::{watch, watch_event};

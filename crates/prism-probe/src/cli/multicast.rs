@@ -1,5 +1,7 @@
 //! `prism-probe multicast …`
 
+mod delivery;
+
 use std::{collections::HashMap, path::PathBuf};
 
 use prism_client::SessionId;
@@ -7,6 +9,7 @@ use prism_proto::pattern::{Filter, Position};
 use prost_types::Value;
 
 use super::value;
+pub(crate) use delivery::{Delivery, Dlq, DlqList, Publish, Receipts, Redrive, Subscribe};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -14,7 +17,10 @@ Examples:
   prism-probe multicast subscribe sensor-1 --count 1
   prism-probe multicast enumerate --filter '{\"type\": \"sensor\", \"battery.lt\": 0.2}'
   prism-probe multicast explain --filter '{\"type\": \"sensor\", \"battery.lt\": 0.2}' sensor-1
-  prism-probe multicast publish --filter '{\"battery.lt\": 0.2}' --payload 'charge!'";
+  prism-probe multicast publish --filter '{\"battery.lt\": 0.2}' --payload 'charge!'
+  prism-probe multicast publish --payload 'update!' --delivery at-least-once --follow
+  prism-probe multicast receipts MULTICAST_ID --only failed,timeout
+  prism-probe multicast dlq redrive --identity sensor-1";
 
 const AFTER_IMPORT: &str = "\
 A line is {\"identity\": \"sensor-1\", \"metadata\": {\"type\": \"sensor\"}, \"ttl_seconds\": 60}. Only the identity has \
@@ -60,7 +66,19 @@ pub(crate) enum Command {
     /// How a filter is answered, or why an identity matches it or does not
     Explain(Explain),
     /// Send a message to every identity that matches
-    Publish(Publish),
+    #[command(after_help = delivery::AFTER_PUBLISH)]
+    Publish(Box<Publish>),
+    /// What became of a message that was sent
+    Receipts(Receipts),
+    /// Stop what of a message has not been handed over
+    Cancel {
+        /// The multicast, as `publish` tells it
+        #[arg(value_name = "MULTICAST_ID")]
+        multicast_id: String,
+    },
+    /// Messages that could not be delivered
+    #[command(subcommand, after_help = delivery::DLQ_EXAMPLES)]
+    Dlq(Dlq),
     /// Remove an identity; one that is absent is no error
     Unregister {
         /// The identity
@@ -68,6 +86,7 @@ pub(crate) enum Command {
         identity: String,
     },
     /// Show the messages to an identity, which must be registered, as they arrive
+    #[command(after_help = delivery::AFTER_SUBSCRIBE)]
     Subscribe(Subscribe),
     /// Show the identities that match, and then each change to that
     Watch(Watch),
@@ -132,32 +151,6 @@ pub(crate) struct Explain {
     /// answered
     #[arg(value_name = "ID")]
     pub(crate) identity: Option<String>,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Publish {
-    /// To whom, as for `enumerate`; without it, to all
-    #[arg(long, value_name = "JSON", value_parser = value::filter, allow_hyphen_values = true)]
-    pub(crate) filter: Option<Filter>,
-    /// What: the text itself, @FILE for the content of a file, - for that of stdin
-    #[arg(long, value_name = "TEXT|@FILE|-", allow_hyphen_values = true)]
-    pub(crate) payload: String,
-    /// The type of the payload; without it, application/octet-stream
-    #[arg(long, value_name = "T")]
-    pub(crate) content_type: Option<String>,
-    /// How long the service waits for outcomes, in milliseconds
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(i64).range(1..), allow_negative_numbers = true)]
-    pub(crate) timeout: Option<i64>,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Subscribe {
-    /// The identity
-    #[arg(value_name = "ID")]
-    pub(crate) identity: String,
-    /// End after this many messages; without it, at an interrupt (then with exit code 0)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
-    pub(crate) count: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -31,7 +31,7 @@ macro_rules! named {
 
 named! {
     RegisterResponse RenewResponse UpdateResponse GetResponse EnumerateResponse ExplainResponse
-    MulticastResponse UnregisterResponse SubscribeResponse WatchResponse CheckSchemaResponse
+    MulticastResponse MulticastStreamResponse ListDeadLettersResponse RedriveDeadLettersResponse UnregisterResponse SubscribeResponse WatchResponse CheckSchemaResponse
 }
 
 /// A message as a tree: the proto's own field names, defaults included, so that a field is there

@@ -66,6 +66,11 @@ impl Table {
         }
     }
 
+    /// Whether there is nothing in it but a heading.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.below.is_empty()
+    }
+
     pub(crate) fn render(&self, style: &Style) -> String {
         let mut text = self.render_own(style);
         for table in &self.below {

@@ -1,13 +1,17 @@
 //! `prism-probe multicast …`
 
+mod dead;
 mod explain;
 mod export;
 mod import;
 mod publish;
 mod read;
+mod receipts;
 mod subscribe;
 mod watch;
 mod write;
+
+use std::str;
 
 use prism_client::raw::Raw;
 use prost_types::Timestamp;
@@ -36,6 +40,11 @@ pub(super) async fn run(command: &Command, global: &Global, output: &mut Output)
             .await
             .map_err(Stop::of_a_read),
         Command::Publish(publish) => publish::publish(global, publish, output).await,
+        Command::Receipts(receipts) => receipts::receipts(&raw(global)?, receipts, output)
+            .await
+            .map_err(Stop::of_a_read),
+        Command::Cancel { multicast_id } => receipts::cancel(&raw(global)?, multicast_id, output).await,
+        Command::Dlq(command) => dead::run(&raw(global)?, command, output).await,
         Command::Subscribe(subscribe) => subscribe::subscribe(&raw(global)?, subscribe, output)
             .await
             .map_err(Stop::of_a_read),
@@ -65,4 +74,12 @@ fn conclude(output: &mut Output, shown: &Shown, bad: Option<Fault>) -> Result<Ex
 /// A time as it is shown; nothing for none.
 fn time(time: Option<&Timestamp>) -> String {
     time.map(ToString::to_string).unwrap_or_default()
+}
+
+/// Text as it is, anything else by its size.
+fn content(payload: &[u8], content_type: &str) -> String {
+    match str::from_utf8(payload) {
+        Ok(text) => text.to_owned(),
+        Err(_) => format!("<{} bytes of {content_type}>", payload.len()),
+    }
 }

@@ -1,46 +1,92 @@
 //! Sending a message.
 
-use std::{fs, io::Read};
+mod follow;
+mod groups;
+mod show;
 
-use prism_proto::pattern::{MulticastRequest, MulticastResponse, Stage, delivery_status::Status};
+use std::{fs, io::Read, time::Duration};
 
-use super::{conclude, raw};
+use prism_client::SessionId;
+use prism_proto::pattern::{DeliverySemantics, MulticastRequest, Priority, Stage};
+
+use super::raw;
 use crate::{
-    cli::{Global, multicast::Publish},
+    cli::{
+        Global,
+        multicast::{Delivery, Publish},
+    },
     exit::Exit,
     fault::{Fault, Stop},
-    output::{Cell, Format, Output, Shown, Style, Table, tree},
+    output::Output,
 };
 
+pub(super) use show::{answer, receipts_hint};
+
+/// What following leaves of the deadline for the way back.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
 pub(super) async fn publish(global: &Global, publish: &Publish, output: &mut Output) -> Result<Exit, Stop> {
-    let request = MulticastRequest {
+    let request = request(publish)?;
+    let raw = raw(global)?;
+    if publish.dry_run {
+        let answer = raw.multicast(request).await.map_err(Stop::from);
+        return show::dry_run(&answer.map_err(Stop::of_a_read)?, output);
+    }
+    if publish.follow {
+        let request = MulticastRequest {
+            timeout_ms: request.timeout_ms.or_else(|| Some(patience(global.deadline))),
+            ..request
+        };
+        return follow::follow(&raw, request, publish, output).await;
+    }
+    let answer = raw.multicast(request).await?;
+    show::sent(&answer, publish, output)
+}
+
+/// Whoever follows a multicast waits for it as long as the deadline allows.
+fn patience(deadline: Duration) -> i64 {
+    let left = deadline.saturating_sub(ROUND_TRIP).max(deadline / 2);
+    i64::try_from(left.as_millis()).unwrap_or(i64::MAX).max(1)
+}
+
+fn request(publish: &Publish) -> Result<MulticastRequest, Stop> {
+    let key = match (&publish.idempotency_key, publish.delivery) {
+        (Some(key), _) if key.is_empty() => {
+            return Err(Fault::usage("idempotency-key", "an idempotency key has at least one byte").into());
+        }
+        (Some(key), _) => key.clone(),
+        // By which our own attempts are recognised; nobody knows it after this process.
+        (None, Some(Delivery::ExactlyOnce)) => hex(SessionId::random()),
+        (None, _) => String::new(),
+    };
+    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    Ok(MulticastRequest {
         filter: publish.filter.clone(),
         payload: payload(&publish.payload)?.into(),
         content_type: publish.content_type.clone(),
+        delivery: publish
+            .delivery
+            .map(|delivery| DeliverySemantics::from(delivery).into()),
         timeout_ms: publish.timeout,
+        require: publish.require.map_or(0, |stage| Stage::from(stage).into()),
+        idempotency_key: key,
+        expires_in_ms: publish.expires.map(millis),
+        priority: publish
+            .priority
+            .map_or(0, |priority| Priority::from(priority).into()),
+        headers: publish.header.iter().cloned().collect(),
+        reply_to: publish.reply_to.clone().unwrap_or_default(),
+        max_per_second: publish.max_per_second,
+        batch_size: publish.batch_size,
+        collect_replies: publish.collect_replies,
+        min_replies: publish.min_replies,
+        dry_run: publish.dry_run,
         ..Default::default()
-    };
-    let answer = raw(global)?.multicast(request).await?;
-    if output.format() == Format::Table {
-        talk(&answer);
-    }
-    let unlisted = usize::try_from(answer.target_count).unwrap_or_default();
-    let unlisted = unlisted.saturating_sub(answer.statuses.len());
-    if unlisted > 0 && matches!(output.format(), Format::Table | Format::Name) {
-        Style::talk(&format!(
-            "{unlisted} of the targets are counted and not listed, they would make the answer too large"
-        ));
-    }
-    let delivered = answer
-        .statuses
-        .iter()
-        .filter(|status| status.status() == Status::Delivered);
-    let shown = Shown {
-        tree: tree(&answer)?,
-        table: table(&answer),
-        names: delivered.map(|status| status.identity.clone()).collect(),
-    };
-    conclude(output, &shown, partial(&answer))
+    })
+}
+
+fn hex(session: SessionId) -> String {
+    format!("{:032x}", u128::from_be_bytes(session.0))
 }
 
 /// The content that an argument stands for: itself, `@` a file's, `-` that of stdin.
@@ -59,67 +105,9 @@ fn payload(argument: &str) -> Result<Vec<u8>, Stop> {
     }
 }
 
-fn table(answer: &MulticastResponse) -> Table {
-    let mut table = Table::new(["IDENTITY", "STATUS", "STAGE", "REASON"]);
-    for status in &answer.statuses {
-        let verdict = status.status();
-        let verdict = match verdict {
-            Status::Delivered => Cell::good(verdict.as_str_name()),
-            Status::Failed => Cell::bad(verdict.as_str_name()),
-            _ => Cell::doubtful(verdict.as_str_name()),
-        };
-        let stage = Stage::try_from(status.stage).unwrap_or_default().as_str_name();
-        table.row([
-            status.identity.as_str().into(),
-            verdict,
-            stage.into(),
-            status.reason.as_str().into(),
-        ]);
-    }
-    table
-}
-
-/// The totals, which the table does not say.
-fn talk(answer: &MulticastResponse) {
-    let others = [
-        (answer.failed_count, "failed"),
-        (answer.pending_count, "pending"),
-        (answer.timeout_count, "unknown"),
-    ];
-    let others = others.into_iter().filter(|(count, _)| *count > 0);
-    let others: String = others.map(|(count, what)| format!(", {count} {what}")).collect();
-    Style::talk(&format!(
-        "{} of {} delivered{others}",
-        answer.delivered_count, answer.target_count
-    ));
-}
-
-fn partial(answer: &MulticastResponse) -> Option<Fault> {
-    let missed = answer.target_count - answer.delivered_count;
-    let message = format!(
-        "{missed} of {} targets did not get the message, or that is not known",
-        answer.target_count
-    );
-    (missed != 0).then(|| Fault::partial(Exit::Partial, "PARTIAL_DELIVERY", message))
-}
-
 #[cfg(test)]
 mod tests {
-    use prism_client::testing::answers;
-
     use super::*;
-
-    #[test]
-    fn anything_but_delivered_is_partial() {
-        assert!(partial(&answers::delivered(&["a", "b"])).is_none());
-        assert!(
-            partial(&answers::delivered(&[])).is_none(),
-            "nobody to reach is nobody missed"
-        );
-        let fault = partial(&answers::delivered_but_one(&["a", "b"])).unwrap();
-        assert_eq!(fault.exit, Exit::Partial);
-        assert!(fault.message.starts_with("1 of 2"), "{}", fault.message);
-    }
 
     #[test]
     fn a_payload_is_the_text_unless_it_points_elsewhere() {
@@ -137,5 +125,12 @@ mod tests {
             (fault.exit, fault.field.as_deref()),
             (Exit::Usage, Some("payload"))
         );
+    }
+
+    #[test]
+    fn following_leaves_time_for_the_way_back() {
+        assert_eq!(patience(Duration::from_secs(10)), 9_000);
+        assert_eq!(patience(Duration::from_millis(500)), 250);
+        assert_eq!(patience(Duration::from_millis(1)), 1);
     }
 }

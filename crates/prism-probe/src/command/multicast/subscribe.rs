@@ -1,15 +1,20 @@
 //! Showing the messages to an identity as they arrive.
 
-use std::str;
+use std::time::Duration;
 
-use prism_client::raw::{self, Raw};
+use prism_client::{
+    Credits, Result as Answered,
+    raw::{self, Listen, Raw, Said},
+};
 use prism_core::shutdown;
 use prism_proto::pattern::{
-    SubscribeResponse, subscribe_request,
+    SubscribeResponse,
+    subscribe_request::{Answer, Open},
     subscribe_response::{Delivery, Gap, Message},
 };
+use tokio::time::timeout;
 
-use super::time;
+use super::{content, time};
 use crate::{
     cli::multicast::Subscribe,
     exit::Exit,
@@ -17,28 +22,53 @@ use crate::{
     output::{Format, Output, Shown, Style, Table, printable, tree},
 };
 
+/// How long an interrupted run waits for its acknowledgements to arrive.
+const PARTING: Duration = Duration::from_secs(2);
+
 pub(super) async fn subscribe(raw: &Raw, subscribe: &Subscribe, output: &mut Output) -> Result<Exit, Stop> {
     let interrupted =
         shutdown::signals().map_err(|error| Fault::internal(format!("cannot take signals: {error}")))?;
-    let open = subscribe_request::Open {
-        credits: None,
-        confirm: false,
+    tokio::pin!(interrupted);
+    // The only end there is without a count, and an early one with it.
+    let early = match subscribe.count {
+        Some(_) => Exit::Interrupted,
+        None => Exit::Ok,
+    };
+    let mut session = tokio::select! {
+        session = raw.subscribe(listen(subscribe)) => session?,
+        _ = &mut interrupted => return Ok(early),
+    };
+    let shown = tokio::select! {
+        shown = show(&mut session, subscribe, output) => Some(shown),
+        _ = &mut interrupted => None,
+    };
+    match shown {
+        Some(shown) => {
+            shown?;
+            // An acknowledgement that is not heard would bring the message again.
+            session.close().await?;
+            Ok(Exit::Ok)
+        }
+        None => {
+            let _ = timeout(PARTING, session.close()).await;
+            Ok(early)
+        }
+    }
+}
+
+fn listen(subscribe: &Subscribe) -> Listen {
+    let open = Open {
         identity: subscribe.identity.clone(),
-        generation: None,
+        ..Default::default()
     };
-    let show = async {
-        let session = raw.subscribe(open).await?;
-        show(session, subscribe, output).await
-    };
-    tokio::select! {
-        shown = show => shown.map(|()| Exit::Ok),
-        // The only end there is without a count, and an early one with it.
-        _ = interrupted => Ok(if subscribe.count.is_some() { Exit::Interrupted } else { Exit::Ok }),
+    Listen {
+        credits: subscribe.credits.map(Credits::Window).unwrap_or_default(),
+        ..open.into()
     }
 }
 
 async fn show(
-    mut session: raw::Subscription,
+    session: &mut raw::Subscription,
     subscribe: &Subscribe,
     output: &mut Output,
 ) -> Result<(), Stop> {
@@ -46,13 +76,41 @@ async fn show(
     while left != Some(0) {
         let Some(answer) = session.next().await else { break };
         let answer = answer?;
-        let delivered = matches!(answer.message, Some(Message::Delivery(_)));
         event(&answer, &subscribe.identity, output)?;
-        if delivered {
+        if let Some(Message::Delivery(delivery)) = &answer.message {
+            acknowledge(session, subscribe, delivery).await?;
             left = left.map(|left| left - 1);
         }
     }
     Ok(())
+}
+
+/// Says what is to become of a message that has been shown. That it is heard, the end waits for.
+async fn acknowledge(
+    session: &raw::Subscription,
+    subscribe: &Subscribe,
+    delivery: &Delivery,
+) -> Answered<Option<Said>> {
+    let acks = session.acks();
+    let id = delivery.delivery_id.as_str();
+    if subscribe.no_ack {
+        return Ok(None);
+    }
+    if let Some(delay) = subscribe.nack {
+        return acks.nack(id, delay).await.map(Some);
+    }
+    match &subscribe.answer {
+        Some(text) if delivery.expects_reply => {
+            let answer = Answer {
+                delivery_id: id.to_owned(),
+                payload: text.clone().into(),
+                content_type: Some("text/plain; charset=utf-8".to_owned()),
+                ..Default::default()
+            };
+            acks.answer(answer).await.map(Some)
+        }
+        _ => acks.ack(id).await.map(Some),
+    }
 }
 
 fn event(answer: &SubscribeResponse, identity: &str, output: &mut Output) -> Result<(), Stop> {
@@ -91,15 +149,17 @@ fn table(answer: &SubscribeResponse) -> Table {
     let mut table = Table::default();
     if let Some(Message::Delivery(delivery)) = &answer.message {
         let published = time(delivery.published_at.as_ref());
-        table.row([published, delivery.multicast_id.clone(), content(delivery)].map(Into::into));
+        let text = content(&delivery.payload, &delivery.content_type);
+        table.row([published, delivery.multicast_id.clone(), kind(delivery), text].map(Into::into));
     }
     table
 }
 
-/// Text as it is, anything else by its size.
-fn content(delivery: &Delivery) -> String {
-    match str::from_utf8(&delivery.payload) {
-        Ok(text) => text.to_owned(),
-        Err(_) => format!("<{} bytes of {}>", delivery.payload.len(), delivery.content_type),
+/// Whether it comes again, and whether it has come before.
+fn kind(delivery: &Delivery) -> String {
+    match (delivery.stored, delivery.attempt) {
+        (false, _) => "once".to_owned(),
+        (true, attempt) if attempt > 1 => format!("stored,attempt={attempt}"),
+        (true, _) => "stored".to_owned(),
     }
 }

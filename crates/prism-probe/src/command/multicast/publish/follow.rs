@@ -1,0 +1,178 @@
+//! Sending a message, and showing how far it is.
+
+use prism_client::raw::{self, Raw};
+use prism_core::shutdown;
+use prism_proto::pattern::{
+    MulticastRequest, MulticastResponse, MulticastStreamResponse, Reply, multicast_stream_response::Message,
+};
+
+use super::{
+    super::{conclude, content},
+    groups::{Tally, Targets},
+    show,
+};
+use crate::{
+    cli::multicast::Publish,
+    exit::Exit,
+    fault::{Fault, Stop},
+    output::{Format, Output, Progress, Shown, Style, Table, printable, tree},
+};
+
+pub(super) async fn follow(
+    raw: &Raw,
+    request: MulticastRequest,
+    publish: &Publish,
+    output: &mut Output,
+) -> Result<Exit, Stop> {
+    let interrupted =
+        shutdown::signals().map_err(|error| Fault::internal(format!("cannot take signals: {error}")))?;
+    let mut follower = Follower::new(output);
+    tokio::pin!(interrupted);
+    let followed = tokio::select! {
+        followed = follower.run(raw.multicast_stream(request)) => followed,
+        _ = &mut interrupted => {
+            follower.leave();
+            return Ok(Exit::Interrupted);
+        }
+    };
+    let Some(summary) = followed.inspect_err(|_| follower.leave())? else {
+        return Err(Fault::internal("the multicast ended without a summary").into());
+    };
+    follower.end(&summary, publish)
+}
+
+struct Follower<'a> {
+    output: &'a mut Output,
+    progress: Progress,
+    targets: Targets,
+    tally: Tally,
+    started: Option<MulticastResponse>,
+}
+
+impl<'a> Follower<'a> {
+    fn new(output: &'a mut Output) -> Self {
+        Self {
+            progress: Progress::new(output.format(), "sending"),
+            output,
+            targets: Targets::default(),
+            tally: Tally::default(),
+            started: None,
+        }
+    }
+
+    async fn run(
+        &mut self,
+        opening: impl Future<Output = prism_client::Result<raw::Progress>>,
+    ) -> Result<Option<MulticastResponse>, Stop> {
+        let mut told = opening.await?;
+        while let Some(answer) = told.next().await {
+            let answer = answer?;
+            self.show(&answer)?;
+            if let Some(Message::Summary(summary)) = answer.message {
+                return Ok(Some(summary));
+            }
+        }
+        Ok(None)
+    }
+
+    fn show(&mut self, answer: &MulticastStreamResponse) -> Result<(), Stop> {
+        let is_machine = matches!(self.output.format(), Format::Json | Format::Yaml);
+        if is_machine {
+            self.output.event(&Shown {
+                tree: tree(answer)?,
+                table: Table::default(),
+                names: Vec::new(),
+            })?;
+        }
+        match &answer.message {
+            Some(Message::Started(started)) => self.started = Some(started.clone()),
+            Some(Message::Status(status)) => {
+                let is_new = self.targets.learn(&mut self.tally, status);
+                if is_new && self.output.format() == Format::Name {
+                    self.line(Table::default(), vec![status.identity.clone()])?;
+                }
+            }
+            Some(Message::Reply(reply)) if self.output.format() == Format::Table => self.reply(reply)?,
+            _ => {}
+        }
+        self.draw();
+        Ok(())
+    }
+
+    fn reply(&mut self, reply: &Reply) -> Result<(), Stop> {
+        let mut table = Table::default();
+        table.row([
+            reply.identity.as_str().into(),
+            content(&reply.payload, &reply.content_type).into(),
+        ]);
+        self.line(table, Vec::new())
+    }
+
+    /// Shows something of a kind that goes on.
+    fn line(&mut self, table: Table, names: Vec<String>) -> Result<(), Stop> {
+        let shown = Shown {
+            tree: serde_json::Value::Null,
+            table,
+            names,
+        };
+        let output = &mut *self.output;
+        self.progress.aside(|| output.event(&shown))
+    }
+
+    fn draw(&self) {
+        let Tally {
+            delivered,
+            stored,
+            failed,
+        } = self.tally;
+        let total = self.started.as_ref().map_or(0, |started| started.target_count);
+        let total = u64::try_from(total).unwrap_or_default();
+        self.progress.at(delivered + failed, total);
+        let parts = [
+            (delivered, "delivered"),
+            (stored, "stored"),
+            (failed, "not delivered"),
+        ];
+        let parts = parts.into_iter().filter(|(count, _)| *count > 0);
+        let parts: Vec<_> = parts.map(|(count, what)| format!("{count} {what}")).collect();
+        self.progress.say(parts.join(", "));
+    }
+
+    /// It goes on without us.
+    fn leave(&self) {
+        self.progress.end();
+        if let Some(started) = &self.started
+            && matches!(self.output.format(), Format::Table | Format::Name)
+        {
+            let id = printable(&started.multicast_id);
+            Style::talk(&format!(
+                "the multicast goes on: `prism-probe multicast receipts {id}` shows it, `prism-probe multicast cancel {id}` stops it"
+            ));
+        }
+    }
+
+    fn end(self, summary: &MulticastResponse, publish: &Publish) -> Result<Exit, Stop> {
+        self.progress.end();
+        let bad = show::partial(summary, publish);
+        if self.output.format() != Format::Table {
+            let nothing = self.output.flush();
+            return match bad {
+                Some(bad) => Err(bad.into()),
+                None => nothing.map(|()| Exit::Ok),
+            };
+        }
+        show::talk(summary, publish);
+        let shown = Shown {
+            tree: serde_json::Value::Null,
+            table: self.targets.groups(summary),
+            names: Vec::new(),
+        };
+        if shown.table.is_empty() {
+            return match bad {
+                Some(bad) => Err(bad.into()),
+                None => Ok(Exit::Ok),
+            };
+        }
+        conclude(self.output, &shown, bad)
+    }
+}
