@@ -13,7 +13,7 @@ pub(crate) enum Exit {
     Error = 1,
     /// The command line, or a value on it, is wrong. Nothing was sent.
     Usage = 2,
-    /// The identity or the namespace is not there.
+    /// The identity, the namespace or the multicast is not there.
     NotFound = 3,
     /// Some target of a multicast did not get it, or that is not known.
     Partial = 4,
@@ -67,7 +67,7 @@ mod tests {
     fn every_reason_has_its_number() {
         for &reason in Reason::ALL {
             let expected = match reason {
-                Reason::UnknownNamespace | Reason::NotRegistered => 3,
+                Reason::UnknownNamespace | Reason::NotRegistered | Reason::UnknownMulticast => 3,
                 Reason::BackendUnavailable
                 | Reason::NoRunner
                 | Reason::RunnerLost

@@ -159,6 +159,10 @@ fn hint(error: &Error) -> Option<&'static str> {
     }
     Some(match error.reason()? {
         Reason::AlreadyRegistered => "--replace takes it over",
+        Reason::UnknownMulticast => {
+            "receipts are kept for `receipts_window`, some only where they were sent: `publish` tells until when"
+        }
+        Reason::IdempotencyMismatch => "another message needs another --idempotency-key",
         Reason::NotRegistered => "`prism-probe multicast enumerate` lists what is registered",
         Reason::UnknownNamespace => {
             "name it with --namespace or PRISM_NAMESPACE; `prism-probe check` shows which there are"

@@ -144,7 +144,7 @@ async fn messages_are_data_and_the_rest_is_talk() {
         .exits(0);
     assert_eq!(
         ran.stdout,
-        "1970-01-01T00:01:01Z  m-1  one\n1970-01-01T00:01:01Z  m-1  two\n"
+        "1970-01-01T00:01:01Z  m-1  once  one\n1970-01-01T00:01:01Z  m-1  once  two\n"
     );
     let expected = "listening as `alice`, session 4\n2 or more messages are missing here: SLOW_CONSUMER\n";
     assert_eq!(ran.stderr, expected);

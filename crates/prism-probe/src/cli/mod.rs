@@ -30,7 +30,7 @@ const AFTER_HELP: &str = "\
 Every option may be written with one dash or two. Data goes to stdout, everything else to stderr. NO_COLOR \
 turns colours off; where the output is no terminal there are none.
 
-Exit codes: 0 done, 1 the call failed, 2 wrong usage (nothing was sent), 3 identity or namespace not found, \
+Exit codes: 0 done, 1 the call failed, 2 wrong usage (nothing was sent), 3 identity, namespace or multicast not found, \
 4 some target did not get a message, 5 unavailable or no answer in time, 6 denied, 130 interrupted before it \
 was done.";
 

@@ -96,6 +96,50 @@ fn every_command_is_read() {
             ],
         ),
         (&["multicast", "publish", "--payload", "-"], &[r#"payload: "-""#]),
+        (
+            &[
+                "multicast",
+                "publish",
+                "--payload",
+                "x",
+                "--delivery",
+                "exactly-once",
+                "--require",
+                "handed",
+                "--expires",
+                "7d",
+                "--header",
+                "a=1",
+                "--priority",
+                "low",
+                "--follow",
+            ],
+            &[
+                "delivery: Some(ExactlyOnce)",
+                "require: Some(Handed)",
+                "expires: Some(604800s)",
+                r#"header: [("a", "1")]"#,
+                "priority: Some(Low)",
+                "follow: true",
+            ],
+        ),
+        (
+            &["multicast", "receipts", "m", "--only", "failed,timeout"],
+            &["Receipts", "only: [Failed, Timeout]", "limit: None"],
+        ),
+        (&["multicast", "cancel", "m"], &["Cancel", r#""m""#]),
+        (
+            &["multicast", "dlq", "ls", "--identity", "a"],
+            &["Ls", r#"identity: Some("a")"#],
+        ),
+        (
+            &["multicast", "dlq", "redrive", "1", "2"],
+            &["Redrive", r#"letters: ["1", "2"]"#, "all: false"],
+        ),
+        (
+            &["multicast", "subscribe", "a", "--nack", "5s", "--credits", "7"],
+            &["nack: Some(5s)", "credits: Some(7)", "no_ack: false"],
+        ),
         (&["multicast", "unregister", "a"], &["Unregister", r#""a""#]),
         (
             &[

@@ -44,10 +44,12 @@ pub(super) async fn subscribe(raw: &Raw, subscribe: &Subscribe, output: &mut Out
     };
     match shown {
         Some(shown) => {
-            shown?;
-            // An acknowledgement that is not heard would bring the message again.
-            session.close().await?;
-            Ok(Exit::Ok)
+            let comes_again = shown?;
+            match session.close().await {
+                Err(error) if comes_again => Err(error.into()),
+                // At worst the sender does not learn of an acknowledgement.
+                _ => Ok(Exit::Ok),
+            }
         }
         None => {
             let _ = timeout(PARTING, session.close()).await;
@@ -67,22 +69,25 @@ fn listen(subscribe: &Subscribe) -> Listen {
     }
 }
 
+/// Shows what comes; returns whether some of it comes again if what was said about it is not heard.
 async fn show(
     session: &mut raw::Subscription,
     subscribe: &Subscribe,
     output: &mut Output,
-) -> Result<(), Stop> {
+) -> Result<bool, Stop> {
     let mut left = subscribe.count;
+    let mut comes_again = false;
     while left != Some(0) {
         let Some(answer) = session.next().await else { break };
         let answer = answer?;
         event(&answer, &subscribe.identity, output)?;
         if let Some(Message::Delivery(delivery)) = &answer.message {
             acknowledge(session, subscribe, delivery).await?;
+            comes_again |= delivery.stored;
             left = left.map(|left| left - 1);
         }
     }
-    Ok(())
+    Ok(comes_again)
 }
 
 /// Says what is to become of a message that has been shown. That it is heard, the end waits for.
