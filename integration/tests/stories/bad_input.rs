@@ -302,9 +302,8 @@ async fn bad_calls_are_refused_by_field() -> Result<()> {
     let later = raw
         .get_multicast(to("test", proto::GetMulticastRequest::default()))
         .await;
-    assert_eq!(
-        refusal(later.map(drop), "a method to come").reason,
-        Reason::NotImplemented
-    );
+    let failure = refusal(later.map(drop), "a multicast without a name");
+    assert_eq!(failure.reason, Reason::InvalidRequest);
+    assert_eq!(failure.details["field"], "multicast_id");
     Ok(())
 }

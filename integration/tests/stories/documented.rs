@@ -118,7 +118,7 @@ async fn the_commands_of_the_examples_work() -> Result<()> {
     for text in examples {
         let mut config: Value = serde_saphyr::from_str(&text)?;
         let namespace = &mut config["namespaces"][0];
-        namespace["slots"] = json!({ "registry": "memory", "messaging": "memory" });
+        namespace["slots"] = json!({ "registry": "memory", "messaging": "memory", "durability": "memory" });
         let name = namespace["name"].as_str().context("no name")?.to_owned();
         let comments = text.lines().map_while(|line| line.strip_prefix('#'));
         let commands: Vec<_> = comments

@@ -7,6 +7,7 @@ mod architecture;
 mod bad_input;
 mod configuration;
 mod consistency;
+mod delivering;
 mod demo;
 mod documented;
 mod documents;
