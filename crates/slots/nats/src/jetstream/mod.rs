@@ -27,8 +27,28 @@ use async_nats::HeaderValue;
 /// The longest time that is told to a server, which counts nanoseconds: a hundred years.
 const LONGEST: u64 = 100 * 365 * 24 * 3_600;
 
-/// How long a message is kept, as the server wants to be told: in whole seconds, at least one.
+/// How long a message is kept, as the server wants to be told: in whole seconds, at least one. With their unit: a server
+/// that misses it makes an error first, and then tries again.
 pub(crate) fn ttl(ttl: Duration) -> HeaderValue {
-    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-    HeaderValue::from(seconds.clamp(1, LONGEST))
+    let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
+    HeaderValue::from(format!("{}s", seconds.clamp(1, LONGEST)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_to_live_are_whole_seconds_that_a_server_can_count() {
+        for (given, told) in [
+            (Duration::ZERO, "1s"),
+            (Duration::from_millis(1), "1s"),
+            (Duration::from_secs(1), "1s"),
+            (Duration::from_millis(1_001), "2s"),
+            (Duration::from_secs(7_200), "7200s"),
+            (Duration::MAX, "3153600000s"),
+        ] {
+            assert_eq!(ttl(given).as_str(), told);
+        }
+    }
 }
