@@ -6,8 +6,16 @@
     reason = "helpers of tests fail as tests do"
 )]
 
-use std::{future::ready, time::Duration};
+use std::{
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use prism_client::{
     Client, Credits, Error, Event, Message, Reason, Settled, SubscribeRequest, Subscription,
@@ -17,6 +25,7 @@ use prism_core::failure::Failure;
 use prism_proto::pattern::{
     SubscribeResponse,
     subscribe_request::{Message as Said, Open},
+    subscribe_response::Message as Sent,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -148,7 +157,7 @@ async fn every_word_is_said_and_tells_what_became_of_it() {
     );
     assert_eq!(subscription.unsettled(), 3);
     let mut gone = answers::settled(&["m-1/b", "m-1/c"]);
-    if let Some(prism_proto::pattern::subscribe_response::Message::Settled(settled)) = &mut gone.message {
+    if let Some(Sent::Settled(settled)) = &mut gone.message {
         settled.gone_ids = vec!["m-1/d".to_owned()];
     }
     session.send(gone);
@@ -260,6 +269,72 @@ async fn a_consumer_that_does_not_read_is_not_sent_more_than_it_allows() {
         tokio::task::yield_now().await;
     }
     assert_eq!(granted, 4);
+}
+
+/// Confirmations come behind messages, and must not wait for those to be taken.
+#[tokio::test]
+async fn a_full_window_does_not_hold_up_confirmations() {
+    let (_fake, mut sessions, client) = started().await;
+    let request = SubscribeRequest {
+        credits: Credits::Window(1),
+        ..SubscribeRequest::from("alice")
+    };
+    let mut subscription = client.registry.subscribe(request).await.unwrap();
+    let mut session = sessions.next().await;
+    session.send(answers::stored_message("a", 1));
+    let a = message(&mut subscription).await;
+    session.send(answers::stored_message("b", 1));
+    let acked = a.ack().await.unwrap();
+    session.hears_acks().await;
+    session.send(answers::settled(&["m-1/a"]));
+    let settled = timeout(PATIENCE, acked.settled())
+        .await
+        .expect("it waits for `b`");
+    assert_eq!(settled.unwrap(), Settled::Done);
+}
+
+#[tokio::test]
+async fn a_service_that_sends_more_than_it_may_is_not_read() {
+    const ALL: usize = 64;
+    let fake = FakeRegistry::start().await.unwrap();
+    let produced = Arc::new(AtomicUsize::new(0));
+    let count = produced.clone();
+    fake.on_subscribe(move |_| {
+        let count = count.clone();
+        let messages = stream::iter(0..ALL).map(move |number| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut large = answers::message(&number.to_string());
+            if let Some(Sent::Delivery(delivery)) = &mut large.message {
+                delivery.payload = vec![0; 256 << 10].into();
+            }
+            large
+        });
+        let answers = stream::iter([answers::opened(1)]).chain(messages);
+        ready(Ok(answers.map(Ok).chain(stream::pending())))
+    });
+    let client = Client::builder()
+        .endpoint(fake.endpoint())
+        .connect()
+        .await
+        .unwrap();
+    let request = SubscribeRequest {
+        credits: Credits::Window(2),
+        ..SubscribeRequest::from("alice")
+    };
+    let mut subscription = client.registry.subscribe(request).await.unwrap();
+    // Nothing says that no more will come, so this gives it the chance to.
+    let mut seen = 0;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        seen = produced.load(Ordering::Relaxed);
+    }
+    assert!(seen < ALL / 2, "{seen} were taken off it");
+    for number in 0..ALL {
+        assert_eq!(
+            message(&mut subscription).await.delivery_id,
+            format!("m-1/{number}")
+        );
+    }
 }
 
 #[tokio::test]

@@ -271,6 +271,8 @@ async fn receipts_are_read_and_a_multicast_is_stopped() {
     assert_eq!(request.pagination.unwrap().limit, 2);
     let ran = multicast_as(&fake, "json", &line).await.exits(0);
     assert_eq!(ran.json()["receipts_scope"], "RUNNER");
+    let ran = multicast_as(&fake, "name", &line).await.exits(0);
+    assert_eq!(ran.stdout, "alice\nbob\n");
 
     fake.on_cancel_multicast(|_| {
         ready(Ok(MulticastResponse {

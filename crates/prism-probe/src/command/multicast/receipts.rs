@@ -11,7 +11,7 @@ use crate::{
     cli::multicast::Receipts,
     exit::Exit,
     fault::Stop,
-    output::{Format, Output, Style, printable},
+    output::{Format, Output, Shown, Style, printable},
 };
 
 pub(super) async fn receipts(raw: &Raw, receipts: &Receipts, output: &mut Output) -> Result<Exit, Stop> {
@@ -54,7 +54,13 @@ fn show(answer: &MulticastResponse, output: &mut Output) -> Result<Exit, Stop> {
     if output.format() == Format::Table {
         talk(answer);
     }
-    conclude(output, &publish::answer(answer)?, None)
+    let names = answer.statuses.iter().map(|status| status.identity.clone());
+    let shown = Shown {
+        // Those that were asked for, whatever became of them.
+        names: names.collect(),
+        ..publish::answer(answer)?
+    };
+    conclude(output, &shown, None)
 }
 
 /// The totals of all targets, of which the table has some.
