@@ -174,12 +174,9 @@ impl Coordinator {
             let Some(answer) = self.ask(id, offset, ASK, false, deadline).await? else {
                 return Ok(None);
             };
-            let Some((cast, part)) = answer.known else {
+            let Some((mut entry, part)) = answer.known else {
                 return Ok(None);
             };
-            let unreadable = |error: crate::delivery::Unreadable| Error::Unsupported(error.to_string());
-            let part = Part::from_wire(part).map_err(unreadable)?;
-            let mut entry = CastEntry::from_wire(id, &cast).map_err(unreadable)?;
             entry.cast.recorded = false;
             let known = known.get_or_insert_with(|| Known {
                 entry,
@@ -255,7 +252,7 @@ impl Coordinator {
                     states: known.states[range].to_vec(),
                     holders: None,
                 };
-                (known.entry.to_wire(), part.to_wire())
+                (known.entry, part)
             }),
         };
         let note = Note::Answer(answer).encode();

@@ -22,7 +22,7 @@ pub(crate) use courier::Courier;
 pub(crate) use desk::Desk;
 pub(crate) use gate::{Admission, Crowded, Gate};
 pub(crate) use note::{Bell, Note, Query, QueryAnswer};
-pub(crate) use records::{CastEntry, KeyEntry, Load, Part, Unreadable, into_parts};
+pub(crate) use records::{CastEntry, KeyEntry, Load, Part, into_parts};
 pub(crate) use state::{News, State};
 pub(crate) use tracker::{Cast, Told, Tracker};
 

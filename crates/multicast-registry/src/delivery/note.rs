@@ -8,7 +8,7 @@ use prism_slot::{Identity, MulticastId};
 use prost::Message as _;
 
 use super::{
-    records,
+    records::{self, CastEntry, Part},
     state::{End, News, Stage},
     tracker::Reply,
 };
@@ -60,7 +60,7 @@ pub(crate) struct Query {
 pub(crate) struct QueryAnswer {
     pub(crate) request: u64,
     /// `None`: nothing is known.
-    pub(crate) known: Option<(proto::CastRecord, proto::PartRecord)>,
+    pub(crate) known: Option<(CastEntry, Part)>,
     pub(crate) more: bool,
 }
 
@@ -79,8 +79,11 @@ impl Note {
                 let (cast, part) = answer.known.unzip();
                 Wire::Answer(proto::QueryAnswer {
                     request: answer.request,
-                    cast,
-                    part,
+                    multicast_id: cast
+                        .as_ref()
+                        .map_or_else(Bytes::new, |entry| records::id_bytes(entry.cast.id)),
+                    cast: cast.map(|entry| entry.to_wire()),
+                    part: part.map(|part| part.to_wire()),
                     more: answer.more,
                 })
             }
@@ -128,8 +131,15 @@ impl Note {
             }),
             Wire::Answer(answer) => Self::Answer(QueryAnswer {
                 request: answer.request,
-                known: answer.cast.zip(answer.part),
                 more: answer.more,
+                known: match answer.cast.zip(answer.part) {
+                    None => None,
+                    Some((cast, part)) => {
+                        let id = records::read_id(&answer.multicast_id)?;
+                        let entry = CastEntry::from_wire(id, &cast).ok()?;
+                        Some((entry, Part::from_wire(part).ok()?))
+                    }
+                },
             }),
         })
     }

@@ -34,7 +34,7 @@ pub(crate) enum Unreadable {
 type Result<T> = std::result::Result<T, Unreadable>;
 
 /// A multicast's record.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CastEntry {
     pub(crate) cast: Cast,
     pub(crate) runner: Runner,
@@ -44,7 +44,7 @@ pub(crate) struct CastEntry {
 }
 
 /// Some of its targets.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Part {
     pub(crate) identities: Vec<Identity>,
     pub(crate) states: Vec<State>,

@@ -26,7 +26,7 @@ use super::{
 const FEW: usize = 16;
 
 /// What a multicast is, apart from its message and its targets.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Cast {
     pub(crate) id: MulticastId,
     pub(crate) position: Position,
