@@ -82,10 +82,7 @@ async fn main() -> anyhow::Result<()> {
         .into_array()
         .into_iter()
         .filter_map(|entry| entry.into_array()[2].as_u64());
-    println!(
-        "calls of more than 1 ms, in microseconds: {:?}",
-        slow.collect::<Vec<_>>()
-    );
+    println!("the longest calls of functions, of those of more than 1 ms, in microseconds: {slow:?}");
     Ok(())
 }
 

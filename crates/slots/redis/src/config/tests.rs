@@ -140,14 +140,58 @@ fn secrets_do_not_show() {
 }
 
 #[test]
-fn the_schema_documents_every_key() {
-    let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
-    let keys = schema["properties"].as_object().unwrap();
-    assert!(keys.len() >= 20);
-    for (key, schema) in keys {
-        let text = schema["description"].as_str().unwrap_or_default();
-        assert!(text.contains("Default"), "`{key}` says no default: {text}");
+fn the_schemas_document_every_key() {
+    let schemas = [
+        schemars::schema_for!(Config),
+        schemars::schema_for!(InboxConfig),
+        schemars::schema_for!(ConnectionConfig),
+    ];
+    for schema in schemas {
+        let schema = serde_json::to_value(schema).unwrap();
+        let keys = schema["properties"].as_object().unwrap();
+        assert!(keys.len() >= 17);
+        for (key, schema) in keys {
+            let text = schema["description"].as_str().unwrap_or_default();
+            assert!(text.contains("Default"), "`{key}` says no default: {text}");
+        }
     }
+}
+
+#[test]
+fn an_inbox_has_no_keys_that_do_nothing() {
+    let refusal = |value: Value| match serde_json::from_value::<InboxConfig>(value) {
+        Ok(config) => config.validate().unwrap_err().to_string(),
+        Err(error) => error.to_string(),
+    };
+    for (value, named) in [
+        (json!({ "feed_max_changes": 1 }), "feed_max_changes"),
+        (json!({ "group_calls": 1 }), "group_calls"),
+        (
+            json!({ "store_max_inboxes": 0 }),
+            "`store_max_inboxes` must be from `1` to `128`",
+        ),
+        (json!({ "store_max_inboxes": 129 }), "`store_max_inboxes`"),
+        (json!({ "store_calls": 65 }), "`store_calls`"),
+        (json!({ "pool_size": 0 }), "`pool_size`"),
+        (json!({ "address": "a", "host": "a" }), "`host` contradicts"),
+    ] {
+        let text = refusal(value.clone());
+        assert!(text.contains(named), "{value}: {text}");
+    }
+}
+
+/// A slot and the ledger beside it are at the same place.
+#[test]
+fn what_slots_share_is_handed_on() {
+    let settings = json!({
+        "address": "a:1/2", "prefix": "x:", "username": "u", "password": "p", "tls": true, "ca_file": "/ca.pem",
+        "max_retries": 7, "pool_size": 9, "dial_timeout": 11, "read_timeout": 12, "write_timeout": 13, "pool_timeout": 14,
+    });
+    let whole: ConnectionConfig = serde_json::from_value(settings.clone()).unwrap();
+    let inbox: InboxConfig = serde_json::from_value(settings.clone()).unwrap();
+    assert_eq!(config(settings).connection(), whole);
+    assert_eq!(inbox.connection(), whole);
+    assert_eq!(inbox.identity().unwrap(), "rediss://a:1/2 x:");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The durability slot: what its conformance suite cannot know.
 
 mod bounds;
+mod cluster;
 mod crashes;
 mod faults;
 mod layout;
 mod oracle;
+mod setup;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -2,11 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use prism_slot::{
-    Address, Consumer, DurableInbox, Enqueued, Epoch, Error, Expect, Fetch, Holder, InboxLimits, Ledger,
-    Message, MulticastId, Priority, RegistryStore, Revision, Terms, Write,
-};
-use prism_slot_redis::{InboxConfig, RedisInbox, RedisLedger, RedisRegistry};
+use prism_slot::{Error, RegistryStore, Revision};
+use prism_slot_redis::RedisRegistry;
 use prism_testkit::{FaultProxy, RedisServer, eventually, eventually_some, free_port};
 use serde_json::json;
 use tokio::{
@@ -19,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::support::*;
 
 /// A cluster of primaries that share the slots evenly.
-async fn cluster(size: usize) -> Vec<RedisServer> {
+pub(super) async fn cluster(size: usize) -> Vec<RedisServer> {
     let mut nodes = Vec::new();
     for _ in 0..size {
         let bus = free_port().to_string();
@@ -87,124 +84,6 @@ async fn namespaces_live_on_every_node_of_a_cluster() {
             "some namespaces are here"
         );
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn inboxes_and_ledgers_live_on_every_node_of_a_cluster() {
-    let nodes = cluster(3).await;
-    for number in 0..6 {
-        let settings =
-            json!({ "address": nodes[number % 3].addr().to_string(), "cluster": true, "pool_size": 1 });
-        let config: InboxConfig = serde_json::from_value(settings).unwrap();
-        let namespace = format!("namespace-{number}");
-        let ledger = RedisLedger::open(&namespace, config.connection()).await.unwrap();
-        let inbox = RedisInbox::open(&namespace, config, InboxLimits::default())
-            .await
-            .unwrap();
-        let to: Vec<Address> = (0..300)
-            .map(|number| Address {
-                identity: identity(&format!("id-{number}")),
-                holder: Holder([1; 16]),
-            })
-            .collect();
-        let message = Arc::new(Message::new(MulticastId::random(), "hello"));
-        let terms = Terms {
-            priority: Priority::Normal,
-            ttl: SOON,
-        };
-        let deadline = call().deadline;
-        let outcomes = inbox.enqueue(&to, message.clone(), terms, deadline).await;
-        assert!(
-            outcomes
-                .iter()
-                .all(|outcome| matches!(outcome, Enqueued::Stored { .. }))
-        );
-        let consumer = Consumer {
-            address: to[7].clone(),
-            epoch: Epoch(1),
-            session_seq: 1,
-        };
-        inbox.open(&consumer, deadline).await.unwrap();
-        let fetch = Fetch {
-            max_messages: 10,
-            max_bytes: 1_000,
-            ack_timeout: SOON,
-            max_deliver: 1,
-        };
-        let fetched = inbox.fetch(&consumer, fetch, deadline).await.unwrap();
-        assert_eq!(fetched.deliveries[0].message, message);
-        let write = Write {
-            key: "open/1".to_owned(),
-            expect: Expect::Absent,
-            body: Some("x".into()),
-            ttl: SOON,
-        };
-        assert!(ledger.write(vec![write], deadline).await[0].is_ok());
-        let read = ledger.read(vec!["open/1".to_owned()], deadline).await.unwrap();
-        assert!(read[0].is_some());
-    }
-}
-
-/// Its keys go one by one: a call that would find some of them here and some there does nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_inbox_on_the_move_is_whole_or_not_there() {
-    let nodes = cluster(2).await;
-    let settings =
-        json!({ "address": nodes[0].addr().to_string(), "cluster": true, "pool_size": 1, "max_retries": 0 });
-    let config: InboxConfig = serde_json::from_value(settings).unwrap();
-    let inbox = RedisInbox::open(NAMESPACE, config, InboxLimits::default())
-        .await
-        .unwrap();
-    let to = |name: &str| {
-        [Address {
-            identity: identity(name),
-            holder: Holder([1; 16]),
-        }]
-    };
-    let terms = Terms {
-        priority: Priority::Normal,
-        ttl: SOON,
-    };
-    let store = async |name: &str| {
-        let message = Arc::new(Message::new(MulticastId::random(), "hello"));
-        inbox
-            .enqueue(&to(name), message, terms, call().deadline)
-            .await
-            .remove(0)
-    };
-    assert_eq!(store("a").await, Enqueued::Stored { displaced: None });
-    let mut admins = Vec::new();
-    for node in &nodes {
-        admins.push(Admin::to(node.addr()).await);
-    }
-    let head = format!("{{prism:{NAMESPACE}}}:inbox:head");
-    let keyslot = admins[0]
-        .run(&["CLUSTER", "KEYSLOT", &head])
-        .await
-        .as_string()
-        .unwrap();
-    let owner = usize::from(admins[0].try_run(&["GET", &head]).await.is_err());
-    let heir = admins[1 - owner]
-        .run(&["CLUSTER", "MYID"])
-        .await
-        .as_string()
-        .unwrap();
-    let its_id = admins[owner].run(&["CLUSTER", "MYID"]).await.as_string().unwrap();
-    admins[1 - owner]
-        .run(&["CLUSTER", "SETSLOT", &keyslot, "IMPORTING", &its_id])
-        .await;
-    admins[owner]
-        .run(&["CLUSTER", "SETSLOT", &keyslot, "MIGRATING", &heir])
-        .await;
-    // Of a new identity nothing is there, so that its keys are taken to be at the other node.
-    let refused = store("b").await;
-    assert!(!matches!(refused, Enqueued::Stored { .. }), "{refused:?}");
-    admins[owner]
-        .run(&["CLUSTER", "SETSLOT", &keyslot, "STABLE"])
-        .await;
-    let depth = inbox.depth(None, call().deadline).await.unwrap();
-    assert_eq!(depth.messages, 1, "nothing was done by halves");
-    assert_eq!(store("b").await, Enqueued::Stored { displaced: None });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,20 +54,27 @@ local function take_out(ns, identity, places)
     local of_priority = ids[priority_of(place)]
     of_priority[#of_priority + 1] = id_of(place)
   end
+  local left, drained = 0, {}
   for priority, gone in ipairs(ids) do
+    local stream = ns.streams[priority] .. identity
     if #gone > 0 then
-      local stream = ns.streams[priority] .. identity
       ns.counts[priority] = math.max(0, ns.counts[priority] - redis.call('XDEL', stream, unpack(gone)))
-      if redis.call('XLEN', stream) == 0 then
-        redis.call('UNLINK', stream)
-      end
     end
+    local size = (#gone > 0 or ns.counts[priority] > 0) and redis.call('XLEN', stream) or 0
+    left = left + size
+    drained[#drained + 1] = #gone > 0 and size == 0 and stream or nil
   end
   ns.changed = true
-  local tries = ns.at .. 'tries:' .. identity
+  local tries, out, back = ns.at .. 'tries:' .. identity, ns.at .. 'out:' .. identity, ns.at .. 'back:' .. identity
+  if left == 0 then
+    redis.call('UNLINK', tries, out, back, unpack(drained))
+    return
+  elseif #drained > 0 then
+    redis.call('UNLINK', unpack(drained))
+  end
   if redis.call('HDEL', tries, unpack(places)) > 0 then
-    redis.call('ZREM', ns.at .. 'out:' .. identity, unpack(places))
-    redis.call('ZREM', ns.at .. 'back:' .. identity, unpack(places))
+    redis.call('ZREM', out, unpack(places))
+    redis.call('ZREM', back, unpack(places))
     -- Where nothing was handed out, everything is still to be.
     if redis.call('HLEN', tries) == 1 then
       redis.call('UNLINK', tries)

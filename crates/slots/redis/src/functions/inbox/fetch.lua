@@ -166,32 +166,8 @@ local function told_of(ns, found)
   return multicast_of(found.reference) .. ticket_of(ns, found.reference, ticket)
 end
 
--- Arguments: an identity, SESSION; how many messages and bytes at most, after how long they are due again, and how
--- often each is handed out, packed. Adds how many there are of each kind, whether there is more and when the next is
--- due; for each that is handed out its reference and what is known of it, and its body; for each that was given up or
--- expired what is told of it.
-local function fetch(ns, args)
-  local identity, session = args[2], args[3]
-  if not is_consumer(ns, identity, session) then
-    return { 'N' }
-  end
-  if is_empty(ns, identity) then
-    return { 'K', struct.pack('>I4I4I4BI8', 0, 0, 0, 0, 0) }
-  end
-  local wanted = {}
-  wanted.most, wanted.most_bytes, wanted.ack_timeout, wanted.max_deliver = struct.unpack('>I8I8I8I8', args[4])
-  wanted.most, wanted.most_bytes = math.min(wanted.most, CHUNK), math.min(wanted.most_bytes, ANSWER_BYTES)
-  local box = box_of(ns, identity)
-  local chosen, expired, dead, more = select_due(ns, box, wanted)
-  local lost
-  chosen, lost = with_bodies(ns, chosen)
-  note_handed_out(ns, box, chosen, wanted.ack_timeout)
-  local answer = { 'K', '' }
-  for _, found in ipairs(chosen) do
-    local time = struct.unpack(PLACE, found.place, 2)
-    answer[#answer + 1] = struct.pack('>I8I4', time, found.attempt) .. found.reference
-    answer[#answer + 1] = found.body
-  end
+-- Takes out what is not handed out any more. Adds what is told of it.
+local function end_of(ns, identity, answer, dead, expired, lost)
   for _, kind in ipairs({ dead, expired, lost }) do
     for _, found in ipairs(kind) do
       answer[#answer + 1] = told_of(ns, found)
@@ -204,7 +180,37 @@ local function fetch(ns, args)
     end
     take_out(ns, identity, places_of(kind))
   end
-  local due = next_due(ns, identity)
-  answer[2] = struct.pack('>I4I4I4BI8', #chosen, #dead, #expired + #lost, more and 1 or 0, due and due + 1 or 0)
+end
+
+-- Arguments: an identity, SESSION; how many messages and bytes at most, after how long they are due again, and how
+-- often each is handed out, packed. Adds how many there are of each kind, whether there is more and when the next is
+-- due; for each that is handed out its reference and what is known of it, and its body; for each that was given up or
+-- expired what is told of it.
+local function fetch(ns, args)
+  local identity, session = args[2], args[3]
+  if not is_consumer(ns, identity, session) then
+    return { 'N' }
+  end
+  if is_empty(ns, identity) then
+    return { 'K', struct.pack('>I4I4I4BI8', 0, 0, 0, 0, 0) }
+  end
+  local most, most_bytes, ack_timeout, max_deliver = struct.unpack('>I8I8I8I8', args[4])
+  local box, answer = box_of(ns, identity), { 'K', '' }
+  local chosen, expired, dead, more = select_due(ns, box, {
+    most = math.min(most, CHUNK), most_bytes = math.min(most_bytes, ANSWER_BYTES), max_deliver = max_deliver,
+  })
+  local whole, lost = with_bodies(ns, chosen)
+  note_handed_out(ns, box, whole, ack_timeout)
+  for _, found in ipairs(whole) do
+    local time = struct.unpack(PLACE, found.place, 2)
+    answer[#answer + 1] = struct.pack('>I8I4', time, found.attempt) .. found.reference
+    answer[#answer + 1] = found.body
+  end
+  end_of(ns, identity, answer, dead, expired, lost)
+  local due = #whole > 0 and ack_timeout or nil
+  if box.was_read then
+    due = next_due(ns, identity)
+  end
+  answer[2] = struct.pack('>I4I4I4BI8', #whole, #dead, #expired + #lost, more and 1 or 0, due and due + 1 or 0)
   return answer
 end

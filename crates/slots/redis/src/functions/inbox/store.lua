@@ -80,52 +80,69 @@ end
 
 local LETTERS = { known = 'D', full = 'F', again = 'A' }
 
+-- What is stored, as it is the same in all inboxes.
+local function order_of(ns, packed)
+  local priority, ttl, size, ticket, at = struct.unpack('>c1I8I4I2', packed)
+  local reference, number = string.sub(packed, at), tonumber(priority)
+  local order = {
+    priority = number, stream = ns.streams[number], reference = reference, ticket = ticket,
+    multicast = multicast_of(reference), digest = string.sub(reference, 34),
+    expires = bounded(ns.now + ttl), known = bounded(ns.now + ns.dedupe),
+  }
+  order.entry = struct.pack('>I8I4I2', order.expires, size, ticket)
+  local id, when = next_id(ns)
+  order.id, order.place = id, priority .. when
+  order.waits = struct.pack(WAITS, FORMAT, WAITING, order.place, order.digest, order.known)
+  return order
+end
+
+-- Puts a message into one inbox; the first thing that is written to it is what can fail. Returns a letter, and what
+-- had to make room.
+local function put_in(ns, books, order, identity, holder, verdict)
+  local oldest = verdict == 'displace' and oldest_of(ns, identity)
+  local added = redis.pcall('XADD', order.stream .. identity, order.id, 'm', order.reference, 'e', holder .. order.entry)
+  if type(added) ~= 'string' then
+    return 'N'
+  end
+  note(books, identity, order.waits)
+  ns.counts[order.priority] = ns.counts[order.priority] + 1
+  if oldest then
+    return 'X', displace(ns, identity, oldest)
+  end
+  return 'S'
+end
+
 -- Arguments: the priority, how long it lives, the sizes of the payload and of the ticket, packed, and the reference;
 -- the body, empty where it is taken to be here; then for each inbox the identity and FORMAT with the holder. Adds a
--- letter for each inbox, and what had to make room. Answers B, and does nothing, where the body is not here.
+-- letter for each inbox, and what had to make room. Answers B, and stores nothing, where the body is not here.
 local function store(ns, args)
-  local priority, ttl, size, ticket, at = struct.unpack('>c1I8I4I2', args[2])
-  local reference, body = string.sub(args[2], at), args[3]
-  local digest, identities = string.sub(reference, 34), {}
+  local order, body, identities = order_of(ns, args[2]), args[3], {}
   for index = 4, #args, 2 do
     identities[#identities + 1] = args[index]
   end
   local rooms = room(ns, identities)
-  local books = books_of(ns, multicast_of(reference), identities)
-  local is_here = books.counts[digest]
+  local books = books_of(ns, order.multicast, identities)
+  local is_here = books.counts[order.digest]
   if not is_here and body == '' then
     return { 'B' }
   end
-  local id, when = next_id(ns)
-  local place, stream = priority .. when, ns.streams[tonumber(priority)]
-  local expires, known = bounded(ns.now + ttl), bounded(ns.now + ns.dedupe)
-  local waits = struct.pack(WAITS, FORMAT, WAITING, place, digest, known)
-  local rest = struct.pack('>I8I4I2', expires, size, ticket)
   local letters, displaced, stored = {}, {}, {}
   for index, verdict in ipairs(judge(ns, books, identities, rooms)) do
     local identity, letter = identities[index], LETTERS[verdict]
     if not letter then
-      local oldest = verdict == 'displace' and oldest_of(ns, identity)
-      local added = redis.pcall('XADD', stream .. identity, id, 'm', reference, 'e', args[2 * index + 3] .. rest)
-      letter = type(added) ~= 'string' and 'N' or oldest and 'X' or 'S'
-      if letter ~= 'N' then
-        note(books, identity, waits)
-        stored[#stored + 1] = identity
-      end
-      if letter == 'X' then
-        displaced[#displaced + 1] = displace(ns, identity, oldest)
-      end
+      letter, displaced[#displaced + 1] = put_in(ns, books, order, identity, args[2 * index + 3], verdict)
+      stored[#stored + 1] = letter ~= 'N' and identity or nil
     end
     letters[index] = letter
   end
   if #stored > 0 then
     if not is_here then
-      redis.call('SET', ns.at .. 'body:' .. reference, body)
+      redis.call('SET', ns.at .. 'body:' .. order.reference, body)
     end
-    hold(ns, books, digest, #stored)
+    hold(ns, books, order.digest, #stored)
     books.many = #stored > MANY
-    ns.counts[tonumber(priority)] = ns.counts[tonumber(priority)] + #stored
-    schedule(ns, place, reference, ticket, expires, known, stored, math.min(expires, known))
+    schedule(ns, order.place, order.reference, order.ticket, order.expires, order.known, stored,
+      math.min(order.expires, order.known))
   end
   return { 'K', table.concat(letters), unpack(displaced) }
 end

@@ -305,7 +305,7 @@ async fn data_that_vanishes_under_a_session_fences_it_until_it_opens_again() {
         // Nobody remembers who was later, so an earlier one gets it first; the later one takes it back.
         slot.open(&earlier, soon()).await.unwrap();
         slot.open(&consumer, soon()).await.unwrap();
-        assert_eq!(slot.open(&earlier, soon()).await, fenced.map(|()| ()), "{way}");
+        assert_eq!(slot.open(&earlier, soon()).await, fenced, "{way}");
         assert_eq!(fetch(&slot, &consumer).await.deliveries, [], "{way}");
         assert_eq!(store(&slot, "a", &kept).await, STORED, "nor what was stored");
         assert_eq!(texts(&fetch(&slot, &consumer).await), ["kept"], "{way}");
