@@ -134,6 +134,7 @@ impl Town {
                 content_type: "text/plain".to_owned(),
                 published_at: Some(answers::at(61)),
                 headers: HashMap::new(),
+                ..Default::default()
             })),
         };
         let lines = self.lines.lock();
