@@ -98,7 +98,7 @@ impl Fixture {
             "Subscribe" => {
                 let open = proto::subscribe_request::Open {
                     identity: identity(),
-                    generation: None,
+                    ..Default::default()
                 };
                 let message = Some(proto::subscribe_request::Message::Open(open));
                 let requests = futures::stream::iter([proto::SubscribeRequest { message }]);
