@@ -382,6 +382,26 @@ async fn words_after_the_end_fail_with_what_ended_it() {
     assert_eq!(reason(a.ack().await.unwrap_err()), Some(Reason::Superseded));
     let end = timeout(PATIENCE, subscription.next()).await.unwrap().unwrap();
     assert_eq!(reason(end.unwrap_err()), Some(Reason::Superseded));
+    assert_eq!(
+        reason(subscription.settled().await.unwrap_err()),
+        Some(Reason::Superseded)
+    );
+
+    // What was confirmed before the end holds.
+    let mut subscription = client.registry.subscribe("alice").await.unwrap();
+    let session = sessions.next().await;
+    session.send(answers::stored_message("a", 1));
+    let acked = message(&mut subscription).await.ack().await.unwrap();
+    session.send(answers::settled(&["m-1/a"]));
+    acked.settled().await.unwrap();
+    let superseded = Failure::new(Reason::Superseded, "a newer session took over");
+    session.answers.send(Err(superseded.into())).unwrap();
+    timeout(PATIENCE, subscription.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
+    timeout(PATIENCE, subscription.close()).await.unwrap().unwrap();
 
     let mut subscription = client.registry.subscribe("alice").await.unwrap();
     let session = sessions.next().await;

@@ -258,7 +258,7 @@ async fn all_receipts_are_one_stream() {
     let names: Vec<_> = receipts.iter().map(|status| &*status.identity).collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert_eq!(receipts[1].reason.as_deref(), Some("NO_SUBSCRIBER"));
-    let asked = asked.lock();
+    let asked = std::mem::take(&mut *asked.lock());
     assert_eq!(
         (asked[0].multicast_id.as_str(), &*asked[0].only),
         ("m-1", &[2, 3][..])

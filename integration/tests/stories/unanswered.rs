@@ -98,7 +98,6 @@ impl Fixture {
             "Subscribe" => {
                 let open = proto::subscribe_request::Open {
                     identity: identity(),
-                    generation: None,
                     ..Default::default()
                 };
                 let message = Some(proto::subscribe_request::Message::Open(open));

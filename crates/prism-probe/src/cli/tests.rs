@@ -115,7 +115,7 @@ fn every_command_is_read() {
                 "--follow",
             ],
             &[
-                "delivery: Some(ExactlyOnce)",
+                "delivery: Some(Exactly)",
                 "require: Some(Handed)",
                 "expires: Some(604800s)",
                 r#"header: [("a", "1")]"#,

@@ -40,6 +40,8 @@ struct State {
     words: Words,
     suppressed: u64,
     end: Option<Error>,
+    /// Words were not confirmed when it ended.
+    is_cut: bool,
     /// The end has been told.
     is_over: bool,
 }
@@ -61,6 +63,7 @@ impl Shared {
                 words: Words::new(listen.remember),
                 suppressed: 0,
                 end: None,
+                is_cut: false,
                 is_over: false,
             }),
             reader: AtomicWaker::new(),
@@ -127,9 +130,10 @@ impl Shared {
         let mut unsettled = self.unsettled.subscribe();
         // The sender is in `self`, so it does not go away.
         let _ = unsettled.wait_for(|count| *count == 0).await;
-        match &self.state.lock().end {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
+        let state = self.state.lock();
+        match &state.end {
+            Some(error) if state.is_cut => Err(error.clone()),
+            _ => Ok(()),
         }
     }
 
@@ -231,6 +235,7 @@ impl Shared {
     pub(super) fn finish(&self, error: Error) {
         let mut state = self.state.lock();
         let error = state.end.get_or_insert(error).clone();
+        state.is_cut |= state.words.len() > 0;
         state.words.end(&error);
         drop(state);
         self.room.close();

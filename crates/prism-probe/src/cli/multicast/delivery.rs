@@ -95,19 +95,22 @@ pub(crate) struct Publish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Delivery {
     /// Sent once; lost where nobody listens
-    AtMostOnce,
+    #[value(name = "at-most-once")]
+    AtMost,
     /// Stored, and sent until it is acknowledged
-    AtLeastOnce,
+    #[value(name = "at-least-once")]
+    AtLeast,
     /// The same, and once for each idempotency key
-    ExactlyOnce,
+    #[value(name = "exactly-once")]
+    Exactly,
 }
 
 impl From<Delivery> for DeliverySemantics {
     fn from(delivery: Delivery) -> Self {
         match delivery {
-            Delivery::AtMostOnce => Self::AtMostOnce,
-            Delivery::AtLeastOnce => Self::AtLeastOnce,
-            Delivery::ExactlyOnce => Self::ExactlyOnce,
+            Delivery::AtMost => Self::AtMostOnce,
+            Delivery::AtLeast => Self::AtLeastOnce,
+            Delivery::Exactly => Self::ExactlyOnce,
         }
     }
 }

@@ -90,6 +90,8 @@ async fn redrive(raw: &Raw, which: &Redrive, output: &mut Output) -> Result<Exit
 
 fn partial(answer: &RedriveDeadLettersResponse) -> Option<Fault> {
     let left = answer.full_count + answer.gone_count;
-    let message = format!("{left} dead letters were not put back: full inboxes, or gone");
+    let all = answer.redriven_count + left;
+    let message =
+        format!("{left} of {all} dead letters were not put back: inboxes are full, or they are gone");
     (left > 0).then(|| Fault::partial(Exit::Partial, "PARTIAL_REDRIVE", message))
 }

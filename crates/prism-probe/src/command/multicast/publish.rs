@@ -56,7 +56,7 @@ fn request(publish: &Publish) -> Result<MulticastRequest, Stop> {
         }
         (Some(key), _) => key.clone(),
         // By which our own attempts are recognised; nobody knows it after this process.
-        (None, Some(Delivery::ExactlyOnce)) => hex(SessionId::random()),
+        (None, Some(Delivery::Exactly)) => hex(SessionId::random()),
         (None, _) => String::new(),
     };
     let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);

@@ -1,4 +1,4 @@
-use prism_client::{DeliveryStatus, Position, Reason, Stage};
+use prism_client::{DeliveryStatus, MulticastState, Position, Reason, Stage};
 use prism_core::failure::Failure;
 
 use super::*;
@@ -41,6 +41,13 @@ impl Bench {
                 epoch: 1,
                 revision: 1,
             },
+            state: MulticastState::Sent,
+            replayed: false,
+            receipts_scope: None,
+            receipts_until: None,
+            replies: Vec::new(),
+            reply_count: 0,
+            next_cursor: None,
         }
     }
 

@@ -7,7 +7,7 @@ use prism_proto::pattern::{
 };
 
 use super::{
-    super::{conclude, content},
+    super::content,
     groups::{Tally, Targets},
     show,
 };
@@ -153,26 +153,23 @@ impl<'a> Follower<'a> {
 
     fn end(self, summary: &MulticastResponse, publish: &Publish) -> Result<Exit, Stop> {
         self.progress.end();
-        let bad = show::partial(summary, publish);
-        if self.output.format() != Format::Table {
-            let nothing = self.output.flush();
-            return match bad {
-                Some(bad) => Err(bad.into()),
-                None => nothing.map(|()| Exit::Ok),
-            };
-        }
-        show::talk(summary, publish);
-        let shown = Shown {
+        let missed = Shown {
             tree: serde_json::Value::Null,
             table: self.targets.groups(summary),
             names: Vec::new(),
         };
-        if shown.table.is_empty() {
-            return match bad {
-                Some(bad) => Err(bad.into()),
-                None => Ok(Exit::Ok),
-            };
+        if self.output.format() == Format::Table {
+            show::talk(summary, publish);
         }
-        conclude(self.output, &shown, bad)
+        // Whatever has a form of its own was shown as it came.
+        let written = match self.output.format() {
+            Format::Table if !missed.table.is_empty() => self.output.answer(&missed),
+            _ => Ok(()),
+        };
+        let written = written.and_then(|()| self.output.flush());
+        match show::partial(summary, publish) {
+            Some(bad) => Err(bad.into()),
+            None => written.map(|()| Exit::Ok),
+        }
     }
 }
