@@ -152,7 +152,7 @@ mod tests {
         arrivals
             .map(|arrival| match arrival {
                 Arrival::Answer { identity, body, .. } => (identity.to_string(), body),
-                note @ Arrival::Note(_) => panic!("{note:?}"),
+                other => panic!("{other:?}"),
             })
             .collect()
     }
