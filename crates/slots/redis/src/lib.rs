@@ -27,8 +27,8 @@
 //! `XLEN {prism:fleet}:inbox:normal:device-7` is how many wait. Beyond [`prism_slot::DurableInbox`]:
 //!
 //! - It costs by messages. An identity has keys only while it has some; what stays of a session is one field of a hash
-//!   that all share. A message is stored once, however many inboxes hold it, and freed with the last of them. That it
-//!   was stored is known for `dedupe`, at some 50 to 150 bytes an inbox.
+//!   that all share, some 100 bytes. A message is stored once, however many inboxes hold it, and freed with the last of
+//!   them. That it was stored is known for `dedupe`, at some 100 bytes an inbox.
 //! - A stream takes a block of memory ahead, of 4 KiB unless `stream-node-max-bytes` is less: 512 suits inboxes that
 //!   are mostly empty or short.
 //! - Whether Redis lost data is not noticed by itself: a session whose record is gone is fenced, and opens again. Until

@@ -53,9 +53,9 @@ local function put_in_again(ns, number, identity, holder, priority, ttl)
     hold(ns, books, digest, -1)
     return 'B'
   end
-  local is_room = room(ns, { identity })[identity]
-  if is_room ~= 'room' then
-    return is_room == 'full' and 'F' or nil
+  local is_full = without_room(ns, { identity })[identity]
+  if is_full then
+    return is_full == 'full' and 'F' or nil
   end
   local entry_id, when = next_id(ns)
   local place, expires, known = priority .. when, bounded(ns.now + ttl), bounded(ns.now + ns.dedupe)

@@ -17,15 +17,12 @@ local function not_empty(ns, stream, identities)
   return found
 end
 
--- Which inboxes have room, of those that are asked about. What has expired does not count, so that ends
--- first where it matters. Returns for each 'room', 'full' or, where too much was due, 'again'.
-local function room(ns, identities)
-  local answers, full, some = {}, {}, identities
+-- Which inboxes have no room, of those that are asked about. What has expired does not count, so that ends first where
+-- it matters. Returns for each of them 'full' or, where too much was due, 'again'.
+local function without_room(ns, identities)
+  local full, answers, some = {}, {}, identities
   if ns.counts[1] + ns.counts[3] == 0 and #identities > 1 and ns.max_messages > 0 then
-    some = ns.counts[2] > 0 and not_empty(ns, ns.streams[2], identities) or {}
-  end
-  for _, identity in ipairs(identities) do
-    answers[identity] = 'room'
+    some = ns.counts[2] > 0 and not_empty(ns, ns.streams[2], identities) or full
   end
   for _, identity in ipairs(some) do
     if length(ns, identity) >= ns.max_messages then
@@ -62,24 +59,6 @@ local function displace(ns, identity, oldest)
   return told
 end
 
--- What is known of each inbox before anything is written: 'known' where the message is or was there.
-local function judge(ns, books, identities, rooms)
-  local verdicts, taken = {}, {}
-  for index, identity in ipairs(identities) do
-    local known = remembered(books, identity)
-    if taken[identity] or waiting(books, identity) or known and known > ns.now then
-      verdicts[index] = 'known'
-    else
-      local verdict = rooms[identity]
-      verdicts[index] = verdict == 'full' and ns.drop_oldest and ns.max_messages > 0 and 'displace' or verdict
-      taken[identity] = verdict == 'room' or verdicts[index] == 'displace'
-    end
-  end
-  return verdicts
-end
-
-local LETTERS = { known = 'D', full = 'F', again = 'A' }
-
 -- What is stored, as it is the same in all inboxes.
 local function order_of(ns, packed)
   local priority, ttl, size, ticket, at = struct.unpack('>c1I8I4I2', packed)
@@ -96,10 +75,19 @@ local function order_of(ns, packed)
   return order
 end
 
--- Puts a message into one inbox; the first thing that is written to it is what can fail. Returns a letter, and what
--- had to make room.
-local function put_in(ns, books, order, identity, holder, verdict)
-  local oldest = verdict == 'displace' and oldest_of(ns, identity)
+-- Puts a message into one inbox, unless it is or was there; `is_full` says why there is no room, if there is none. The
+-- first thing that is written to an inbox is what can fail. Returns a letter, and what had to make room.
+local function put_in(ns, books, order, identity, holder, is_full)
+  local state, oldest = books.states[identity], nil
+  if state and (waiting(books, identity) or remembered(books, identity) > ns.now) then
+    return 'D'
+  end
+  if is_full then
+    oldest = ns.drop_oldest and is_full == 'full' and oldest_of(ns, identity)
+    if not oldest then
+      return is_full == 'full' and 'F' or 'A'
+    end
+  end
   local added = redis.pcall('XADD', order.stream .. identity, order.id, 'm', order.reference, 'e', holder .. order.entry)
   if type(added) ~= 'string' then
     return 'N'
@@ -114,26 +102,26 @@ end
 
 -- Arguments: the priority, how long it lives, the sizes of the payload and of the ticket, packed, and the reference;
 -- the body, empty where it is taken to be here; then for each inbox the identity and FORMAT with the holder. Adds a
--- letter for each inbox, and what had to make room. Answers B, and stores nothing, where the body is not here.
+-- letter for each inbox: S stored, X stored in place of another one, D it is or was there, F full, A to be asked again,
+-- N the stream does not take it; and what had to make room. Answers B, and stores nothing, where the body is not here.
 local function store(ns, args)
   local order, body, identities = order_of(ns, args[2]), args[3], {}
   for index = 4, #args, 2 do
     identities[#identities + 1] = args[index]
   end
-  local rooms = room(ns, identities)
+  local full = without_room(ns, identities)
   local books = books_of(ns, order.multicast, identities)
   local is_here = books.counts[order.digest]
   if not is_here and body == '' then
     return { 'B' }
   end
   local letters, displaced, stored = {}, {}, {}
-  for index, verdict in ipairs(judge(ns, books, identities, rooms)) do
-    local identity, letter = identities[index], LETTERS[verdict]
-    if not letter then
-      letter, displaced[#displaced + 1] = put_in(ns, books, order, identity, args[2 * index + 3], verdict)
-      stored[#stored + 1] = letter ~= 'N' and identity or nil
+  for index, identity in ipairs(identities) do
+    local letter, told = put_in(ns, books, order, identity, args[2 * index + 3], full[identity])
+    letters[index], displaced[#displaced + 1] = letter, told
+    if letter == 'S' or letter == 'X' then
+      stored[#stored + 1] = identity
     end
-    letters[index] = letter
   end
   if #stored > 0 then
     if not is_here then

@@ -80,7 +80,7 @@ impl Told {
         let hasty = Fetch {
             max_messages: 5,
             ack_timeout: Duration::from_millis(50),
-            max_deliver: 1_000_000,
+            max_deliver: u32::MAX,
             ..all()
         };
         let limit = || within(Duration::from_millis(700));
@@ -128,7 +128,12 @@ impl Told {
             let consumer = consume(slot, &name(inbox), 2).await;
             let mut there = BTreeMap::new();
             loop {
-                let fetched = fetch(slot, &consumer).await;
+                // However often it was handed out.
+                let fetch = Fetch {
+                    max_deliver: u32::MAX,
+                    ..all()
+                };
+                let fetched = slot.fetch(&consumer, fetch, soon()).await.unwrap();
                 for delivery in &fetched.deliveries {
                     let id = delivery.message.multicast.0;
                     self.seen(inbox, id, delivery.attempt);
