@@ -361,7 +361,10 @@ mod tests {
             );
         }
         let none = into_parts(&mut Vec::<String>::new(), |name| name);
-        assert!(none.len() == 1 && none[0].is_empty(), "a record of nobody has one part");
+        assert!(
+            none.len() == 1 && none[0].is_empty(),
+            "a record of nobody has one part"
+        );
         // A record that was written today is found tomorrow.
         assert_eq!((part_of("device-1", 1_000), part_of("ключ", 1_000)), (281, 81));
     }

@@ -33,6 +33,7 @@ pub(crate) struct Town {
     pub(crate) store: Store,
     lines: Arc<Mutex<HashMap<String, Line>>>,
     told: Arc<AtomicUsize>,
+    multicasts: Arc<AtomicUsize>,
     /// Where messages are said to be delivered, and are not, or are twice.
     pub(crate) liar: Arc<Mutex<Option<Lie>>>,
 }
@@ -42,7 +43,7 @@ pub(crate) struct Town {
 pub(crate) enum Lie {
     /// It is told that a message was delivered, to whoever's name ends so, and it never was.
     Lost(char),
-    /// Every message comes twice.
+    /// Every message comes twice, as two deliveries.
     Twice,
 }
 
@@ -108,8 +109,9 @@ impl Town {
         let names = self.store.matching(request.filter.as_ref());
         let all: Vec<_> = names.iter().map(String::as_str).collect();
         let mut answer = answers::delivered(&all);
+        let id = format!("m-{}", self.multicasts.fetch_add(1, Relaxed));
         for status in &mut answer.statuses {
-            if !self.tell(&status.identity, request) {
+            if !self.tell(&id, &status.identity, request) {
                 status.status = Status::Failed.into();
                 status.stage = Stage::Resolved.into();
                 status.reason = "NO_SUBSCRIBER".to_owned();
@@ -121,15 +123,15 @@ impl Town {
     }
 
     /// Whether there was somebody to tell, or it is claimed so.
-    fn tell(&self, name: &str, request: &MulticastRequest) -> bool {
+    fn tell(&self, id: &str, name: &str, request: &MulticastRequest) -> bool {
         let lie = *self.liar.lock();
         if matches!(lie, Some(Lie::Lost(end)) if name.ends_with(end)) {
             return true;
         }
-        let message = SubscribeResponse {
+        let message = |delivery_id| SubscribeResponse {
             message: Some(Message::Delivery(Delivery {
-                multicast_id: "m-1".to_owned(),
-                delivery_id: format!("m-1/{name}"),
+                multicast_id: id.to_owned(),
+                delivery_id,
                 payload: request.payload.clone(),
                 content_type: "text/plain".to_owned(),
                 published_at: Some(answers::at(61)),
@@ -140,9 +142,9 @@ impl Town {
         let lines = self.lines.lock();
         let Some(line) = lines.get(name) else { return false };
         if lie == Some(Lie::Twice) {
-            let _ = line.unbounded_send(Ok(message.clone()));
+            let _ = line.unbounded_send(Ok(message(format!("{id}/{name}/again"))));
         }
         self.told.fetch_add(1, Relaxed);
-        line.unbounded_send(Ok(message)).is_ok()
+        line.unbounded_send(Ok(message(format!("{id}/{name}")))).is_ok()
     }
 }
