@@ -83,8 +83,9 @@ impl Worker {
                 Found::Nothing => {}
                 Found::Closed => return self.end(),
             }
-            if watched {
-                self.look_around();
+            if let Some(connected) = self.connected.take_if(|_| watched) {
+                self.look_around(&connected);
+                self.connected = Some(connected);
             }
         }
     }
@@ -323,31 +324,22 @@ impl Worker {
         {
             warn!(path = %self.path.display(), %error, "cannot bring the log into the file");
         }
-        if self.has_others(connected) {
+        if self.look_around(connected) {
             thread::sleep(COURTESY);
         }
     }
 
-    /// Whether another connection has written since this was last asked.
-    fn has_others(&mut self, connected: &Connected) -> bool {
-        let version = connected
-            .conn
-            .prepare_cached("PRAGMA data_version")
-            .and_then(|mut ask| ask.query_row((), |row| row.get::<_, i64>(0)));
+    /// Whether another process has written since this was last asked. Those who wait for changes are told of them.
+    fn look_around(&mut self, connected: &Connected) -> bool {
+        let conn = &connected.conn;
+        let ask = conn.prepare_cached("PRAGMA data_version");
+        let version = ask.and_then(|mut ask| ask.query_row((), |row| row.get::<_, i64>(0)));
         let version = version.unwrap_or(self.version);
-        std::mem::replace(&mut self.version, version) != version
-    }
-
-    /// Tells those who wait for changes of what other processes have written.
-    fn look_around(&mut self) {
-        let Some(connected) = self.connected.take() else {
-            return;
-        };
-        if self.has_others(&connected) {
-            let conn = &connected.conn;
+        let has_others = std::mem::replace(&mut self.version, version) != version;
+        if has_others {
             self.signals.tell(|name| Signals::look(conn, name));
         }
-        self.connected = Some(connected);
+        has_others
     }
 }
 

@@ -96,6 +96,17 @@ async fn two_processes_have_one_history() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn processes_that_open_a_file_at_once_make_one() {
+    for _ in 0..3 {
+        let place = Place::new();
+        let together = futures::future::join_all((0..3).map(|_| started(&place)));
+        let (ours, theirs) = tokio::join!(registry(&place.path), together);
+        let epoch = head(&ours).await.epoch.0;
+        assert!(theirs.iter().all(|(_, theirs)| *theirs == epoch));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changes_of_another_process_are_told() {
     let place = Place::new();
     let registry = registry(&place.path).await;
