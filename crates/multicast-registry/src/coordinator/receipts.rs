@@ -61,16 +61,13 @@ impl Coordinator {
     /// [`Self::get_multicast`].
     ///
     /// # Errors
-    /// As [`Self::get_multicast`].
+    /// As [`Self::get_multicast`]; [`Error::DeadlineExceeded`] when it is not known by then that sending has ended.
     pub async fn cancel_multicast(&self, id: MulticastId, deadline: Instant) -> Result<Report, Error> {
         self.open_for_calls()?;
-        if let Some(tracker) = self.shared.desk.get(id) {
-            tracker.cancel.cancel();
-        } else {
-            // Where its runner is gone, nothing is sent any more.
-            let _ = self.ask(id, 0, 0, true, deadline).await;
-        }
+        let phase = self.stop(id, deadline).await?;
         let mut known = self.known(id, deadline).await?;
+        // The ledger may be behind.
+        known.entry.phase = phase.unwrap_or(known.entry.phase);
         if known.entry.cast.delivery != Delivery::AtMostOnce {
             self.take_back(&mut known, deadline).await?;
         }
@@ -79,6 +76,29 @@ impl Coordinator {
             ..Pages::default()
         };
         Ok(known.report(&all))
+    }
+
+    /// Has it sent to nobody else, and waits until what is under way has ended, for that might be stored after it was
+    /// looked for. `None` where its runner is gone, and nothing is sent any more.
+    async fn stop(&self, id: MulticastId, deadline: Instant) -> Result<Option<Phase>, Error> {
+        if let Some(tracker) = self.shared.desk.get(id) {
+            tracker.cancel.cancel();
+            return match tracker.stopped(deadline).await {
+                Phase::Running => Err(Error::DeadlineExceeded),
+                phase => Ok(Some(phase)),
+            };
+        }
+        loop {
+            let answer = self.ask(id, 0, 0, true, deadline).await?;
+            match answer.and_then(|answer| answer.known) {
+                Some((entry, _)) if entry.phase == Phase::Running => {
+                    timeout_at(deadline, sleep(LOOK))
+                        .await
+                        .map_err(|_| Error::DeadlineExceeded)?;
+                }
+                known => return Ok(known.map(|(entry, _)| entry.phase)),
+            }
+        }
     }
 
     /// Takes stored messages back that are not with a consumer.

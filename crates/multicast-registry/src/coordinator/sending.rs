@@ -10,7 +10,7 @@ use prism_slot::{
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{Config, Coordinator, Error};
-use crate::delivery::{Admission, Bell, Crowded, Delivery, End, News, Note, Stage, State, Tracker};
+use crate::delivery::{Admission, Bell, Crowded, Delivery, End, News, Note, Stage, State, Tracker, Turn};
 
 /// How many targets are sent to at a time.
 pub(super) const WINDOW: usize = 1_024;
@@ -95,11 +95,12 @@ impl Coordinator {
         if places.is_empty() {
             return;
         }
-        match self.shared.gate.turn(places.len(), job.until).await {
+        match self.turn(job, places.len()).await {
             Some(turn) if Instant::now() < job.until => {
                 self.attempt(job, &places).await;
                 turn.done(&job.admission);
             }
+            _ if job.tracker.cancel.is_cancelled() => {}
             _ => too_late(job, &places),
         }
     }
@@ -128,12 +129,18 @@ impl Coordinator {
             let (namespace, targets) = (&job.config.namespace, places.len());
             tracing::warn!(namespace, targets, attempt, multicast = %job.message.multicast, "sending again");
             for window in places.chunks(WINDOW) {
-                match self.shared.gate.turn(window.len(), job.until).await {
+                match self.turn(job, window.len()).await {
                     Some(_turn) if Instant::now() < job.until => self.attempt(job, window).await,
                     _ => return,
                 }
             }
         }
+    }
+
+    /// Waits for a turn; `None` where it is too late, or the multicast is cancelled.
+    async fn turn(&self, job: &Job, targets: usize) -> Option<Turn<'_>> {
+        let turn = self.shared.gate.turn(targets, job.until);
+        job.tracker.cancel.run_until_cancelled(turn).await.flatten()
     }
 
     /// Sends once to these targets.

@@ -20,7 +20,7 @@ pub use tracker::{Phase, Reply};
 pub(crate) use books::{Books, Orphan};
 pub(crate) use courier::Courier;
 pub(crate) use desk::Desk;
-pub(crate) use gate::{Admission, Crowded, Gate};
+pub(crate) use gate::{Admission, Crowded, Gate, Turn};
 pub(crate) use note::{Bell, Note, Query, QueryAnswer};
 pub(crate) use records::{CastEntry, KeyEntry, Load, Part, into_parts};
 pub(crate) use state::{News, State};

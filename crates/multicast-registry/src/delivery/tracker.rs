@@ -347,12 +347,22 @@ impl Tracker {
 
     /// Waits until every target is decided, or enough have answered, or the deadline.
     pub(crate) async fn decided(&self, deadline: Instant) {
+        self.until(deadline, Inner::is_over).await;
+    }
+
+    /// Waits until nothing is sent any more, or the deadline: the phase then.
+    pub(crate) async fn stopped(&self, deadline: Instant) -> Phase {
+        self.until(deadline, |inner| inner.phase != Phase::Running).await;
+        self.phase()
+    }
+
+    async fn until(&self, deadline: Instant, is_so: impl Fn(&Inner) -> bool) {
         let wait = async {
             loop {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                if self.inner.lock().is_over() {
+                if is_so(&self.inner.lock()) {
                     return;
                 }
                 changed.await;

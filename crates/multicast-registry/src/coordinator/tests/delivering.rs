@@ -650,7 +650,9 @@ async fn a_multicast_can_be_stopped_while_it_is_sent() {
     assert_eq!(first.reason(), "NO_SUBSCRIBER");
     sibling.look_after_once().await;
     fixture.coordinator.look_after_once().await;
-    sibling.cancel_multicast(started.id, soon()).await.unwrap();
+    // The answer is what it came to: nothing is sent after it.
+    let cancelled = sibling.cancel_multicast(started.id, soon()).await.unwrap();
+    assert_eq!(cancelled.phase, Phase::Cancelled);
     let ended = loop {
         match following.next().await {
             Some(MulticastEvent::Target(_)) => {}
