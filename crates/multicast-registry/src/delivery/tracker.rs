@@ -496,3 +496,69 @@ impl Inner {
         Some(Told::Reply(reply.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prism_slot::{Epoch, Revision};
+
+    use super::*;
+
+    fn tracker(names: &[&str]) -> Tracker {
+        let cast = Cast {
+            id: MulticastId(1),
+            position: Position {
+                epoch: Epoch(1),
+                revision: Revision(1),
+            },
+            delivery: Delivery::AtMostOnce,
+            required: Stage::Accepted,
+            began_at: Timestamp(0),
+            expires_at: None,
+            kept_until: Timestamp(0),
+            recorded: false,
+            keyed: false,
+        };
+        let targets: Vec<Identity> = names.iter().map(|name| Identity::new(*name).unwrap()).collect();
+        Tracker::new(cast, targets.into(), None, Vec::new())
+    }
+
+    fn reply(name: &str, payload: &'static str) -> Reply {
+        Reply {
+            identity: Identity::new(name).unwrap(),
+            payload: payload.into(),
+            content_type: "text/plain".into(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// Each target's first, of targets alone, as far as there is room.
+    #[test]
+    fn answers_are_kept_as_far_as_they_count() {
+        let tracker = tracker(&["a", "b", "c"]);
+        tracker.answered(reply("a", "nobody asked"));
+        tracker.collect(None, 8);
+        for (name, payload) in [
+            ("a", "1234"),
+            ("a", "12"),
+            ("else", "1"),
+            ("b", "12345"),
+            ("c", "1234"),
+        ] {
+            tracker.answered(reply(name, payload));
+        }
+        assert_eq!(tracker.replies(), [reply("a", "1234"), reply("c", "1234")]);
+    }
+
+    /// Whoever stops it waits for what is under way, and no longer than that.
+    #[tokio::test(start_paused = true)]
+    async fn a_cancellation_waits_for_the_end_of_sending() {
+        let tracker = Arc::new(tracker(&["a"]));
+        tracker.cancel.cancel();
+        let soon = || Instant::now() + Duration::from_secs(1);
+        assert_eq!(tracker.stopped(soon()).await, Phase::Running);
+        let sender = tracker.clone();
+        let sending = tokio::spawn(async move { sender.sent() });
+        assert_eq!(tracker.stopped(soon()).await, Phase::Cancelled);
+        sending.await.unwrap();
+    }
+}
