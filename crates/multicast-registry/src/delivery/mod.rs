@@ -1,8 +1,8 @@
 //! What became of multicasts: what is known of each target, how word of it travels, and where it is kept.
 //!
-//! While a multicast is under way, and for a while after, it is a [`Tracker`] on the [`Desk`] of the runner that makes
-//! it. Sessions say through the [`Courier`] how far messages have come; what a desk does not know goes into the
-//! [`Books`], which are the namespace's ledger. What is known only grows ([`state`]), so word may come late, twice, or
+//! While a multicast is under way, and for a while after, it is a `Tracker` on the `Desk` of the runner that makes
+//! it. Sessions say through the `Courier` how far messages have come; what a desk does not know goes into the
+//! `Books`, which are the namespace's ledger. What is known only grows (`state`), so word may come late, twice, or
 //! not at all, and leaves at worst a lower stage.
 
 mod books;
