@@ -10,7 +10,7 @@ use futures::{FutureExt, future::BoxFuture};
 use prism_core::backoff::{Backoff, Policy};
 use prism_slot::{
     Consumer, DeadReason, Delivery, DynDurableInbox, Error as SlotError, Fetch, Fetched, Identity,
-    MulticastId, Result, Settled, Ticket, Verdict,
+    MulticastId, Result, Settled, Ticket, Timestamp, Verdict,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -68,6 +68,7 @@ struct Out {
     ticket: Ticket,
     /// From then on the slot hands it out again, so it takes no room any more; a word about it still holds.
     due: Instant,
+    expires_at: Option<Timestamp>,
 }
 
 type IsCurrent = Box<dyn Fn() -> bool + Send + Sync>;
@@ -161,7 +162,13 @@ impl Backlog {
         self.courier
             .say(&ticket, self.identity(), News::Reached(Stage::Handed), None);
         let due = Instant::now() + self.limits.ack_timeout;
-        self.out.insert(ticket.multicast, Out { ticket, due });
+        let expires_at = delivery.message.expires_at;
+        let out = Out {
+            ticket,
+            due,
+            expires_at,
+        };
+        self.out.insert(out.ticket.multicast, out);
         Some(delivery)
     }
 
@@ -265,6 +272,17 @@ impl Backlog {
             self.courier.say(&ticket, self.identity(), news, None);
         }
         self.ready.extend(fetched.deliveries);
+        self.forget();
+    }
+
+    /// Forgets what the consumer had and never will speak of with any effect. Not every slot tells what expired.
+    fn forget(&mut self) {
+        if self.settling.is_some() || !self.verdicts.is_empty() {
+            return;
+        }
+        let (now, today) = (Instant::now(), Timestamp::now());
+        let is_over = |out: &Out| out.due <= now && out.expires_at.is_some_and(|at| at <= today);
+        self.out.retain(|_, out| !is_over(out));
     }
 
     fn settle(&mut self, said: Vec<Said>) {
@@ -304,10 +322,7 @@ impl Backlog {
             if let Verdict::Nack { delay } = said.verdict {
                 self.look_at = self.look_at.min(Instant::now() + delay);
             } else if let (Some(Out { ticket, .. }), Settled::Done) = (ticket, settled) {
-                let news = match said.verdict {
-                    Verdict::Term { reason } => buried(DeadReason::Terminated(reason)),
-                    _ => News::Reached(Stage::Acked),
-                };
+                let news = of_verdict(said.verdict);
                 self.courier.say(&ticket, self.identity(), news, said.reply);
             }
         }
@@ -357,15 +372,23 @@ impl Backlog {
             for (said, settled) in outcomes {
                 for (said, settled) in said.into_iter().zip(settled.unwrap_or_default()) {
                     let ticket = out.remove(&said.multicast);
-                    if let (Some(Out { ticket, .. }), Settled::Done, Verdict::Ack) =
-                        (ticket, settled, &said.verdict)
+                    if let (Some(Out { ticket, .. }), Settled::Done) = (ticket, settled)
+                        && !matches!(said.verdict, Verdict::Nack { .. })
                     {
-                        let identity = &consumer.address.identity;
-                        courier.say(&ticket, identity, News::Reached(Stage::Acked), said.reply);
+                        let news = of_verdict(said.verdict);
+                        courier.say(&ticket, &consumer.address.identity, news, said.reply);
                     }
                 }
             }
         }))
+    }
+}
+
+/// What became of a message that its consumer is done with.
+fn of_verdict(verdict: Verdict) -> News {
+    match verdict {
+        Verdict::Term { reason } => buried(DeadReason::Terminated(reason)),
+        _ => News::Reached(Stage::Acked),
     }
 }
 

@@ -194,6 +194,11 @@ impl Coordinator {
     /// # Errors
     /// As [`Self::multicast`].
     pub async fn dry_run(&self, request: Multicast, deadline: Instant) -> Result<Report, Error> {
+        // Nothing is sent, so nothing of what its caller may send is used up.
+        let request = Multicast {
+            caller: None,
+            ..request
+        };
         let (_, targets) = self.plan(request, deadline).await?;
         let target = |identity| Target::new(identity, crate::delivery::Status::Pending, State::default());
         Ok(Report {
@@ -547,12 +552,12 @@ impl Following {
         match &mut self.source {
             Source::Over => None,
             Source::Before(report) if started => {
+                if let Some(target) = report.targets.pop() {
+                    return Some(MulticastEvent::Target(target));
+                }
                 let summary = without_targets(report);
-                let Some(target) = report.targets.pop() else {
-                    self.source = Source::Over;
-                    return Some(MulticastEvent::Ended(summary));
-                };
-                Some(MulticastEvent::Target(target))
+                self.source = Source::Over;
+                Some(MulticastEvent::Ended(summary))
             }
             Source::Before(report) => Some(MulticastEvent::Started(without_targets(report))),
             Source::Live(tracker) if started => {
@@ -573,7 +578,7 @@ fn without_targets(report: &Report) -> Report {
     Report {
         targets: Vec::new(),
         replies: Vec::new(),
-        ..report.clone()
+        ..*report
     }
 }
 

@@ -349,6 +349,27 @@ async fn a_consumer_can_refuse_a_message() {
     assert!(report.targets[0].error().unwrap().ends_with(": unreadable"));
 }
 
+/// What a consumer said last holds, and its sender learns of it, though it left at once.
+#[tokio::test]
+async fn the_last_word_of_a_consumer_is_heard() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let term = Verdict::Term {
+        reason: "unreadable".to_owned(),
+    };
+    for (verdict, stage, reason) in [
+        (Verdict::Ack, Stage::Acked, ""),
+        (term, Stage::Handed, "TERMINATED"),
+    ] {
+        let mut session = fixture.session("a").await;
+        let report = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+        delivery(&mut session).await;
+        session.say(report.id, verdict, None);
+        drop(session);
+        until(&fixture.coordinator, report.id, stage, reason).await;
+    }
+}
+
 /// What was out with a session that went away comes to the next one, flagged as a redelivery, wherever that is.
 #[tokio::test]
 async fn a_session_goes_on_where_the_one_before_ended() {

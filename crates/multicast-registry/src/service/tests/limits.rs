@@ -230,15 +230,22 @@ async fn a_multicast_to_too_many_reaches_nobody() {
         config.behavior.caller_targets = "3/h".parse().ok();
         config.behavior.caller_burst = Duration::from_secs(3_600);
     });
-    let mut client = fixture.client().await;
-    let mut send = async |caller: &str| {
-        let multicast = by(caller, to("test", proto::MulticastRequest::default()));
-        client
-            .multicast(multicast)
-            .await
-            .map(|answer| answer.into_inner().target_count)
+    let client = fixture.client().await;
+    let ask = async |caller: &str, dry_run: bool| {
+        let request = proto::MulticastRequest {
+            dry_run,
+            ..Default::default()
+        };
+        let multicast = by(caller, to("test", request));
+        let answer = client.clone().multicast(multicast).await;
+        answer.map(|answer| answer.into_inner().target_count)
     };
+    let send = async |caller: &str| ask(caller, false).await;
     fixture.service_registers(&["a", "b"]).await;
+    // Looking uses nothing up.
+    for _ in 0..2 {
+        assert_eq!(ask("one", true).await.unwrap(), 2);
+    }
     assert_eq!(send("one").await.unwrap(), 2);
     let told = failure(&send("one").await.unwrap_err());
     assert_eq!((told.reason, told.applied), (Reason::RateLimited, Some(false)));
