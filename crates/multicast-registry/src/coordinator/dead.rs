@@ -1,6 +1,6 @@
 //! Dead letters: what could not be delivered, and putting it back.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use prism_slot::{
     Address, DeadId, DeadPage, DeadQuery, DynDurableInbox, Identity, MulticastId, Priority, Redriven, Terms,
@@ -67,18 +67,27 @@ impl Coordinator {
             Redrive::OfIdentity(identity) => Some(identity.clone()),
             _ => None,
         };
+        let mut unseen: HashSet<&(MulticastId, Identity)> = match &which {
+            Redrive::Messages(messages) => messages.iter().collect(),
+            _ => HashSet::new(),
+        };
         loop {
+            let done = report.back + report.full + report.gone;
             let query = DeadQuery {
                 after,
                 identity: identity.clone(),
-                limit: PAGE,
+                limit: PAGE.min(MAX_REDRIVEN - done),
             };
             let page = inbox.dead_letters(query, deadline).await?;
             after = page.letters.last().map(|letter| letter.id);
             let asked = |letter: &&prism_slot::DeadLetter| match &which {
                 Redrive::Letters(ids) => ids.contains(&letter.id),
-                Redrive::Messages(messages) => messages.iter().any(|(multicast, identity)| {
-                    letter.message.multicast == *multicast && letter.identity == *identity
+                Redrive::Messages(messages) => messages.iter().any(|message| {
+                    let is_it = (letter.message.multicast, &letter.identity) == (message.0, &message.1);
+                    if is_it {
+                        unseen.remove(message);
+                    }
+                    is_it
                 }),
                 Redrive::OfIdentity(_) | Redrive::All => true,
             };
@@ -94,6 +103,7 @@ impl Coordinator {
         if let Redrive::Letters(ids) = &which {
             report.gone = ids.len().saturating_sub(report.back + report.full);
         }
+        report.gone += unseen.len();
         Ok(report)
     }
 

@@ -210,6 +210,7 @@ impl Coordinator {
             replayed: false,
             kept: None,
             replies: Vec::new(),
+            reply_count: 0,
             next: None,
         })
     }
@@ -502,6 +503,7 @@ impl Coordinator {
             true => ReceiptsScope::Ledger,
             false => ReceiptsScope::Runner,
         };
+        let (replies, reply_count) = tracker.replies();
         Report {
             id: cast.id,
             position: cast.position,
@@ -510,7 +512,8 @@ impl Coordinator {
             phase,
             replayed: false,
             kept: Some((scope, cast.kept_until)),
-            replies: tracker.replies(),
+            replies,
+            reply_count,
             next: None,
         }
     }

@@ -343,6 +343,7 @@ impl Known {
             replayed: false,
             kept: Some((scope, cast.kept_until)),
             replies: Vec::new(),
+            reply_count: 0,
             next,
         }
     }

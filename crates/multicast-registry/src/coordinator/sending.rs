@@ -41,10 +41,18 @@ pub(super) struct Job {
 
 impl Pace {
     fn window(self) -> usize {
-        let beat = self
-            .per_second
-            .map(|rate| usize::try_from(rate.div_ceil(BEATS)).unwrap_or(WINDOW));
-        self.batch.or(beat).unwrap_or(WINDOW).clamp(1, WINDOW)
+        let beat = self.per_second.map_or(WINDOW, |rate| {
+            usize::try_from(rate.div_ceil(BEATS)).unwrap_or(WINDOW)
+        });
+        self.batch.unwrap_or(WINDOW).min(beat).clamp(1, WINDOW)
+    }
+
+    /// How many windows are under way at a time.
+    fn windows(self) -> usize {
+        match self.batch {
+            Some(_) => 1,
+            None => WINDOWS,
+        }
     }
 
     /// When the target with this number may be sent to.
@@ -73,7 +81,7 @@ impl Coordinator {
         let (began, count) = (Instant::now(), job.tracker.targets.len());
         let windows = stream::iter(windows(count, job.pace.window()));
         windows
-            .for_each_concurrent(WINDOWS, |window| self.send_window(&job, began, window))
+            .for_each_concurrent(job.pace.windows(), |window| self.send_window(&job, began, window))
             .await;
         self.send_again(&job).await;
         if job.tracker.cancel.is_cancelled() {
@@ -84,10 +92,7 @@ impl Coordinator {
 
     /// Sends to one window, when its turn has come.
     async fn send_window(&self, job: &Job, began: Instant, window: Range<usize>) {
-        if let Some(due) = job.pace.due(began, window.start) {
-            let wait = sleep_until(due.min(job.until));
-            let _ = job.tracker.cancel.run_until_cancelled(wait).await;
-        }
+        keep_pace(job, began, window.start).await;
         if job.tracker.cancel.is_cancelled() {
             return;
         }
@@ -128,7 +133,10 @@ impl Coordinator {
             }
             let (namespace, targets) = (&job.config.namespace, places.len());
             tracing::warn!(namespace, targets, attempt, multicast = %job.message.multicast, "sending again");
-            for window in places.chunks(WINDOW) {
+            let (began, size) = (Instant::now(), job.pace.window());
+            for (number, window) in places.chunks(size).enumerate() {
+                // The first one comes after the last one of before.
+                keep_pace(job, began, (number + 1) * size).await;
                 match self.turn(job, window.len()).await {
                     Some(_turn) if Instant::now() < job.until => self.attempt(job, window).await,
                     _ => return,
@@ -230,6 +238,14 @@ impl Coordinator {
             let namespace = self.shared.sessions.namespace();
             tracing::debug!(namespace, ?outcome, "could not ring at other runners");
         }
+    }
+}
+
+/// Waits until the target with this number may be sent to, or the multicast is cancelled.
+async fn keep_pace(job: &Job, began: Instant, place: usize) {
+    if let Some(due) = job.pace.due(began, place) {
+        let wait = sleep_until(due.min(job.until));
+        let _ = job.tracker.cancel.run_until_cancelled(wait).await;
     }
 }
 

@@ -140,6 +140,8 @@ pub struct Report {
     pub kept: Option<(ReceiptsScope, Timestamp)>,
     /// What targets answered, where that was collected.
     pub replies: Vec<Reply>,
+    /// How many have answered, also where there was no room for what they said.
+    pub reply_count: usize,
     /// Where the next page begins.
     pub next: Option<usize>,
 }

@@ -1,7 +1,7 @@
 //! One multicast while it is in this runner's memory.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -131,6 +131,8 @@ struct Feed {
 #[derive(Debug)]
 struct Replies {
     all: Vec<Reply>,
+    /// Who has answered, by their places: also those whose answers found no room.
+    from: HashSet<usize>,
     bytes: usize,
     max_bytes: usize,
     /// How many of them end the waiting.
@@ -189,6 +191,7 @@ impl Tracker {
     pub(crate) fn collect(&self, enough: Option<usize>, max_bytes: usize) {
         self.inner.lock().replies = Some(Replies {
             all: Vec::new(),
+            from: HashSet::new(),
             bytes: 0,
             max_bytes,
             enough: enough.unwrap_or(usize::MAX).min(self.targets.len()),
@@ -235,22 +238,23 @@ impl Tracker {
         changed
     }
 
-    /// Takes the answer of a target, if such are collected and there is room; the first one counts.
+    /// Takes the answer of a target, if such are collected; the first one counts, and is kept where there is room.
     pub(crate) fn answered(&self, reply: Reply) {
         let mut inner = self.inner.lock();
-        if inner.place(&self.targets, &reply.identity).is_none() {
+        let Some(place) = inner.place(&self.targets, &reply.identity) else {
             return;
-        }
+        };
         let Some(replies) = &mut inner.replies else {
             return;
         };
-        let is_second = replies.all.iter().any(|known| known.identity == reply.identity);
-        let bytes = replies.bytes + reply.payload.len();
-        if is_second || bytes > replies.max_bytes {
+        if !replies.from.insert(place) {
             return;
         }
-        replies.bytes = bytes;
-        replies.all.push(reply);
+        let bytes = replies.bytes + reply.payload.len();
+        if bytes <= replies.max_bytes {
+            replies.bytes = bytes;
+            replies.all.push(reply);
+        }
         drop(inner);
         self.changed.notify_waiters();
     }
@@ -336,13 +340,13 @@ impl Tracker {
         Tally::of(statuses)
     }
 
-    pub(crate) fn replies(&self) -> Vec<Reply> {
+    /// The answers that are kept, and how many targets have answered.
+    pub(crate) fn replies(&self) -> (Vec<Reply>, usize) {
         let inner = self.inner.lock();
-        inner
-            .replies
-            .as_ref()
-            .map(|replies| replies.all.clone())
-            .unwrap_or_default()
+        let replies = inner.replies.as_ref();
+        replies.map_or_else(Default::default, |replies| {
+            (replies.all.clone(), replies.from.len())
+        })
     }
 
     /// Waits until every target is decided, or enough have answered, or the deadline.
@@ -482,7 +486,8 @@ impl Inner {
         };
         let may_answer = |state: &&State| state.end.is_none();
         let all = || self.states.iter().filter(may_answer).count();
-        replies.all.len() >= replies.enough || is_sent && self.undecided == 0 && replies.all.len() >= all()
+        let answered = replies.from.len();
+        answered >= replies.enough || is_sent && self.undecided == 0 && answered >= all()
     }
 
     fn tell(&mut self) -> Option<Told> {
@@ -546,7 +551,8 @@ mod tests {
         ] {
             tracker.answered(reply(name, payload));
         }
-        assert_eq!(tracker.replies(), [reply("a", "1234"), reply("c", "1234")]);
+        let kept = vec![reply("a", "1234"), reply("c", "1234")];
+        assert_eq!(tracker.replies(), (kept, 3));
     }
 
     /// Whoever stops it waits for what is under way, and no longer than that.

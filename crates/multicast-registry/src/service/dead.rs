@@ -3,10 +3,11 @@
 use prism_core::failure::Reason;
 use prism_proto::pattern as proto;
 use prism_slot::{DeadId, DeadLetter, DeadPage, DeadQuery, DeadReason, MulticastId};
+use prost::Message as _;
 
 use super::{
     subscribe::delivery_id,
-    wire::{Result, identity, invalid, to_timestamp},
+    wire::{ANSWER_BYTES, ITEM_OVERHEAD, Result, identity, invalid, to_timestamp},
 };
 use crate::coordinator::{Redrive, RedriveReport};
 
@@ -98,10 +99,17 @@ pub(super) fn redrive(request: proto::RedriveDeadLettersRequest) -> Result<Redri
 }
 
 pub(super) fn to_list_response(page: DeadPage) -> proto::ListDeadLettersResponse {
-    let last = page.letters.last().map(|letter| letter.id.0.to_string());
+    let (count, mut left) = (page.letters.len(), ANSWER_BYTES);
+    let fits = |letter: &proto::list_dead_letters_response::DeadLetter| {
+        let room = left.checked_sub(letter.encoded_len() + ITEM_OVERHEAD);
+        left = room.unwrap_or(0);
+        room.is_some()
+    };
+    let letters: Vec<_> = page.letters.into_iter().map(to_letter).take_while(fits).collect();
+    let last = letters.last().map(|letter| letter.letter_id.clone());
     proto::ListDeadLettersResponse {
-        next_cursor: last.filter(|_| page.more),
-        letters: page.letters.into_iter().map(to_letter).collect(),
+        next_cursor: last.filter(|_| page.more || letters.len() < count),
+        letters,
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn read(limits: &prism_filter::Limits, request: proto::MulticastReque
         require: require(request.require)?,
         timeout: positive("timeout_ms", request.timeout_ms)?.map(Duration::from_millis),
         consistency: consistency(request.consistency)?,
-        headers: headers(request.headers)?,
+        headers: headers("headers", request.headers)?,
         idempotency_key: (!request.idempotency_key.is_empty()).then_some(request.idempotency_key),
         expires_in: positive("expires_in_ms", request.expires_in_ms)?.map(Duration::from_millis),
         priority: priority(request.priority)?,
@@ -135,18 +135,21 @@ fn replies(collect: bool, min: Option<i64>) -> Result<Option<Replies>> {
 }
 
 /// Headers travel in brokers' own, so that each must be one line, and none may be one of ours or of the brokers'.
-pub(super) fn headers(headers: std::collections::HashMap<String, String>) -> Result<Vec<(String, String)>> {
+pub(super) fn headers(
+    field: &str,
+    headers: std::collections::HashMap<String, String>,
+) -> Result<Vec<(String, String)>> {
     let size: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if headers.len() > MAX_HEADERS.0 || size > MAX_HEADERS.1 {
         let message = format!(
             "a message has at most {} headers of {} bytes together",
             MAX_HEADERS.0, MAX_HEADERS.1
         );
-        return Err(invalid(Reason::InvalidRequest, "headers", message).with("limit", MAX_HEADERS.1));
+        return Err(invalid(Reason::InvalidRequest, field, message).with("limit", MAX_HEADERS.1));
     }
     for (name, value) in &headers {
         check_header(name, value)
-            .map_err(|message| invalid(Reason::InvalidRequest, &format!("headers.{name}"), message))?;
+            .map_err(|message| invalid(Reason::InvalidRequest, &format!("{field}.{name}"), message))?;
     }
     let mut headers: Vec<(String, String)> = headers.into_iter().collect();
     headers.sort_unstable();
@@ -170,7 +173,7 @@ fn check_header(name: &str, value: &str) -> std::result::Result<(), &'static str
 }
 
 fn reply_to(text: String) -> Result<Option<String>> {
-    if text.len() > MAX_REPLY_TO || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+    if text.len() > MAX_REPLY_TO || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         let message = format!("where to reply to has at most {MAX_REPLY_TO} visible ASCII characters");
         return Err(invalid(Reason::InvalidRequest, "reply_to", message).with("limit", MAX_REPLY_TO));
     }
@@ -296,19 +299,22 @@ pub(super) fn to_summary(report: &Report) -> proto::MulticastResponse {
         receipts_scope: scope.map_or(0, Into::into),
         receipts_until: report.kept.map(|(_, until)| to_timestamp(until)),
         replies: Vec::new(),
-        reply_count: report.replies.len() as i64,
+        reply_count: report.reply_count as i64,
     }
 }
 
 /// What would be sent to whom.
 pub(super) fn to_dry_response(report: Report) -> proto::MulticastResponse {
-    let unsent = |target: &Target| proto::DeliveryStatus {
+    proto::MulticastResponse {
+        statuses: as_fits(report.targets.iter().map(to_unsent).collect()),
+        ..to_summary(&report)
+    }
+}
+
+fn to_unsent(target: &Target) -> proto::DeliveryStatus {
+    proto::DeliveryStatus {
         status: proto::delivery_status::Status::Unspecified.into(),
         ..to_status(target)
-    };
-    proto::MulticastResponse {
-        statuses: as_fits(report.targets.iter().map(unsent).collect()),
-        ..to_summary(&report)
     }
 }
 
@@ -396,24 +402,21 @@ pub(super) async fn stream(
 /// One that would send nothing is told at once.
 pub(super) fn dry_stream(report: Report) -> Sending {
     use proto::multicast_stream_response::Message;
-    let response = to_dry_response(report);
-    let summary = proto::MulticastResponse {
-        statuses: Vec::new(),
-        ..response.clone()
-    };
-    let statuses = response.statuses.into_iter().map(Message::Status);
-    let events = [Message::Started(summary.clone())]
+    let summary = to_summary(&report);
+    let begin = Message::Started(summary.clone());
+    let statuses = report
+        .targets
         .into_iter()
+        .map(|target| Message::Status(to_unsent(&target)));
+    let events = std::iter::once(begin)
         .chain(statuses)
         .chain([Message::Summary(summary)]);
-    let events: Vec<_> = events
-        .map(|message| {
-            Ok(proto::MulticastStreamResponse {
-                message: Some(message),
-            })
+    let responses = events.map(|message| {
+        Ok(proto::MulticastStreamResponse {
+            message: Some(message),
         })
-        .collect();
-    Sending(futures::stream::iter(events).boxed())
+    });
+    Sending(futures::stream::iter(responses).boxed())
 }
 
 fn to_event(event: MulticastEvent) -> proto::MulticastStreamResponse {

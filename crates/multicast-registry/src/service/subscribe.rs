@@ -117,14 +117,14 @@ impl Live {
     fn take(&mut self, request: proto::SubscribeRequest) -> Result<(), Failure> {
         use subscribe_request::Message as Said;
         match request.message {
-            Some(Said::Ack(ack)) => self.say("ack", &ack.delivery_ids, Verdict::Ack),
+            Some(Said::Ack(ack)) => self.say("ack.delivery_ids", &ack.delivery_ids, Verdict::Ack),
             Some(Said::Nack(nack)) => {
                 let delay = u64::try_from(nack.delay_ms).map(Duration::from_millis);
                 let delay = delay.ok().filter(|delay| *delay <= MAX_DELAY).ok_or_else(|| {
                     let message = format!("`{}` is no time to wait", nack.delay_ms);
                     invalid(Reason::InvalidRequest, "nack.delay_ms", message)
                 })?;
-                self.say("nack", &nack.delivery_ids, Verdict::Nack { delay })
+                self.say("nack.delivery_ids", &nack.delivery_ids, Verdict::Nack { delay })
             }
             Some(Said::Term(term)) => {
                 let reason = term.reason;
@@ -132,7 +132,7 @@ impl Live {
                     let message = format!("a reason has at most {MAX_REASON} bytes");
                     return Err(invalid(Reason::InvalidRequest, "term.reason", message));
                 }
-                self.say("term", &term.delivery_ids, Verdict::Term { reason })
+                self.say("term.delivery_ids", &term.delivery_ids, Verdict::Term { reason })
             }
             Some(Said::Credit(credit)) => {
                 self.session.limit();
@@ -155,7 +155,7 @@ impl Live {
     }
 
     fn answer(&mut self, answer: subscribe_request::Answer) -> Result<(), Failure> {
-        let multicast = self.multicast("answer", &answer.delivery_id)?;
+        let multicast = self.multicast("answer.delivery_id", &answer.delivery_id)?;
         if answer.payload.len() > self.max_reply {
             let (size, limit) = (answer.payload.len(), self.max_reply);
             let message = format!("the answer has {size} bytes, at most {limit} are possible");
@@ -167,7 +167,7 @@ impl Live {
             identity: self.identity.clone(),
             payload: answer.payload,
             content_type: content_type.unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_string()),
-            headers: headers(answer.headers)?,
+            headers: headers("answer.headers", answer.headers)?,
         };
         self.session.say(multicast, Verdict::Ack, Some(reply));
         Ok(())
@@ -181,8 +181,7 @@ impl Live {
         let multicast = of_identity.and_then(|(id, _)| id.parse().ok());
         multicast.ok_or_else(|| {
             let message = "that is no delivery to this identity";
-            let field = format!("{field}.delivery_ids");
-            invalid(Reason::InvalidRequest, &field, message).with("delivery_id", delivery_id)
+            invalid(Reason::InvalidRequest, field, message).with("delivery_id", delivery_id)
         })
     }
 }

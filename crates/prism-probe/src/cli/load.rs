@@ -157,7 +157,7 @@ pub(crate) struct Mixed {
     #[arg(long, value_name = "N", default_value_t = u32::MAX, hide_default_value = true)]
     pub(crate) subscribers: u32,
     /// How many operations may be under way
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000, conflicts_with = "in_flight", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_in_flight: u32,
     /// Keep so many operations under way all the time, instead of a rate
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]

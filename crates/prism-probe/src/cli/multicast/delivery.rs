@@ -60,7 +60,7 @@ pub(crate) struct Publish {
     /// Send it once, however often this is run with the same key; exactly-once makes one up
     #[arg(long, value_name = "K")]
     pub(crate) idempotency_key: Option<String>,
-    /// After how long it is of no more use: 500ms, 30s, 2h, 7d; without it, as the namespace is configured
+    /// After how long it is of no more use: 500ms, 30s, 2h, 7d; without it, stored messages are kept for `message_ttl`
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) expires: Option<Duration>,
     /// A header to send along; may be given several times
