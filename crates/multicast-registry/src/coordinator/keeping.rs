@@ -9,7 +9,7 @@ use std::{
 use futures::future::join_all;
 use prism_core::backoff::{Backoff, Policy};
 use prism_slot::{Arrival, DEFAULT_CONTENT_TYPE, Message, Post, Ticket, Timestamp};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::{
     Coordinator, Error,
@@ -53,11 +53,14 @@ impl Coordinator {
         let this = self.clone();
         spawn(Box::pin(async move { this.receive().await }));
         let this = self.clone();
-        spawn(Box::pin(async move {
-            this.shared.courier.run(|| this.messaging()).await
-        }));
+        let until_closed = closing.clone();
+        self.shared.tasks.spawn(async move {
+            this.shared.courier.run(|| this.messaging(), until_closed).await;
+        });
         let this = self.clone();
         spawn(Box::pin(async move { this.write_up_regularly().await }));
+        let this = self.clone();
+        spawn(Box::pin(async move { this.stay_alive().await }));
         let this = self.clone();
         spawn(Box::pin(async move { this.look_after().await }));
         let this = self.clone();
@@ -66,7 +69,9 @@ impl Coordinator {
 
     /// Writes up what is not, and says goodbye.
     pub(super) async fn end_keeping(&self, deadline: Instant) {
-        self.shared.courier.deliver(&*self.messaging()).await;
+        // Whoever does not take its post leaves time for the ledger.
+        let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+        let _ = timeout_at(half, self.shared.courier.deliver(&*self.messaging())).await;
         self.write_up_all(deadline).await;
         let _ = self.books().sign_out(deadline).await;
     }
@@ -182,7 +187,22 @@ impl Coordinator {
         written.is_ok()
     }
 
-    /// Says that this runner is alive, and goes on with what dead ones have begun.
+    /// Says that this runner is alive, whatever else it is at.
+    async fn stay_alive(&self) {
+        let mut ticks = interval(LOOK_AFTER);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.sign_in(soon()).await {
+                // It may be taken for dead by now: nothing is begun before it is known again.
+                self.shared.signed_in.store(false, Ordering::Release);
+                let namespace = self.shared.sessions.namespace();
+                tracing::warn!(namespace, %error, "the ledger could not be told that this runner is alive");
+            }
+        }
+    }
+
+    /// Goes on with what dead runners have begun.
     async fn look_after(&self) {
         let mut ticks = interval(LOOK_AFTER);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -194,8 +214,8 @@ impl Coordinator {
 
     pub(super) async fn look_after_once(&self) {
         let namespace = self.shared.sessions.namespace();
-        if let Err(error) = self.sign_in(soon()).await {
-            tracing::warn!(namespace, %error, "the ledger could not be told that this runner is alive");
+        if let Err(error) = self.be_known(soon()).await {
+            tracing::warn!(namespace, %error, "others are not told that this runner is alive, so it takes nothing over");
             return;
         }
         match self.books().orphans(soon()).await {
@@ -235,10 +255,9 @@ impl Coordinator {
 
     async fn go_on_with(&self, orphan: Orphan) -> Result<bool, Error> {
         let until = Instant::now() + ADOPTED;
-        let Some((entry, load)) = self.books().adopt(orphan, until, soon()).await? else {
+        let Some((entry, load, parts)) = self.books().adopt(orphan, until, soon()).await? else {
             return Ok(false);
         };
-        let parts = self.books().parts(&entry, soon()).await?;
         let tracker = Arc::new(Tracker::resumed(entry, parts));
         let window = self.config().behavior.dedupe_window;
         let age = Timestamp::now().0.saturating_sub(tracker.cast.began_at.0);

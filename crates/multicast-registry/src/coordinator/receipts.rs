@@ -89,7 +89,10 @@ impl Coordinator {
             };
         }
         loop {
-            let answer = self.ask(id, 0, 0, true, deadline).await?;
+            // It may have been taken over since it was begun.
+            let entry = self.books().cast(id, deadline).await?;
+            let runner = entry.map_or(Runner::of(id), |entry| entry.runner);
+            let answer = self.ask(runner, id, 0, 0, true, deadline).await?;
             match answer.and_then(|answer| answer.known) {
                 Some((entry, _)) if entry.phase == Phase::Running => {
                     timeout_at(deadline, sleep(LOOK))
@@ -191,7 +194,8 @@ impl Coordinator {
         let mut known: Option<Known> = None;
         loop {
             let offset = known.as_ref().map_or(0, |known| known.identities.len());
-            let Some(answer) = self.ask(id, offset, ASK, false, deadline).await? else {
+            let asked = self.ask(Runner::of(id), id, offset, ASK, false, deadline).await?;
+            let Some(answer) = asked else {
                 return Ok(None);
             };
             let Some((mut entry, part)) = answer.known else {
@@ -212,16 +216,16 @@ impl Coordinator {
         Ok(known)
     }
 
-    /// Asks the runner that made a multicast; `None` where it is not alive.
+    /// Asks the runner that has a multicast; `None` where it is not alive.
     async fn ask(
         &self,
+        runner: Runner,
         multicast: MulticastId,
         offset: usize,
         limit: usize,
         cancel: bool,
         deadline: Instant,
     ) -> Result<Option<QueryAnswer>, Error> {
-        let runner = Runner::of(multicast);
         if runner == self.shared.runner {
             return Ok(None);
         }
@@ -260,19 +264,18 @@ impl Coordinator {
         if let Some(tracker) = tracker.as_ref().filter(|_| query.cancel) {
             tracker.cancel.cancel();
         }
-        let known = tracker.map(|tracker| Known::of(&tracker, self.shared.runner));
-        let count = known.as_ref().map_or(0, |known| known.identities.len());
+        let count = tracker.as_ref().map_or(0, |tracker| tracker.targets.len());
         let range = query.offset.min(count)..query.offset.saturating_add(query.limit.min(ASK)).min(count);
         let answer = QueryAnswer {
             request: query.request,
             more: range.end < count,
-            known: known.map(|known| {
+            known: tracker.map(|tracker| {
                 let part = Part {
-                    identities: known.identities[range.clone()].to_vec(),
-                    states: known.states[range].to_vec(),
+                    identities: tracker.targets[range.clone()].to_vec(),
+                    states: tracker.states(range),
                     holders: None,
                 };
-                (known.entry, part)
+                (entry_of(&tracker, self.shared.runner), part)
             }),
         };
         let note = Note::Answer(answer).encode();
@@ -302,16 +305,20 @@ impl Coordinator {
     }
 }
 
+fn entry_of(tracker: &Tracker, runner: Runner) -> CastEntry {
+    CastEntry {
+        cast: tracker.cast.clone(),
+        runner,
+        target_count: tracker.targets.len(),
+        part_count: tracker.parts.len(),
+        phase: tracker.phase(),
+    }
+}
+
 impl Known {
     fn of(tracker: &Tracker, runner: Runner) -> Self {
         Self {
-            entry: CastEntry {
-                cast: tracker.cast.clone(),
-                runner,
-                target_count: tracker.targets.len(),
-                part_count: tracker.parts.len(),
-                phase: tracker.phase(),
-            },
+            entry: entry_of(tracker, runner),
             identities: tracker.targets.to_vec(),
             states: tracker.states(0..tracker.targets.len()),
         }

@@ -218,17 +218,21 @@ impl Books {
     /// Brings the ledger to what this runner knows, and this runner to what the ledger knows.
     pub(crate) async fn flush(&self, tracker: &Tracker, deadline: Instant) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let dirty = tracker.take_dirty();
-            if dirty.is_empty() {
+            let dirty = Dirty {
+                tracker,
+                parts: tracker.take_dirty(),
+            };
+            if dirty.parts.is_empty() {
                 return Ok(());
             }
-            let written = self.write_parts(tracker, &dirty, deadline).await;
-            if let Err(error) = written {
-                dirty.into_iter().for_each(|part| tracker.mark_dirty(part));
-                return Err(error);
-            }
+            self.write_parts(tracker, &dirty.parts, deadline).await?;
+            dirty.written();
         }
-        Ok(())
+        Err(Error::Unavailable {
+            backend: self.capability().backend,
+            message: "too many runners write the same receipts".to_owned(),
+            applied: Applied::No,
+        })
     }
 
     async fn write_parts(&self, tracker: &Tracker, parts: &[usize], deadline: Instant) -> Result<()> {
@@ -415,7 +419,7 @@ impl Books {
         orphan: Orphan,
         until: Instant,
         deadline: Instant,
-    ) -> Result<Option<(CastEntry, Load)>> {
+    ) -> Result<Option<(CastEntry, Load, Vec<(u64, Part)>)>> {
         let id = orphan.multicast;
         let cast = self.read_one(cast_key(id), deadline).await?;
         let load = self.read_one(load_key(id), deadline).await?;
@@ -435,6 +439,8 @@ impl Books {
             self.write_one(gone(orphan.runner), deadline).await?;
             return Ok(None);
         }
+        // Whatever can fail comes before it is this runner's: afterwards, nobody would look for it.
+        let parts = self.parts(&entry, deadline).await?;
         // Should this runner end as well, the next one finds it.
         let open = Write {
             body: Some(Bytes::new()),
@@ -451,8 +457,27 @@ impl Books {
         };
         let taken = matches!(self.write_one(mine, deadline).await?, Wrote::Done(_));
         let obsolete = if taken { orphan.runner } else { self.runner };
-        self.write_one(gone(obsolete), deadline).await?;
-        Ok(taken.then_some((entry, load)))
+        // Where it stays, whoever finds it next sees that it is obsolete.
+        let _ = self.write_one(gone(obsolete), deadline).await;
+        Ok(taken.then_some((entry, load, parts)))
+    }
+}
+
+/// Parts that are being written. Where that does not come to an end, they are to be written still.
+struct Dirty<'a> {
+    tracker: &'a Tracker,
+    parts: Vec<usize>,
+}
+
+impl Dirty<'_> {
+    fn written(mut self) {
+        self.parts.clear();
+    }
+}
+
+impl Drop for Dirty<'_> {
+    fn drop(&mut self) {
+        self.parts.iter().for_each(|part| self.tracker.mark_dirty(*part));
     }
 }
 

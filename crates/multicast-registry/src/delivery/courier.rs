@@ -9,6 +9,7 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Desk,
@@ -135,10 +136,17 @@ impl Courier {
         strays.into_iter().collect()
     }
 
-    /// Sends what waits, for ever.
-    pub(crate) async fn run(&self, messaging: impl Fn() -> Arc<dyn DynMessaging>) {
-        loop {
-            self.filled.notified().await;
+    /// Sends what waits, until it is closed; what is being sent then is sent to its end.
+    pub(crate) async fn run(
+        &self,
+        messaging: impl Fn() -> Arc<dyn DynMessaging>,
+        closing: CancellationToken,
+    ) {
+        while closing
+            .run_until_cancelled(self.filled.notified())
+            .await
+            .is_some()
+        {
             sleep(LINGER).await;
             self.deliver(&*messaging()).await;
         }

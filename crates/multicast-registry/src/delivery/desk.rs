@@ -8,7 +8,10 @@ use std::{
 use parking_lot::Mutex;
 use prism_slot::{MulticastId, Timestamp};
 
-use super::tracker::{Phase, Tracker};
+use super::{
+    Delivery,
+    tracker::{Phase, Tracker},
+};
 
 /// What a target costs in memory, roughly: its state, its name's pointer, and a place in a table.
 const TARGET_BYTES: usize = 96;
@@ -85,9 +88,13 @@ impl Desk {
     }
 }
 
-/// One that is in nobody's hands but the desk's, and done, can go.
+/// One that is in nobody's hands but the desk's, and done, can go, once the ledger knows of it where it was begun there.
 fn is_under_way(tracker: &Arc<Tracker>) -> bool {
-    tracker.phase() == Phase::Running || Arc::strong_count(tracker) > 1
+    let cast = &tracker.cast;
+    let is_begun_there = cast.keyed || cast.delivery != Delivery::AtMostOnce;
+    tracker.phase() == Phase::Running
+        || Arc::strong_count(tracker) > 1
+        || (is_begun_there && tracker.is_unfinished())
 }
 
 impl Inner {
