@@ -7,11 +7,11 @@ use prism_slot::Outcome;
 use tokio::time::Instant;
 
 use super::{
-    super::{Multicast, SessionEvent},
+    super::{Multicast, Pace, SessionEvent},
     fixture,
 };
 use crate::{
-    Status,
+    Status, Target,
     testing::{Fate, Op, soon},
 };
 
@@ -107,6 +107,46 @@ async fn only_what_was_certainly_not_sent_is_sent_again() {
         .iter()
         .sum();
     assert_eq!(sum, report.targets.len());
+}
+
+/// What was asked for holds for whatever is sent, also for what is sent again.
+#[tokio::test(start_paused = true)]
+async fn batches_and_rates_hold_when_sending_again() {
+    let fixture = fixture(|_| {});
+    for number in 0..6 {
+        fixture.register(&format!("id-{number}"), "{}").await;
+    }
+    let unsent = || Outcome::NotSent("no connection".to_owned());
+    for _ in 0..6 {
+        fixture
+            .broker
+            .judge(move |targets| targets.iter().map(|_| unsent()).collect());
+    }
+    let slow = |per_second, batch| Multicast {
+        pace: Pace { per_second, batch },
+        ..Default::default()
+    };
+    let began = Instant::now();
+    let report = fixture
+        .coordinator
+        .multicast(slow(Some(10), Some(4)), soon())
+        .await
+        .unwrap();
+    let reasons: Vec<&str> = report.targets.iter().map(Target::reason).collect();
+    assert_eq!(reasons, ["NO_SUBSCRIBER"; 6], "as the second attempt found");
+    // A tenth of a second's worth is smaller than the batch.
+    assert!(fixture.broker.batches().iter().all(|batch| batch.len() == 1));
+    assert!(
+        began.elapsed() >= Duration::from_millis(1_100),
+        "{:?}",
+        began.elapsed()
+    );
+    let before = fixture.broker.batches().len();
+    assert_eq!(before, 12);
+    let batch = slow(None, Some(4));
+    fixture.coordinator.multicast(batch, soon()).await.unwrap();
+    let sizes: Vec<usize> = fixture.broker.batches()[before..].iter().map(Vec::len).collect();
+    assert_eq!(sizes, [4, 2]);
 }
 
 #[tokio::test(start_paused = true)]
