@@ -159,7 +159,10 @@ impl Coordinator {
             if let Err(error) = self.books().apply(multicast, &receipts, deadline).await {
                 let namespace = self.shared.sessions.namespace();
                 tracing::warn!(namespace, %multicast, %error, "receipts could not be written down");
-                self.shared.metrics.receipts_dropped(receipts.len() as u64);
+                match error {
+                    prism_slot::Error::Unavailable { .. } => self.shared.courier.stray(multicast, receipts),
+                    _ => self.shared.metrics.receipts_dropped(receipts.len() as u64),
+                }
             }
         }
         for tracker in self.shared.desk.recorded() {
@@ -193,12 +196,16 @@ impl Coordinator {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.sign_in(soon()).await {
-                // It may be taken for dead by now: nothing is begun before it is known again.
-                self.shared.signed_in.store(false, Ordering::Release);
-                let namespace = self.shared.sessions.namespace();
-                tracing::warn!(namespace, %error, "the ledger could not be told that this runner is alive");
-            }
+            self.say_alive().await;
+        }
+    }
+
+    pub(super) async fn say_alive(&self) {
+        if let Err(error) = self.sign_in(soon()).await {
+            // It may be taken for dead by now: nothing is begun before it is known again.
+            self.shared.signed_in.store(false, Ordering::Release);
+            let namespace = self.shared.sessions.namespace();
+            tracing::warn!(namespace, %error, "the ledger could not be told that this runner is alive");
         }
     }
 

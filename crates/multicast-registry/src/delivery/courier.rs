@@ -119,7 +119,8 @@ impl Courier {
         self.filled.notify_one();
     }
 
-    fn stray(&self, multicast: MulticastId, receipts: Vec<Receipt>) {
+    /// Keeps receipts for the ledger, as far as there is room.
+    pub(crate) fn stray(&self, multicast: MulticastId, receipts: Vec<Receipt>) {
         let mut waiting = self.waiting.lock();
         if !waiting.has_room(receipts.len()) {
             drop(waiting);

@@ -541,6 +541,34 @@ async fn what_a_dead_runner_has_begun_is_finished() {
     assert!(known[0].2 >= Stage::Stored, "{known:?}");
 }
 
+/// Whoever stops a multicast asks the runner that sends it now.
+#[tokio::test]
+async fn what_was_taken_over_is_cancelled_where_it_is_sent() {
+    let fixture = fixture();
+    let (heir, other) = (fixture.sibling(), fixture.sibling());
+    fixture.register(&["a"]).await;
+    fixture.inboxes.script.always(Op::Enqueue, Fate::Hang);
+    let mut following = fixture
+        .coordinator
+        .multicast_stream(stored("x"), soon())
+        .await
+        .unwrap();
+    let Some(MulticastEvent::Started(started)) = following.next().await else {
+        panic!("it begins with the beginning")
+    };
+    fixture.inboxes.script.reached(Op::Enqueue, 1).await;
+    fixture.coordinator.end_abruptly().await;
+    fixture.clock.advance(Duration::from_secs(11));
+    heir.say_alive().await;
+    let taking = tokio::spawn(async move { heir.look_after_once().await });
+    fixture.inboxes.script.reached(Op::Enqueue, 2).await;
+    let shortly = tokio::time::Instant::now() + Duration::from_millis(300);
+    let cancelled = other.cancel_multicast(started.id, shortly).await;
+    // It is still being stored, so nobody says that it is over.
+    assert!(matches!(cancelled, Err(Error::DeadlineExceeded)), "{cancelled:?}");
+    taking.abort();
+}
+
 /// What was sent once is not sent again when its runner ended, and nobody claims to know how far that came.
 #[tokio::test]
 async fn what_a_dead_runner_sent_once_is_not_known() {
