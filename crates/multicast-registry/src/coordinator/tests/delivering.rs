@@ -633,8 +633,14 @@ async fn receipts_outlive_the_runner_that_sent() {
     );
     let mut session = sibling.subscribe("a", None, soon()).await.unwrap();
     delivery(&mut session).await;
+    // Also those that come while the ledger is not there.
+    let ledger = &fixture.register.script;
+    ledger.always(Op::Write, Fate::Refuse(unavailable(Applied::No)));
+    let before = ledger.count(Op::Write);
     session.say(report.id, Verdict::Ack, None);
     settled(&mut session).await;
+    ledger.reached(Op::Write, before + 2).await;
+    ledger.always(Op::Write, Fate::Pass);
     until(&sibling, report.id, Stage::Acked, "").await;
 }
 
