@@ -193,7 +193,8 @@ pub enum Verdict {
 pub enum Settled {
     /// It holds.
     Done,
-    /// The message is not there any more: settled before, expired, displaced or among the dead letters.
+    /// The message is not there any more (settled before, expired, displaced, among the dead letters), or was not
+    /// handed out since it was stored.
     Gone,
 }
 
@@ -336,8 +337,9 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Fetched>> + Send;
 
-    /// Says what became of messages, in order; outcomes in the same order (`verdicts_hold`). Saying it again changes
-    /// nothing.
+    /// Says what became of messages that were handed out, in order; outcomes in the same order (`verdicts_hold`).
+    /// Saying it again changes nothing, and of what was not handed out nothing can be said
+    /// (`only_what_was_handed_out_is_settled`).
     ///
     /// # Errors
     /// [`Error::Fenced`] for any session but the consumer.

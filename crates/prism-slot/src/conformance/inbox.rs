@@ -39,6 +39,7 @@ pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     fetches_are_bounded,
     only_the_consumer_fetches_and_settles,
     verdicts_hold,
+    only_what_was_handed_out_is_settled,
     what_is_not_out_can_be_cancelled,
     discarded_inboxes_are_empty,
     depths_are_told,
@@ -698,6 +699,48 @@ async fn verdicts_hold(fixture: Fixture) {
         (&DeadReason::Terminated(reason), 1)
     );
     assert_eq!(dead[0].message, messages[2]);
+}
+
+async fn only_what_was_handed_out_is_settled(fixture: Fixture) {
+    let slot = fixture.open().await;
+    let sent = slot.store("a", "x").await;
+    let consumer = slot.consumer("a", 1).await;
+    let reason = "unreadable".to_owned();
+    let verdicts = [
+        Verdict::Ack,
+        Verdict::Nack { delay: LIFE * 600 },
+        Verdict::Term {
+            reason: reason.clone(),
+        },
+    ];
+    for verdict in &verdicts {
+        assert_eq!(
+            slot.settle(&consumer, &sent, verdict.clone()).await,
+            Settled::Gone,
+            "{verdict:?}"
+        );
+    }
+    assert_eq!(slot.texts(&consumer).await, ["x"]);
+    assert_eq!(
+        slot.settle(&consumer, &sent, Verdict::Term { reason }).await,
+        Settled::Done
+    );
+    let letters = slot
+        .dead()
+        .await
+        .into_iter()
+        .map(|letter| (letter.id, address("a")))
+        .collect();
+    let redriven = slot.slot().redrive(letters, terms(), deadline()).await.unwrap();
+    assert_eq!(redriven, [Redriven::Back]);
+    for verdict in verdicts {
+        assert_eq!(
+            slot.settle(&consumer, &sent, verdict).await,
+            Settled::Gone,
+            "a word of its former life"
+        );
+    }
+    assert_eq!(slot.texts(&consumer).await, ["x"]);
 }
 
 async fn what_is_not_out_can_be_cancelled(fixture: Fixture) {

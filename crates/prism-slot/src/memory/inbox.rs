@@ -380,18 +380,21 @@ impl State {
         verdict: Verdict,
         now: Timestamp,
     ) -> Settled {
-        let was_there = match verdict {
-            Verdict::Ack => self.remove(identity, multicast, None, now),
-            Verdict::Term { reason } => {
-                self.remove(identity, multicast, Some(DeadReason::Terminated(reason)), now)
-            }
-            Verdict::Nack { delay } => {
-                let mailbox = self.mailboxes.get_mut(identity);
-                let entry = mailbox.and_then(|mailbox| mailbox.get_mut(multicast));
-                entry.map(|entry| entry.put_back(later(now, delay))).is_some()
-            }
+        let mailbox = self.mailboxes.get_mut(identity);
+        let entry = mailbox.and_then(|mailbox| mailbox.get_mut(multicast));
+        let Some(entry) = entry.filter(|entry| entry.attempt > 0) else {
+            return Settled::Gone;
         };
-        if was_there { Settled::Done } else { Settled::Gone }
+        let why = match verdict {
+            Verdict::Nack { delay } => {
+                entry.put_back(later(now, delay));
+                return Settled::Done;
+            }
+            Verdict::Ack => None,
+            Verdict::Term { reason } => Some(DeadReason::Terminated(reason)),
+        };
+        self.remove(identity, multicast, why, now);
+        Settled::Done
     }
 
     fn redrive(&mut self, id: DeadId, to: &Address, terms: Terms, now: Timestamp) -> Redriven {

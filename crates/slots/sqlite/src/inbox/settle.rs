@@ -34,7 +34,8 @@ impl Desk<'_, '_> {
         multicast: MulticastId,
         verdict: &Verdict,
     ) -> Result<Settled, Fault> {
-        let Some((place, mut waiting)) = self.find_waiting(identity, multicast)? else {
+        let found = self.find_waiting(identity, multicast)?;
+        let Some((place, mut waiting)) = found.filter(|(_, waiting)| waiting.attempt > 0) else {
             return Ok(Settled::Gone);
         };
         let leave = match verdict {

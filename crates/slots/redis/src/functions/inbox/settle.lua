@@ -2,13 +2,8 @@
 
 -- Has a message come again.
 local function put_back(ns, identity, place, delay)
-  local tries = ns.at .. 'tries:' .. identity
   redis.call('ZREM', ns.at .. 'out:' .. identity, place)
   redis.call('ZADD', ns.at .. 'back:' .. identity, bounded(ns.now + delay), place)
-  -- It may be that it never was handed out.
-  if redis.call('HSETNX', tries, place, 0) == 1 then
-    redis.call('HSETNX', tries, 'c', CURSOR .. NOWHERE .. NOWHERE .. NOWHERE)
-  end
   ns.changed = true
 end
 
@@ -24,13 +19,15 @@ local function settle(ns, args)
     local kind, multicast, delay, at = struct.unpack('>c1c32I8', args[index])
     local books = books_of(ns, multicast, { identity })
     local place, digest, known = waiting(books, identity)
+    local attempts = place and attempts_of(ns, identity, { place })[place]
+    -- Nothing can be said of what never was handed out.
+    place = attempts and place
     letters[#letters + 1] = place and 'D' or 'G'
     if place and kind == 'N' then
       put_back(ns, identity, place, delay)
     elseif place then
       local found = kind == 'T' and entry_at(ns, identity, place)
       if found then
-        local attempts = attempts_of(ns, identity, { place })[place] or 0
         bury(ns, identity, found, attempts, TERMINATED, string.sub(args[index], at))
       else
         hold(ns, books, digest, -1)
