@@ -198,6 +198,7 @@ async fn an_inbox_full_of_what_has_expired_has_room() {
         let reason = String::new();
         store(&slot, "b", &waits).await;
         let other = consume(&slot, "b", 1).await;
+        fetch(&slot, &other).await;
         settle(&slot, &other, &waits, Verdict::Term { reason }).await;
         let overflows = store(&slot, "a", &message("too much")).await;
         match overflow {

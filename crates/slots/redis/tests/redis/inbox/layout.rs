@@ -140,10 +140,13 @@ async fn a_message_is_stored_once_and_freed_with_its_last_inbox() {
     assert!(size < 9_000, "an entry is a reference: {size} bytes");
 
     let acked = consume(&slot, "acked", 1).await;
-    settle(&slot, &acked, &sent, Verdict::Ack).await;
+    fetch(&slot, &acked).await;
+    assert_eq!(settle(&slot, &acked, &sent, Verdict::Ack).await, Settled::Done);
     let given_up = consume(&slot, "given up", 1).await;
+    fetch(&slot, &given_up).await;
     let reason = String::new();
-    settle(&slot, &given_up, &sent, Verdict::Term { reason }).await;
+    let term = Verdict::Term { reason };
+    assert_eq!(settle(&slot, &given_up, &sent, term).await, Settled::Done);
     let cancelled = slot
         .cancel(sent.multicast, &[to[2].identity.clone()], soon())
         .await;
@@ -172,6 +175,7 @@ async fn a_message_is_stored_once_and_freed_with_its_last_inbox() {
     let other = message("other");
     store(&slot, "given up", &other).await;
     let reason = String::new();
+    fetch(&slot, &given_up).await;
     settle(&slot, &given_up, &other, Verdict::Term { reason }).await;
     let all = keys(&admin).await;
     let of_sent = format!("body:{}", sent.multicast);
