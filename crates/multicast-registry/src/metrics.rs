@@ -155,7 +155,7 @@ impl Default for Metrics {
         );
         registry.register(
             "overloaded",
-            "Multicasts that were refused because too many targets were waiting",
+            "Calls that were refused because there was too much to do",
             families.overloaded.clone(),
         );
         registry.register(

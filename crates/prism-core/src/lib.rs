@@ -9,6 +9,7 @@ pub mod failure;
 pub mod id;
 pub mod incoming;
 pub mod lifecycle;
+pub mod overload;
 pub mod shutdown;
 pub mod socket;
 pub mod structure;

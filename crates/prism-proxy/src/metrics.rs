@@ -100,6 +100,8 @@ pub struct Metrics {
     restarts: Family<PatternLabels, Counter>,
     /// Calls under way.
     pub calls_in_flight: Gauge,
+    /// Calls refused because this process had too much to do.
+    pub calls_shed: Counter,
     /// Connections to the data port.
     pub connections: Gauge,
     /// Runners on the control port.
@@ -125,6 +127,7 @@ impl Metrics {
             serving: Family::default(),
             restarts: Family::default(),
             calls_in_flight: Gauge::default(),
+            calls_shed: Counter::default(),
             connections: Gauge::default(),
             runners: Gauge::default(),
             series: Mutex::default(),
@@ -158,6 +161,11 @@ impl Metrics {
             self.durations.clone(),
         );
         registry.register("calls_in_flight", "Calls under way", self.calls_in_flight.clone());
+        registry.register(
+            "calls_shed",
+            "Calls that were refused because the proxy had too much to do",
+            self.calls_shed.clone(),
+        );
         registry.register("retries", "Second attempts", self.retries.clone());
         registry.register(
             "connections",
@@ -352,6 +360,7 @@ mod tests {
                 "prism_proxy_build_info",
                 "prism_proxy_call_duration_seconds",
                 "prism_proxy_calls_in_flight",
+                "prism_proxy_calls_shed_total",
                 "prism_proxy_calls_total",
                 "prism_proxy_config_reloads_total",
                 "prism_proxy_connections",

@@ -133,6 +133,8 @@ impl Builder {
         let lanes = Arc::new(Lanes::new(self.config.lane_settings()));
         let table = Arc::new(Table::new(lanes.clone(), metrics.clone()));
         let forward = Arc::new(Forward::new(table.clone(), self.config.call_limits()));
+        let watching = forward.clone();
+        let watching = AbortOnDropHandle::new(tokio::spawn(async move { watching.gate().watch().await }));
         let control = Control::new(table.clone(), self.control);
         let readiness = Arc::new(Readiness::default());
 
@@ -189,6 +191,7 @@ impl Builder {
             supervisor,
             reload,
             following,
+            _watching: watching,
         })
     }
 }
@@ -206,6 +209,8 @@ pub struct Proxy {
     supervisor: Supervisor,
     reload: mpsc::Sender<Asked>,
     following: Option<AbortOnDropHandle<()>>,
+    /// Over how much there is to do.
+    _watching: AbortOnDropHandle<()>,
 }
 
 /// The phases of the end in which something may have to be cut off.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use prism_core::backoff::{Backoff, Policy};
 use prism_slot::{Arrival, DEFAULT_CONTENT_TYPE, Message, Post, Ticket, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
@@ -29,6 +29,8 @@ const TIDY: Duration = Duration::from_secs(1);
 const MEASURE: u32 = 5;
 /// How long one round may take.
 const ROUND: Duration = Duration::from_secs(5);
+/// How many questions of other runners are answered at a time.
+const MAX_ANSWERS: usize = 256;
 /// How long an orphan is sent for at most.
 const ADOPTED: Duration = Duration::from_secs(60);
 const RETRY: Policy = Policy {
@@ -98,9 +100,15 @@ impl Coordinator {
         }
     }
 
+    /// Reads until the post is lost. Answering others takes no time from what comes in.
     async fn read(&self, mut post: Post) {
-        let mut lost = 0;
-        while let Some(arrival) = post.next().await {
+        let (mut lost, mut answering) = (0, FuturesUnordered::new());
+        loop {
+            let arrival = tokio::select! {
+                arrival = post.next() => arrival,
+                Some(()) = answering.next() => continue,
+            };
+            let Some(arrival) = arrival else { return };
             self.shared.metrics.receipts_dropped(post.lost() - lost);
             lost = post.lost();
             match arrival {
@@ -110,7 +118,11 @@ impl Coordinator {
                             self.shared.courier.take(multicast, receipts);
                         }
                     }
-                    Some(Note::Query(query)) => self.answer(query, soon()).await,
+                    // Where it gets none, the other side asks again, or gives up.
+                    Some(Note::Query(query)) if answering.len() < MAX_ANSWERS => {
+                        answering.push(self.answer(query, soon()));
+                    }
+                    Some(Note::Query(_)) => {}
                     Some(Note::Answer(answer)) => self.shared.questions.answered(answer),
                     Some(Note::Bell(_)) | None => {}
                 },
@@ -225,7 +237,8 @@ impl Coordinator {
             tracing::warn!(namespace, %error, "others are not told that this runner is alive, so it takes nothing over");
             return;
         }
-        match self.books().orphans(soon()).await {
+        let is_here = |multicast| self.shared.desk.get(multicast).is_some();
+        match self.books().orphans(is_here, soon()).await {
             Ok(orphans) => drop(join_all(orphans.into_iter().map(|orphan| self.adopt(orphan))).await),
             Err(error) => tracing::warn!(namespace, %error, "could not look for multicasts of dead runners"),
         }

@@ -442,7 +442,6 @@ impl Coordinator {
         self.shared.tasks.wait().await;
     }
 
-    #[cfg(test)]
     pub(crate) fn metrics(&self) -> &NamespaceMetrics {
         &self.shared.metrics
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prism_slot::{Identity, MulticastId, Outcome, Ticket};
+use prism_slot::{Applied, Identity, MulticastId, Outcome, Ticket};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep, timeout_at},
@@ -237,22 +237,29 @@ impl Coordinator {
         let Some(answer_to) = self.shared.courier.address() else {
             return Ok(None);
         };
-        let (request, answered) = self.shared.questions.ask();
+        let (question, answered) = self.shared.questions.ask();
         let note = Note::Query(Query {
             multicast,
-            request,
+            request: question.request,
             answer_to,
             offset,
             limit,
             cancel,
         });
         let sent = self.messaging().send(&post, note.encode(), deadline).await;
-        if matches!(sent, Outcome::NoSubscriber) {
-            return Ok(None);
+        match sent {
+            Outcome::NoSubscriber => return Ok(None),
+            Outcome::NotSent(message) => {
+                return Err(prism_slot::Error::Unavailable {
+                    backend: self.messaging().capability().backend,
+                    message,
+                    applied: Applied::No,
+                }
+                .into());
+            }
+            Outcome::Accepted | Outcome::Unknown(_) => {}
         }
-        let answer = timeout_at(deadline, answered).await;
-        self.shared.questions.forget(request);
-        match answer {
+        match timeout_at(deadline, answered).await {
             Ok(Ok(answer)) => Ok(Some(answer)),
             _ => Err(Error::DeadlineExceeded),
         }
@@ -362,15 +369,27 @@ pub(super) struct Questions {
     open: parking_lot::Mutex<std::collections::HashMap<u64, oneshot::Sender<QueryAnswer>>>,
 }
 
+/// A question that is open until this is dropped.
+struct Question<'a> {
+    questions: &'a Questions,
+    request: u64,
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.questions.open.lock().remove(&self.request);
+    }
+}
+
 impl Questions {
-    fn ask(&self) -> (u64, oneshot::Receiver<QueryAnswer>) {
+    fn ask(&self) -> (Question<'_>, oneshot::Receiver<QueryAnswer>) {
         let (request, (sender, answered)) = (rand::random(), oneshot::channel());
         self.open.lock().insert(request, sender);
-        (request, answered)
-    }
-
-    fn forget(&self, request: u64) {
-        self.open.lock().remove(&request);
+        let question = Question {
+            questions: self,
+            request,
+        };
+        (question, answered)
     }
 
     pub(super) fn answered(&self, answer: QueryAnswer) {

@@ -393,11 +393,33 @@ impl Books {
         Ok(entry.and_then(|(_, body)| std::str::from_utf8(&body).ok().map(Into::into)))
     }
 
-    /// Multicasts that are not sent yet, and whose runners are not alive.
-    pub(crate) async fn orphans(&self, deadline: Instant) -> Result<Vec<Orphan>> {
-        let listed = self.ledger.list("open/".to_owned(), None, LOOK, deadline).await?;
-        let open = listed.keys.iter().filter_map(|key| parse_open(key));
-        let others: Vec<Orphan> = open.filter(|orphan| orphan.runner != self.runner).collect();
+    /// Multicasts that are not sent yet, and whose runners are not alive: some of them, however many others there are.
+    /// `is_here`: those of this runner that it has in its hands.
+    pub(crate) async fn orphans(
+        &self,
+        is_here: impl Fn(MulticastId) -> bool,
+        deadline: Instant,
+    ) -> Result<Vec<Orphan>> {
+        let (mut orphans, mut after) = (Vec::new(), None);
+        loop {
+            let listed = self
+                .ledger
+                .list("open/".to_owned(), after, LOOK, deadline)
+                .await?;
+            let open = listed.keys.iter().filter_map(|key| parse_open(key));
+            let (own, others): (Vec<Orphan>, Vec<Orphan>) =
+                open.partition(|orphan| orphan.runner == self.runner);
+            // It took them over and was not told so.
+            orphans.extend(own.into_iter().filter(|orphan| !is_here(orphan.multicast)));
+            orphans.extend(self.of_the_dead(others, deadline).await?);
+            after = listed.keys.last().cloned();
+            if !listed.more || after.is_none() || orphans.len() >= LOOK {
+                return Ok(orphans);
+            }
+        }
+    }
+
+    async fn of_the_dead(&self, others: Vec<Orphan>, deadline: Instant) -> Result<Vec<Orphan>> {
         let mut runners: Vec<Runner> = others.iter().map(|orphan| orphan.runner).collect();
         runners.sort_unstable_by_key(|runner| runner.0);
         runners.dedup();
@@ -456,9 +478,15 @@ impl Books {
             ttl: left(entry.cast.kept_until),
         };
         let taken = matches!(self.write_one(mine, deadline).await?, Wrote::Done(_));
-        let obsolete = if taken { orphan.runner } else { self.runner };
-        // Where it stays, whoever finds it next sees that it is obsolete.
-        let _ = self.write_one(gone(obsolete), deadline).await;
+        let obsolete = match (taken, orphan.runner == self.runner) {
+            (true, true) => None,
+            (true, false) => Some(orphan.runner),
+            (false, _) => Some(self.runner),
+        };
+        if let Some(obsolete) = obsolete {
+            // Where it stays, whoever finds it next sees that it is obsolete.
+            let _ = self.write_one(gone(obsolete), deadline).await;
+        }
         Ok(taken.then_some((entry, load, parts)))
     }
 }

@@ -1,8 +1,12 @@
 //! Word of messages on its way to whoever sent them: batched, bounded, and never waited for.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use prism_slot::{DynMessaging, Identity, MulticastId, Outcome, Ticket};
 use tokio::{
@@ -137,46 +141,59 @@ impl Courier {
         strays.into_iter().collect()
     }
 
-    /// Sends what waits, until it is closed; what is being sent then is sent to its end.
+    /// Sends what waits, until it is closed; what is being sent then is sent to its end. A post that does not answer
+    /// holds up nothing that goes to others.
     pub(crate) async fn run(
         &self,
         messaging: impl Fn() -> Arc<dyn DynMessaging>,
         closing: CancellationToken,
     ) {
-        while closing
-            .run_until_cancelled(self.filled.notified())
-            .await
-            .is_some()
-        {
-            sleep(LINGER).await;
-            self.deliver(&*messaging()).await;
+        let (mut under_way, mut busy) = (FuturesUnordered::new(), HashSet::new());
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => break,
+                Some(to) = under_way.next() => drop(busy.remove::<Arc<str>>(&to)),
+                () = self.filled.notified() => sleep(LINGER).await,
+            }
+            for (to, batch) in self.take_outgoing(&busy) {
+                busy.insert(to.clone());
+                let messaging = messaging();
+                under_way.push(async move {
+                    self.deliver_to(&*messaging, &to, batch).await;
+                    to
+                });
+            }
         }
+        while under_way.next().await.is_some() {}
     }
 
     /// Sends what waits now. What nobody takes is kept for the ledger.
     pub(crate) async fn deliver(&self, messaging: &dyn DynMessaging) {
-        let outgoing = {
-            let mut waiting = self.waiting.lock();
-            let outgoing = std::mem::take(&mut waiting.outgoing);
-            let sent: usize = outgoing.values().flat_map(HashMap::values).map(Vec::len).sum();
-            waiting.count -= sent;
-            outgoing
-        };
-        // One that does not answer holds up none of the others.
-        join_all(
-            outgoing
-                .into_iter()
-                .map(|(to, batch)| self.deliver_to(messaging, to, batch)),
-        )
-        .await;
+        let outgoing = self.take_outgoing(&HashSet::new()).into_iter();
+        let sent = outgoing.map(|(to, batch)| async move { self.deliver_to(messaging, &to, batch).await });
+        join_all(sent).await;
     }
 
-    async fn deliver_to(&self, messaging: &dyn DynMessaging, to: Arc<str>, batch: Batch) {
+    /// What waits, but for what goes where something is under way.
+    fn take_outgoing(&self, busy: &HashSet<Arc<str>>) -> Vec<(Arc<str>, Batch)> {
+        let mut waiting = self.waiting.lock();
+        let taken: Vec<_> = waiting.outgoing.extract_if(|to, _| !busy.contains(to)).collect();
+        let batches = taken.iter().flat_map(|(_, batch)| batch.values());
+        let count = batches.map(Vec::len).sum::<usize>();
+        waiting.count -= count;
+        taken
+    }
+
+    async fn deliver_to(&self, messaging: &dyn DynMessaging, to: &str, batch: Batch) {
         let max_bytes = MAX_BYTES.min(messaging.capability().max_payload);
+        let mut is_there = true;
         for part in split(batch, max_bytes) {
-            let deadline = Instant::now() + NOTE_LIMIT;
-            let note = Note::Receipts(part.clone()).encode();
-            if messaging.send(&to, note, deadline).await != Outcome::Accepted {
+            if is_there {
+                let deadline = Instant::now() + NOTE_LIMIT;
+                let note = Note::Receipts(part.clone()).encode();
+                is_there = messaging.send(to, note, deadline).await == Outcome::Accepted;
+            }
+            if !is_there {
                 for (multicast, receipts) in part {
                     self.stray(multicast, receipts);
                 }

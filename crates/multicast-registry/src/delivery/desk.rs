@@ -1,7 +1,7 @@
 //! The multicasts that this runner has in memory: those under way, and those done, as long as there is room.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -24,9 +24,11 @@ pub(crate) struct Desk {
 
 #[derive(Debug, Default)]
 struct Inner {
-    trackers: HashMap<MulticastId, Arc<Tracker>>,
-    /// In the order in which they came.
-    order: VecDeque<MulticastId>,
+    /// With the number that each has in the order.
+    trackers: HashMap<MulticastId, (u64, Arc<Tracker>)>,
+    /// The order in which they came, but for those that were looked at in vain since.
+    order: BTreeMap<u64, MulticastId>,
+    next: u64,
     targets: usize,
     max_targets: usize,
 }
@@ -50,40 +52,41 @@ impl Desk {
     /// Takes a multicast up. The oldest that are done make room.
     pub(crate) fn put(&self, tracker: Arc<Tracker>) {
         let mut inner = self.inner.lock();
+        inner.remove(tracker.cast.id);
         inner.make_room(tracker.targets.len());
         inner.targets += tracker.targets.len() + 1;
-        inner.order.push_back(tracker.cast.id);
-        inner.trackers.insert(tracker.cast.id, tracker);
+        inner.to_the_back(tracker);
     }
 
     pub(crate) fn get(&self, id: MulticastId) -> Option<Arc<Tracker>> {
-        self.inner.lock().trackers.get(&id).cloned()
+        let inner = self.inner.lock();
+        inner.trackers.get(&id).map(|(_, tracker)| tracker.clone())
     }
 
     /// Those that the ledger has too.
     pub(crate) fn recorded(&self) -> Vec<Arc<Tracker>> {
         let inner = self.inner.lock();
-        let recorded = inner.trackers.values().filter(|tracker| tracker.cast.recorded);
-        recorded.cloned().collect()
+        let trackers = inner.trackers.values().map(|(_, tracker)| tracker);
+        trackers
+            .filter(|tracker| tracker.cast.recorded)
+            .cloned()
+            .collect()
     }
 
     /// Forgets one.
     pub(crate) fn remove(&self, id: MulticastId) {
-        let mut inner = self.inner.lock();
-        if let Some(tracker) = inner.trackers.remove(&id) {
-            inner.targets -= tracker.targets.len() + 1;
-        }
+        self.inner.lock().remove(id);
     }
 
     /// Forgets those whose receipts are not kept any longer.
     pub(crate) fn tidy(&self, now: Timestamp) {
         let mut inner = self.inner.lock();
-        while let Some(id) = inner.order.front().copied() {
-            let kept = |tracker: &Arc<Tracker>| tracker.cast.kept_until > now || is_under_way(tracker);
-            if inner.trackers.get(&id).is_some_and(kept) {
+        while let Some(oldest) = inner.oldest() {
+            if oldest.cast.kept_until > now || is_under_way(oldest) {
                 return;
             }
-            inner.drop_front();
+            let id = oldest.cast.id;
+            inner.remove(id);
         }
     }
 }
@@ -98,25 +101,37 @@ fn is_under_way(tracker: &Arc<Tracker>) -> bool {
 }
 
 impl Inner {
-    fn drop_front(&mut self) {
-        if let Some(tracker) = self.order.pop_front().and_then(|id| self.trackers.remove(&id)) {
-            self.targets -= tracker.targets.len() + 1;
-        }
+    fn oldest(&self) -> Option<&Arc<Tracker>> {
+        let (_, id) = self.order.first_key_value()?;
+        self.trackers.get(id).map(|(_, tracker)| tracker)
+    }
+
+    fn remove(&mut self, id: MulticastId) -> Option<Arc<Tracker>> {
+        let (number, tracker) = self.trackers.remove(&id)?;
+        self.order.remove(&number);
+        self.targets -= tracker.targets.len() + 1;
+        Some(tracker)
+    }
+
+    fn to_the_back(&mut self, tracker: Arc<Tracker>) {
+        self.next += 1;
+        self.order.insert(self.next, tracker.cast.id);
+        self.trackers.insert(tracker.cast.id, (self.next, tracker));
     }
 
     /// Looks at each once: those under way go to the back.
     fn make_room(&mut self, for_targets: usize) {
         for _ in 0..self.order.len() {
-            if self.targets + for_targets <= self.max_targets {
-                return;
-            }
-            let Some(id) = self.order.front().copied() else {
+            let fits = self.targets + for_targets <= self.max_targets;
+            let Some(oldest) = self.oldest().filter(|_| !fits) else {
                 return;
             };
-            if self.trackers.get(&id).is_some_and(is_under_way) {
-                self.order.rotate_left(1);
-            } else {
-                self.drop_front();
+            let (id, stays) = (oldest.cast.id, is_under_way(oldest));
+            if let Some(tracker) = self.remove(id)
+                && stays
+            {
+                self.targets += tracker.targets.len() + 1;
+                self.to_the_back(tracker);
             }
         }
     }

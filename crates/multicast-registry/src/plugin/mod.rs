@@ -16,13 +16,14 @@ use parking_lot::Mutex;
 use prism_core::{
     config::{Error as ConfigError, Segment},
     lifecycle::{Drained, Health, Scope as WireScope},
+    overload::Gate,
     telemetry::TraceLayer,
 };
 use prism_plugin_sdk::{Description, Initialize, Initialized, Interface, Plugin, Refusal};
 use prism_slot::Scope;
 use serde_json::Value;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
@@ -57,6 +58,9 @@ type Place = Arc<tokio::sync::Mutex<Option<Running>>>;
 pub struct MulticastRegistry {
     namespaces: Namespaces,
     service: Service,
+    gate: Gate,
+    /// Watches over the gate.
+    watching: Mutex<Option<AbortOnDropHandle<()>>>,
     metrics: Arc<Metrics>,
     places: Mutex<BTreeMap<String, Place>>,
     tasks: TaskTracker,
@@ -64,9 +68,11 @@ pub struct MulticastRegistry {
 
 impl Default for MulticastRegistry {
     fn default() -> Self {
-        let namespaces = Namespaces::default();
+        let (namespaces, gate) = (Namespaces::default(), Gate::default());
         Self {
-            service: Service::new(namespaces.clone()),
+            service: Service::new(namespaces.clone()).behind(gate.clone()),
+            gate,
+            watching: Mutex::default(),
             namespaces,
             metrics: Arc::default(),
             places: Mutex::default(),
@@ -154,6 +160,9 @@ impl Plugin for MulticastRegistry {
     }
 
     async fn start(&self) -> Result<(), Refusal> {
+        let gate = self.gate.clone();
+        let watching = tokio::spawn(async move { gate.watch().await });
+        *self.watching.lock() = Some(AbortOnDropHandle::new(watching));
         self.namespaces.set_complete();
         tracing::info!(
             namespaces = self.namespaces.all().len(),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use prism_core::failure::{Failure, Reason};
+use prism_core::{
+    failure::{Failure, Reason},
+    overload::Gate,
+};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
@@ -30,7 +33,12 @@ pub(super) struct Incoming<T> {
 }
 
 impl<T> Incoming<T> {
-    pub(super) fn new(namespaces: &Namespaces, kind: Kind, request: Request<T>) -> Result<Self, Failure> {
+    pub(super) fn new(
+        namespaces: &Namespaces,
+        gate: &Gate,
+        kind: Kind,
+        request: Request<T>,
+    ) -> Result<Self, Failure> {
         let named = NAMESPACE.iter().find_map(|key| request.metadata().get(*key));
         let name = named.map(|value| value.to_str()).transpose().map_err(|_| {
             Failure::new(Reason::InvalidRequest, "the namespace is not text")
@@ -38,6 +46,7 @@ impl<T> Incoming<T> {
                 .not_applied()
         })?;
         let coordinator = namespaces.of_call(name)?;
+        gate.admit().inspect_err(|_| coordinator.metrics().overloaded())?;
         let caller = coordinator.admit(kind, || Caller::of(request.metadata(), request.remote_addr()))?;
         let timeout = grpc_timeout(request.metadata());
         let timeout = timeout

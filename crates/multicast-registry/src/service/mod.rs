@@ -16,6 +16,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use prism_core::overload::Gate;
 use prism_core::{failure::Failure, telemetry::TraceContext};
 use prism_proto::pattern::{
     self as proto,
@@ -45,6 +46,7 @@ pub const MAX_REQUEST_BYTES: usize = 16 << 20;
 #[derive(Clone)]
 pub struct Service {
     namespaces: Namespaces,
+    gate: Gate,
     /// Mutations run here, so that they are done even when their caller goes away.
     mutations: TaskTracker,
 }
@@ -56,8 +58,16 @@ impl Service {
     pub fn new(namespaces: Namespaces) -> Self {
         Self {
             namespaces,
+            gate: Gate::default(),
             mutations: TaskTracker::new(),
         }
+    }
+
+    /// Takes only the calls that the gate lets in.
+    #[must_use]
+    pub fn behind(mut self, gate: Gate) -> Self {
+        self.gate = gate;
+        self
     }
 
     /// What is under way and must be waited for.
@@ -72,7 +82,7 @@ impl Service {
     }
 
     fn incoming<T>(&self, kind: Kind, request: Request<T>) -> Result<Incoming<T>, Failure> {
-        Incoming::new(&self.namespaces, kind, request)
+        Incoming::new(&self.namespaces, &self.gate, kind, request)
     }
 }
 

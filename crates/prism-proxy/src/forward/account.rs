@@ -79,6 +79,11 @@ impl Account {
         self._lane = Some(lane);
     }
 
+    /// The call is one too many.
+    pub(crate) fn shed(&self) {
+        self.series.metrics().calls_shed.inc();
+    }
+
     /// The call has this status.
     pub(crate) fn answered(&mut self, code: Code) {
         self.code = Some(code);

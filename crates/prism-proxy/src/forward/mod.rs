@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use http::{Request, Response};
 use prism_core::{
     failure::{Failure, Reason},
+    overload::Gate,
     telemetry,
 };
 use tokio::time::Instant;
@@ -72,6 +73,7 @@ pub struct Forward {
     limits: ArcSwap<Limits>,
     calls: Arc<Admission>,
     streams: Arc<Admission>,
+    gate: Gate,
     budget: retry::Budget,
     /// Cancelled when streams must come to an end.
     cut: CancellationToken,
@@ -85,6 +87,7 @@ impl Forward {
             limits: ArcSwap::from_pointee(limits),
             calls: Arc::default(),
             streams: Arc::default(),
+            gate: Gate::default(),
             budget: retry::Budget::default(),
             cut: CancellationToken::new(),
         }
@@ -93,6 +96,11 @@ impl Forward {
     /// New limits, from the next call on.
     pub fn set_limits(&self, limits: Limits) {
         self.limits.store(Arc::new(limits));
+    }
+
+    /// Refuses calls of which there are more than this process can forward.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// How many calls are under way, streams counted.
@@ -161,6 +169,7 @@ impl Forward {
             Err(not_for_clients(request.uri().path()))
         } else {
             headers::check_size(request.headers(), limits.headers)
+                .and_then(|()| self.gate.admit().inspect_err(|_| account.shed()))
                 .and(named)
                 .and_then(|namespace| route.ok_or_else(|| unknown(namespace)))
         };
