@@ -24,16 +24,16 @@ use crate::{
     },
 };
 
-struct Fixture {
-    clock: Arc<ManualClock>,
-    store: Arc<Store>,
-    broker: Arc<Broker>,
-    inboxes: Arc<Inboxes>,
-    register: Arc<Register>,
-    coordinator: Coordinator,
+pub(super) struct Fixture {
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) store: Arc<Store>,
+    pub(super) broker: Arc<Broker>,
+    pub(super) inboxes: Arc<Inboxes>,
+    pub(super) register: Arc<Register>,
+    pub(super) coordinator: Coordinator,
 }
 
-fn fixture() -> Fixture {
+pub(super) fn fixture() -> Fixture {
     fixture_with(InboxLimits::default())
 }
 
@@ -66,11 +66,11 @@ fn runner(
 
 impl Fixture {
     /// A second runner of the same namespace.
-    fn sibling(&self) -> Coordinator {
+    pub(super) fn sibling(&self) -> Coordinator {
         runner(&self.store, &self.broker, &self.inboxes, &self.register)
     }
 
-    async fn register(&self, names: &[&str]) {
+    pub(super) async fn register(&self, names: &[&str]) {
         for name in names {
             self.coordinator
                 .register(request(name, "{}"), soon())
@@ -85,7 +85,7 @@ impl Fixture {
 }
 
 /// Stored for all, without waiting for acknowledgments.
-fn stored(payload: &'static str) -> Multicast {
+pub(super) fn stored(payload: &'static str) -> Multicast {
     Multicast {
         payload: Bytes::from_static(payload.as_bytes()),
         delivery: Some(Delivery::AtLeastOnce),
@@ -110,7 +110,7 @@ async fn event(session: &mut Session) -> SessionEvent {
 }
 
 /// The next stored message: its multicast, its text and its attempt.
-async fn delivery(session: &mut Session) -> (MulticastId, String, u32) {
+pub(super) async fn delivery(session: &mut Session) -> (MulticastId, String, u32) {
     loop {
         match event(session).await {
             SessionEvent::Stored(delivery) => {
@@ -130,7 +130,7 @@ async fn settled(session: &mut Session) -> Vec<(MulticastId, Settled)> {
     }
 }
 
-fn told(report: &Report) -> Vec<(String, Status, Stage, &'static str)> {
+pub(super) fn told(report: &Report) -> Vec<(String, Status, Stage, &'static str)> {
     let mut told: Vec<_> = report
         .targets
         .iter()
@@ -147,7 +147,10 @@ fn told(report: &Report) -> Vec<(String, Status, Stage, &'static str)> {
     told
 }
 
-async fn known(coordinator: &Coordinator, id: MulticastId) -> Vec<(String, Status, Stage, &'static str)> {
+pub(super) async fn known(
+    coordinator: &Coordinator,
+    id: MulticastId,
+) -> Vec<(String, Status, Stage, &'static str)> {
     let all = Pages {
         limit: 1_000,
         ..Pages::default()
@@ -170,7 +173,7 @@ async fn until(coordinator: &Coordinator, id: MulticastId, stage: Stage, reason:
     assert!(waited.is_ok(), "{:?}", known(coordinator, id).await);
 }
 
-fn one(
+pub(super) fn one(
     name: &str,
     status: Status,
     stage: Stage,
@@ -229,6 +232,30 @@ async fn acknowledgments_find_their_way_home() {
     assert_eq!(told(&report), expected);
     assert_eq!(report.tally.total(), 3);
     drop((here.await.unwrap(), there.await.unwrap()));
+}
+
+/// A runner that does not take what it is told holds up nothing that others are told.
+#[tokio::test]
+async fn a_silent_runner_delays_nobody_elses_receipts() {
+    let fixture = fixture();
+    let (silent, other) = (fixture.sibling(), fixture.sibling());
+    fixture.register(&["a"]).await;
+    let mut session = fixture.session("a").await;
+    let handed = |payload| Multicast {
+        payload: Bytes::from_static(payload),
+        require: Some(Stage::Handed),
+        ..Default::default()
+    };
+    fixture.broker.script.next(Op::Send, Fate::Hang);
+    let waiting = tokio::spawn(async move { silent.multicast(handed(b"1"), soon()).await });
+    event(&mut session).await;
+    fixture.broker.script.reached(Op::Send, 1).await;
+    let told = tokio::spawn(async move { other.multicast(handed(b"2"), soon()).await });
+    event(&mut session).await;
+    let report = told.await.unwrap().unwrap();
+    assert_eq!(report.targets[0].stage(), Stage::Handed);
+    assert!(!waiting.is_finished());
+    waiting.abort();
 }
 
 /// At most once, too, more can be required than that the broker took it; and less is never claimed.
@@ -514,84 +541,6 @@ async fn a_store_that_was_not_answered_is_made_again() {
     assert_eq!(delivery(&mut session).await.1, "x");
     let waited = tokio::time::timeout(Duration::from_millis(50), session.next()).await;
     assert!(waited.is_err(), "{waited:?}");
-}
-
-/// A runner that ended while it sent: another one goes on with what it wrote down.
-#[tokio::test]
-async fn what_a_dead_runner_has_begun_is_finished() {
-    let fixture = fixture();
-    let sibling = fixture.sibling();
-    fixture.register(&["a", "b"]).await;
-    let mut session = sibling.subscribe("a", None, soon()).await.unwrap();
-    fixture.inboxes.script.always(Op::Enqueue, Fate::Hang);
-    let coordinator = fixture.coordinator.clone();
-    let sending = tokio::spawn(async move { coordinator.multicast(stored("x"), soon()).await });
-    fixture.inboxes.script.reached(Op::Enqueue, 1).await;
-    // It ends without a word, as far as anybody can see.
-    sending.abort();
-    fixture.coordinator.end_abruptly().await;
-    fixture.inboxes.script.always(Op::Enqueue, Fate::Pass);
-    fixture.clock.advance(Duration::from_secs(11));
-    sibling.look_after_once().await;
-    let (id, text, _) = delivery(&mut session).await;
-    assert_eq!(text, "x");
-    let pending = |name: &str, stage| (name.to_owned(), Status::Pending, stage, "");
-    let known = known(&sibling, id).await;
-    assert_eq!(known[1], pending("b", Stage::Stored));
-    assert!(known[0].2 >= Stage::Stored, "{known:?}");
-}
-
-/// Whoever stops a multicast asks the runner that sends it now.
-#[tokio::test]
-async fn what_was_taken_over_is_cancelled_where_it_is_sent() {
-    let fixture = fixture();
-    let (heir, other) = (fixture.sibling(), fixture.sibling());
-    fixture.register(&["a"]).await;
-    fixture.inboxes.script.always(Op::Enqueue, Fate::Hang);
-    let mut following = fixture
-        .coordinator
-        .multicast_stream(stored("x"), soon())
-        .await
-        .unwrap();
-    let Some(MulticastEvent::Started(started)) = following.next().await else {
-        panic!("it begins with the beginning")
-    };
-    fixture.inboxes.script.reached(Op::Enqueue, 1).await;
-    fixture.coordinator.end_abruptly().await;
-    fixture.clock.advance(Duration::from_secs(11));
-    heir.say_alive().await;
-    let taking = tokio::spawn(async move { heir.look_after_once().await });
-    fixture.inboxes.script.reached(Op::Enqueue, 2).await;
-    let shortly = tokio::time::Instant::now() + Duration::from_millis(300);
-    let cancelled = other.cancel_multicast(started.id, shortly).await;
-    // It is still being stored, so nobody says that it is over.
-    assert!(matches!(cancelled, Err(Error::DeadlineExceeded)), "{cancelled:?}");
-    taking.abort();
-}
-
-/// What was sent once is not sent again when its runner ended, and nobody claims to know how far that came.
-#[tokio::test]
-async fn what_a_dead_runner_sent_once_is_not_known() {
-    let fixture = fixture();
-    let sibling = fixture.sibling();
-    fixture.register(&["a"]).await;
-    fixture.broker.script.always(Op::Publish, Fate::Hang);
-    let once = Multicast {
-        idempotency_key: Some("k".to_owned()),
-        ..Default::default()
-    };
-    let (coordinator, request) = (fixture.coordinator.clone(), once.clone());
-    let sending = tokio::spawn(async move { coordinator.multicast(request, soon()).await });
-    fixture.broker.script.reached(Op::Publish, 1).await;
-    sending.abort();
-    fixture.coordinator.end_abruptly().await;
-    fixture.clock.advance(Duration::from_secs(11));
-    let again = sibling.multicast(once, soon()).await.unwrap();
-    assert_eq!(
-        told(&again),
-        one("a", Status::Timeout, Stage::Resolved, "UNKNOWN_OUTCOME")
-    );
-    assert_eq!(fixture.broker.batches().len(), 1);
 }
 
 /// Nothing is sent that could not be written down before.

@@ -1,5 +1,6 @@
 //! The coordinator over slots whose calls go as a test says, with time in the test's hands.
 
+mod adopting;
 mod conformity;
 mod delivering;
 mod explaining;

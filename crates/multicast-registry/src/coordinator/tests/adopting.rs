@@ -1,0 +1,141 @@
+//! What becomes of the multicasts of runners that end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prism_slot::{Applied, Expect, Ledger, MulticastId, Write};
+
+use super::{
+    super::{Error, Multicast, MulticastEvent},
+    delivering::{Fixture, delivery, fixture, known, one, stored, told},
+};
+use crate::{
+    Stage, Status,
+    testing::{Fate, Op, soon, unavailable},
+};
+
+impl Fixture {
+    /// A runner begins to store something and ends without a word, as far as anybody can see.
+    async fn die_while_storing(&self) {
+        self.inboxes.script.always(Op::Enqueue, Fate::Hang);
+        let coordinator = self.coordinator.clone();
+        let sending = tokio::spawn(async move { coordinator.multicast(stored("x"), soon()).await });
+        self.inboxes.script.reached(Op::Enqueue, 1).await;
+        sending.abort();
+        self.coordinator.end_abruptly().await;
+        self.inboxes.script.always(Op::Enqueue, Fate::Pass);
+        self.clock.advance(Duration::from_secs(11));
+    }
+}
+
+/// A runner that ended while it sent: another one goes on with what it wrote down.
+#[tokio::test]
+async fn what_a_dead_runner_has_begun_is_finished() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a", "b"]).await;
+    let mut session = sibling.subscribe("a", None, soon()).await.unwrap();
+    fixture.die_while_storing().await;
+    sibling.look_after_once().await;
+    let (id, text, _) = delivery(&mut session).await;
+    assert_eq!(text, "x");
+    let pending = |name: &str, stage| (name.to_owned(), Status::Pending, stage, "");
+    let known = known(&sibling, id).await;
+    assert_eq!(known[1], pending("b", Stage::Stored));
+    assert!(known[0].2 >= Stage::Stored, "{known:?}");
+}
+
+/// However much others have under way.
+#[tokio::test]
+async fn an_orphan_is_found_among_many_that_are_none() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a"]).await;
+    let mut session = sibling.subscribe("a", None, soon()).await.unwrap();
+    fixture.die_while_storing().await;
+    let write = |key: String| Write {
+        key,
+        expect: Expect::Anything,
+        body: Some(Bytes::new()),
+        ttl: Duration::from_secs(3_600),
+    };
+    let open = (0..1_000).map(|_| write(format!("open/{:016x}/{}", 1, MulticastId::random())));
+    let mut writes = vec![write(format!("runner/{:016x}", 1))];
+    writes.extend(open);
+    let written = fixture.register.write(writes, soon()).await;
+    assert!(written.iter().all(Result::is_ok));
+    sibling.look_after_once().await;
+    assert_eq!(delivery(&mut session).await.1, "x");
+}
+
+/// The answer of the ledger was lost when the multicast was taken over: it is nobody else's now.
+#[tokio::test]
+async fn what_was_taken_over_without_knowing_is_gone_on_with() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a"]).await;
+    let mut session = sibling.subscribe("a", None, soon()).await.unwrap();
+    fixture.die_while_storing().await;
+    sibling.say_alive().await;
+    let lost = Fate::Lose(unavailable(Applied::Unknown));
+    fixture.register.script.next(Op::Write, Fate::Pass);
+    fixture.register.script.next(Op::Write, lost);
+    sibling.look_after_once().await;
+    assert_eq!(fixture.inboxes.script.count(Op::Enqueue), 1, "it was not told");
+    sibling.look_after_once().await;
+    assert_eq!(delivery(&mut session).await.1, "x");
+    assert_eq!(fixture.inboxes.script.count(Op::Enqueue), 2);
+}
+
+/// Whoever stops a multicast asks the runner that sends it now.
+#[tokio::test]
+async fn what_was_taken_over_is_cancelled_where_it_is_sent() {
+    let fixture = fixture();
+    let (heir, other) = (fixture.sibling(), fixture.sibling());
+    fixture.register(&["a"]).await;
+    fixture.inboxes.script.always(Op::Enqueue, Fate::Hang);
+    let mut following = fixture
+        .coordinator
+        .multicast_stream(stored("x"), soon())
+        .await
+        .unwrap();
+    let Some(MulticastEvent::Started(started)) = following.next().await else {
+        panic!("it begins with the beginning")
+    };
+    fixture.inboxes.script.reached(Op::Enqueue, 1).await;
+    fixture.coordinator.end_abruptly().await;
+    fixture.clock.advance(Duration::from_secs(11));
+    heir.say_alive().await;
+    let taking = tokio::spawn(async move { heir.look_after_once().await });
+    fixture.inboxes.script.reached(Op::Enqueue, 2).await;
+    let shortly = tokio::time::Instant::now() + Duration::from_millis(300);
+    let cancelled = other.cancel_multicast(started.id, shortly).await;
+    // It is still being stored, so nobody says that it is over.
+    assert!(matches!(cancelled, Err(Error::DeadlineExceeded)), "{cancelled:?}");
+    taking.abort();
+}
+
+/// What was sent once is not sent again when its runner ended, and nobody claims to know how far that came.
+#[tokio::test]
+async fn what_a_dead_runner_sent_once_is_not_known() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a"]).await;
+    fixture.broker.script.always(Op::Publish, Fate::Hang);
+    let once = Multicast {
+        idempotency_key: Some("k".to_owned()),
+        ..Default::default()
+    };
+    let (coordinator, request) = (fixture.coordinator.clone(), once.clone());
+    let sending = tokio::spawn(async move { coordinator.multicast(request, soon()).await });
+    fixture.broker.script.reached(Op::Publish, 1).await;
+    sending.abort();
+    fixture.coordinator.end_abruptly().await;
+    fixture.clock.advance(Duration::from_secs(11));
+    let again = sibling.multicast(once, soon()).await.unwrap();
+    assert_eq!(
+        told(&again),
+        one("a", Status::Timeout, Stage::Resolved, "UNKNOWN_OUTCOME")
+    );
+    assert_eq!(fixture.broker.batches().len(), 1);
+}
