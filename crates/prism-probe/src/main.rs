@@ -24,6 +24,10 @@ use crate::{
 /// How long the last spans may take to a collector that is not there.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
+/// Most of what a message costs here is small allocations: see decision 0034.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match cli::parse(env::args_os()) {
         Ok(cli) => cli,

@@ -24,6 +24,10 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// Something was still under way at its deadline and has been ended.
 const INCOMPLETE: u8 = 2;
 
+/// Most of what a message costs here is small allocations: see decision 0034.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let options = Options::from_command_line();
     let runtime = match tokio::runtime::Runtime::new() {

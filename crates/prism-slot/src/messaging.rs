@@ -48,8 +48,6 @@ pub enum Kind {
     /// Data for the identity.
     #[default]
     Payload,
-    /// A word between runners: something is stored for the identity. Losing it delays, and loses nothing.
-    Doorbell,
     /// A word between runners: a session with this number is the live one now, older ones close.
     Superseded {
         /// The number of the newest session.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::{
     Coordinator, Error,
-    sending::{Job, Pace},
+    sending::{GivenUp, Job, Pace, abandon},
 };
 use crate::delivery::{Bell, End, Load, News, Note, Orphan, Phase, Reply, Stage, Tracker};
 
@@ -237,10 +237,14 @@ impl Coordinator {
             tracing::warn!(namespace, %error, "others are not told that this runner is alive, so it takes nothing over");
             return;
         }
-        let is_here = |multicast| self.shared.desk.get(multicast).is_some();
-        match self.books().orphans(is_here, soon()).await {
+        let doubtful = std::mem::take(&mut *self.shared.doubtful.lock());
+        let is_doubtful = |multicast| doubtful.contains(&multicast);
+        match self.books().orphans(is_doubtful, soon()).await {
             Ok(orphans) => drop(join_all(orphans.into_iter().map(|orphan| self.adopt(orphan))).await),
-            Err(error) => tracing::warn!(namespace, %error, "could not look for multicasts of dead runners"),
+            Err(error) => {
+                tracing::warn!(namespace, %error, "could not look for multicasts of dead runners");
+                self.shared.doubtful.lock().extend(doubtful);
+            }
         }
     }
 
@@ -268,7 +272,9 @@ impl Coordinator {
             }
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(namespace, %multicast, %error, "could not go on with a multicast, trying again")
+                tracing::warn!(namespace, %multicast, %error, "could not go on with a multicast, trying again");
+                // It may have been taken over all the same.
+                self.shared.doubtful.lock().insert(multicast);
             }
         }
     }
@@ -285,11 +291,7 @@ impl Coordinator {
         self.shared.desk.put(tracker.clone());
         if !is_safe {
             // Storing again what may have been stored would no longer be noticed.
-            let why: Option<Arc<str>> = Some("its runner ended while it sent".into());
-            let open = tracker.ended(|state| state.stage == Stage::Resolved && state.end.is_none());
-            for place in open {
-                tracker.learn_from(place, [Some(News::Ended(End::Unknown, why.clone()))]);
-            }
+            abandon(&tracker, "its runner ended while it sent");
             tracker.sent();
             return Ok(true);
         }
@@ -301,6 +303,7 @@ impl Coordinator {
         };
         self.send(Job {
             config: self.config(),
+            _given_up: GivenUp::new(self, &tracker),
             tracker,
             message: Arc::new(message),
             priority,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     Config, Coordinator, Error,
     enumerate::{compile_at, tolerate},
-    sending::{Job, Pace},
+    sending::{GivenUp, Job, Pace},
 };
 use crate::{
     config::{KeepReceipts, ReadConsistency},
@@ -409,6 +409,7 @@ impl Coordinator {
         self.shared.desk.put(tracker.clone());
         Ok(Began::Sending(Box::new(Job {
             config: plan.config,
+            _given_up: GivenUp::new(self, &tracker),
             tracker,
             message: Arc::new(load.message),
             priority: load.priority,

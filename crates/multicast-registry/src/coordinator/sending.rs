@@ -10,7 +10,9 @@ use prism_slot::{
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{Config, Coordinator, Error};
-use crate::delivery::{Admission, Bell, Crowded, Delivery, End, News, Note, Stage, State, Tracker, Turn};
+use crate::delivery::{
+    Admission, Bell, Crowded, Delivery, End, News, Note, Phase, Stage, State, Tracker, Turn,
+};
 
 /// How many targets are sent to at a time.
 pub(super) const WINDOW: usize = 1_024;
@@ -37,6 +39,36 @@ pub(super) struct Job {
     pub(super) pace: Pace,
     pub(super) until: Instant,
     pub(super) admission: Admission,
+    pub(super) _given_up: GivenUp,
+}
+
+/// Sees to a multicast whose call is dropped while it is sent: what is stored is gone on with later, and of what is
+/// sent once nothing more is sent.
+pub(super) struct GivenUp {
+    coordinator: Coordinator,
+    tracker: Arc<Tracker>,
+}
+
+impl GivenUp {
+    pub(super) fn new(coordinator: &Coordinator, tracker: &Arc<Tracker>) -> Self {
+        let (coordinator, tracker) = (coordinator.clone(), tracker.clone());
+        Self { coordinator, tracker }
+    }
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        if self.tracker.phase() != Phase::Running {
+            return;
+        }
+        let (shared, cast) = (&self.coordinator.shared, &self.tracker.cast);
+        if cast.delivery == Delivery::AtMostOnce {
+            abandon(&self.tracker, "its call was given up while it was sent");
+            return self.tracker.sent();
+        }
+        shared.doubtful.lock().insert(cast.id);
+        shared.desk.remove(cast.id);
+    }
 }
 
 impl Pace {
@@ -283,6 +315,14 @@ fn learn(tracker: &Tracker, places: &[usize], news: impl Iterator<Item = News>) 
     for (place, news) in places.iter().zip(news) {
         tracker.learn_from(*place, [Some(news)]);
     }
+}
+
+/// What is not known to have been sent may have been.
+pub(super) fn abandon(tracker: &Tracker, why: &str) {
+    let why: Option<Arc<str>> = Some(why.into());
+    let open = tracker.ended(|state| state.stage == Stage::Resolved && state.end.is_none());
+    let unknown = open.iter().map(|_| News::Ended(End::Unknown, why.clone()));
+    learn(tracker, &open, unknown);
 }
 
 /// What has not been sent will not be.

@@ -176,7 +176,6 @@ impl Session {
         };
         match message.kind {
             Kind::Payload => self.held = Some(message),
-            Kind::Doorbell => self.backlog.iter_mut().for_each(Backlog::ring),
             Kind::Superseded { session_seq } if session_seq > self.claim.session_seq => {
                 return Err(Closed::Superseded);
             }

@@ -394,10 +394,10 @@ impl Books {
     }
 
     /// Multicasts that are not sent yet, and whose runners are not alive: some of them, however many others there are.
-    /// `is_here`: those of this runner that it has in its hands.
+    /// `is_doubtful`: those that may be this runner's without its knowing.
     pub(crate) async fn orphans(
         &self,
-        is_here: impl Fn(MulticastId) -> bool,
+        is_doubtful: impl Fn(MulticastId) -> bool,
         deadline: Instant,
     ) -> Result<Vec<Orphan>> {
         let (mut orphans, mut after) = (Vec::new(), None);
@@ -409,8 +409,7 @@ impl Books {
             let open = listed.keys.iter().filter_map(|key| parse_open(key));
             let (own, others): (Vec<Orphan>, Vec<Orphan>) =
                 open.partition(|orphan| orphan.runner == self.runner);
-            // It took them over and was not told so.
-            orphans.extend(own.into_iter().filter(|orphan| !is_here(orphan.multicast)));
+            orphans.extend(own.into_iter().filter(|orphan| is_doubtful(orphan.multicast)));
             orphans.extend(self.of_the_dead(others, deadline).await?);
             after = listed.keys.last().cloned();
             if !listed.more || after.is_none() || orphans.len() >= LOOK {

@@ -117,17 +117,13 @@ async fn messages_arrive_unchanged(fixture: Fixture) {
         receipts: Some(slot.post(deadline()).await.unwrap().address().clone()),
         ..(*message("")).clone()
     };
-    let doorbell = Message {
-        kind: Kind::Doorbell,
-        ..(*message("")).clone()
-    };
     let superseded = Message {
         kind: Kind::Superseded {
             session_seq: u64::MAX,
         },
         ..(*message("")).clone()
     };
-    for sent in [full, doorbell, superseded, (*message("")).clone()] {
+    for sent in [full, superseded, (*message("")).clone()] {
         let sent = Arc::new(sent);
         assert_eq!(publish(&slot, &["a"], &sent).await, [Outcome::Accepted]);
         expect(&mut listener, &sent).await;

@@ -194,7 +194,7 @@ mod tests {
                 expects_reply: true,
                 expires_at: Some(Timestamp(7)),
                 receipts: Some("".into()),
-                ..message(Kind::Doorbell, DEFAULT, &[("a", "1")])
+                ..message(Kind::Payload, DEFAULT, &[("a", "1")])
             },
         ] {
             assert_eq!(travelled(&sent), sent);

@@ -13,7 +13,7 @@
 //! `<topic prefix>.<namespace>.<identity>`, the last two [escaped](escape). A message is the payload as its body,
 //! `Content-Type` unless it is `application/octet-stream`, the message's own headers such as `traceparent`, and
 //! `Prism-Multicast: v=1;id=<multicast id>;at=<milliseconds since 1970>` with further words behind it. A message whose
-//! `Prism-Multicast` has `;doorbell` or `;superseded=` is a word between runners and no data: a consumer skips it.
+//! `Prism-Multicast` has `;superseded=` is a word between runners and no data: a consumer skips it.
 //!
 //! Replying to a message acknowledges it, if its sender waits for that; the body may be empty or anything. It counts for
 //! that message only, for a minute after it was sent, and while the runner that sent it runs. For this a consumer has to be

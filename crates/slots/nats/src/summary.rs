@@ -4,7 +4,6 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `doorbell` | no data: a word between runners that something is stored for the identity |
 //! | `superseded=<n>` | no data: a word between runners that session `n` is the newest |
 //! | `to=<text>` | where the sender takes answers of its own protocol |
 //! | `reply=1` | the sender waits for an answer to this very message |
@@ -37,7 +36,6 @@ pub(crate) fn write(message: &Message) -> String {
     // Writing to a text does not fail.
     let _ = match message.kind {
         Kind::Payload => Ok(()),
-        Kind::Doorbell => text.write_str(";doorbell"),
         Kind::Superseded { session_seq } => write!(text, ";superseded={session_seq}"),
     };
     write_text("to", message.reply_to.as_deref(), &mut text);
@@ -134,7 +132,6 @@ impl Summary {
             Some(("until", until)) => set(&mut self.expires_at, time(until)),
             Some(("receipts", at)) => set(&mut self.receipts, read_text(at)),
             Some(_) => Some(()),
-            None if word == "doorbell" => set(&mut self.kind, Some(Kind::Doorbell)),
             None => None,
         }
     }
@@ -166,11 +163,6 @@ mod tests {
     fn what_does_not_apply_takes_no_room() {
         let id = "00000000000000000000000000000007";
         assert_eq!(write(&message()), format!("v=1;id={id};at=-5"));
-        let doorbell = Message {
-            kind: Kind::Doorbell,
-            ..message()
-        };
-        assert_eq!(write(&doorbell), format!("v=1;id={id};at=-5;doorbell"));
         let full = Message {
             kind: Kind::Superseded { session_seq: 9 },
             reply_to: Some("a;b c".into()),
@@ -199,7 +191,7 @@ mod tests {
             "v=1;id=a;at=1;",
             "v=1;id=a;at=1;knock",
             "v=1;id=a;at=1;id=a",
-            "v=1;id=a;at=1;doorbell;superseded=1",
+            "v=1;id=a;at=1;superseded=1;superseded=1",
             "v=1;id=a;at=1;superseded=-1",
             "v=1;id=a;at=1;reply=2",
             "v=1;id=a;at=1;until=",

@@ -17,6 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use cli::{Command, Options};
 
+/// Most of what a message costs here is small allocations: see decision 0034.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let options = Options::from_command_line();
     if let Some(Command::Config { command }) = &options.command {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     Stage, Status,
+    delivery::Phase,
     testing::{Fate, Op, soon, unavailable},
 };
 
@@ -138,4 +139,43 @@ async fn what_a_dead_runner_sent_once_is_not_known() {
         one("a", Status::Timeout, Stage::Resolved, "UNKNOWN_OUTCOME")
     );
     assert_eq!(fixture.broker.batches().len(), 1);
+}
+
+/// Whoever gives a call up while it is sent has not taken the multicast back.
+#[tokio::test]
+async fn what_is_given_up_while_it_is_stored_is_gone_on_with() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let mut session = fixture.coordinator.subscribe("a", None, soon()).await.unwrap();
+    fixture.inboxes.script.next(Op::Enqueue, Fate::Hang);
+    let coordinator = fixture.coordinator.clone();
+    let sending = tokio::spawn(async move { coordinator.multicast(stored("x"), soon()).await });
+    fixture.inboxes.script.reached(Op::Enqueue, 1).await;
+    sending.abort();
+    let _ = sending.await;
+    fixture.coordinator.look_after_once().await;
+    assert_eq!(delivery(&mut session).await.1, "x");
+}
+
+/// Nothing is claimed of what was being sent once, and it does not stay under way for ever.
+#[tokio::test]
+async fn what_is_given_up_while_it_is_sent_once_is_over() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    fixture.broker.script.always(Op::Publish, Fate::Hang);
+    let once = Multicast {
+        idempotency_key: Some("k".to_owned()),
+        ..Default::default()
+    };
+    let (coordinator, request) = (fixture.coordinator.clone(), once.clone());
+    let sending = tokio::spawn(async move { coordinator.multicast(request, soon()).await });
+    fixture.broker.script.reached(Op::Publish, 1).await;
+    sending.abort();
+    let _ = sending.await;
+    let again = fixture.coordinator.multicast(once, soon()).await.unwrap();
+    assert_eq!((again.replayed, again.phase), (true, Phase::Sent));
+    assert_eq!(
+        told(&again),
+        one("a", Status::Timeout, Stage::Resolved, "UNKNOWN_OUTCOME")
+    );
 }

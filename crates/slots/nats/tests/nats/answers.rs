@@ -155,19 +155,18 @@ async fn words_between_runners_are_told_from_data() {
     let mut consumer = subscribe(&client, "test.multicast.test.a").await;
     for (kind, is_data) in [
         (Kind::Payload, true),
-        (Kind::Doorbell, false),
         (Kind::Superseded { session_seq: 7 }, false),
     ] {
         let sent = Message {
             kind,
-            reply_to: Some(";doorbell".into()),
+            reply_to: Some(";superseded=1".into()),
             ..(*message("")).clone()
         };
         slot.publish_batch(&[identity("a")], sent.into(), soon()).await;
         let received = timeout(LONG, consumer.next()).await.unwrap().unwrap();
         let headers = received.headers.unwrap();
         let about = headers.get("Prism-Multicast").unwrap().as_str();
-        let is_word = about.contains(";doorbell") || about.contains(";superseded=");
+        let is_word = about.contains(";superseded=");
         assert_eq!(!is_word, is_data, "{about}");
     }
 }

@@ -78,8 +78,7 @@ fn put_rest(bytes: &mut Vec<u8>, message: &Message) -> Result<(), &'static str> 
     );
     let (kind, number) = match message.kind {
         Kind::Payload => (0, 0),
-        Kind::Doorbell => (1, 0),
-        Kind::Superseded { session_seq } => (2, session_seq),
+        Kind::Superseded { session_seq } => (1, session_seq),
     };
     bytes.put_u8(kind);
     bytes.put_u64(number);
@@ -144,8 +143,7 @@ fn read(multicast: MulticastId, mut reader: Reader) -> Result<Message, Malformed
         multicast,
         kind: match kind {
             0 => Kind::Payload,
-            1 => Kind::Doorbell,
-            2 => Kind::Superseded { session_seq: number },
+            1 => Kind::Superseded { session_seq: number },
             _ => return Err(Malformed("it is of an unknown kind")),
         },
         payload: reader.0,

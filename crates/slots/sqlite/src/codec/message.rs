@@ -16,9 +16,8 @@ pub(crate) fn write_message(message: &Message) -> Vec<u8> {
     let mut bytes = begin(64 + headers + message.content_type.len() + message.payload.len());
     match message.kind {
         Kind::Payload => bytes.put_u8(0),
-        Kind::Doorbell => bytes.put_u8(1),
         Kind::Superseded { session_seq } => {
-            bytes.put_u8(2);
+            bytes.put_u8(1);
             bytes.put_u64(session_seq);
         }
     }
@@ -46,8 +45,7 @@ pub(crate) fn read_message(
     let mut reader = Reader::begin(bytes)?;
     let kind = match reader.byte()? {
         0 => Kind::Payload,
-        1 => Kind::Doorbell,
-        2 => Kind::Superseded {
+        1 => Kind::Superseded {
             session_seq: reader.long()?,
         },
         _ => return Err(Malformed::new("it is of an unknown kind")),
@@ -94,11 +92,7 @@ mod tests {
             receipts: Some("here".into()),
             ..plain.clone()
         };
-        let doorbell = Message {
-            kind: Kind::Doorbell,
-            ..plain.clone()
-        };
-        for message in [plain, full, doorbell] {
+        for message in [plain, full] {
             let bytes = write_message(&message);
             let read = read_message(multicast, message.receipts.clone(), bytes.into());
             assert_eq!(read, Ok(message));
