@@ -186,6 +186,8 @@ pub enum Verdict {
         /// What the consumer said of it.
         reason: String,
     },
+    /// It never reached the consumer: it is due at once, and was not handed out that time.
+    Release,
 }
 
 /// What became of a verdict.
@@ -321,7 +323,7 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
     fn open(&self, consumer: &Consumer, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
 
     /// Hands out what is due, and notes that before it returns: whatever happens then, a message that comes again
-    /// has a higher attempt (`attempts_are_counted`).
+    /// has a higher attempt (`attempts_are_counted`), unless it was released.
     ///
     /// - It is due again when nothing was said of it for `ack_timeout` (`unsettled_messages_come_again`), and
     ///   in between not handed out (`messages_that_are_out_wait`).
@@ -339,7 +341,7 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
 
     /// Says what became of messages that were handed out, in order; outcomes in the same order (`verdicts_hold`).
     /// Saying it again changes nothing, and of what was not handed out nothing can be said
-    /// (`only_what_was_handed_out_is_settled`).
+    /// (`only_what_was_handed_out_is_settled`). What is released was not (`what_is_released_was_not_handed_out`).
     ///
     /// # Errors
     /// [`Error::Fenced`] for any session but the consumer.

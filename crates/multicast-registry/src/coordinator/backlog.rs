@@ -85,13 +85,13 @@ pub(super) struct Backlog {
     is_current: IsCurrent,
     /// What is with the consumer.
     out: HashMap<MulticastId, Out>,
-    /// What is fetched and not handed on.
-    ready: VecDeque<Delivery>,
+    /// What is fetched and not handed on, with when the slot will hand it out again.
+    ready: VecDeque<(Instant, Delivery)>,
     /// Whether there may be something to fetch.
     rung: bool,
     /// When to look again.
     look_at: Instant,
-    fetching: Call<Result<Fetched>>,
+    fetching: Call<(Instant, Result<Fetched>)>,
     reopening: Call<Result<()>>,
     verdicts: VecDeque<Said>,
     settling: Call<(Vec<Said>, Result<Vec<Settled>>)>,
@@ -154,14 +154,13 @@ impl Backlog {
 
     /// The next message, to be handed to the consumer at once.
     pub(super) fn pop(&mut self) -> Option<Delivery> {
-        let delivery = self.ready.pop_front()?;
+        let (due, delivery) = self.next_ready()?;
         let ticket = Ticket::from(&*delivery.message);
         if delivery.attempt > 1 {
             self.metrics.redelivered();
         }
         self.courier
             .say(&ticket, self.identity(), News::Reached(Stage::Handed), None);
-        let due = Instant::now() + self.limits.ack_timeout;
         let expires_at = delivery.message.expires_at;
         let out = Out {
             ticket,
@@ -170,6 +169,18 @@ impl Backlog {
         };
         self.out.insert(out.ticket.multicast, out);
         Some(delivery)
+    }
+
+    fn next_ready(&mut self) -> Option<(Instant, Delivery)> {
+        let now = Instant::now();
+        while let Some((due, delivery)) = self.ready.pop_front() {
+            if due > now {
+                return Some((due, delivery));
+            }
+            // The consumer took nothing for so long that the slot hands it out again.
+            self.rung = true;
+        }
+        None
     }
 
     /// Takes the consumer's word about a message.
@@ -210,9 +221,9 @@ impl Backlog {
                     Ok(()) => self.look_soon(),
                     Err(error) => self.put_off(&error),
                 },
-                fetched = ready(&mut self.fetching) => match fetched {
+                (due, fetched) = ready(&mut self.fetching) => match fetched {
                     Ok(fetched) => {
-                        self.fetched(fetched);
+                        self.fetched(fetched, due);
                         if !self.ready.is_empty() {
                             return Step::Ready;
                         }
@@ -251,12 +262,13 @@ impl Backlog {
                 ack_timeout: self.limits.ack_timeout,
                 max_deliver: self.limits.max_deliver,
             };
-            let call = async move { inbox.fetch(&consumer, fetch, Instant::now() + CALL).await };
+            let due = now + self.limits.ack_timeout;
+            let call = async move { (due, inbox.fetch(&consumer, fetch, now + CALL).await) };
             self.fetching = Some(call.boxed());
         }
     }
 
-    fn fetched(&mut self, fetched: Fetched) {
+    fn fetched(&mut self, fetched: Fetched, again: Instant) {
         self.backoff = Backoff::new(RETRY);
         self.rung |= fetched.more;
         let due = fetched.next_due.unwrap_or(LOOK).min(LOOK);
@@ -271,7 +283,8 @@ impl Backlog {
             let news = News::Ended(End::Expired, None);
             self.courier.say(&ticket, self.identity(), news, None);
         }
-        self.ready.extend(fetched.deliveries);
+        let deliveries = fetched.deliveries.into_iter();
+        self.ready.extend(deliveries.map(|delivery| (again, delivery)));
         self.forget();
     }
 
@@ -287,12 +300,10 @@ impl Backlog {
 
     fn settle(&mut self, said: Vec<Said>) {
         let (inbox, consumer) = (self.inbox.clone(), self.consumer.clone());
-        let verdicts = said
-            .iter()
-            .map(|said| (said.multicast, said.verdict.clone()))
-            .collect();
         let call = async move {
-            let settled = inbox.settle(&consumer, verdicts, Instant::now() + CALL).await;
+            let settled = inbox
+                .settle(&consumer, verdicts(&said), Instant::now() + CALL)
+                .await;
             (said, settled)
         };
         self.settling = Some(call.boxed());
@@ -319,10 +330,11 @@ impl Backlog {
         for (said, settled) in said.into_iter().zip(settled) {
             outcomes.push((said.multicast, settled));
             let ticket = self.out.remove(&said.multicast);
-            if let Verdict::Nack { delay } = said.verdict {
-                self.look_at = self.look_at.min(Instant::now() + delay);
-            } else if let (Some(Out { ticket, .. }), Settled::Done) = (ticket, settled) {
-                let news = of_verdict(said.verdict);
+            if let Verdict::Nack { delay } = &said.verdict {
+                self.look_at = self.look_at.min(Instant::now() + *delay);
+            } else if let (Some(Out { ticket, .. }), Settled::Done, Some(news)) =
+                (ticket, settled, of_verdict(said.verdict))
+            {
                 self.courier.say(&ticket, self.identity(), news, said.reply);
             }
         }
@@ -346,49 +358,61 @@ impl Backlog {
         self.look_at = Instant::now() + self.backoff.pause();
     }
 
-    /// Everything that the consumer said and the slot has not been told.
+    /// Everything that the consumer said and the slot has not been told, and what the consumer was not handed.
     pub(super) fn unsaid(&mut self) -> Option<BoxFuture<'static, ()>> {
         let settling = self.settling.take();
-        let rest: Vec<Said> = self.verdicts.drain(..).collect();
+        let mut rest: Vec<Said> = self.verdicts.drain(..).collect();
+        rest.extend(std::iter::from_fn(|| self.next_ready()).map(released));
         if settling.is_none() && rest.is_empty() {
             return None;
         }
         let (inbox, consumer, courier) = (self.inbox.clone(), self.consumer.clone(), self.courier.clone());
         let mut out = std::mem::take(&mut self.out);
-        Some(Box::pin(async move {
-            let mut outcomes = Vec::new();
-            outcomes.extend(match settling {
-                Some(settling) => Some(settling.await),
-                None => None,
-            });
-            if !rest.is_empty() {
-                let verdicts = rest
-                    .iter()
-                    .map(|said| (said.multicast, said.verdict.clone()))
-                    .collect();
-                let settled = inbox.settle(&consumer, verdicts, Instant::now() + CALL).await;
-                outcomes.push((rest, settled));
-            }
-            for (said, settled) in outcomes {
-                for (said, settled) in said.into_iter().zip(settled.unwrap_or_default()) {
-                    let ticket = out.remove(&said.multicast);
-                    if let (Some(Out { ticket, .. }), Settled::Done) = (ticket, settled)
-                        && !matches!(said.verdict, Verdict::Nack { .. })
-                    {
-                        let news = of_verdict(said.verdict);
-                        courier.say(&ticket, &consumer.address.identity, news, said.reply);
-                    }
+        let mut tell = move |(said, settled): (Vec<Said>, Result<Vec<Settled>>)| {
+            for (said, settled) in said.into_iter().zip(settled.unwrap_or_default()) {
+                let ticket = out.remove(&said.multicast);
+                if let (Some(Out { ticket, .. }), Settled::Done, Some(news)) =
+                    (ticket, settled, of_verdict(said.verdict))
+                {
+                    courier.say(&ticket, &consumer.address.identity, news, said.reply);
                 }
+            }
+        };
+        let consumer = self.consumer.clone();
+        Some(Box::pin(async move {
+            if let Some(settling) = settling {
+                tell(settling.await);
+            }
+            while !rest.is_empty() {
+                let said: Vec<Said> = rest.drain(..rest.len().min(SETTLE)).collect();
+                let settled = inbox
+                    .settle(&consumer, verdicts(&said), Instant::now() + CALL)
+                    .await;
+                tell((said, settled));
             }
         }))
     }
 }
 
-/// What became of a message that its consumer is done with.
-fn of_verdict(verdict: Verdict) -> News {
+fn verdicts(said: &[Said]) -> Vec<(MulticastId, Verdict)> {
+    let pairs = said.iter().map(|said| (said.multicast, said.verdict.clone()));
+    pairs.collect()
+}
+
+fn released((_, delivery): (Instant, Delivery)) -> Said {
+    Said {
+        multicast: delivery.message.multicast,
+        verdict: Verdict::Release,
+        reply: None,
+    }
+}
+
+/// What became of a message that its consumer is done with; `None` where it is not.
+fn of_verdict(verdict: Verdict) -> Option<News> {
     match verdict {
-        Verdict::Term { reason } => buried(DeadReason::Terminated(reason)),
-        _ => News::Reached(Stage::Acked),
+        Verdict::Term { reason } => Some(buried(DeadReason::Terminated(reason))),
+        Verdict::Ack => Some(News::Reached(Stage::Acked)),
+        Verdict::Nack { .. } | Verdict::Release => None,
     }
 }
 

@@ -103,7 +103,7 @@ impl Session {
             Verdict::Ack => News::Reached(Stage::Acked),
             Verdict::Term { reason } => News::Ended(End::Terminated, Some(reason.into())),
             // It is not stored, so it does not come again.
-            Verdict::Nack { .. } => return,
+            Verdict::Nack { .. } | Verdict::Release => return,
         };
         if let Some(ticket) = ticket {
             self.courier.say(&ticket, &self.entry.identity, news, reply);
@@ -254,7 +254,7 @@ impl Lately {
     /// Where word of a message goes; nothing more is to be said of it, unless it is to come again.
     fn take(&mut self, multicast: MulticastId, verdict: &Verdict) -> Option<Ticket> {
         match verdict {
-            Verdict::Nack { .. } => None,
+            Verdict::Nack { .. } | Verdict::Release => None,
             _ => self.tickets.remove(&multicast),
         }
     }

@@ -40,6 +40,7 @@ pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     only_the_consumer_fetches_and_settles,
     verdicts_hold,
     only_what_was_handed_out_is_settled,
+    what_is_released_was_not_handed_out,
     what_is_not_out_can_be_cancelled,
     discarded_inboxes_are_empty,
     depths_are_told,
@@ -741,6 +742,31 @@ async fn only_what_was_handed_out_is_settled(fixture: Fixture) {
         );
     }
     assert_eq!(slot.texts(&consumer).await, ["x"]);
+}
+
+async fn what_is_released_was_not_handed_out(fixture: Fixture) {
+    let slot = fixture.open().await;
+    let (first, second) = (slot.store("a", "1").await, slot.store("a", "2").await);
+    let consumer = slot.consumer("a", 1).await;
+    for attempt in [1, 2] {
+        let fetched = slot.fetch(&consumer).await;
+        let attempts: Vec<u32> = fetched.iter().map(|delivery| delivery.attempt).collect();
+        assert_eq!(attempts, [1, attempt]);
+        assert_eq!(
+            slot.settle(&consumer, &first, Verdict::Release).await,
+            Settled::Done
+        );
+        assert_eq!(
+            slot.settle(&consumer, &first, Verdict::Release).await,
+            Settled::Gone
+        );
+        assert_eq!(slot.settle(&consumer, &first, Verdict::Ack).await, Settled::Gone);
+        let delay = Duration::ZERO;
+        assert_eq!(
+            slot.settle(&consumer, &second, Verdict::Nack { delay }).await,
+            Settled::Done
+        );
+    }
 }
 
 async fn what_is_not_out_can_be_cancelled(fixture: Fixture) {

@@ -390,6 +390,11 @@ impl State {
                 entry.put_back(later(now, delay));
                 return Settled::Done;
             }
+            Verdict::Release => {
+                entry.attempt -= 1;
+                entry.put_back(now);
+                return Settled::Done;
+            }
             Verdict::Ack => None,
             Verdict::Term { reason } => Some(DeadReason::Terminated(reason)),
         };

@@ -849,3 +849,29 @@ async fn too_many_targets_are_refused_early() {
     );
     first.abort();
 }
+
+/// What a session fetched and did not hand on counts as no attempt, however often its client comes and goes.
+#[tokio::test]
+async fn coming_and_going_uses_up_no_attempts() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    for text in ["1", "2"] {
+        fixture.coordinator.multicast(stored(text), soon()).await.unwrap();
+    }
+    for round in 1..3 {
+        let mut session = fixture.session("a").await;
+        let (_, text, attempt) = delivery(&mut session).await;
+        assert_eq!(
+            (text.as_str(), attempt),
+            ("1", round),
+            "the second is fetched with it"
+        );
+        drop(session);
+        fixture.inboxes.script.reached(Op::Settle, round as usize).await;
+    }
+    let mut session = fixture.session("a").await;
+    for expected in [("1", 3), ("2", 1)] {
+        let (_, text, attempt) = delivery(&mut session).await;
+        assert_eq!((text.as_str(), attempt), expected);
+    }
+}

@@ -160,9 +160,10 @@ impl State {
                 let entry = self
                     .entries
                     .get_mut(sequence)
-                    .filter(|entry| entry.due().is_some());
+                    .filter(|entry| entry.due().is_some() && entry.attempt > 0);
                 if let Some(entry) = entry {
                     entry.status = after(verdict, most, now);
+                    entry.attempt -= u32::from(*verdict == Verdict::Release);
                     (settled, changed) = (Settled::Done, true);
                 }
             }
@@ -260,6 +261,7 @@ fn after(verdict: &Verdict, most: usize, now: Timestamp) -> Status {
     match verdict {
         Verdict::Ack => Status::Done,
         Verdict::Nack { delay } => Status::Waiting(later(now, *delay)),
+        Verdict::Release => Status::Waiting(now),
         Verdict::Term { reason } => {
             let end = reason.floor_char_boundary(most);
             Status::Dying(DeadReason::Terminated(reason[..end].to_owned()))

@@ -74,6 +74,7 @@ pub(super) fn verdict((multicast, verdict): &(MulticastId, Verdict)) -> Bytes {
         Verdict::Ack => (b'A', 0, ""),
         Verdict::Nack { delay } => (b'N', millis(*delay), ""),
         Verdict::Term { reason } => (b'T', 0, reason.as_str()),
+        Verdict::Release => (b'R', 0, ""),
     };
     let mut bytes = Vec::with_capacity(41 + reason.len());
     bytes.put_u8(kind);

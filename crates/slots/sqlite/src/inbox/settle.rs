@@ -41,6 +41,12 @@ impl Desk<'_, '_> {
         let leave = match verdict {
             Verdict::Ack => Leave::Settled,
             Verdict::Term { reason } => Leave::Dead(DeadReason::Terminated(reason.clone())),
+            Verdict::Release => {
+                waiting.attempt -= 1;
+                waiting.put_back(self.now);
+                self.write_waiting(identity, place, &waiting)?;
+                return Ok(Settled::Done);
+            }
             Verdict::Nack { delay } => {
                 waiting.put_back(later(self.now, *delay));
                 self.write_waiting(identity, place, &waiting)?;

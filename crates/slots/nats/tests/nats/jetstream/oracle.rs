@@ -88,7 +88,7 @@ impl Life {
             return Vec::new();
         }
         let said = (0..random.random_range(1..4_u32)).map(|number| {
-            let verdict = match random.random_range(0..4_u32) {
+            let verdict = match random.random_range(0..5_u32) {
                 // One for each call: those of one call die in no order.
                 0 if number == 0 => Verdict::Term {
                     reason: "no".to_owned(),
@@ -96,6 +96,7 @@ impl Life {
                 1 => Verdict::Nack {
                     delay: some_time(random),
                 },
+                2 => Verdict::Release,
                 _ => Verdict::Ack,
             };
             (handed_out[random.random_range(0..handed_out.len())], verdict)

@@ -21,10 +21,13 @@ local function settle(ns, args)
     local place, digest, known = waiting(books, identity)
     local attempts = place and attempts_of(ns, identity, { place })[place]
     -- Nothing can be said of what never was handed out.
-    place = attempts and place
+    place = attempts and attempts > 0 and place
     letters[#letters + 1] = place and 'D' or 'G'
-    if place and kind == 'N' then
+    if place and (kind == 'N' or kind == 'R') then
       put_back(ns, identity, place, delay)
+      if kind == 'R' then
+        redis.call('HINCRBY', ns.at .. 'tries:' .. identity, place, -1)
+      end
     elseif place then
       local found = kind == 'T' and entry_at(ns, identity, place)
       if found then
