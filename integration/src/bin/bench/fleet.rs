@@ -1,16 +1,19 @@
 //! A thousand live sessions behind the proxy: from the call of a multicast until the last of them has it, beside
 //! the same messages published raw until the last of a thousand raw subscriptions has it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use async_nats::Client as Raw;
+use async_nats::{Client as Raw, Subscriber};
 use futures::StreamExt;
 use integration::System;
 use prism_client::Client;
 use prism_testkit::NatsServer;
 use serde_json::json;
-use tokio::{sync::mpsc::unbounded_channel, task::JoinSet};
+use tokio::{
+    sync::mpsc::{UnboundedSender, unbounded_channel},
+    task::JoinSet,
+};
 
 use crate::{
     report::{Better, Report, percentile},
@@ -64,11 +67,7 @@ async fn measure(report: &mut Report) -> Result<()> {
 }
 
 /// How long until it was answered, and until the last had it.
-async fn ours(
-    client: &Client,
-    sessions: &mut Arrivals,
-    round: usize,
-) -> Result<(std::time::Duration, std::time::Duration)> {
+async fn ours(client: &Client, sessions: &mut Arrivals, round: usize) -> Result<(Duration, Duration)> {
     let began = Instant::now();
     let call = async {
         let told = client
@@ -103,17 +102,11 @@ impl Floor {
         }
         for (who, subject) in subjects.iter().enumerate() {
             let connection = &connections[who % CONNECTIONS];
-            let mut subscriber = connection.subscribe(subject.clone()).await?;
-            let tell = tell.clone();
-            tasks.spawn(async move {
-                while let Some(message) = subscriber.next().await {
-                    let when = Instant::now();
-                    let arrival = number(&message.payload).map(|number| Arrival { who, number, when });
-                    if tell.send(arrival).is_err() {
-                        return;
-                    }
-                }
-            });
+            tasks.spawn(read(
+                connection.subscribe(subject.clone()).await?,
+                who,
+                tell.clone(),
+            ));
         }
         for connection in &connections {
             // A flush would not do: it is local to the client library.
@@ -129,7 +122,7 @@ impl Floor {
         })
     }
 
-    async fn round(&mut self, round: usize) -> Result<std::time::Duration> {
+    async fn round(&mut self, round: usize) -> Result<Duration> {
         let content = bytes::Bytes::from(payload(round, BYTES));
         let began = Instant::now();
         for subject in &self.subjects {
@@ -138,5 +131,15 @@ impl Floor {
         self.publisher.flush().await?;
         let last = self.arrivals.last(round, SESSIONS).await?;
         Ok(last - began)
+    }
+}
+
+async fn read(mut messages: Subscriber, who: usize, tell: UnboundedSender<Result<Arrival>>) {
+    while let Some(message) = messages.next().await {
+        let when = Instant::now();
+        let arrival = number(&message.payload).map(|number| Arrival { who, number, when });
+        if tell.send(arrival).is_err() {
+            return;
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// As it comes, and with a proxy that is told how many calls may be under way.
-const ROWS: [(&str, Option<u32>); 2] = [("overload_4x", None), ("overload_4x_limited", Some(256))];
+const ROWS: [(&str, Option<u32>); 2] = [("overload_4x", None), ("overload_4x_limited", Some(64))];
 const TIMES: f64 = 4.0;
 /// How many are multicast to and listed. The same all the time, so that the cost of an operation is.
 const ONLINE: u32 = 50;

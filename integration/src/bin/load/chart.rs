@@ -73,14 +73,17 @@ impl Chart {
             .y_label_formatter(&|micros| format!("{micros:.0}"))
             .draw()?;
         for line in lines {
-            let color = line.color;
-            let medians = line.points.iter().map(|&(size, median, _)| (size as f64, median));
+            let (color, label) = (
+                line.color,
+                format!("{}: median, and {} as rings", line.name, self.ring),
+            );
+            let points = line.points.iter();
+            let medians = points.clone().map(|&(size, median, _)| (size as f64, median));
             chart
                 .draw_series(LineSeries::new(medians, color.stroke_width(2)).point_size(3))?
-                .label(format!("{}: median, and {} as rings", line.name, self.ring))
+                .label(label)
                 .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], color.stroke_width(2)));
-            let slow = line.points.iter().map(|&(size, _, slow)| (size as f64, slow));
-            chart.draw_series(slow.map(|point| Circle::new(point, 5, color)))?;
+            chart.draw_series(points.map(|&(size, _, slow)| Circle::new((size as f64, slow), 5, color)))?;
         }
         chart
             .configure_series_labels()

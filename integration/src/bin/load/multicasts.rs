@@ -190,20 +190,10 @@ impl FarEnd {
     async fn received(&mut self, targets: usize) -> Result<()> {
         match self {
             Self::Stored => Ok(()),
-            Self::Sessions(sessions) => {
-                for (number, session) in sessions.iter_mut().enumerate() {
-                    let mut count = 0;
-                    // Else the runtime has it wait for its turn after a hundred.
-                    while let Some(event) = unconstrained(session.next()).now_or_never() {
-                        let event = event.context("a session has ended")??;
-                        ensure!(matches!(event, SessionEvent::Message(_)), "{event:?}");
-                        count += 1;
-                    }
-                    let expected = usize::from(number < targets);
-                    ensure!(count == expected, "`{}` got {count}", name(number));
-                }
-                Ok(())
-            }
+            Self::Sessions(sessions) => sessions
+                .iter_mut()
+                .enumerate()
+                .try_for_each(|(number, session)| got(session, number, usize::from(number < targets))),
             Self::Subscription(received, before, _) => {
                 *before += targets;
                 let began = Instant::now();
@@ -220,4 +210,17 @@ impl FarEnd {
             }
         }
     }
+}
+
+/// Fails unless so many wait in the session of that number.
+fn got(session: &mut Session, number: usize, expected: usize) -> Result<()> {
+    let mut count = 0;
+    // Else the runtime has it wait for its turn after a hundred.
+    while let Some(event) = unconstrained(session.next()).now_or_never() {
+        let event = event.context("a session has ended")??;
+        ensure!(matches!(event, SessionEvent::Message(_)), "{event:?}");
+        count += 1;
+    }
+    ensure!(count == expected, "`{}` got {count}", name(number));
+    Ok(())
 }
