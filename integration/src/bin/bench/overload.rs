@@ -23,7 +23,8 @@ const ONLINE: u32 = 50;
 /// What is answered later is no good.
 const DEADLINE: &str = "1s";
 const STEP: &str = "5s";
-const OVERLOAD: &str = "20s";
+/// Reached within five seconds, so that those who are to listen do before it is too much.
+const OVERLOAD: &str = "--ramp up:5s --duration 25s";
 const PATIENCE: Duration = Duration::from_secs(400);
 /// By less it does not grow any more.
 const GROWTH: f64 = 1.03;
@@ -57,7 +58,7 @@ async fn measure(report: &mut Report, name: &str, limit: Option<u32>) -> Result<
     let (peak, ramp) = peak(&system).await?;
     let before = Both::begin(&system)?;
     let offered = (peak * TIMES).round();
-    let line = format!("--rate {offered} --max-in-flight 100000 --duration {OVERLOAD}");
+    let line = format!("--rate {offered} --max-in-flight 100000 {OVERLOAD}");
     let told = mixed(&system, &line).await?;
     let used = Both::now(&system)?.since(before);
     let begun = told.count("/begun")? + told.count("/missed")?;
@@ -74,6 +75,11 @@ async fn mixed(system: &System, pace: &str) -> Result<Told> {
         format!("mixed --deadline {DEADLINE} --connections 16 --mix {MIX} --subscribers {ONLINE} {pace}");
     let told = load(system, &line, PATIENCE).await?;
     told.was_truthful()?;
+    let listening = told.count("/listening")?;
+    ensure!(
+        listening == u64::from(ONLINE),
+        "{listening} listen, and not {ONLINE}"
+    );
     Ok(told)
 }
 
