@@ -53,7 +53,8 @@ bench: ## Measure, beside the raw floors, into target/bench/report.json
 	$(CARGO) build --release --bins --examples
 	$${CARGO_TARGET_DIR:-target}/release/bench
 
-load: ## Latency against the number of identities, into docs/scale.svg
+load: ## Latency against the number of identities and of targets, into docs/scale.svg and docs/multicast-cost.svg
+	@scripts/deps.sh
 	$(CARGO) run --release --bin load
 
 mutants: ## Take safeguards away one by one; fails where no test notices. Takes about an hour

@@ -236,14 +236,20 @@ impl System {
 
     /// The same with no view in the runners.
     pub async fn on_redis_and_nats_without_view(runners: usize) -> Result<Self> {
+        Self::on_redis_and_nats_with(runners, json!({ "view": "none" })).await
+    }
+
+    /// The same with such a behavior.
+    pub async fn on_redis_and_nats_with(runners: usize, behavior: Value) -> Result<Self> {
         let (redis, nats) = tokio::try_join!(RedisServer::start(), NatsServer::start())?;
         let mut namespace = shared_namespace("test", &redis, &nats);
-        namespace["behavior"]["view"] = json!("none");
+        namespace["behavior"] = behavior;
         let proxy = Proxy::start(&[namespace]).await?;
         Self::serve(proxy, runners, Some(redis), Some(nats)).await
     }
 
-    async fn serve(
+    /// The namespace `test` of this proxy with this many runners and the backends behind them.
+    pub async fn serve(
         proxy: Proxy,
         count: usize,
         redis: Option<RedisServer>,

@@ -59,6 +59,7 @@ async fn what_is_multicast_is_counted_where_it_arrives() {
         (begun, count(&told["begun"]), count(&told["missed"])),
         (100, 100, 0)
     );
+    assert!(count(&told["in_time"]) <= count(&told["ok"]));
     assert_eq!(operations["register"]["ok"], told["listening"]);
     assert_eq!(operations["announce"]["ok"], operations["subscribe"]["ok"]);
 
@@ -66,6 +67,7 @@ async fn what_is_multicast_is_counted_where_it_arrives() {
     assert_eq!(delivery["percent"], json!(100.0));
     assert!(count(&delivery["targets"]) > 0, "{delivery}");
     assert_eq!(delivery["targets"], delivery["claimed"]["delivered"]);
+    assert_eq!(delivery["incomplete"], json!(0));
     assert_eq!(delivery["latency"]["count"], delivery["received"]);
     assert_eq!(told["left"], json!(0));
     assert_eq!(

@@ -51,7 +51,7 @@ async fn perform(
     };
     match command {
         Command::Mixed(asked) => {
-            let plan = mixed_plan(asked)?;
+            let plan = mixed_plan(asked, global)?;
             let lease = asked
                 .ttl
                 .map_or(Lease::Outlasting(asked.duration), Lease::Seconds);
@@ -101,7 +101,7 @@ fn presence_plan(asked: &Presence) -> Result<presence::Plan, Stop> {
     })
 }
 
-fn mixed_plan(asked: &Mixed) -> Result<mixed::Plan, Stop> {
+fn mixed_plan(asked: &Mixed, global: &Global) -> Result<mixed::Plan, Stop> {
     let pace = match asked.in_flight {
         Some(at_once) => mixed::Pace::Closed {
             at_once: at_once as usize,
@@ -119,5 +119,6 @@ fn mixed_plan(asked: &Mixed) -> Result<mixed::Plan, Stop> {
         status: asked.status.clone(),
         share: asked.share,
         subscribers: asked.subscribers,
+        deadline: global.deadline,
     })
 }

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) share: f64,
     /// How many get it at most.
     pub(crate) subscribers: u32,
+    /// An answer that comes later than this after it was due is of no use to anybody.
+    pub(crate) deadline: Duration,
 }
 
 /// When operations begin.
@@ -251,6 +253,12 @@ impl Work {
         sums
     }
 
+    /// How many succeeded within the deadline, counted from when they were due.
+    fn in_time(&self) -> u64 {
+        let each = self.tallies.iter();
+        each.map(|tally| tally.times.within(self.plan.deadline)).sum()
+    }
+
     fn ended(&self, elapsed: Duration, lateness: &Times) -> Ended {
         let [done, shed, failed, missed] = self.sums();
         let begun = done + shed + failed;
@@ -265,6 +273,7 @@ impl Work {
             _ => format!("{:?} at the median, {:?} at most", slow.p50, slow.max),
         };
         let (registered, listening) = (self.registered.load(Relaxed), self.joined.load(Relaxed));
+        let in_time = self.in_time();
         let per_second = |count| format!("{count}, {} a second", rate(count));
         let facts = vec![
             Fact::new("loop", "LOOP", loop_kind),
@@ -272,6 +281,8 @@ impl Work {
             Fact::worded("ok", "DONE", json!(done), per_second(done)),
             Fact::silent("begun_per_second", json!(rate(begun))),
             Fact::silent("ok_per_second", json!(rate(done))),
+            Fact::worded("in_time", "IN TIME", json!(in_time), per_second(in_time)),
+            Fact::silent("in_time_per_second", json!(rate(in_time))),
             Fact::new("shed", "SHED", shed),
             Fact::new("failed", "FAILED", failed),
             Fact::new("missed", "MISSED", missed),

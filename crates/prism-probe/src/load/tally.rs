@@ -36,6 +36,15 @@ impl Times {
         }
     }
 
+    /// How many took no longer than that.
+    pub(crate) fn within(&self, limit: Duration) -> u64 {
+        let micros = limit.min(LONGEST).as_micros() as u64;
+        let times = self.0.lock();
+        times
+            .as_ref()
+            .map_or(0, |times| times.count_between(0, micros.max(1)))
+    }
+
     pub(crate) fn summary(&self) -> Summary {
         let times = self.0.lock();
         let Some(times) = times.as_ref().filter(|times| !times.is_empty()) else {
@@ -172,6 +181,18 @@ mod tests {
         assert_eq!((counts.failed(), counts.begun()), (3, 6));
         assert_eq!(tally.times.summary().count, 1);
         assert_eq!(tally.shed_times.summary().count, 2);
+    }
+
+    #[test]
+    fn what_took_no_longer_than_a_limit_is_counted() {
+        let times = Times::default();
+        assert_eq!(times.within(Duration::from_secs(1)), 0);
+        for millis in [0, 500, 999, 1_010, 90_000] {
+            times.record(Duration::from_millis(millis));
+        }
+        let within = [0, 600, 1_000, 100_000].map(|millis| times.within(Duration::from_millis(millis)));
+        assert_eq!(within, [1, 2, 3, 5]);
+        assert_eq!(times.within(Duration::MAX), 5);
     }
 
     #[test]

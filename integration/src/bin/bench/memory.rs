@@ -10,8 +10,7 @@ use std::{
 };
 
 use anyhow::Result;
-use futures::FutureExt;
-use multicast_registry::{Config, Coordinator, Enumerate, Multicast, Register};
+use multicast_registry::{Config, Coordinator, Enumerate, Register};
 use prism_filter::{Document, Filter, Limits, Record};
 use prism_slot::{
     Identity,
@@ -20,11 +19,14 @@ use prism_slot::{
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use crate::report::{Better, Report, median};
+use crate::{
+    inboxes,
+    report::{Better, Report, median},
+};
 
 /// How often each row is measured; the median counts.
-const ROUNDS: usize = 101;
-const WARM_UP: usize = 10;
+pub(crate) const ROUNDS: usize = 101;
+pub(crate) const WARM_UP: usize = 10;
 
 /// The prototype on this kind of machine, in nanoseconds.
 const MEASURED: [(&str, f64); 7] = [
@@ -41,7 +43,8 @@ const MEASURED: [(&str, f64); 7] = [
 /// The prototype as published, in nanoseconds.
 const PUBLISHED: [(&str, f64); 2] = [("enumerate_1000_memory", 9_700.0), ("unregister_memory", 245.0)];
 
-fn floor(name: &str) -> f64 {
+/// The prototype's figure, in nanoseconds.
+pub(crate) fn prototype(name: &str) -> f64 {
     let all = MEASURED.iter().chain(&PUBLISHED);
     all.clone()
         .find(|(known, _)| *known == name)
@@ -56,7 +59,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         .build()?;
     registrations(report, &runtime)?;
     enumerations(report, &runtime)?;
-    multicasts(report, &runtime)
+    inboxes::run(report, &runtime)
 }
 
 fn coordinator(runtime: &Runtime) -> Coordinator {
@@ -72,7 +75,7 @@ fn coordinator(runtime: &Runtime) -> Coordinator {
     coordinator
 }
 
-fn soon() -> tokio::time::Instant {
+pub(crate) fn soon() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_secs(60)
 }
 
@@ -112,7 +115,14 @@ fn measure<T>(
     let counted = allocation_counter::measure(|| work(prepared));
     let each = |total: u64| (total as f64 / count as f64 * 100.0).round() / 100.0;
     let more = json!({ "allocations": each(counted.count_total), "bytes": each(counted.bytes_total) });
-    report.row(name, median(&mut nanos), "ns", floor(name), Better::Lower, more);
+    report.row(
+        name,
+        median(&mut nanos),
+        "ns",
+        prototype(name),
+        Better::Lower,
+        more,
+    );
 }
 
 struct Device(Document);
@@ -203,7 +213,7 @@ fn registrations(report: &mut Report, runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
-fn filled(runtime: &Runtime, count: usize) -> Result<Coordinator> {
+pub(crate) fn filled(runtime: &Runtime, count: usize) -> Result<Coordinator> {
     let coordinator = coordinator(runtime);
     for number in 0..count {
         let request = Register::new(format!("device-{number:04}"), metadata(number))?;
@@ -235,41 +245,6 @@ fn enumerations(report: &mut Report, runtime: &Runtime) -> Result<()> {
             });
         };
         measure(report, name, COUNT, || (), work);
-    }
-    Ok(())
-}
-
-/// To sessions that read: what they have not read when a round ends is read before the next one.
-fn multicasts(report: &mut Report, runtime: &Runtime) -> Result<()> {
-    for targets in [10, 100, 1_000] {
-        let name = format!("multicast_{targets}_memory");
-        let coordinator = filled(runtime, targets)?;
-        let mut sessions = Vec::new();
-        for number in 0..targets {
-            let subscribed = coordinator.subscribe(format!("device-{number:04}"), None, soon());
-            sessions.push(runtime.block_on(subscribed)?);
-        }
-        // Within the queue of a session, so that none is full.
-        let count = 100;
-        let drain = || {
-            runtime.block_on(async {
-                for session in &mut sessions {
-                    while session.next().now_or_never().is_some() {}
-                }
-            });
-        };
-        measure(report, &name, count, drain, |()| {
-            runtime.block_on(async {
-                for _ in 0..count {
-                    let request = Multicast {
-                        payload: "command".into(),
-                        ..Default::default()
-                    };
-                    let report = coordinator.multicast(request, soon()).await;
-                    assert!(report.is_ok_and(|report| report.delivered() == targets));
-                }
-            });
-        });
     }
     Ok(())
 }

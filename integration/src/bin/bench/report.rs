@@ -15,6 +15,7 @@ pub(crate) enum Better {
 pub(crate) struct Report {
     rows: Vec<Value>,
     selected: Vec<String>,
+    refused: Vec<String>,
 }
 
 impl Report {
@@ -22,16 +23,17 @@ impl Report {
         Self {
             rows: Vec::new(),
             selected,
+            refused: Vec::new(),
         }
     }
 
     /// Whether a row is asked for.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.selected.is_empty()
-            || self
-                .selected
-                .iter()
-                .any(|prefix| name.starts_with(prefix.as_str()))
+            || self.selected.iter().any(|asked| match asked.strip_prefix('=') {
+                Some(whole) => name == whole,
+                None => name.starts_with(asked.as_str()),
+            })
     }
 
     /// Adds a row: the value, the floor that it is held against, and what they say together.
@@ -66,11 +68,24 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// Leaves a row out for which nothing can be said: not all was delivered, or the load was none. The others are
+    /// measured and written all the same; the run fails in the end.
+    #[allow(clippy::print_stderr)] // as for a row
+    pub(crate) fn refuse(&mut self, name: &str, error: &anyhow::Error) {
+        eprintln!("{name:36} not reported: {error:#}");
+        self.refused.push(format!("`{name}`: {error:#}"));
+    }
+
     pub(crate) fn write(self) -> anyhow::Result<()> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
         std::fs::create_dir_all(&directory)?;
         let text = serde_json::to_string_pretty(&Value::Array(self.rows))?;
         std::fs::write(directory.join("report.json"), text)?;
+        anyhow::ensure!(
+            self.refused.is_empty(),
+            "not reported: {}",
+            self.refused.join("; ")
+        );
         Ok(())
     }
 }

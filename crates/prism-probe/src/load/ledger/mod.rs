@@ -64,6 +64,8 @@ pub(crate) struct Sums {
     pub(crate) duplicates: u64,
     /// Receipts of those who were no target.
     pub(crate) unlisted: u64,
+    /// Multicasts of which not every target was said to be reached, or still on its way.
+    pub(crate) incomplete: u64,
     /// What the service said of the targets.
     pub(crate) claimed: Claims,
     /// Why it said that one was not delivered.
@@ -261,6 +263,7 @@ impl Sums {
     fn answered(&mut self, answer: &Multicast) {
         self.multicasts += 1;
         self.targets += answer.target_count;
+        self.incomplete += u64::from(answer.failed_count + answer.timeout_count > 0);
         self.claimed.delivered += answer.delivered_count;
         self.claimed.pending += answer.pending_count;
         self.claimed.failed += answer.failed_count;

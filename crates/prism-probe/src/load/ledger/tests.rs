@@ -120,6 +120,17 @@ fn a_claim_is_false_in_either_direction() {
         timeout: 1,
     };
     assert_eq!(sums.claimed, claims);
+    assert_eq!(sums.incomplete, 1);
+    drop(bench.ledger.begin(1));
+    bench.ledger.answer(
+        1,
+        &bench.answer(&[(1, Status::Delivered), (2, Status::Pending)], 0),
+    );
+    assert_eq!(
+        bench.ledger.sums().incomplete,
+        1,
+        "what is on its way may still arrive"
+    );
 }
 
 #[test]

@@ -108,6 +108,7 @@ impl Delivery {
             ("FALSE FAILURES", some(sums.false_failures)),
             ("DUPLICATES", some(sums.duplicates)),
             ("UNLISTED", some(sums.unlisted)),
+            ("INCOMPLETE", some(sums.incomplete)),
             ("UNANSWERED", some(sums.unanswered)),
         ]
     }

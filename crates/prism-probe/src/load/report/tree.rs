@@ -40,6 +40,7 @@ impl Delivery {
             "percent": sums.percent(),
             "duplicates": sums.duplicates,
             "unlisted": sums.unlisted,
+            "incomplete": sums.incomplete,
             "claimed": {
                 "delivered": sums.claimed.delivered,
                 "pending": sums.claimed.pending,

@@ -1,0 +1,227 @@
+//! What a target costs where there are a thousand of them and where there are a hundred thousand, and the memory that
+//! a multicast to all of those takes in the runner: sent once over NATS, and stored in SQLite.
+//!
+//! One subscription to the topics of all counts what is sent once; what is stored waits.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use futures::StreamExt;
+use integration::{Proxy, System};
+use prism_client::{Client, DeliverySemantics, Filter, MulticastRequest, RegisterRequest};
+use prism_testkit::NatsServer;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    report::{Better, Report, median},
+    usage::{Usage, forget_peak, mebibytes},
+};
+
+const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
+/// How often each in one turn, and how many turns: all sizes meet a file of the same length.
+const TIMES: [usize; 3] = [4, 2, 1];
+const TURNS: usize = 5;
+const ALL: usize = SIZES[2];
+const BATCH: usize = 5_000;
+const PAYLOAD: [u8; 200] = [b'x'; 200];
+/// In mebibytes.
+const AIM: f64 = 256.0;
+const LONG: Duration = Duration::from_secs(60);
+
+/// A way for messages to go, and its two rows.
+struct Way {
+    delivery: DeliverySemantics,
+    memory: &'static str,
+    linear: &'static str,
+}
+
+const WAYS: [Way; 2] = [
+    Way {
+        delivery: DeliverySemantics::AtMostOnce,
+        memory: "multicast_100k_memory_nats",
+        linear: "multicast_100k_linear_nats",
+    },
+    Way {
+        delivery: DeliverySemantics::AtLeastOnce,
+        memory: "multicast_100k_memory_sqlite",
+        linear: "multicast_100k_linear_sqlite",
+    },
+];
+
+pub(crate) async fn run(report: &mut Report) -> Result<()> {
+    for way in &WAYS {
+        let wanted = report.wants(way.memory) || report.wants(way.linear);
+        if wanted && let Err(error) = way.measure(report).await {
+            report.refuse(way.memory, &error);
+        }
+    }
+    Ok(())
+}
+
+impl Way {
+    async fn measure(&self, report: &mut Report) -> Result<()> {
+        let bench = Bench::start().await?;
+        // Before anything else of that size, whose memory could be used again.
+        let extra = bench.extra_memory(self.delivery).await?;
+        let each = bench.each(self.delivery).await?;
+        let more = json!({
+            "targets": ALL, "micros_a_target": { "1000": each[0], "10000": each[1], "100000": each[2] },
+        });
+        if report.wants(self.memory) {
+            report.row(
+                self.memory,
+                mebibytes(extra),
+                "MiB",
+                AIM,
+                Better::Lower,
+                more.clone(),
+            );
+        }
+        if report.wants(self.linear) {
+            report.row(self.linear, each[2], "us/target", each[0], Better::Lower, more);
+        }
+        Ok(())
+    }
+}
+
+struct Bench {
+    client: Client,
+    received: Arc<AtomicUsize>,
+    system: System,
+    _counter: AbortOnDropHandle<()>,
+    _directory: TempDir,
+}
+
+impl Bench {
+    async fn start() -> Result<Self> {
+        let (directory, nats) = (tempfile::tempdir()?, NatsServer::start().await?);
+        let namespace = json!({
+            "name": "test",
+            "pattern": "multicast-registry",
+            "slots": {
+                "registry": "memory",
+                "messaging": { "backend": "nats", "config": { "servers": [nats.url()] } },
+                "durability": { "backend": "sqlite", "config": { "path": directory.path().join("inbox.db") } },
+            },
+            "behavior": { "max_identities": 1_000_000 },
+            "identity_schema": { "number": { "type": "int", "index": true } },
+        });
+        let (received, counter) = count(&nats).await?;
+        let proxy = Proxy::start(&[namespace]).await?;
+        let system = System::serve(proxy, 1, None, Some(nats)).await?;
+        let client = Client::builder()
+            .endpoint(system.proxy.data.to_string())
+            .namespace("test");
+        let bench = Self {
+            client: client.attempts(1).timeout(LONG).connect_lazy()?,
+            received,
+            system,
+            _counter: counter,
+            _directory: directory,
+        };
+        bench.fill().await?;
+        Ok(bench)
+    }
+
+    async fn fill(&self) -> Result<()> {
+        for first in (0..ALL).step_by(BATCH) {
+            let requests = (first..first + BATCH).map(|number| RegisterRequest {
+                metadata: json!({ "number": number }),
+                ..RegisterRequest::new(format!("device-{number:06}"))
+            });
+            for registered in self.client.registry.register_many(requests).await? {
+                registered?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How long a multicast to so many took until it was answered. All were sent to, and what is sent once arrived.
+    async fn multicast(&self, delivery: DeliverySemantics, targets: usize) -> Result<Duration> {
+        let request = MulticastRequest {
+            filter: Some(Filter::new().lt("number", targets as u32)),
+            payload: PAYLOAD.to_vec(),
+            delivery: Some(delivery),
+            ..Default::default()
+        };
+        let before = self.received.load(Relaxed);
+        let began = Instant::now();
+        let told = self.client.registry.multicast(request).await?;
+        let took = began.elapsed();
+        let reached = match delivery {
+            DeliverySemantics::AtMostOnce => told.delivered_count,
+            _ => told.pending_count,
+        };
+        ensure!(reached == targets as u64, "{reached} of {targets}");
+        if delivery == DeliverySemantics::AtMostOnce {
+            self.until_received(before + targets).await?;
+        }
+        Ok(took)
+    }
+
+    /// Microseconds for each target, by size.
+    async fn each(&self, delivery: DeliverySemantics) -> Result<[f64; 3]> {
+        let mut micros = [const { Vec::new() }; 3];
+        for _ in 0..TURNS {
+            for (micros, (targets, times)) in micros.iter_mut().zip(SIZES.into_iter().zip(TIMES)) {
+                for _ in 0..times {
+                    let took = self.multicast(delivery, targets).await?;
+                    micros.push(took.as_secs_f64() * 1e6 / targets as f64);
+                }
+            }
+        }
+        Ok(micros.map(|mut micros| median(&mut micros)))
+    }
+
+    async fn until_received(&self, all: usize) -> Result<()> {
+        let began = Instant::now();
+        while self.received.load(Relaxed) < all {
+            let count = self.received.load(Relaxed);
+            ensure!(began.elapsed() < LONG, "{count} of {all} messages arrived");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let count = self.received.load(Relaxed);
+        ensure!(count == all, "{count} messages arrived, {all} were sent");
+        Ok(())
+    }
+
+    /// By how much the runner is larger at its largest, for a multicast to all.
+    async fn extra_memory(&self, delivery: DeliverySemantics) -> Result<u64> {
+        let pid = self.system.runners.first().context("no runner")?.process.pid();
+        // Connections, statements and the like are there by then.
+        self.multicast(delivery, 1).await?;
+        forget_peak(pid)?;
+        let before = Usage::of(pid)?.resident;
+        self.multicast(delivery, ALL).await?;
+        Ok(Usage::of(pid)?.peak.saturating_sub(before))
+    }
+}
+
+/// One subscription to the topics of all, and how much it has received.
+async fn count(nats: &NatsServer) -> Result<(Arc<AtomicUsize>, AbortOnDropHandle<()>)> {
+    let options = async_nats::ConnectOptions::new().subscription_capacity(1 << 20);
+    let client = options.connect(nats.url()).await?;
+    let mut messages = client.subscribe("prism.multicast.test.>").await?;
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await?;
+    client.publish(inbox, "".into()).await?;
+    echo.next().await.context("no echo")?;
+    let received = Arc::new(AtomicUsize::new(0));
+    let counted = received.clone();
+    let counter = tokio::spawn(async move {
+        // The connection is to live as long as its subscription.
+        let _client = client;
+        while messages.next().await.is_some() {
+            counted.fetch_add(1, Relaxed);
+        }
+    });
+    Ok((received, AbortOnDropHandle::new(counter)))
+}
