@@ -1,0 +1,62 @@
+//! Truth under fire: while brokers fail, and runners and brokers are killed, nobody is told what is not so.
+//!
+//! Callers note every answer, consumers log every message, and the broker itself says what it had. In the end the three
+//! are held against each other ([`check`]). What goes wrong and when comes from a seed that is printed; the machine still
+//! decides how calls and faults interleave. `PRISM_TRUTH=full` makes the stories as large as they get.
+
+mod callers;
+mod check;
+mod check_tests;
+mod consumers;
+mod faults;
+mod history;
+mod tap;
+mod under_faults;
+mod world;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use prism_client::Client;
+
+use callers::read_receipts;
+use check::{Counts, check};
+use consumers::Consumers;
+use history::{Call, History};
+use world::Broker;
+
+/// How long consumers have for what is still to come once nothing goes wrong any more.
+const SETTLING: Duration = Duration::from_secs(60);
+
+/// As many of something as there are to be.
+fn size(usual: u64, full: u64) -> u64 {
+    match std::env::var("PRISM_TRUTH") {
+        Ok(wanted) if wanted == "full" => full,
+        _ => usual,
+    }
+}
+
+/// Waits until everything has come, and holds what was told against what happened.
+async fn hold(
+    client: &Client,
+    mut calls: Vec<Call>,
+    mut consumers: Consumers,
+    broker: &Broker,
+) -> Result<Counts> {
+    consumers.settle(&calls, SETTLING).await?;
+    read_receipts(client, &mut calls).await;
+    let history = History {
+        calls,
+        diaries: consumers.stop().await?,
+        tap: broker.tap()?,
+    };
+    let (counts, findings) = check(&history);
+    let shown: Vec<String> = findings.iter().take(10).map(ToString::to_string).collect();
+    ensure!(
+        findings.is_empty(),
+        "{} findings, {counts:?}:\n{}",
+        findings.len(),
+        shown.join("\n")
+    );
+    Ok(counts)
+}
