@@ -206,7 +206,7 @@ fn what_was_acknowledged_and_lost_is_found() {
     };
     assert_eq!(run.wrongs(), [Wrong::AcknowledgedAndLost]);
     let history = run.history();
-    assert_eq!(outstanding(&history.calls, &history.diaries), 1);
+    assert_eq!(outstanding(&history.calls, &history.diaries), [7].into());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Consumers that log everything they get.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -92,20 +92,20 @@ impl Consumers {
         });
     }
 
-    /// Waits until everything has come that is still to come, by what callers were told. What has not when the time is
-    /// over is for the check to find.
-    pub(super) async fn settle(&mut self, calls: &[Call], within: Duration) -> Result<()> {
+    /// Waits until everything has come that is still to come, by what callers were told; for this long. Which calls it
+    /// has not come of.
+    pub(super) async fn settle(&mut self, calls: &[Call], within: Duration) -> Result<HashSet<u64>> {
         let deadline = Instant::now() + within;
         loop {
             if let Some(ended) = self.tasks.try_join_next() {
                 ended??;
                 bail!("a consumer has stopped");
             }
-            let (so_far, now) = (self.diaries(), Instant::now());
-            if outstanding(calls, &so_far) == 0 || now >= deadline {
-                return Ok(());
+            let (outstanding, now) = (outstanding(calls, &self.diaries()), Instant::now());
+            if outstanding.is_empty() || now >= deadline {
+                return Ok(outstanding);
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
@@ -134,9 +134,12 @@ enum Word {
 }
 
 async fn take(diary: &std::sync::Mutex<Diary>, message: Message, random: &mut SmallRng) -> Result<()> {
-    let number = std::str::from_utf8(&message.payload)?.parse()?;
+    let number = std::str::from_utf8(&message.payload)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let number = number.with_context(|| format!("what came is nothing that was sent: {message:?}"))?;
     let manner = diary.lock().unwrap().manner;
-    let word = match random.random_range(0..8) {
+    let word = match random.random_range(0..12) {
         0 if manner == Manner::Careless && message.attempt < 3 => Word::Nack,
         1 if manner == Manner::Careless && message.attempt < 3 => Word::Nothing,
         _ => Word::Ack,

@@ -88,14 +88,16 @@ async fn end(fault: Fault, link: &FaultProxy, broker: &mut Broker) -> Result<()>
     match fault {
         Fault::Cut | Fault::Delay(_) | Fault::BlackHole => link.heal(),
         Fault::CutAfter(..) => {
-            link.heal();
             link.cut();
+            link.heal();
         }
         Fault::Refuse => link.accept().await?,
         Fault::DropReplies | Fault::DropRequests => {
-            // What has lost bytes is of no use.
+            // What has lost bytes is of no use, and nobody may come before it is over.
+            link.refuse().await;
             link.cut();
             link.heal();
+            link.accept().await?;
         }
         Fault::Freeze => broker.thaw()?,
     }
@@ -104,6 +106,7 @@ async fn end(fault: Fault, link: &FaultProxy, broker: &mut Broker) -> Result<()>
 
 /// Ends whatever is wrong.
 pub(super) async fn clear_up(link: &FaultProxy, broker: &mut Broker) -> Result<()> {
+    link.refuse().await;
     link.cut();
     link.heal();
     link.accept().await?;

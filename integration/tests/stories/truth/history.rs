@@ -137,16 +137,15 @@ impl<'a> Log<'a> {
     }
 }
 
-/// How many messages are still to come to their consumers, by what callers were told.
-pub(super) fn outstanding(calls: &[Call], diaries: &BTreeMap<String, Diary>) -> usize {
+/// Which calls have messages that are still to come to their consumers, by what was told last.
+pub(super) fn outstanding(calls: &[Call], diaries: &BTreeMap<String, Diary>) -> HashSet<u64> {
     let log = Log::of(diaries);
-    let owed = |call: &Call| {
+    let owed = |call: &&Call| {
         let last = call.answers.last();
-        let told = last.iter().flat_map(|answer| {
-            let told = answer.told.iter();
-            told.filter(|told| log.owes(call, &answer.multicast, told))
-        });
-        told.count()
+        last.is_some_and(|answer| {
+            let mut told = answer.told.iter();
+            told.any(|told| log.owes(call, &answer.multicast, told))
+        })
     };
-    calls.iter().map(owed).sum()
+    calls.iter().filter(owed).map(|call| call.number).collect()
 }

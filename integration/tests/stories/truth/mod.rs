@@ -8,13 +8,15 @@ mod callers;
 mod check;
 mod check_tests;
 mod consumers;
+mod doorbells;
 mod faults;
 mod history;
+mod kills;
 mod tap;
 mod under_faults;
 mod world;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use prism_client::Client;
@@ -26,7 +28,9 @@ use history::{Call, History};
 use world::Broker;
 
 /// How long consumers have for what is still to come once nothing goes wrong any more.
-const SETTLING: Duration = Duration::from_secs(60);
+const SETTLING: Duration = Duration::from_secs(90);
+/// How often it is asked meanwhile whether that is still to come.
+const ASK: Duration = Duration::from_secs(3);
 
 /// As many of something as there are to be.
 fn size(usual: u64, full: u64) -> u64 {
@@ -43,8 +47,16 @@ async fn hold(
     mut consumers: Consumers,
     broker: &Broker,
 ) -> Result<Counts> {
-    consumers.settle(&calls, SETTLING).await?;
-    read_receipts(client, &mut calls).await;
+    let deadline = Instant::now() + SETTLING;
+    loop {
+        let outstanding = consumers.settle(&calls, ASK).await?;
+        if outstanding.is_empty() || Instant::now() >= deadline {
+            break;
+        }
+        let open = calls.iter_mut().filter(|call| outstanding.contains(&call.number));
+        read_receipts(client, open).await;
+    }
+    read_receipts(client, calls.iter_mut()).await;
     let history = History {
         calls,
         diaries: consumers.stop().await?,

@@ -46,11 +46,11 @@ async fn in_trouble(
 async fn what_is_sent_once_over_a_failing_nats_is_told_truthfully() -> Result<()> {
     let habit = Habit {
         delivery: DeliverySemantics::AtMostOnce,
-        callers: 8,
+        callers: 12,
         keyed: false,
         repeated: 0,
     };
-    let targets = size(20_000, 40_000);
+    let targets = size(20_000, 60_000);
     let counts = in_trouble(World::on_nats().await?, habit, targets, |_| Manner::Raw, seed()).await?;
     println!("{counts:?}");
     let told = counts.accepted + counts.handed + counts.acked;
@@ -69,7 +69,7 @@ fn mixed(number: usize) -> Manner {
 
 const AT_LEAST_ONCE: Habit = Habit {
     delivery: DeliverySemantics::AtLeastOnce,
-    callers: 4,
+    callers: 16,
     keyed: true,
     repeated: 0,
 };
@@ -82,7 +82,7 @@ fn assert_nothing_was_easy(counts: Counts) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_failing_jetstream_stores_is_told_truthfully_and_arrives() -> Result<()> {
-    let targets = size(10_000, 30_000);
+    let targets = size(5_000, 15_000);
     let world = World::on_jetstream().await?;
     assert_nothing_was_easy(in_trouble(world, AT_LEAST_ONCE, targets, mixed, seed()).await?);
     Ok(())
@@ -90,8 +90,22 @@ async fn what_a_failing_jetstream_stores_is_told_truthfully_and_arrives() -> Res
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_failing_redis_streams_store_is_told_truthfully_and_arrives() -> Result<()> {
-    let targets = size(10_000, 30_000);
+    let targets = size(5_000, 15_000);
     let world = World::on_redis_streams().await?;
     assert_nothing_was_easy(in_trouble(world, AT_LEAST_ONCE, targets, mixed, seed()).await?);
+    Ok(())
+}
+
+/// Each call is repeated with its idempotency key, through the other runner, also where it was answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_repeated_with_its_key_comes_once_behind_suppression() -> Result<()> {
+    let habit = Habit {
+        delivery: DeliverySemantics::ExactlyOnce,
+        repeated: 1,
+        ..AT_LEAST_ONCE
+    };
+    let targets = size(3_000, 10_000);
+    let world = World::on_jetstream().await?;
+    assert_nothing_was_easy(in_trouble(world, habit, targets, mixed, seed()).await?);
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! The real thing: a proxy, runners, and a broker behind a link that can be disturbed.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::Result;
 use integration::{Proxy, Runner, shared_namespace_at};
@@ -9,7 +12,7 @@ use prism_testkit::{FaultProxy, NatsServer, RedisServer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{history::Tap, tap};
+use super::{callers::Clients, history::Tap, tap};
 
 /// How long a consumer has for a message before it comes again.
 const ACK_TIMEOUT: &str = "1s";
@@ -177,8 +180,18 @@ impl World {
     }
 
     /// A client of each runner, past the proxy.
-    pub(super) fn clients(&self) -> Result<Vec<Client>> {
-        self.runners.iter().map(|runner| runner.client("test")).collect()
+    pub(super) fn clients(&self) -> Result<Clients> {
+        let clients: Result<_> = self.runners.iter().map(|runner| runner.client("test")).collect();
+        Ok(Arc::new(Mutex::new(clients?)))
+    }
+
+    /// Kills a runner at once, and starts another one in its place.
+    pub(super) async fn replace_runner(&mut self, number: usize, clients: &Clients) -> Result<()> {
+        drop(self.runners.remove(number));
+        let runner = Runner::under(self.proxy.control).await?;
+        clients.lock().unwrap()[number] = runner.client("test")?;
+        self.runners.insert(number, runner);
+        Ok(())
     }
 }
 
