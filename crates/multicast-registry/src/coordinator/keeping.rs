@@ -225,7 +225,8 @@ impl Coordinator {
             tracing::warn!(namespace, %error, "others are not told that this runner is alive, so it takes nothing over");
             return;
         }
-        match self.books().orphans(soon()).await {
+        let is_at_work = |multicast| self.shared.desk.has(multicast);
+        match self.books().orphans(is_at_work, soon()).await {
             Ok(orphans) => drop(join_all(orphans.into_iter().map(|orphan| self.adopt(orphan))).await),
             Err(error) => tracing::warn!(namespace, %error, "could not look for multicasts of dead runners"),
         }

@@ -171,16 +171,33 @@ impl Books {
         let mut writes: Vec<Write> = parts
             .map(|part| write(part_key(id, part), self.part(tracker, part).encode(), ttl))
             .collect();
-        writes.push(write(cast_key(id), self.entry(tracker).encode(), ttl));
-        if let Some(load) = load {
-            let open = until.saturating_duration_since(Instant::now()) + OPEN_GRACE;
-            writes.push(write(load_key(id), load.encode(), open));
-            self.write_all(tracker, writes, deadline).await?;
-            // Last: what it leads to is there.
-            let open = write(open_key(self.runner, id), Bytes::new(), open);
-            return self.write_one(open, deadline).await.map(drop);
+        let cast = write(cast_key(id), self.entry(tracker).encode(), ttl);
+        let Some(load) = load else {
+            writes.push(cast);
+            return self.write_all(tracker, writes, deadline).await;
+        };
+        let open = until.saturating_duration_since(Instant::now()) + OPEN_GRACE;
+        writes.push(write(load_key(id), load.encode(), open));
+        writes.push(write(open_key(self.runner, id), Bytes::new(), open));
+        self.write_all(tracker, writes, deadline).await?;
+        // Last: whoever is told of it may rely on somebody going on with it.
+        self.write_one(cast, deadline).await.map(drop)
+    }
+
+    /// Takes back what was written down of a multicast that is not begun after all. Where that fails, it may be: what
+    /// is left of it is an orphan.
+    pub(crate) async fn withdraw(&self, id: MulticastId, deadline: Instant) -> Result<()> {
+        // First what makes it known, so that nobody is told of one that nobody goes on with.
+        for key in [cast_key(id), open_key(self.runner, id), load_key(id)] {
+            let gone = Write {
+                key,
+                expect: Expect::Anything,
+                body: None,
+                ttl: Duration::ZERO,
+            };
+            self.write_one(gone, deadline).await?;
         }
-        self.write_all(tracker, writes, deadline).await
+        Ok(())
     }
 
     async fn write_all(&self, tracker: &Tracker, writes: Vec<Write>, deadline: Instant) -> Result<()> {
@@ -393,16 +410,23 @@ impl Books {
         Ok(entry.and_then(|(_, body)| std::str::from_utf8(&body).ok().map(Into::into)))
     }
 
-    /// Multicasts that are not sent yet, and whose runners are not alive.
-    pub(crate) async fn orphans(&self, deadline: Instant) -> Result<Vec<Orphan>> {
+    /// Multicasts that are not sent yet, and whose runners are not alive, or are this one and not at work on them: it
+    /// failed to begin them, or to take them over, and may have done so nevertheless.
+    pub(crate) async fn orphans(
+        &self,
+        is_at_work: impl Fn(MulticastId) -> bool,
+        deadline: Instant,
+    ) -> Result<Vec<Orphan>> {
         let listed = self.ledger.list("open/".to_owned(), None, LOOK, deadline).await?;
         let open = listed.keys.iter().filter_map(|key| parse_open(key));
-        let others: Vec<Orphan> = open.filter(|orphan| orphan.runner != self.runner).collect();
+        let (mut own, others): (Vec<Orphan>, Vec<Orphan>) =
+            open.partition(|orphan| orphan.runner == self.runner);
+        own.retain(|orphan| !is_at_work(orphan.multicast));
         let mut runners: Vec<Runner> = others.iter().map(|orphan| orphan.runner).collect();
         runners.sort_unstable_by_key(|runner| runner.0);
         runners.dedup();
         if runners.is_empty() {
-            return Ok(Vec::new());
+            return Ok(own);
         }
         let keys = runners.iter().map(|runner| runner_key(*runner)).collect();
         let alive = self.ledger.read(keys, deadline).await?;
@@ -410,7 +434,8 @@ impl Books {
             let place = runners.iter().position(|runner| *runner == orphan.runner);
             place.is_some_and(|place| matches!(alive.get(place), Some(None)))
         };
-        Ok(others.into_iter().filter(is_dead).collect())
+        own.extend(others.into_iter().filter(is_dead));
+        Ok(own)
     }
 
     /// Takes over an orphan. `None` where somebody else did, or there is nothing to go on with.
@@ -457,8 +482,10 @@ impl Books {
         };
         let taken = matches!(self.write_one(mine, deadline).await?, Wrote::Done(_));
         let obsolete = if taken { orphan.runner } else { self.runner };
-        // Where it stays, whoever finds it next sees that it is obsolete.
-        let _ = self.write_one(gone(obsolete), deadline).await;
+        if !taken || obsolete != self.runner {
+            // Where it stays, whoever finds it next sees that it is obsolete.
+            let _ = self.write_one(gone(obsolete), deadline).await;
+        }
         Ok(taken.then_some((entry, load, parts)))
     }
 }

@@ -1,7 +1,7 @@
 //! The multicasts that this runner has in memory: those under way, and those done, as long as there is room.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -25,10 +25,24 @@ pub(crate) struct Desk {
 #[derive(Debug, Default)]
 struct Inner {
     trackers: HashMap<MulticastId, Arc<Tracker>>,
+    /// What is being written down.
+    beginning: HashSet<MulticastId>,
     /// In the order in which they came.
     order: VecDeque<MulticastId>,
     targets: usize,
     max_targets: usize,
+}
+
+/// A multicast that is being written down.
+pub(crate) struct Beginning<'a> {
+    desk: &'a Desk,
+    id: MulticastId,
+}
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        self.desk.inner.lock().beginning.remove(&self.id);
+    }
 }
 
 impl Desk {
@@ -54,6 +68,18 @@ impl Desk {
         inner.targets += tracker.targets.len() + 1;
         inner.order.push_back(tracker.cast.id);
         inner.trackers.insert(tracker.cast.id, tracker);
+    }
+
+    /// One is being written down, for as long as the answer lives.
+    pub(crate) fn beginning(&self, id: MulticastId) -> Beginning<'_> {
+        self.inner.lock().beginning.insert(id);
+        Beginning { desk: self, id }
+    }
+
+    /// Whether this runner is at work on one, or has been lately.
+    pub(crate) fn has(&self, id: MulticastId) -> bool {
+        let inner = self.inner.lock();
+        inner.trackers.contains_key(&id) || inner.beginning.contains(&id)
     }
 
     pub(crate) fn get(&self, id: MulticastId) -> Option<Arc<Tracker>> {
