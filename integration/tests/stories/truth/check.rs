@@ -3,18 +3,20 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
+    time::Instant,
 };
 
 use prism_client::{DeliverySemantics, DeliveryStatus, Stage, Status};
 
-use super::history::{Answer, Call, Diary, History, Log, Manner, Tap, Totals};
+use super::history::{Answer, Call, Diary, Entry, History, Log, Manner, Tap, Totals};
 
 /// What must not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Wrong {
     /// Told `ACCEPTED` or better, and the broker gave it to nobody.
     FalseAccepted,
-    /// Told `STORED` or better, and the broker never stored it.
+    /// Told `STORED` or better, and the broker never said that it had stored it, nor has a consumer seen it: it is the
+    /// answer to its sender that says so, which may not have been written where the link was cut.
     FalseStored,
     /// Told `HANDED` or better, and the consumer never saw it.
     FalseHanded,
@@ -34,6 +36,8 @@ pub(super) enum Wrong {
     SentUnderAnotherId,
     /// It came again without saying so.
     UnflaggedDuplicate,
+    /// The same, where the broker itself had stored it twice.
+    StoredTwice,
     /// It came again behind a client that had acknowledged it.
     RepeatedBehindSuppression,
 }
@@ -81,14 +85,25 @@ pub(super) fn check(history: &History) -> (Counts, Vec<Finding>) {
     for call in &history.calls {
         for answer in &call.answers {
             check_totals(answer, &mut findings);
-            let claims = answer.told.iter();
-            claims.for_each(|told| check_claim(call, answer, told, &history.tap, &log, &mut findings));
+            for told in &answer.told {
+                let claim = Claim::of(call, answer, told, &history.tap, &log);
+                let found = |wrong| {
+                    let about = format!("number {} as {}", call.number, answer.multicast);
+                    let detail = format!("{about}: {told:?}, logged {:?}", claim.entries);
+                    finding(wrong, &told.identity, detail)
+                };
+                findings.extend(claim.wrongs().map(found));
+            }
         }
         check_end(call, &log, &mut findings);
     }
     let kinds: HashMap<u64, &Call> = history.calls.iter().map(|call| (call.number, call)).collect();
     for (identity, diary) in &history.diaries {
-        check_diary(identity, diary, &kinds, &mut findings);
+        let twice = |multicast: &str| {
+            let place = (multicast.to_owned(), identity.clone());
+            history.tap.stored_twice.contains(&place)
+        };
+        check_diary(identity, diary, &kinds, twice, &mut findings);
     }
     (count(history), findings)
 }
@@ -109,50 +124,66 @@ fn check_totals(answer: &Answer, findings: &mut Vec<Finding>) {
     }
 }
 
-/// One word about one target.
-fn check_claim(
-    call: &Call,
-    answer: &Answer,
-    told: &DeliveryStatus,
-    tap: &Tap,
-    log: &Log<'_>,
-    findings: &mut Vec<Finding>,
-) {
-    let once = call.delivery == DeliverySemantics::AtMostOnce;
-    let place = (answer.multicast.clone(), told.identity.clone());
-    let entries = log.entries(&answer.multicast, &told.identity);
-    let (taken, logged) = (tap.taken.contains(&place), !entries.is_empty());
-    let acked = entries
-        .iter()
-        .any(|entry| entry.acked.is_some_and(|at| at <= answer.heard));
-    let reason = told.reason.as_deref().unwrap_or_default();
-    let denied = match reason {
-        _ if told.status != Status::Failed => false,
-        "NO_SUBSCRIBER" | "NOT_STORED" => taken || logged,
-        "NOT_SENT" => tap.seen.contains(&place) || logged,
-        _ => false,
-    };
-    let least = if once { Stage::Accepted } else { Stage::Stored };
-    let wrongs = [
-        (
-            Wrong::FalseAccepted,
-            once && told.stage >= Stage::Accepted && !taken,
-        ),
-        (Wrong::FalseStored, !once && told.stage >= Stage::Stored && !taken),
-        (Wrong::FalseHanded, told.stage >= Stage::Handed && !logged),
-        (Wrong::FalseAcked, told.stage == Stage::Acked && !acked),
-        (Wrong::FalseFailure, denied),
-        (
-            Wrong::FalseTotals,
-            told.status == Status::Delivered && told.stage < least,
-        ),
-    ];
-    for (wrong, _) in wrongs.into_iter().filter(|(_, holds)| *holds) {
-        let detail = format!(
-            "number {} as {}: {told:?}, logged {entries:?}",
-            call.number, answer.multicast
-        );
-        findings.push(finding(wrong, &told.identity, detail));
+/// One word about one target, and what speaks for it.
+struct Claim<'a> {
+    once: bool,
+    heard: Instant,
+    told: &'a DeliveryStatus,
+    seen: bool,
+    taken: bool,
+    entries: &'a [&'a Entry],
+}
+
+impl<'a> Claim<'a> {
+    fn of(call: &Call, answer: &Answer, told: &'a DeliveryStatus, tap: &Tap, log: &'a Log<'_>) -> Self {
+        let place = (answer.multicast.clone(), told.identity.clone());
+        Self {
+            once: call.delivery == DeliverySemantics::AtMostOnce,
+            heard: answer.heard,
+            told,
+            seen: tap.seen.contains(&place),
+            taken: tap.taken.contains(&place),
+            entries: log.entries(&answer.multicast, &told.identity),
+        }
+    }
+
+    fn wrongs(&self) -> impl Iterator<Item = Wrong> {
+        let (once, stage, logged) = (self.once, self.told.stage, !self.entries.is_empty());
+        let least = if once { Stage::Accepted } else { Stage::Stored };
+        let delivered = self.told.status == Status::Delivered;
+        let wrongs = [
+            (
+                once && stage >= Stage::Accepted && !self.taken,
+                Wrong::FalseAccepted,
+            ),
+            (
+                !once && stage >= Stage::Stored && !self.taken && !logged,
+                Wrong::FalseStored,
+            ),
+            (stage >= Stage::Handed && !logged, Wrong::FalseHanded),
+            (stage == Stage::Acked && !self.was_acked(), Wrong::FalseAcked),
+            (self.is_denied_falsely(), Wrong::FalseFailure),
+            (delivered && stage < least, Wrong::FalseTotals),
+        ];
+        wrongs
+            .into_iter()
+            .filter_map(|(holds, wrong)| holds.then_some(wrong))
+    }
+
+    fn was_acked(&self) -> bool {
+        let mut acked = self.entries.iter().filter_map(|entry| entry.acked);
+        acked.any(|at| at <= self.heard)
+    }
+
+    /// Whether it was said that something certainly did not happen, and it did.
+    fn is_denied_falsely(&self) -> bool {
+        let logged = !self.entries.is_empty();
+        match self.told.reason.as_deref() {
+            _ if self.told.status != Status::Failed => false,
+            Some("NO_SUBSCRIBER" | "NOT_STORED") => self.taken || logged,
+            Some("NOT_SENT") => self.seen || logged,
+            _ => false,
+        }
     }
 }
 
@@ -185,7 +216,13 @@ fn check_end(call: &Call, log: &Log<'_>, findings: &mut Vec<Finding>) {
 }
 
 /// What came more than once.
-fn check_diary(identity: &str, diary: &Diary, calls: &HashMap<u64, &Call>, findings: &mut Vec<Finding>) {
+fn check_diary(
+    identity: &str,
+    diary: &Diary,
+    calls: &HashMap<u64, &Call>,
+    twice: impl Fn(&str) -> bool,
+    findings: &mut Vec<Finding>,
+) {
     let mut first: HashMap<u64, &str> = HashMap::new();
     let mut acked: HashSet<u64> = HashSet::new();
     for entry in &diary.entries {
@@ -194,10 +231,14 @@ fn check_diary(identity: &str, diary: &Diary, calls: &HashMap<u64, &Call>, findi
         let keyed = call.is_some_and(|call| call.keyed);
         if let Some(before) = first.get(&entry.number) {
             let again = *before == entry.multicast;
+            let unflagged = match twice(&entry.multicast) {
+                true => Wrong::StoredTwice,
+                false => Wrong::UnflaggedDuplicate,
+            };
             let wrongs = [
                 (Wrong::MoreThanOnce, once),
                 (Wrong::SentUnderAnotherId, !again && keyed),
-                (Wrong::UnflaggedDuplicate, again && !once && entry.attempt < 2),
+                (unflagged, again && !once && entry.attempt < 2),
                 (
                     Wrong::RepeatedBehindSuppression,
                     diary.manner == Manner::Prompt && acked.contains(&entry.number),

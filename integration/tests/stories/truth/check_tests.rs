@@ -55,18 +55,6 @@ impl Run {
     fn history(&self) -> History {
         let began = Instant::now();
         let heard = began + Duration::from_secs(1);
-        let entry = |(multicast, attempt, acked): &(&str, u32, Option<bool>)| Entry {
-            number: 7,
-            multicast: (*multicast).to_owned(),
-            attempt: *attempt,
-            acked: acked.map(|before| {
-                if before {
-                    began
-                } else {
-                    heard + Duration::from_secs(1)
-                }
-            }),
-        };
         let answer = Answer {
             multicast: "m".to_owned(),
             heard,
@@ -79,11 +67,6 @@ impl Run {
             tap.seen.insert(place.clone());
             tap.taken.insert(place);
         }
-        let diary = Diary {
-            manner: self.manner,
-            entries: self.came.iter().map(entry).collect(),
-            suppressed: 0,
-        };
         let call = Call {
             number: 7,
             delivery: self.delivery,
@@ -92,8 +75,22 @@ impl Run {
         };
         History {
             calls: vec![call],
-            diaries: [(WHO.to_owned(), diary)].into(),
+            diaries: [(WHO.to_owned(), self.diary(began, heard + Duration::from_secs(1)))].into(),
             tap,
+        }
+    }
+
+    fn diary(&self, before: Instant, after: Instant) -> Diary {
+        let entry = |(multicast, attempt, acked): &(&str, u32, Option<bool>)| Entry {
+            number: 7,
+            multicast: (*multicast).to_owned(),
+            attempt: *attempt,
+            acked: acked.map(|early| if early { before } else { after }),
+        };
+        Diary {
+            manner: self.manner,
+            entries: self.came.iter().map(entry).collect(),
+            suppressed: 0,
         }
     }
 
@@ -143,9 +140,10 @@ fn a_false_accepted_is_found() {
 fn a_false_stored_is_found() {
     let run = Run {
         tapped: false,
+        came: Vec::new(),
         ..Run::stored(Stage::Stored, Status::Pending)
     };
-    assert_eq!(run.wrongs(), [Wrong::FalseStored]);
+    assert_eq!(run.wrongs(), [Wrong::FalseStored, Wrong::AcknowledgedAndLost]);
 }
 
 #[test]
@@ -247,6 +245,10 @@ fn a_duplicate_that_does_not_say_so_is_found() {
         ..Run::stored(Stage::Stored, Status::Pending)
     };
     assert_eq!(run.wrongs(), [Wrong::UnflaggedDuplicate]);
+    let mut history = run.history();
+    history.tap.stored_twice = history.tap.taken.clone();
+    let (_, findings) = check(&history);
+    assert_eq!(findings[0].wrong, Wrong::StoredTwice);
 }
 
 #[test]

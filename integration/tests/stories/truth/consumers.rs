@@ -40,27 +40,10 @@ impl Consumers {
         manner: impl Fn(usize) -> Manner,
         seed: u64,
     ) -> Result<Self> {
-        let names: Vec<String> = (0..count + absent)
-            .map(|number| format!("id-{number:04}"))
-            .collect();
-        let requests = names.iter().enumerate().map(|(number, name)| RegisterRequest {
-            metadata: json!({ "group": number % GROUPS as usize }),
-            ..RegisterRequest::new(name)
-        });
-        for registered in client.registry.register_many(requests).await? {
-            registered?;
-        }
-        let open = |name: &String, manner| {
-            let request = SubscribeRequest {
-                remember: if manner == Manner::Prompt { 10_000 } else { 0 },
-                ..SubscribeRequest::from(name.as_str())
-            };
-            let opened = client.registry.subscribe(request);
-            async move { anyhow::Ok((manner, opened.await?)) }
-        };
+        let names = register(client, count + absent).await?;
         let opening = names[..count].iter().enumerate();
-        let opening = stream::iter(opening.map(|(number, name)| open(name, manner(number))));
-        let sessions: Vec<_> = opening.buffered(OPENING).try_collect().await?;
+        let opening = opening.map(|(number, name)| open(client, name, manner(number)));
+        let sessions: Vec<_> = stream::iter(opening).buffered(OPENING).try_collect().await?;
         let mut consumers = Self {
             diaries: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -124,6 +107,27 @@ impl Consumers {
         };
         self.diaries.iter().map(copy).collect()
     }
+}
+
+/// Registers so many identities, in groups.
+async fn register(client: &Client, count: usize) -> Result<Vec<String>> {
+    let names: Vec<String> = (0..count).map(|number| format!("id-{number:04}")).collect();
+    let requests = names.iter().enumerate().map(|(number, name)| RegisterRequest {
+        metadata: json!({ "group": number % GROUPS as usize }),
+        ..RegisterRequest::new(name)
+    });
+    for registered in client.registry.register_many(requests).await? {
+        registered?;
+    }
+    Ok(names)
+}
+
+async fn open(client: &Client, name: &str, manner: Manner) -> Result<(Manner, Subscription)> {
+    let request = SubscribeRequest {
+        remember: if manner == Manner::Prompt { 10_000 } else { 0 },
+        ..SubscribeRequest::from(name)
+    };
+    Ok((manner, client.registry.subscribe(request).await?))
 }
 
 /// What a consumer says to a message.

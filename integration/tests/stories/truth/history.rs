@@ -94,6 +94,8 @@ pub(super) struct Tap {
     pub(super) seen: HashSet<Place>,
     /// What it handed to somebody who listened, or stored.
     pub(super) taken: HashSet<Place>,
+    /// What it stored a second time, as something new.
+    pub(super) stored_twice: HashSet<Place>,
 }
 
 /// Everything about a run.

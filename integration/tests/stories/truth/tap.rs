@@ -42,6 +42,7 @@ struct Reading {
     leaving: HashMap<String, String>,
     /// What each reply subject was for.
     asked: HashMap<String, (String, String)>,
+    stored: HashSet<(String, String)>,
 }
 
 impl Reading {
@@ -92,6 +93,10 @@ impl Reading {
             && !rest.contains("\\\"error\\\":")
             && let Some(place) = self.asked.get(&subject)
         {
+            let is_new = !rest.contains("\\\"duplicate\\\":");
+            if is_new && !self.stored.insert(place.clone()) {
+                self.tap.stored_twice.insert(place.clone());
+            }
             self.tap.taken.insert(place.clone());
         }
     }
@@ -122,6 +127,7 @@ pub(super) fn of_redis(directory: &Path) -> Result<Tap> {
     Ok(Tap {
         seen: places.clone(),
         taken: places,
+        stored_twice: HashSet::new(),
     })
 }
 

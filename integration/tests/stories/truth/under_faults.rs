@@ -11,7 +11,7 @@ use super::{
     consumers::Consumers,
     faults::{clear_up, trouble},
     history::Manner,
-    hold, size,
+    hold, say, size,
     world::World,
 };
 
@@ -52,7 +52,7 @@ async fn what_is_sent_once_over_a_failing_nats_is_told_truthfully() -> Result<()
     };
     let targets = size(20_000, 60_000);
     let counts = in_trouble(World::on_nats().await?, habit, targets, |_| Manner::Raw, seed()).await?;
-    println!("{counts:?}");
+    say(format_args!("{counts:?}"));
     let told = counts.accepted + counts.handed + counts.acked;
     assert!(counts.acked > 1_000 && told > counts.targets / 10, "{counts:?}");
     assert!(
@@ -75,7 +75,7 @@ const AT_LEAST_ONCE: Habit = Habit {
 };
 
 fn assert_nothing_was_easy(counts: Counts) {
-    println!("{counts:?}");
+    say(format_args!("{counts:?}"));
     assert!(counts.acked > counts.targets / 2, "{counts:?}");
     assert!(counts.flagged > 100, "nothing came again: {counts:?}");
 }
