@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help deps build run demo demo-redis-nats test unit integration lint fmt docs generate bench load mutants coverage clean
+.PHONY: help deps build run demo demo-redis-nats test unit integration truth lint fmt docs generate bench load mutants coverage clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -32,6 +32,10 @@ unit: ## Unit, property, conformance and protocol tests of every crate
 integration: ## Whole-system tests: real binaries, real servers
 	$(CARGO) build --workspace --bins --examples
 	$(CARGO) test -p integration
+
+truth: ## What is told of deliveries against what happened, 100,000 targets and 100 kills; takes some minutes
+	$(CARGO) build --workspace --bins
+	PRISM_TRUTH=full $(CARGO) test -p integration --test stories truth -- --nocapture
 
 lint: ## Formatting, clippy, dependency policy
 	$(CARGO) fmt --all --check

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Takes safeguards away one by one and expects a test to notice. Each patch in integration/mutants says what it takes
-# away and which test is to fail. With arguments, only the patches of these names.
+# away, which test is to fail, and which packages have binaries that the test runs. With arguments, only the patches of
+# these names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,10 +21,13 @@ patches=("$@")
 for name in "${patches[@]}"; do
     patch=$PWD/integration/mutants/$name.patch
     read -r -a test <<<"$(sed -n 's/^Test: //p' "$patch")"
+    read -r -a bins <<<"$(sed -n 's/^Bins: //p' "$patch")"
     git -C "$tree" checkout --quiet .
     git -C "$tree" apply --recount "$patch" || { echo "BROKEN    $name: the patch does not apply"; survived=1; continue; }
     log=target/mutants/$name.log
-    if ! (cd "$tree" && cargo test --quiet --no-run "${test[@]}") >"$log" 2>&1; then
+    # Whole-system tests run the binaries of other packages, which cargo does not build for them.
+    if ! (cd "$tree" && { [ ${#bins[@]} -eq 0 ] || cargo build --quiet --bins "${bins[@]}"; } &&
+        cargo test --quiet --no-run "${test[@]}") >"$log" 2>&1; then
         echo "BROKEN    $name: it does not build, see $log"
         survived=1
     elif (cd "$tree" && timeout 300 cargo test --quiet "${test[@]}") >"$log" 2>&1; then

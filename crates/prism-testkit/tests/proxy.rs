@@ -172,6 +172,37 @@ async fn a_cut_comes_after_exactly_so_many_bytes() {
     hears(&mut second, "healed").await;
 }
 
+/// What arrives of a connection that lost something is its beginning, also where it is healed at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_lost_bytes_and_is_cut_has_no_hole() {
+    let text: Vec<u8> = (0..100_000_u32).flat_map(u32::to_be_bytes).collect();
+    for round in 0..100 {
+        let (_echo, proxy, mut client) = pair().await;
+        say(&mut client, "open").await;
+        hears(&mut client, "open").await;
+        let (mut read, mut write) = client.split();
+        let sent = async {
+            // Fails when it is cut, which is what is tested.
+            let _ = write.write_all(&text).await;
+            let _ = write.shutdown().await;
+        };
+        let disturbed = async {
+            tokio::time::sleep(Duration::from_micros(round * 40)).await;
+            proxy.drop_replies();
+            tokio::task::yield_now().await;
+            proxy.cut();
+            proxy.heal();
+        };
+        let heard = async {
+            let mut heard = Vec::new();
+            let _ = timeout(SOON, read.read_to_end(&mut heard)).await.unwrap();
+            heard
+        };
+        let (_, (), heard) = tokio::join!(sent, disturbed, heard);
+        assert!(text.starts_with(&heard), "round {round}: {} bytes", heard.len());
+    }
+}
+
 #[tokio::test]
 async fn a_delay_is_latency_and_not_a_narrow_pipe() {
     let (_echo, proxy, mut client) = pair().await;

@@ -29,6 +29,7 @@ mod telemetry;
 mod tools;
 mod tracing;
 mod transfer;
+mod truth;
 mod unanswered;
 mod use_cases;
 mod validation;

@@ -237,14 +237,10 @@ impl Coordinator {
             tracing::warn!(namespace, %error, "others are not told that this runner is alive, so it takes nothing over");
             return;
         }
-        let doubtful = std::mem::take(&mut *self.shared.doubtful.lock());
-        let is_doubtful = |multicast| doubtful.contains(&multicast);
-        match self.books().orphans(is_doubtful, soon()).await {
+        let is_at_work = |multicast| self.shared.desk.has(multicast);
+        match self.books().orphans(is_at_work, soon()).await {
             Ok(orphans) => drop(join_all(orphans.into_iter().map(|orphan| self.adopt(orphan))).await),
-            Err(error) => {
-                tracing::warn!(namespace, %error, "could not look for multicasts of dead runners");
-                self.shared.doubtful.lock().extend(doubtful);
-            }
+            Err(error) => tracing::warn!(namespace, %error, "could not look for multicasts of dead runners"),
         }
     }
 
@@ -272,9 +268,7 @@ impl Coordinator {
             }
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(namespace, %multicast, %error, "could not go on with a multicast, trying again");
-                // It may have been taken over all the same.
-                self.shared.doubtful.lock().insert(multicast);
+                tracing::warn!(namespace, %multicast, %error, "could not go on with a multicast, trying again")
             }
         }
     }

@@ -68,7 +68,6 @@ pub use session::{Session, SessionEvent};
 pub use sessions::Closed;
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -79,7 +78,7 @@ use std::{
 use parking_lot::RwLock;
 use prism_filter::Path;
 use prism_slot::{
-    Call, DynDurableInbox, DynLedger, DynMessaging, DynRegistryStore, Epoch, InboxLimits, MulticastId, Ttl,
+    Call, DynDurableInbox, DynLedger, DynMessaging, DynRegistryStore, Epoch, InboxLimits, Ttl,
     memory::MemoryLedger,
 };
 use tokio::{sync::Semaphore, time::Instant};
@@ -190,8 +189,6 @@ struct Shared {
     questions: Questions,
     /// Whether the ledger knows that this runner is alive.
     signed_in: AtomicBool,
-    /// Multicasts that this runner may have to go on with: it was not told that it took them over, or the call was dropped.
-    doubtful: parking_lot::Mutex<HashSet<MulticastId>>,
     metrics: NamespaceMetrics,
     /// For whoever counts violations of it.
     schema: CurrentSchema,
@@ -304,7 +301,6 @@ impl Coordinator {
             gate: Gate::new(),
             questions: Questions::default(),
             signed_in: AtomicBool::new(false),
-            doubtful: parking_lot::Mutex::default(),
             metrics,
             schema,
             tasks,

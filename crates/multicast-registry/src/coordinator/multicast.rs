@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prism_filter::Filter;
-use prism_slot::{DEFAULT_CONTENT_TYPE, Holder, Identity, Message, Position, Priority, Timestamp};
+use prism_slot::{Applied, DEFAULT_CONTENT_TYPE, Holder, Identity, Message, Position, Priority, Timestamp};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -404,6 +404,7 @@ impl Coordinator {
             message,
             priority: plan.priority,
         };
+        let _beginning = self.shared.desk.beginning(tracker.cast.id);
         self.write_down(&plan.key, &tracker, &load, plan.until, deadline)
             .await?;
         self.shared.desk.put(tracker.clone());
@@ -467,15 +468,17 @@ impl Coordinator {
         }
         // At most once is never sent again, so nobody else needs the message.
         let load = stored.then_some(load);
-        let begun = match self.be_known(deadline).await {
-            Ok(()) => self
-                .books()
-                .begin(tracker, load, until, deadline)
-                .await
-                .map_err(Error::from),
-            Err(error) => Err(error),
+        let error = match self.be_known(deadline).await {
+            Ok(()) => match self.books().begin(tracker, load, until, deadline).await {
+                Ok(()) => return Ok(()),
+                Err(error) => match self.books().withdraw(tracker.cast.id, deadline).await {
+                    Ok(()) => Error::from(error),
+                    // It may be found, and gone on with: nobody may make it anew under the same key.
+                    Err(error) => return Err(may_be_begun(error).into()),
+                },
+            },
+            Err(error) => error,
         };
-        let Err(error) = begun else { return Ok(()) };
         if let Some(key) = key {
             // Best effort: where it fails, the key says until its window is over that the outcome is not known.
             let _ = self.books().release_key(&key.name, deadline).await;
@@ -576,6 +579,16 @@ impl Following {
             Source::Live(tracker) => Some(MulticastEvent::Started(self.coordinator.report(tracker, false))),
         }
     }
+}
+
+/// Whatever went wrong, it leaves open whether the multicast is made.
+fn may_be_begun(mut error: prism_slot::Error) -> prism_slot::Error {
+    if let prism_slot::Error::Unavailable { applied, .. } | prism_slot::Error::Timeout { applied, .. } =
+        &mut error
+    {
+        *applied = Applied::Unknown;
+    }
+    error
 }
 
 fn without_targets(report: &Report) -> Report {

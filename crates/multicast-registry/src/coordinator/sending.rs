@@ -66,7 +66,6 @@ impl Drop for GivenUp {
             abandon(&self.tracker, "its call was given up while it was sent");
             return self.tracker.sent();
         }
-        shared.doubtful.lock().insert(cast.id);
         shared.desk.remove(cast.id);
     }
 }

@@ -171,16 +171,33 @@ impl Books {
         let mut writes: Vec<Write> = parts
             .map(|part| write(part_key(id, part), self.part(tracker, part).encode(), ttl))
             .collect();
-        writes.push(write(cast_key(id), self.entry(tracker).encode(), ttl));
-        if let Some(load) = load {
-            let open = until.saturating_duration_since(Instant::now()) + OPEN_GRACE;
-            writes.push(write(load_key(id), load.encode(), open));
-            self.write_all(tracker, writes, deadline).await?;
-            // Last: what it leads to is there.
-            let open = write(open_key(self.runner, id), Bytes::new(), open);
-            return self.write_one(open, deadline).await.map(drop);
+        let cast = write(cast_key(id), self.entry(tracker).encode(), ttl);
+        let Some(load) = load else {
+            writes.push(cast);
+            return self.write_all(tracker, writes, deadline).await;
+        };
+        let open = until.saturating_duration_since(Instant::now()) + OPEN_GRACE;
+        writes.push(write(load_key(id), load.encode(), open));
+        writes.push(write(open_key(self.runner, id), Bytes::new(), open));
+        self.write_all(tracker, writes, deadline).await?;
+        // Last: whoever is told of it may rely on somebody going on with it.
+        self.write_one(cast, deadline).await.map(drop)
+    }
+
+    /// Takes back what was written down of a multicast that is not begun after all. Where that fails, it may be: what
+    /// is left of it is an orphan.
+    pub(crate) async fn withdraw(&self, id: MulticastId, deadline: Instant) -> Result<()> {
+        // First what makes it known, so that nobody is told of one that nobody goes on with.
+        for key in [cast_key(id), open_key(self.runner, id), load_key(id)] {
+            let gone = Write {
+                key,
+                expect: Expect::Anything,
+                body: None,
+                ttl: Duration::ZERO,
+            };
+            self.write_one(gone, deadline).await?;
         }
-        self.write_all(tracker, writes, deadline).await
+        Ok(())
     }
 
     async fn write_all(&self, tracker: &Tracker, writes: Vec<Write>, deadline: Instant) -> Result<()> {
@@ -393,11 +410,12 @@ impl Books {
         Ok(entry.and_then(|(_, body)| std::str::from_utf8(&body).ok().map(Into::into)))
     }
 
-    /// Multicasts that are not sent yet, and whose runners are not alive: some of them, however many others there are.
-    /// `is_doubtful`: those that may be this runner's without its knowing.
+    /// Multicasts that are not sent yet, and whose runners are not alive, or are this one and not at work on them: it
+    /// failed to begin them, or to take them over, and may have done so nevertheless. Some of them, however many others
+    /// there are.
     pub(crate) async fn orphans(
         &self,
-        is_doubtful: impl Fn(MulticastId) -> bool,
+        is_at_work: impl Fn(MulticastId) -> bool,
         deadline: Instant,
     ) -> Result<Vec<Orphan>> {
         let (mut orphans, mut after) = (Vec::new(), None);
@@ -409,7 +427,7 @@ impl Books {
             let open = listed.keys.iter().filter_map(|key| parse_open(key));
             let (own, others): (Vec<Orphan>, Vec<Orphan>) =
                 open.partition(|orphan| orphan.runner == self.runner);
-            orphans.extend(own.into_iter().filter(|orphan| is_doubtful(orphan.multicast)));
+            orphans.extend(own.into_iter().filter(|orphan| !is_at_work(orphan.multicast)));
             orphans.extend(self.of_the_dead(others, deadline).await?);
             after = listed.keys.last().cloned();
             if !listed.more || after.is_none() || orphans.len() >= LOOK {

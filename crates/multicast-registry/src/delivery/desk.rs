@@ -1,7 +1,7 @@
 //! The multicasts that this runner has in memory: those under way, and those done, as long as there is room.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -29,8 +29,22 @@ struct Inner {
     /// The order in which they came, but for those that were looked at in vain since.
     order: BTreeMap<u64, MulticastId>,
     next: u64,
+    /// What is being written down.
+    beginning: HashSet<MulticastId>,
     targets: usize,
     max_targets: usize,
+}
+
+/// A multicast that is being written down.
+pub(crate) struct Beginning<'a> {
+    desk: &'a Desk,
+    id: MulticastId,
+}
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        self.desk.inner.lock().beginning.remove(&self.id);
+    }
 }
 
 impl Desk {
@@ -55,7 +69,19 @@ impl Desk {
         inner.remove(tracker.cast.id);
         inner.make_room(tracker.targets.len());
         inner.targets += tracker.targets.len() + 1;
-        inner.to_the_back(tracker);
+        inner.append(tracker);
+    }
+
+    /// One is being written down, for as long as the answer lives.
+    pub(crate) fn beginning(&self, id: MulticastId) -> Beginning<'_> {
+        self.inner.lock().beginning.insert(id);
+        Beginning { desk: self, id }
+    }
+
+    /// Whether this runner is at work on one, or has been lately.
+    pub(crate) fn has(&self, id: MulticastId) -> bool {
+        let inner = self.inner.lock();
+        inner.trackers.contains_key(&id) || inner.beginning.contains(&id)
     }
 
     pub(crate) fn get(&self, id: MulticastId) -> Option<Arc<Tracker>> {
@@ -113,7 +139,7 @@ impl Inner {
         Some(tracker)
     }
 
-    fn to_the_back(&mut self, tracker: Arc<Tracker>) {
+    fn append(&mut self, tracker: Arc<Tracker>) {
         self.next += 1;
         self.order.insert(self.next, tracker.cast.id);
         self.trackers.insert(tracker.cast.id, (self.next, tracker));
@@ -131,7 +157,7 @@ impl Inner {
                 && stays
             {
                 self.targets += tracker.targets.len() + 1;
-                self.to_the_back(tracker);
+                self.append(tracker);
             }
         }
     }

@@ -130,7 +130,7 @@ pub(crate) struct State {
 
 impl State {
     /// Learns something; whether it was news. The order in which things are learnt does not matter, but for the
-    /// ends of several attempts, of which the last one counts.
+    /// ends of several attempts, of which the last one counts unless an earlier one may have got through.
     pub(crate) fn learn(&mut self, news: News) -> bool {
         match news {
             News::Reached(stage) if stage > self.stage => {
@@ -144,8 +144,9 @@ impl State {
             News::Reached(_) => false,
             News::Ended(end, why) => {
                 let is_final = self.end.is_some_and(|end| end.kind() == Kind::Final);
-                // An attempt that failed says nothing where an earlier one did not.
-                let is_moot = end.kind() == Kind::Attempt && self.stage > Stage::Resolved;
+                // An attempt that failed says nothing where an earlier one did not, or may not have.
+                let may_have_passed = self.stage > Stage::Resolved || self.end == Some(End::Unknown);
+                let is_moot = end.kind() == Kind::Attempt && may_have_passed;
                 if self.stage == Stage::Acked || is_final || is_moot || self.end == Some(end) {
                     return false;
                 }
@@ -251,6 +252,11 @@ mod tests {
         );
         let state = learnt([News::Ended(End::Terminated, None), News::Reached(Stage::Handed)]);
         assert_eq!(state.status(Stage::Acked, true), Status::Failed);
+        // What may have been stored at first is not known to be absent because it certainly was not a second time.
+        let state = learnt([News::Ended(End::Unknown, None), News::Ended(End::NotStored, None)]);
+        assert_eq!(state.status(Stage::Acked, false), Status::Timeout);
+        let state = learnt([News::Ended(End::NotStored, None), News::Ended(End::Unknown, None)]);
+        assert_eq!(state.status(Stage::Acked, false), Status::Timeout);
         let state = learnt([News::Reached(Stage::Accepted), News::Ended(End::NotSent, None)]);
         assert_eq!(state.status(Stage::Accepted, false), Status::Delivered);
     }

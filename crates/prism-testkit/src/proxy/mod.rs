@@ -263,8 +263,8 @@ async fn relay(client: TcpStream, links: Arc<Links>, cut: CancellationToken) {
         server.set_nodelay(true)?;
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
-        let requests = Pump::new(&links, Direction::ToServer).run(from_client, to_server);
-        let replies = Pump::new(&links, Direction::ToClient).run(from_server, to_client);
+        let requests = Pump::new(&links, Direction::ToServer, &cut).run(from_client, to_server);
+        let replies = Pump::new(&links, Direction::ToClient, &cut).run(from_server, to_client);
         tokio::try_join!(requests, replies)
     };
     // An error closes both sides, as it would without a proxy between them.

@@ -8,6 +8,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Direction, Flow, Links};
 
@@ -22,6 +23,7 @@ pub(super) struct Pump<'a> {
     links: &'a Links,
     direction: Direction,
     flow: watch::Receiver<Flow>,
+    cut: CancellationToken,
 }
 
 /// Bytes and when they may be written; empty at the end of the stream.
@@ -31,12 +33,13 @@ struct Chunk {
 }
 
 impl<'a> Pump<'a> {
-    pub(super) fn new(links: &'a Links, direction: Direction) -> Self {
+    pub(super) fn new(links: &'a Links, direction: Direction, cut: &CancellationToken) -> Self {
         let flow = links.flow(direction).subscribe();
         Self {
             links,
             direction,
             flow,
+            cut: cut.clone(),
         }
     }
 
@@ -53,6 +56,10 @@ impl<'a> Pump<'a> {
             // The sender of this watch lives as long as the proxy, so waiting does not fail.
             let flow = self.flow.wait_for(|flow| *flow != Flow::Hold).await;
             let flow = *flow.map_err(io::Error::other)?;
+            // The connection may have lost bytes before it was cut; what follows them must not arrive in their place.
+            if self.cut.is_cancelled() {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
             if chunk.bytes.is_empty() {
                 return to.shutdown().await;
             }
@@ -89,8 +96,8 @@ impl<'a> Pump<'a> {
         });
         self.write_all(&bytes[..allowed], to).await?;
         if used_up {
-            self.links.flow(self.direction).send_replace(Flow::Pass);
             self.links.cut();
+            self.links.flow(self.direction).send_replace(Flow::Pass);
         }
         Ok(())
     }

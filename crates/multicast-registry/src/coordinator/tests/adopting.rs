@@ -141,6 +141,27 @@ async fn what_a_dead_runner_sent_once_is_not_known() {
     assert_eq!(fixture.broker.batches().len(), 1);
 }
 
+/// What a runner may have begun without knowing is not left half done while it lives.
+#[tokio::test]
+async fn what_may_have_been_begun_is_finished() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let mut session = fixture.session("a").await;
+    fixture.coordinator.say_alive().await;
+    let ledger = &fixture.register.script;
+    ledger.next(Op::Write, Fate::Pass);
+    // That it is begun is written down, and the answer to that is lost; then it cannot be taken back.
+    ledger.next(Op::Write, Fate::Lose(unavailable(Applied::Unknown)));
+    ledger.next(Op::Write, Fate::Refuse(unavailable(Applied::No)));
+    let doubtful = fixture.coordinator.multicast(stored("x"), soon()).await;
+    let Err(Error::Slot(error)) = doubtful else {
+        panic!("{doubtful:?}")
+    };
+    assert_eq!(error.applied(), Applied::Unknown);
+    fixture.coordinator.look_after_once().await;
+    assert_eq!(delivery(&mut session).await.1, "x");
+}
+
 /// Whoever gives a call up while it is sent has not taken the multicast back.
 #[tokio::test]
 async fn what_is_given_up_while_it_is_stored_is_gone_on_with() {

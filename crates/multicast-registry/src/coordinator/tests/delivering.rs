@@ -79,7 +79,7 @@ impl Fixture {
         }
     }
 
-    async fn session(&self, name: &str) -> Session {
+    pub(super) async fn session(&self, name: &str) -> Session {
         self.coordinator.subscribe(name, None, soon()).await.unwrap()
     }
 }
