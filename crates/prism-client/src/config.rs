@@ -2,7 +2,7 @@
 
 use std::{env, fmt, sync::Arc, time::Duration};
 
-use prism_core::backoff::Policy;
+use prism_core::{backoff::Policy, overload::Throttle};
 use tonic::metadata::MetadataMap;
 
 use crate::{
@@ -192,6 +192,7 @@ impl ClientBuilder {
 
     fn client(self, connections: Connections, headers: Headers) -> Client {
         let shared = Shared {
+            throttle: Throttle::default(),
             connections,
             attempts: self.attempts,
             backoff: self.settings.backoff,

@@ -12,6 +12,9 @@ pub const DOMAIN: &str = "prism";
 /// The trailer that says whether a failed call changed anything: `no` or `unknown`.
 pub const APPLIED: &str = "prism-applied";
 
+/// Stands beside the refusal of a process that has too much to do, whoever calls: fewer calls should be sent to it.
+pub const OVERLOADED: &str = "prism-overloaded";
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident $text:literal $code:ident,)*) => {
         /// Why a call failed. The text is `ErrorInfo.reason`, which clients may match on.
@@ -213,6 +216,8 @@ fn cut(mut text: String, most: usize) -> String {
 impl From<Failure> for Status {
     fn from(mut failure: Failure) -> Self {
         failure.message = cut(failure.message, MAX_MESSAGE);
+        // One with a limit is about that, and says nothing of other calls.
+        let is_overloaded = failure.reason == Reason::Overloaded && !failure.details.contains_key("limit");
         let metadata = failure.details.into_iter();
         let metadata = metadata.map(|(key, value)| (key, cut(value, MAX_DETAIL)));
         let mut details = ErrorDetails::new();
@@ -228,6 +233,10 @@ impl From<Failure> for Status {
         if let Some(applied) = failure.applied {
             let value = MetadataValue::from_static(if applied { "unknown" } else { "no" });
             status.metadata_mut().insert(APPLIED, value);
+        }
+        if is_overloaded {
+            let value = MetadataValue::from_static("yes");
+            status.metadata_mut().insert(OVERLOADED, value);
         }
         status
     }

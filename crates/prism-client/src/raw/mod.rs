@@ -14,6 +14,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures::stream;
 use prism_core::{
     backoff::Policy,
+    failure::OVERLOADED,
+    overload::Throttle,
     telemetry::{self, TraceContext},
 };
 use prism_proto::pattern::{
@@ -61,6 +63,8 @@ pub struct Raw {
 /// What the clients of all namespaces share.
 pub(crate) struct Shared {
     pub(crate) connections: Connections,
+    /// Holds calls back while the service refuses many.
+    pub(crate) throttle: Throttle,
     pub(crate) attempts: u32,
     pub(crate) backoff: Policy,
 }
@@ -325,9 +329,12 @@ impl Raw {
         let call = call::run(plan, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             let request = self.headers.request(message.clone(), trace, Some(left));
-            let answer = send(self.shared.connections.for_calls(), request);
+            let (shared, send) = (&self.shared, &send);
             async move {
-                let answer = answer.await;
+                shared.throttle.admit()?;
+                let answer = send(shared.connections.for_calls(), request).await;
+                let is_refused = |status: &Status| status.metadata().contains_key(OVERLOADED);
+                shared.throttle.answered(answer.as_ref().is_err_and(is_refused));
                 answer
                     .map(Response::into_inner)
                     .map_err(|status| Error::from_status(&status, plan.timeout))

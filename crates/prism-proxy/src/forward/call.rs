@@ -6,7 +6,7 @@ use bytes::Bytes;
 use h2::{RecvStream, client::ResponseFuture};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, request::Parts};
 use http_body::Body;
-use prism_core::failure::{APPLIED, Failure, Reason};
+use prism_core::failure::{APPLIED, Failure, OVERLOADED, Reason};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
@@ -163,10 +163,16 @@ where
                 // Nobody else is there: give it a moment.
                 tokio::time::sleep(Duration::from_millis(rand::random_range(5..25))).await;
             }
+            lane.throttle().admit().inspect_err(|_| self.account.shed())?;
             let second = avoid.is_some();
             let idempotent = lane.target().idempotent.contains(self.head.uri.path());
             self.account.move_to(lane.enter());
-            let (fate, message) = match self.attempt(&lane).await {
+            let attempted = self.attempt(&lane).await;
+            if let Ok(answered) = &attempted {
+                let refused = answered.response.headers().contains_key(OVERLOADED);
+                lane.throttle().answered(refused);
+            }
+            let (fate, message) = match attempted {
                 Ok(answered) if !second && says_not_applied(answered.response.headers()) => {
                     // The same runner would say the same again, after as long a wait as this one.
                     if !self.may_be_served_by_another_than(&lane)

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use prism_core::{
     backoff::{Backoff, Policy},
     id::InstanceId,
+    overload::Throttle,
 };
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -120,6 +121,8 @@ pub struct Lane {
     proof: Option<HeaderValue>,
     settings: Settings,
     in_flight: AtomicUsize,
+    /// Holds calls back while the runner refuses many.
+    throttle: Throttle,
     slots: Box<[Slot]>,
     turn: AtomicUsize,
     tasks: TaskTracker,
@@ -191,6 +194,7 @@ impl Lane {
             target,
             settings: lanes.settings.clone(),
             in_flight: AtomicUsize::new(0),
+            throttle: Throttle::default(),
             slots: (0..lanes.settings.connections.max(1))
                 .map(|_| Slot::default())
                 .collect(),
@@ -209,6 +213,11 @@ impl Lane {
     /// What shows its runner that this proxy forwards a call.
     pub(crate) fn proof(&self) -> Option<&HeaderValue> {
         self.proof.as_ref()
+    }
+
+    /// Holds calls back while the runner refuses many.
+    pub(crate) fn throttle(&self) -> &Throttle {
+        &self.throttle
     }
 
     /// How many calls are on it.

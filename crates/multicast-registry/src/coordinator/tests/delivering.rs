@@ -867,7 +867,10 @@ async fn coming_and_going_uses_up_no_attempts() {
             "the second is fetched with it"
         );
         drop(session);
-        fixture.inboxes.script.reached(Op::Settle, round as usize).await;
+        let given_back = fixture.inboxes.script.reached(Op::Settle, round as usize);
+        tokio::time::timeout(Duration::from_secs(5), given_back)
+            .await
+            .expect("it is given back");
     }
     let mut session = fixture.session("a").await;
     for expected in [("1", 3), ("2", 1)] {

@@ -4,6 +4,10 @@
 //! on. So that queue is watched: how long a task waits there before it runs. A burst may make it long for a moment; when
 //! it stays long, a share of the calls is refused at once, which costs little, and the rest is answered in time. The
 //! share taken falls by a factor while the queue is long and grows by a step while it is not.
+//!
+//! Whoever sends calls to a process that refuses many holds most of them back ([`Throttle`]).
+
+mod throttle;
 
 use std::{
     sync::{
@@ -15,18 +19,31 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
+pub use throttle::Throttle;
+
 use crate::failure::{Failure, Reason};
 
 /// How often the queue is looked at.
 const EVERY: Duration = Duration::from_millis(10);
-/// For how long a task may wait in the queue.
-const TARGET: Duration = Duration::from_millis(50);
+/// For how long a task may wait in the queue. A call waits there several times.
+const TARGET: Duration = Duration::from_millis(10);
+/// For how long the queue is long before that is an overload.
+const STANDING: Duration = Duration::from_millis(100);
 /// How much more is taken after a look at a short queue.
 const STEP: f32 = 0.02;
 /// How much less for each [`TARGET`] that a task waited, and at most.
 const CUT: (f32, f32) = (0.1, 0.5);
 /// The smallest share: calls must be taken for the end of the overload to be noticed by callers.
 const LEAST: f32 = 0.02;
+
+fn too_many() -> Failure {
+    // All who are refused are told another time, so that they do not come back together.
+    let pause = Duration::from_millis(rand::random_range(100..300));
+    let message = "more calls come than can be answered in time, try again later";
+    Failure::new(Reason::Overloaded, message)
+        .retry_after(pause)
+        .not_applied()
+}
 
 /// Decides which calls are taken. Clones share everything.
 #[derive(Debug, Clone)]
@@ -54,11 +71,7 @@ impl Gate {
         if share >= 1.0 || rand::random::<f32>() < share {
             return Ok(());
         }
-        let pause = Duration::from_millis(rand::random_range(100..300));
-        let message = "more calls come than can be answered in time, try again later";
-        Err(Failure::new(Reason::Overloaded, message)
-            .retry_after(pause)
-            .not_applied())
+        Err(too_many())
     }
 
     fn share(&self) -> f32 {
@@ -75,8 +88,9 @@ impl Gate {
             let first = tokio::spawn(std::future::ready(()));
             let second = tokio::spawn(std::future::ready(()));
             let _ = tokio::join!(first, second);
-            let (before, waited) = (share.taken, due.elapsed());
-            share.look(waited);
+            let (before, now) = (share.taken, Instant::now());
+            let waited = now - due;
+            share.look(waited, now);
             self.share.store(share.taken.to_bits(), Ordering::Relaxed);
             if before >= 1.0 && share.taken < 1.0 {
                 tracing::warn!(?waited, "more is to be done than can be, some calls are refused");
@@ -91,30 +105,35 @@ impl Gate {
 #[derive(Debug, Clone, Copy)]
 struct Share {
     taken: f32,
-    /// Whether the queue was long when last looked at.
-    was_long: bool,
+    /// Since when the queue was long at every look.
+    long_since: Option<Instant>,
 }
 
 impl Default for Share {
     fn default() -> Self {
         Self {
             taken: 1.0,
-            was_long: false,
+            long_since: None,
         }
     }
 }
 
 impl Share {
-    fn look(&mut self, waited: Duration) {
-        let is_long = waited > TARGET;
-        if !is_long {
+    fn look(&mut self, waited: Duration, now: Instant) {
+        if waited <= TARGET {
             self.taken = (self.taken + STEP).min(1.0);
-        } else if self.was_long {
-            // Once is no overload: a burst, or a process that was stopped for a while.
+            self.long_since = None;
+            return;
+        }
+        // Whoever waited until now has waited since then. One long wait is no overload: a burst, or a process that was
+        // stopped for a while.
+        let is_first = self.long_since.is_none();
+        let since = *self.long_since.get_or_insert(now);
+        let stands = self.taken < 1.0 || now - since >= STANDING;
+        if !is_first && stands {
             let cut = (CUT.0 * waited.div_duration_f32(TARGET)).min(CUT.1);
             self.taken = (self.taken * (1.0 - cut)).max(LEAST);
         }
-        self.was_long = is_long;
     }
 }
 
@@ -122,22 +141,29 @@ impl Share {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_millis(200);
+    const LONG: Duration = Duration::from_millis(40);
 
+    /// Looks every 10 ms.
     fn after(looks: &[Duration]) -> f32 {
-        let mut share = Share::default();
-        looks.iter().for_each(|waited| share.look(*waited));
+        let (mut share, mut now) = (Share::default(), Instant::now());
+        for waited in looks {
+            now += EVERY + *waited;
+            share.look(*waited, now);
+        }
         share.taken
     }
 
     #[test]
     fn a_burst_is_no_overload() {
-        assert_eq!(after(&[LONG, Duration::ZERO, LONG, Duration::ZERO]), 1.0);
+        assert_eq!(
+            after(&[LONG, LONG, Duration::ZERO, LONG * 20, Duration::ZERO]),
+            1.0
+        );
     }
 
     #[test]
     fn the_longer_the_queue_the_less_is_taken() {
-        let (bad, worse) = (after(&[LONG / 2; 4]), after(&[LONG; 4]));
+        let (bad, worse) = (after(&[LONG / 2; 6]), after(&[LONG; 6]));
         assert!(worse < bad && bad < 1.0, "{worse} {bad}");
         assert_eq!(after(&[LONG; 100]), LEAST, "some always");
     }
