@@ -25,10 +25,10 @@ use crate::failure::{Failure, Reason};
 
 /// How often the queue is looked at.
 const EVERY: Duration = Duration::from_millis(10);
-/// For how long a task may wait in the queue. A call waits there several times.
-const TARGET: Duration = Duration::from_millis(10);
+/// For how long a task may wait in the queue. A call waits there several times, so this is a second or so of its time.
+const TARGET: Duration = Duration::from_millis(100);
 /// For how long the queue is long before that is an overload.
-const STANDING: Duration = Duration::from_millis(100);
+const STANDING: Duration = Duration::from_secs(1);
 /// How much more is taken after a look at a short queue.
 const STEP: f32 = 0.02;
 /// How much less for each [`TARGET`] that a task waited, and at most.
@@ -141,7 +141,7 @@ impl Share {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_millis(40);
+    const LONG: Duration = TARGET.saturating_mul(4);
 
     /// Looks every 10 ms.
     fn after(looks: &[Duration]) -> f32 {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_longer_the_queue_the_less_is_taken() {
-        let (bad, worse) = (after(&[LONG / 2; 6]), after(&[LONG; 6]));
+        let (bad, worse) = (after(&[LONG / 2; 8]), after(&[LONG; 8]));
         assert!(worse < bad && bad < 1.0, "{worse} {bad}");
         assert_eq!(after(&[LONG; 100]), LEAST, "some always");
     }
@@ -193,7 +193,7 @@ mod tests {
         let watched = gate.clone();
         let watching = tokio::spawn(async move { watched.watch().await });
         let mut busy = tokio::task::JoinSet::new();
-        for _ in 0..400 {
+        for _ in 0..1_000 {
             busy.spawn(async {
                 loop {
                     let until = std::time::Instant::now() + Duration::from_millis(1);
