@@ -16,6 +16,9 @@ use super::{
 /// When leases end, for filters that ask: known for every identity with a lease.
 pub(crate) type Leases = HashMap<Identity, Option<Timestamp>>;
 
+/// From how many rows on an index that leads to more than match is worth another one.
+const MANY: u64 = 128;
+
 /// One key to sort by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SortKey {
@@ -139,12 +142,17 @@ impl View {
     pub(super) fn indexed(&self, at: Revision, query: &Query<'_>) -> Option<(RoaringBitmap, bool)> {
         let filter = query.filter?;
         let space = SpaceAt { view: self, at };
+        let wanted = || plan::wanted(filter.filter().node()).into_iter();
         let Some(plan) = Plan::of(filter.filter().node(), filter.now(), &space) else {
-            let paths = plan::wanted(filter.filter().node());
-            self.indexes().miss(paths.into_iter(), space.count());
+            self.indexes().miss(wanted(), space.count());
             return None;
         };
-        Some(self.led_to(at, &plan))
+        let (found, sure) = self.led_to(at, &plan);
+        if !sure && found.len() >= MANY {
+            // An index on something else leads to too many.
+            self.indexes().miss(wanted(), found.len());
+        }
+        Some((found, sure))
     }
 
     /// The rows at a revision that a plan leads to, and whether all of them match.

@@ -416,6 +416,25 @@ fn to_explain_is_not_to_ask() {
     assert!(view.indexes().uses(&status) - before - asked <= asked);
 }
 
+/// An index that leads to nearly everything does not keep a better one from being made.
+#[test]
+fn a_second_field_is_worth_an_index_too() {
+    let steps: Vec<Step> = (0..250).map(|name| (name, Some((3, name)))).collect();
+    let (mut view, _) = play(Horizon::default(), &steps);
+    let both = Filter::new().eq("status", "s3").eq("level", 7);
+    let both = both.compile(&Limits::default()).unwrap();
+    let level = Path::parse("level").unwrap();
+    let at = view.head().revision;
+    for _ in 0..100 {
+        assert_eq!(view.matching(at, Some(&both), None).len(), 1);
+    }
+    assert_eq!(view.indexes().uses(&level), 0, "there is none yet");
+    view.adapt_indexes();
+    view.fill_indexes(1_000);
+    assert_eq!(view.matching(at, Some(&both), None).len(), 1);
+    assert!(view.indexes().uses(&level) > 0);
+}
+
 /// Of many rows only what an index settles is counted at once; the rest is looked at apart from the view.
 #[tokio::test]
 async fn a_large_explanation_gives_others_their_turn() {
