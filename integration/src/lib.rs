@@ -3,6 +3,8 @@
 //! A test describes a [`System`]: which namespaces, on which backends, with how many runners. It is
 //! started on free ports and ended when the value is dropped.
 
+mod counter;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -14,6 +16,8 @@ use prism_client::Client;
 use prism_testkit::{NatsServer, Process, RedisServer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+pub use counter::Counter;
 
 /// How long a process may take to start. Far more than it needs, even where the machine is busy.
 pub const START_LIMIT: Duration = Duration::from_secs(30);

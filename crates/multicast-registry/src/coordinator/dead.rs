@@ -7,7 +7,7 @@ use prism_slot::{
 };
 use tokio::time::Instant;
 
-use super::{Coordinator, Error, multicast::holder_of};
+use super::{Coordinator, Error, planning::holder_of};
 
 /// How many letters one call puts back at most.
 const MAX_REDRIVEN: usize = 10_000;

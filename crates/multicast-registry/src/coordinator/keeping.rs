@@ -274,7 +274,7 @@ impl Coordinator {
     }
 
     async fn go_on_with(&self, orphan: Orphan) -> Result<bool, Error> {
-        let until = Instant::now() + ADOPTED;
+        let (until, multicast) = (Instant::now() + ADOPTED, orphan.multicast);
         let Some((entry, load, parts)) = self.books().adopt(orphan, until, soon()).await? else {
             return Ok(false);
         };
@@ -282,6 +282,10 @@ impl Coordinator {
         let window = self.config().behavior.dedupe_window;
         let age = Timestamp::now().0.saturating_sub(tracker.cast.began_at.0);
         let is_safe = u128::try_from(age).is_ok_and(|age| age < window.as_millis());
+        let before = self.shared.desk.get(multicast);
+        if before.is_some_and(|before| before.cancel.is_cancelled()) {
+            tracker.cancel.cancel();
+        }
         self.shared.desk.put(tracker.clone());
         if !is_safe {
             // Storing again what may have been stored would no longer be noticed.

@@ -12,7 +12,7 @@ use prism_slot::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Config, Coordinator, Error, multicast::holder_of, pacing::Answer};
+use super::{Config, Coordinator, Error, pacing::Answer, planning::holder_of};
 use crate::{config::LongTtl, directory::stored_document, schema::Occasion};
 
 /// The longest lease that can be asked for, about a hundred years.

@@ -66,7 +66,7 @@ impl Drop for GivenUp {
             abandon(&self.tracker, "its call was given up while it was sent");
             return self.tracker.sent();
         }
-        shared.desk.remove(cast.id);
+        shared.desk.give_up(cast.id);
     }
 }
 

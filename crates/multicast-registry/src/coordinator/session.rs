@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     Coordinator, Error,
     backlog::{Backlog, Limits, Step},
-    multicast::holder_of,
+    planning::holder_of,
     sessions::{Claimed, Closed, Entry},
 };
 use crate::delivery::{Courier, End, News, Reply, Stage};

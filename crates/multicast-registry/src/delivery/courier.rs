@@ -174,14 +174,11 @@ impl Courier {
         join_all(sent).await;
     }
 
-    /// What waits, but for what goes where something is under way.
+    /// What waits, but for what goes where something is under way. It counts as waiting until it is delivered.
     fn take_outgoing(&self, busy: &HashSet<Arc<str>>) -> Vec<(Arc<str>, Batch)> {
         let mut waiting = self.waiting.lock();
-        let taken: Vec<_> = waiting.outgoing.extract_if(|to, _| !busy.contains(to)).collect();
-        let batches = taken.iter().flat_map(|(_, batch)| batch.values());
-        let count = batches.map(Vec::len).sum::<usize>();
-        waiting.count -= count;
-        taken
+        let free = waiting.outgoing.extract_if(|to, _| !busy.contains(to));
+        free.collect()
     }
 
     async fn deliver_to(&self, messaging: &dyn DynMessaging, to: &str, batch: Batch) {
@@ -193,6 +190,7 @@ impl Courier {
                 let note = Note::Receipts(part.clone()).encode();
                 is_there = messaging.send(to, note, deadline).await == Outcome::Accepted;
             }
+            self.waiting.lock().count -= part.iter().map(|(_, receipts)| receipts.len()).sum::<usize>();
             if !is_there {
                 for (multicast, receipts) in part {
                     self.stray(multicast, receipts);

@@ -31,6 +31,8 @@ struct Inner {
     next: u64,
     /// What is being written down.
     beginning: HashSet<MulticastId>,
+    /// What nobody sends any more though it is not sent.
+    given_up: HashSet<MulticastId>,
     targets: usize,
     max_targets: usize,
 }
@@ -67,6 +69,7 @@ impl Desk {
     pub(crate) fn put(&self, tracker: Arc<Tracker>) {
         let mut inner = self.inner.lock();
         inner.remove(tracker.cast.id);
+        inner.given_up.remove(&tracker.cast.id);
         inner.make_room(tracker.targets.len());
         inner.targets += tracker.targets.len() + 1;
         inner.append(tracker);
@@ -81,7 +84,16 @@ impl Desk {
     /// Whether this runner is at work on one, or has been lately.
     pub(crate) fn has(&self, id: MulticastId) -> bool {
         let inner = self.inner.lock();
-        inner.trackers.contains_key(&id) || inner.beginning.contains(&id)
+        let is_in_hand = inner.trackers.contains_key(&id) && !inner.given_up.contains(&id);
+        is_in_hand || inner.beginning.contains(&id)
+    }
+
+    /// Nobody sends this one any more; it stays here until somebody does again, so that what is known of it is kept.
+    pub(crate) fn give_up(&self, id: MulticastId) {
+        let mut inner = self.inner.lock();
+        if inner.trackers.contains_key(&id) {
+            inner.given_up.insert(id);
+        }
     }
 
     pub(crate) fn get(&self, id: MulticastId) -> Option<Arc<Tracker>> {
@@ -108,11 +120,13 @@ impl Desk {
     pub(crate) fn tidy(&self, now: Timestamp) {
         let mut inner = self.inner.lock();
         while let Some(oldest) = inner.oldest() {
-            if oldest.cast.kept_until > now || is_under_way(oldest) {
+            let id = oldest.cast.id;
+            let is_sent = !is_under_way(oldest) || inner.given_up.contains(&id);
+            if oldest.cast.kept_until > now || !is_sent {
                 return;
             }
-            let id = oldest.cast.id;
             inner.remove(id);
+            inner.given_up.remove(&id);
         }
     }
 }

@@ -163,8 +163,15 @@ where
                 // Nobody else is there: give it a moment.
                 tokio::time::sleep(Duration::from_millis(rand::random_range(5..25))).await;
             }
-            lane.throttle().admit().inspect_err(|_| self.account.shed())?;
             let second = avoid.is_some();
+            if let Err(failure) = lane.throttle().admit() {
+                if second || !self.may_be_served_by_another_than(&lane) {
+                    self.account.shed();
+                    return Err(failure.into());
+                }
+                avoid = Some(lane);
+                continue;
+            }
             let idempotent = lane.target().idempotent.contains(self.head.uri.path());
             self.account.move_to(lane.enter());
             let attempted = self.attempt(&lane).await;

@@ -30,13 +30,8 @@ const AIM: f64 = 15_000.0;
 /// Over which the raw subscriptions are spread.
 const CONNECTIONS: usize = 4;
 
-pub(crate) async fn run(report: &mut Report) -> Result<()> {
-    if report.wants(NAME)
-        && let Err(error) = measure(report).await
-    {
-        report.refuse(NAME, &error);
-    }
-    Ok(())
+pub(crate) async fn run(report: &mut Report) {
+    report.attempt(NAME, measure).await;
 }
 
 async fn measure(report: &mut Report) -> Result<()> {

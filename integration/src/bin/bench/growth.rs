@@ -3,22 +3,14 @@
 //!
 //! One subscription to the topics of all counts what is sent once; what is stored waits.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use futures::StreamExt;
-use integration::{Proxy, System};
+use integration::{Counter, Proxy, System};
 use prism_client::{Client, DeliverySemantics, Filter, MulticastRequest, RegisterRequest};
 use prism_testkit::NatsServer;
 use serde_json::json;
 use tempfile::TempDir;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     report::{Better, Report, median},
@@ -68,7 +60,7 @@ pub(crate) async fn run(report: &mut Report) -> Result<()> {
 
 impl Way {
     async fn measure(&self, report: &mut Report) -> Result<()> {
-        let bench = Bench::start().await?;
+        let mut bench = Bench::start().await?;
         // Before anything else of that size, whose memory could be used again.
         let extra = bench.extra_memory(self.delivery).await?;
         let each = bench.each(self.delivery).await?;
@@ -94,9 +86,8 @@ impl Way {
 
 struct Bench {
     client: Client,
-    received: Arc<AtomicUsize>,
+    received: Counter,
     system: System,
-    _counter: AbortOnDropHandle<()>,
     _directory: TempDir,
 }
 
@@ -114,7 +105,7 @@ impl Bench {
             "behavior": { "max_identities": 1_000_000 },
             "identity_schema": { "number": { "type": "int", "index": true } },
         });
-        let (received, counter) = count(&nats).await?;
+        let received = Counter::subscribe(&nats, "prism.multicast.test.>".to_owned()).await?;
         let proxy = Proxy::start(&[namespace]).await?;
         let system = System::serve(proxy, 1, None, Some(nats)).await?;
         let client = Client::builder()
@@ -124,7 +115,6 @@ impl Bench {
             client: client.attempts(1).timeout(LONG).connect_lazy()?,
             received,
             system,
-            _counter: counter,
             _directory: directory,
         };
         bench.fill().await?;
@@ -145,14 +135,13 @@ impl Bench {
     }
 
     /// How long a multicast to so many took until it was answered. All were sent to, and what is sent once arrived.
-    async fn multicast(&self, delivery: DeliverySemantics, targets: usize) -> Result<Duration> {
+    async fn multicast(&mut self, delivery: DeliverySemantics, targets: usize) -> Result<Duration> {
         let request = MulticastRequest {
             filter: Some(Filter::new().lt("number", targets as u32)),
             payload: PAYLOAD.to_vec(),
             delivery: Some(delivery),
             ..Default::default()
         };
-        let before = self.received.load(Relaxed);
         let began = Instant::now();
         let told = self.client.registry.multicast(request).await?;
         let took = began.elapsed();
@@ -162,13 +151,13 @@ impl Bench {
         };
         ensure!(reached == targets as u64, "{reached} of {targets}");
         if delivery == DeliverySemantics::AtMostOnce {
-            self.until_received(before + targets).await?;
+            self.received.more(targets, LONG).await?;
         }
         Ok(took)
     }
 
     /// Microseconds for each target, by size.
-    async fn each(&self, delivery: DeliverySemantics) -> Result<[f64; 3]> {
+    async fn each(&mut self, delivery: DeliverySemantics) -> Result<[f64; 3]> {
         let mut micros = [const { Vec::new() }; 3];
         for _ in 0..TURNS {
             for (micros, (targets, times)) in micros.iter_mut().zip(SIZES.into_iter().zip(TIMES)) {
@@ -181,20 +170,8 @@ impl Bench {
         Ok(micros.map(|mut micros| median(&mut micros)))
     }
 
-    async fn until_received(&self, all: usize) -> Result<()> {
-        let began = Instant::now();
-        while self.received.load(Relaxed) < all {
-            let count = self.received.load(Relaxed);
-            ensure!(began.elapsed() < LONG, "{count} of {all} messages arrived");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        let count = self.received.load(Relaxed);
-        ensure!(count == all, "{count} messages arrived, {all} were sent");
-        Ok(())
-    }
-
     /// By how much the runner is larger at its largest, for a multicast to all.
-    async fn extra_memory(&self, delivery: DeliverySemantics) -> Result<u64> {
+    async fn extra_memory(&mut self, delivery: DeliverySemantics) -> Result<u64> {
         let pid = self.system.runners.first().context("no runner")?.process.pid();
         // Connections, statements and the like are there by then.
         self.multicast(delivery, 1).await?;
@@ -203,25 +180,4 @@ impl Bench {
         self.multicast(delivery, ALL).await?;
         Ok(Usage::of(pid)?.peak.saturating_sub(before))
     }
-}
-
-/// One subscription to the topics of all, and how much it has received.
-async fn count(nats: &NatsServer) -> Result<(Arc<AtomicUsize>, AbortOnDropHandle<()>)> {
-    let options = async_nats::ConnectOptions::new().subscription_capacity(1 << 20);
-    let client = options.connect(nats.url()).await?;
-    let mut messages = client.subscribe("prism.multicast.test.>").await?;
-    let inbox = client.new_inbox();
-    let mut echo = client.subscribe(inbox.clone()).await?;
-    client.publish(inbox, "".into()).await?;
-    echo.next().await.context("no echo")?;
-    let received = Arc::new(AtomicUsize::new(0));
-    let counted = received.clone();
-    let counter = tokio::spawn(async move {
-        // The connection is to live as long as its subscription.
-        let _client = client;
-        while messages.next().await.is_some() {
-            counted.fetch_add(1, Relaxed);
-        }
-    });
-    Ok((received, AbortOnDropHandle::new(counter)))
 }

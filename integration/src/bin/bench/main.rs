@@ -38,12 +38,12 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(proxied::run(&mut report))?;
     runtime.block_on(system::run(&mut report))?;
     runtime.block_on(leases::run(&mut report))?;
-    runtime.block_on(fleet::run(&mut report))?;
-    runtime.block_on(stuck::run(&mut report))?;
-    runtime.block_on(restart::run(&mut report))?;
+    runtime.block_on(fleet::run(&mut report));
+    runtime.block_on(stuck::run(&mut report));
+    runtime.block_on(restart::run(&mut report));
     runtime.block_on(growth::run(&mut report))?;
-    runtime.block_on(mixed::run(&mut report))?;
-    runtime.block_on(overload::run(&mut report))?;
-    runtime.block_on(presence::run(&mut report))?;
+    runtime.block_on(mixed::run(&mut report));
+    runtime.block_on(overload::run(&mut report));
+    runtime.block_on(presence::run(&mut report));
     report.write()
 }

@@ -32,15 +32,12 @@ const GROWTH: f64 = 1.03;
 const ENOUGH: u32 = 64;
 const KINDS: [&str; 3] = ["register", "enumerate", "multicast"];
 
-pub(crate) async fn run(report: &mut Report) -> Result<()> {
+pub(crate) async fn run(report: &mut Report) {
     for (name, limit) in ROWS {
-        if report.wants(name)
-            && let Err(error) = measure(report, name, limit).await
-        {
-            report.refuse(name, &error);
-        }
+        report
+            .attempt(name, async |report| measure(report, name, limit).await)
+            .await;
     }
-    Ok(())
 }
 
 async fn system(limit: Option<u32>) -> Result<System> {

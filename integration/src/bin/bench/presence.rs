@@ -22,13 +22,8 @@ const LISTENERS: u64 = 1_000;
 const SECONDS: u64 = 80;
 const PATIENCE: Duration = Duration::from_secs(500);
 
-pub(crate) async fn run(report: &mut Report) -> Result<()> {
-    if report.wants(NAME)
-        && let Err(error) = measure(report).await
-    {
-        report.refuse(NAME, &error);
-    }
-    Ok(())
+pub(crate) async fn run(report: &mut Report) {
+    report.attempt(NAME, measure).await;
 }
 
 async fn measure(report: &mut Report) -> Result<()> {

@@ -68,8 +68,21 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Leaves a row out for which nothing can be said: not all was delivered, or the load was none. The others are
-    /// measured and written all the same; the run fails in the end.
+    /// Measures a row that is asked for. One of which nothing can be said is left out: not all was delivered, or the load
+    /// was none. The others are measured and written all the same; the run fails in the end.
+    pub(crate) async fn attempt(
+        &mut self,
+        name: &str,
+        measure: impl AsyncFnOnce(&mut Self) -> anyhow::Result<()>,
+    ) {
+        if self.wants(name)
+            && let Err(error) = measure(self).await
+        {
+            self.refuse(name, &error);
+        }
+    }
+
+    /// Leaves a row out, see [`Self::attempt`].
     #[allow(clippy::print_stderr)] // as for a row
     pub(crate) fn refuse(&mut self, name: &str, error: &anyhow::Error) {
         eprintln!("{name:36} not reported: {error:#}");

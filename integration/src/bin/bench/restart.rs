@@ -31,13 +31,8 @@ const PAYLOAD: &str = "kept";
 /// For a call about all of them.
 const LONG: Duration = Duration::from_secs(60);
 
-pub(crate) async fn run(report: &mut Report) -> Result<()> {
-    if report.wants(NAME)
-        && let Err(error) = measure(report).await
-    {
-        report.refuse(NAME, &error);
-    }
-    Ok(())
+pub(crate) async fn run(report: &mut Report) {
+    report.attempt(NAME, measure).await;
 }
 
 async fn measure(report: &mut Report) -> Result<()> {

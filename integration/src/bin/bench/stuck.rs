@@ -48,15 +48,12 @@ const ROWS: [Row; 2] = [
     },
 ];
 
-pub(crate) async fn run(report: &mut Report) -> Result<()> {
+pub(crate) async fn run(report: &mut Report) {
     for row in &ROWS {
-        if report.wants(row.name)
-            && let Err(error) = row.measure(report).await
-        {
-            report.refuse(row.name, &error);
-        }
+        report
+            .attempt(row.name, async |report| row.measure(report).await)
+            .await;
     }
-    Ok(())
 }
 
 impl Row {

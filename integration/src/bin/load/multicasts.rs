@@ -6,24 +6,20 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
+use integration::Counter;
 use multicast_registry::{
     Config, Coordinator, Delivery, Multicast, Register, Session, SessionEvent, schema::Schema,
 };
 use prism_filter::{Document, Filter};
 use prism_slot::memory::MemoryRegistry;
-use prism_testkit::NatsServer;
 use serde_json::json;
 use tokio::{task::unconstrained, time::Instant as Deadline};
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     backends::{Backend, NAMESPACE, PREFIX},
@@ -141,12 +137,8 @@ async fn multicast(coordinator: &Coordinator, far_end: &mut FarEnd, targets: usi
 enum FarEnd {
     /// One of each identity.
     Sessions(Vec<Session>),
-    /// One to the topics of all, how much came, and how much was counted on.
-    Subscription(
-        Arc<AtomicUsize>,
-        usize,
-        #[expect(dead_code, reason = "it counts while it lives")] AbortOnDropHandle<()>,
-    ),
+    /// One to the topics of all.
+    Subscription(Counter),
     /// Nobody listens.
     Stored,
 }
@@ -157,33 +149,14 @@ impl FarEnd {
             return Ok(Self::Stored);
         }
         if let Some(nats) = &backend.nats {
-            return Self::subscribe(nats).await;
+            let counter = Counter::subscribe(nats, format!("{PREFIX}.{NAMESPACE}.>")).await?;
+            return Ok(Self::Subscription(counter));
         }
         let mut sessions = Vec::with_capacity(ALL);
         for number in 0..ALL {
             sessions.push(coordinator.subscribe(name(number), None, soon()).await?);
         }
         Ok(Self::Sessions(sessions))
-    }
-
-    async fn subscribe(nats: &NatsServer) -> Result<Self> {
-        let options = async_nats::ConnectOptions::new().subscription_capacity(1 << 20);
-        let client = options.connect(nats.url()).await?;
-        let mut messages = client.subscribe(format!("{PREFIX}.{NAMESPACE}.>")).await?;
-        let inbox = client.new_inbox();
-        let mut echo = client.subscribe(inbox.clone()).await?;
-        client.publish(inbox, "".into()).await?;
-        echo.next().await.context("no echo")?;
-        let received = Arc::new(AtomicUsize::new(0));
-        let counted = received.clone();
-        let counter = tokio::spawn(async move {
-            // The connection is to live as long as its subscription.
-            let _client = client;
-            while messages.next().await.is_some() {
-                counted.fetch_add(1, Relaxed);
-            }
-        });
-        Ok(Self::Subscription(received, 0, AbortOnDropHandle::new(counter)))
     }
 
     /// Fails unless so many have arrived, and no more.
@@ -194,20 +167,7 @@ impl FarEnd {
                 .iter_mut()
                 .enumerate()
                 .try_for_each(|(number, session)| got(session, number, usize::from(number < targets))),
-            Self::Subscription(received, before, _) => {
-                *before += targets;
-                let began = Instant::now();
-                while received.load(Relaxed) < *before {
-                    ensure!(
-                        began.elapsed() < PATIENCE,
-                        "{} of {before} came",
-                        received.load(Relaxed)
-                    );
-                    tokio::time::sleep(Duration::from_micros(200)).await;
-                }
-                ensure!(received.load(Relaxed) == *before, "more came than was sent");
-                Ok(())
-            }
+            Self::Subscription(counter) => counter.more(targets, PATIENCE).await,
         }
     }
 }

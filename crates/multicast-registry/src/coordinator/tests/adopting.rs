@@ -27,6 +27,21 @@ impl Fixture {
         self.inboxes.script.always(Op::Enqueue, Fate::Pass);
         self.clock.advance(Duration::from_secs(11));
     }
+
+    /// A call with an idempotency key that is given up while it publishes.
+    async fn give_up_while_publishing(&self) -> Multicast {
+        self.broker.script.always(Op::Publish, Fate::Hang);
+        let once = Multicast {
+            idempotency_key: Some("k".to_owned()),
+            ..Default::default()
+        };
+        let (coordinator, request) = (self.coordinator.clone(), once.clone());
+        let sending = tokio::spawn(async move { coordinator.multicast(request, soon()).await });
+        self.broker.script.reached(Op::Publish, 1).await;
+        sending.abort();
+        let _ = sending.await;
+        once
+    }
 }
 
 /// A runner that ended while it sent: another one goes on with what it wrote down.
@@ -122,15 +137,7 @@ async fn what_a_dead_runner_sent_once_is_not_known() {
     let fixture = fixture();
     let sibling = fixture.sibling();
     fixture.register(&["a"]).await;
-    fixture.broker.script.always(Op::Publish, Fate::Hang);
-    let once = Multicast {
-        idempotency_key: Some("k".to_owned()),
-        ..Default::default()
-    };
-    let (coordinator, request) = (fixture.coordinator.clone(), once.clone());
-    let sending = tokio::spawn(async move { coordinator.multicast(request, soon()).await });
-    fixture.broker.script.reached(Op::Publish, 1).await;
-    sending.abort();
+    let once = fixture.give_up_while_publishing().await;
     fixture.coordinator.end_abruptly().await;
     fixture.clock.advance(Duration::from_secs(11));
     let again = sibling.multicast(once, soon()).await.unwrap();
@@ -183,16 +190,7 @@ async fn what_is_given_up_while_it_is_stored_is_gone_on_with() {
 async fn what_is_given_up_while_it_is_sent_once_is_over() {
     let fixture = fixture();
     fixture.register(&["a"]).await;
-    fixture.broker.script.always(Op::Publish, Fate::Hang);
-    let once = Multicast {
-        idempotency_key: Some("k".to_owned()),
-        ..Default::default()
-    };
-    let (coordinator, request) = (fixture.coordinator.clone(), once.clone());
-    let sending = tokio::spawn(async move { coordinator.multicast(request, soon()).await });
-    fixture.broker.script.reached(Op::Publish, 1).await;
-    sending.abort();
-    let _ = sending.await;
+    let once = fixture.give_up_while_publishing().await;
     let again = fixture.coordinator.multicast(once, soon()).await.unwrap();
     assert_eq!((again.replayed, again.phase), (true, Phase::Sent));
     assert_eq!(

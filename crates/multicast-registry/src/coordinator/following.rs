@@ -1,0 +1,85 @@
+//! A multicast that is told of as it is sent.
+
+use std::sync::Arc;
+
+use prism_slot::Timestamp;
+use tokio::time::Instant;
+
+use super::Coordinator;
+use crate::delivery::{Phase, Report, Target, Told, Tracker};
+
+/// What a multicast that is followed tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MulticastEvent {
+    /// It has been begun; without targets.
+    Started(Report),
+    /// More is known of a target.
+    Target(Target),
+    /// A target answered.
+    Reply(crate::delivery::Reply),
+    /// It is over; without targets.
+    Ended(Report),
+}
+
+/// A multicast that is followed as it is sent.
+pub struct Following {
+    pub(super) coordinator: Coordinator,
+    pub(super) source: Source,
+    pub(super) started: bool,
+    pub(super) until: Instant,
+    pub(super) deadline: Instant,
+}
+
+pub(super) enum Source {
+    Live(Arc<Tracker>),
+    Before(Report),
+    Over,
+}
+
+impl Following {
+    /// What happens next; `None` after the end. Cancel safe.
+    pub async fn next(&mut self) -> Option<MulticastEvent> {
+        let started = std::mem::replace(&mut self.started, true);
+        match &mut self.source {
+            Source::Over => None,
+            Source::Before(report) if started => {
+                if let Some(target) = report.targets.pop() {
+                    return Some(MulticastEvent::Target(target));
+                }
+                let summary = without_targets(report);
+                self.source = Source::Over;
+                Some(MulticastEvent::Ended(summary))
+            }
+            Source::Before(report) => Some(MulticastEvent::Started(without_targets(report))),
+            Source::Live(tracker) if started => {
+                let tracker = tracker.clone();
+                if let Some(told) = tracker.next_news(self.until).await {
+                    return Some(to_event(&tracker, told));
+                }
+                self.coordinator.conclude(&tracker, self.deadline).await;
+                self.source = Source::Over;
+                Some(MulticastEvent::Ended(self.coordinator.report(&tracker, false)))
+            }
+            Source::Live(tracker) => Some(MulticastEvent::Started(self.coordinator.report(tracker, false))),
+        }
+    }
+}
+
+fn without_targets(report: &Report) -> Report {
+    Report {
+        targets: Vec::new(),
+        replies: Vec::new(),
+        ..*report
+    }
+}
+
+fn to_event(tracker: &Tracker, told: Told) -> MulticastEvent {
+    match told {
+        Told::Reply(reply) => MulticastEvent::Reply(reply),
+        Told::Target(place, state) => {
+            let sent = tracker.phase() != Phase::Running;
+            let status = tracker.cast.status(sent, &state, Timestamp::now());
+            MulticastEvent::Target(Target::new(tracker.targets[place].clone(), status, state))
+        }
+    }
+}
