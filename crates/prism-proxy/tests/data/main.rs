@@ -3,6 +3,7 @@
 
 mod crowds;
 mod limits;
+mod overload;
 mod passing;
 mod retrying;
 mod stopping;
