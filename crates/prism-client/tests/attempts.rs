@@ -388,3 +388,42 @@ async fn an_endpoint_that_drains_costs_no_call_not_even_one_that_must_not_be_rep
     );
     assert!(counts[1 - serving] > 0, "it was drained too late");
 }
+
+/// Refusing costs the service, too.
+#[tokio::test]
+async fn a_service_with_too_much_to_do_is_sent_little() {
+    const CALLS: usize = 400;
+    let fake = FakeRegistry::start().await.unwrap();
+    let client = builder(fake.endpoint()).attempts(1).connect().await.unwrap();
+    let busy = Failure::new(Reason::Overloaded, "too much to do").not_applied();
+    fake.on_get(move |_| ready(Err(busy.clone().into())));
+    for _ in 0..CALLS {
+        let error = client.registry.get("a").await.unwrap_err();
+        assert_eq!(
+            (error.reason(), error.applied()),
+            (Some(Reason::Overloaded), Applied::No)
+        );
+    }
+    assert!(
+        fake.count("Get") < CALLS * 3 / 4,
+        "{} of {CALLS}",
+        fake.count("Get")
+    );
+
+    let limit = Failure::new(Reason::Overloaded, "too many targets wait").with("limit", 7);
+    fake.on_multicast(move |_| ready(Err(limit.clone().not_applied().into())));
+    let before = fake.count("Multicast");
+    let other = builder(fake.endpoint()).attempts(1).connect().await.unwrap();
+    for _ in 0..CALLS {
+        other
+            .registry
+            .multicast(MulticastRequest::default())
+            .await
+            .unwrap_err();
+    }
+    assert_eq!(
+        fake.count("Multicast") - before,
+        CALLS,
+        "a limit is about what it limits"
+    );
+}
