@@ -1,4 +1,4 @@
-//! Counting what a broker delivers.
+//! Counting what a broker delivers to identities.
 
 use std::{
     sync::{
@@ -24,26 +24,27 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Subscribes; when it returns, the server knows.
+    /// Subscribes to everything below `prefix`, and counts what goes to identities that begin like this: runners say
+    /// things to one another there too. When it returns, the server knows.
     ///
     /// # Errors
     /// When the server cannot be reached.
-    pub async fn subscribe(nats: &NatsServer, subject: String) -> Result<Self> {
+    pub async fn subscribe(nats: &NatsServer, prefix: &str, identities: &str) -> Result<Self> {
         let options = async_nats::ConnectOptions::new().subscription_capacity(QUEUE);
         let client = options.connect(nats.url()).await?;
-        let mut messages = client.subscribe(subject).await?;
+        let mut messages = client.subscribe(format!("{prefix}.*")).await?;
         // A flush would not do: it is local to the client library.
         let inbox = client.new_inbox();
         let mut echo = client.subscribe(inbox.clone()).await?;
         client.publish(inbox, "".into()).await?;
         echo.next().await.context("no echo")?;
         let received = Arc::new(AtomicUsize::new(0));
-        let counted = received.clone();
+        let (counted, counts) = (received.clone(), format!("{prefix}.{identities}"));
         let counting = tokio::spawn(async move {
             // The connection is to live as long as its subscription.
             let _client = client;
-            while messages.next().await.is_some() {
-                counted.fetch_add(1, Relaxed);
+            while let Some(message) = messages.next().await {
+                counted.fetch_add(usize::from(message.subject.starts_with(&counts)), Relaxed);
             }
         });
         Ok(Self {

@@ -30,8 +30,17 @@ pub struct Following {
     pub(super) deadline: Instant,
 }
 
+/// A multicast whose caller listens. Answers and news are kept for as long as this lives.
+pub(super) struct Attended(pub(super) Arc<Tracker>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.0.unattended();
+    }
+}
+
 pub(super) enum Source {
-    Live(Arc<Tracker>),
+    Live(Attended),
     Before(Report),
     Over,
 }
@@ -51,16 +60,18 @@ impl Following {
                 Some(MulticastEvent::Ended(summary))
             }
             Source::Before(report) => Some(MulticastEvent::Started(without_targets(report))),
-            Source::Live(tracker) if started => {
+            Source::Live(Attended(tracker)) if started => {
                 let tracker = tracker.clone();
                 if let Some(told) = tracker.next_news(self.until).await {
                     return Some(to_event(&tracker, told));
                 }
-                self.coordinator.conclude(&tracker, self.deadline).await;
+                let summary = self.coordinator.conclude(&tracker, false, self.deadline).await;
                 self.source = Source::Over;
-                Some(MulticastEvent::Ended(self.coordinator.report(&tracker, false)))
+                Some(MulticastEvent::Ended(summary))
             }
-            Source::Live(tracker) => Some(MulticastEvent::Started(self.coordinator.report(tracker, false))),
+            Source::Live(Attended(tracker)) => {
+                Some(MulticastEvent::Started(self.coordinator.report(tracker, false)))
+            }
         }
     }
 }

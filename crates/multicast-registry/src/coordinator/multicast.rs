@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     Config, Coordinator, Error,
-    following::{Following, Source},
+    following::{Attended, Following, Source},
     planning::{Key, Plan, Targets},
     sending::{GivenUp, Job, Pace},
 };
@@ -89,13 +89,13 @@ impl Coordinator {
             Began::Before(report) => return Ok(report),
             Began::Sending(job) => job,
         };
-        let tracker = job.tracker.clone();
+        let attended = Attended(job.tracker.clone());
+        let tracker = &attended.0;
         self.send(*job).await;
         if waits {
             tracker.decided(until).await;
         }
-        self.conclude(&tracker, deadline).await;
-        Ok(self.report(&tracker, true))
+        Ok(self.conclude(tracker, true, deadline).await)
     }
 
     /// As [`Self::multicast`], telling of each target as soon as something is known of it. Sending goes on when the
@@ -128,7 +128,7 @@ impl Coordinator {
                 sent.enough();
             }
         });
-        Ok(following(self, Source::Live(tracker)))
+        Ok(following(self, Source::Live(Attended(tracker))))
     }
 
     /// Whom a multicast would be sent to, as of one position, in no particular order.
@@ -328,18 +328,20 @@ impl Coordinator {
         }
     }
 
-    /// Counts and logs an outcome, and has it in the ledger before anybody is told of it where a repeated call must get
-    /// the same.
-    pub(super) async fn conclude(&self, tracker: &Tracker, deadline: Instant) {
-        let (tally, id) = (tracker.tally(), tracker.cast.id);
+    /// What a multicast came to, counted and logged, and in the ledger before anybody is told of it where a repeated call
+    /// must get the same.
+    pub(super) async fn conclude(&self, tracker: &Tracker, with_targets: bool, deadline: Instant) -> Report {
+        if tracker.cast.keyed {
+            self.write_up(tracker, deadline).await;
+        }
+        let report = self.report(tracker, with_targets);
+        let (tally, id) = (report.tally, report.id);
         let others = tally.failed + tally.timeout;
         self.shared.metrics.multicast(tally.delivered, others);
         let namespace = self.shared.sessions.namespace();
         let (targets, delivered) = (tally.total(), tally.delivered);
         tracing::info!(namespace, multicast = %id, targets, delivered, pending = tally.pending, "multicast");
-        if tracker.cast.keyed {
-            self.write_up(tracker, deadline).await;
-        }
+        report
     }
 }
 

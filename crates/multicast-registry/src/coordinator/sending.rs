@@ -1,6 +1,6 @@
 //! Sending: in windows, in turns with other multicasts, as fast as asked for, and again where that is safe.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{borrow::Cow, ops::Range, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use prism_core::backoff::{Backoff, Policy};
@@ -109,10 +109,12 @@ impl Coordinator {
 
     /// Sends a multicast to those of its targets that have not been reached.
     pub(super) async fn send(&self, job: Job) {
-        let (began, count) = (Instant::now(), job.tracker.targets.len());
-        let windows = stream::iter(windows(count, job.pace.window()));
+        let (began, order) = (Instant::now(), order(&job));
+        let windows = stream::iter(windows(order.len(), job.pace.window()));
         windows
-            .for_each_concurrent(job.pace.windows(), |window| self.send_window(&job, began, window))
+            .for_each_concurrent(job.pace.windows(), |window| {
+                self.send_window(&job, began, window.start, &order[window])
+            })
             .await;
         self.send_again(&job).await;
         if job.tracker.cancel.is_cancelled() {
@@ -122,12 +124,12 @@ impl Coordinator {
     }
 
     /// Sends to one window, when its turn has come.
-    async fn send_window(&self, job: &Job, began: Instant, window: Range<usize>) {
-        keep_pace(job, began, window.start).await;
+    async fn send_window(&self, job: &Job, began: Instant, number: usize, window: &[usize]) {
+        keep_pace(job, began, number).await;
         if job.tracker.cancel.is_cancelled() {
             return;
         }
-        let places: Vec<usize> = job.tracker.below(reached(job), window);
+        let places: Vec<usize> = job.tracker.below(reached(job), window.iter().copied());
         if places.is_empty() {
             return;
         }
@@ -195,10 +197,11 @@ impl Coordinator {
 
     /// Publishes to as many targets as the slot is handed at a time.
     async fn publish(&self, job: &Job, places: &[usize]) {
-        let targets: Vec<Identity> = places
-            .iter()
-            .map(|place| job.tracker.targets[*place].clone())
-            .collect();
+        let all = &job.tracker.targets;
+        let targets = match run_of(places) {
+            Some(run) => Cow::Borrowed(&all[run]),
+            None => places.iter().map(|place| all[*place].clone()).collect(),
+        };
         let messaging = self.messaging();
         let mut outcomes = messaging
             .publish_batch(&targets, job.message.clone(), job.until)
@@ -298,22 +301,31 @@ fn reached(job: &Job) -> Stage {
     }
 }
 
+/// In which order the targets are sent to. Those that are stored for go by name: what is close by name is close in a
+/// store, too, while the parts of the record are in no order that a store would know.
+fn order(job: &Job) -> Vec<usize> {
+    let targets = &job.tracker.targets;
+    let mut order: Vec<usize> = (0..targets.len()).collect();
+    if job.tracker.cast.delivery != Delivery::AtMostOnce && order.len() > job.pace.window() {
+        order.sort_unstable_by_key(|place| &targets[*place]);
+    }
+    order
+}
+
 fn windows(count: usize, size: usize) -> Vec<Range<usize>> {
     let begins = (0..count).step_by(size);
     begins.map(|begin| begin..(begin + size).min(count)).collect()
 }
 
-/// Windows are runs of places, but for those that were reached before.
+/// The places as a range, where they follow one another.
+fn run_of(places: &[usize]) -> Option<Range<usize>> {
+    let (first, last) = (*places.first()?, *places.last()?);
+    let is_run = places.iter().zip(first..).all(|(place, next)| *place == next);
+    is_run.then_some(first..last + 1)
+}
+
 fn learn(tracker: &Tracker, places: &[usize], news: impl Iterator<Item = News>) {
-    let Some((&first, &last)) = places.first().zip(places.last()) else {
-        return;
-    };
-    if last - first + 1 == places.len() {
-        return tracker.learn_from(first, news.map(Some));
-    }
-    for (place, news) in places.iter().zip(news) {
-        tracker.learn_from(*place, [Some(news)]);
-    }
+    tracker.learn_at(places.iter().copied().zip(news));
 }
 
 /// What is not known to have been sent may have been.

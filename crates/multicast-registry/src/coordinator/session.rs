@@ -1,10 +1,8 @@
 //! One live session: what it is handed, and what its client says.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
+use hashbrown::HashMap;
 use prism_slot::{
     Address, Claim, Consumer, Delivery, DynMessaging, GapReason, Identity, Kind, Listener, Message,
     MulticastId, Outcome, Position, Received, Settled, Ticket, Timestamp, Verdict,

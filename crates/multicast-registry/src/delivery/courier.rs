@@ -1,12 +1,9 @@
 //! Word of messages on its way to whoever sent them: batched, bounded, and never waited for.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use prism_slot::{DynMessaging, Identity, MulticastId, Outcome, Ticket};
 use tokio::{
@@ -91,23 +88,22 @@ impl Courier {
         match &ticket.receipts {
             // Whoever sent it had no post then; the ledger may know it.
             None => self.stray(ticket.multicast, vec![receipt]),
-            Some(to) if self.own.borrow().as_ref() == Some(to) => self.take(ticket.multicast, vec![receipt]),
+            Some(to) if self.own.borrow().as_ref() == Some(to) => self.take(ticket.multicast, [receipt]),
             Some(to) => self.send(to, ticket.multicast, receipt),
         }
     }
 
     /// Takes in what was said of a multicast of this runner.
-    pub(crate) fn take(&self, multicast: MulticastId, receipts: Vec<Receipt>) {
+    pub(crate) fn take(&self, multicast: MulticastId, receipts: impl IntoIterator<Item = Receipt>) {
+        let receipts = receipts.into_iter();
         let Some(tracker) = self.desk.get(multicast) else {
-            return self.stray(multicast, receipts);
+            return self.stray(multicast, receipts.collect());
         };
-        let news = |receipt: &mut Receipt| Some((receipt.identity.clone(), receipt.news.take()?));
-        let (mut learnt, mut replies) = (Vec::with_capacity(receipts.len()), Vec::new());
-        for mut receipt in receipts {
-            learnt.extend(news(&mut receipt));
+        let mut replies = Vec::new();
+        tracker.learn_of(receipts.filter_map(|receipt| {
             replies.extend(receipt.reply);
-        }
-        tracker.learn_of(learnt);
+            Some((receipt.identity, receipt.news?))
+        }));
         replies.into_iter().for_each(|reply| tracker.answered(reply));
     }
 

@@ -1,10 +1,8 @@
 //! The multicasts that this runner has in memory: those under way, and those done, as long as there is room.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use prism_slot::{MulticastId, Timestamp};
 

@@ -1,14 +1,16 @@
 //! One multicast while it is in this runner's memory.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
+    hash::BuildHasher,
     ops::Range,
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use parking_lot::{Mutex, MutexGuard};
 use prism_slot::{Holder, Identity, MulticastId, Position, Timestamp};
 use tokio::{
     sync::Notify,
@@ -102,7 +104,7 @@ struct Inner {
     states: Vec<State>,
     /// How many targets are not decided.
     undecided: usize,
-    places: Option<HashMap<Identity, usize>>,
+    places: Option<Places>,
     phase: Phase,
     /// Nothing more is waited for.
     enough: bool,
@@ -207,17 +209,21 @@ impl Tracker {
         });
     }
 
-    /// Learns what became of the targets from `first` on.
-    pub(crate) fn learn_from(&self, first: usize, news: impl IntoIterator<Item = Option<News>>) {
+    /// Learns what became of the targets at these places.
+    pub(crate) fn learn_at(&self, news: impl IntoIterator<Item = (usize, News)>) {
         let mut inner = self.inner.lock();
         let changed = news
             .into_iter()
-            .enumerate()
-            .filter_map(|(at, news)| Some((first + at, news?)))
             .map(|(place, news)| inner.learn(self, place, news))
             .fold(false, |changed, news| changed | news);
-        drop(inner);
+        self.told(inner, changed);
+    }
+
+    /// Wakes who waits for news, if there was any.
+    fn told(&self, mut inner: MutexGuard<'_, Inner>, changed: bool) {
         if changed {
+            inner.touched = Instant::now();
+            drop(inner);
             self.changed.notify_waiters();
         }
     }
@@ -231,10 +237,7 @@ impl Tracker {
                 changed |= inner.learn(self, place, news);
             }
         }
-        drop(inner);
-        if changed {
-            self.changed.notify_waiters();
-        }
+        self.told(inner, changed);
         changed
     }
 
@@ -306,6 +309,7 @@ impl Tracker {
             inner.merge(self, place, &state);
         }
         inner.dirty[part] = false;
+        inner.touched = Instant::now();
     }
 
     /// What is known of the targets in this range.
@@ -313,10 +317,12 @@ impl Tracker {
         self.inner.lock().states[range].to_vec()
     }
 
-    /// The targets of a range that are not at a stage yet, by their places.
-    pub(crate) fn below(&self, stage: Stage, range: Range<usize>) -> Vec<usize> {
+    /// Those of the targets at these places that are not at a stage yet.
+    pub(crate) fn below(&self, stage: Stage, places: impl Iterator<Item = usize>) -> Vec<usize> {
         let inner = self.inner.lock();
-        range.filter(|place| inner.states[*place].stage < stage).collect()
+        places
+            .filter(|place| inner.states[*place].stage < stage)
+            .collect()
     }
 
     /// The targets whose last attempt came to this, by their places.
@@ -347,6 +353,12 @@ impl Tracker {
         replies.map_or_else(Default::default, |replies| {
             (replies.all.clone(), replies.from.len())
         })
+    }
+
+    /// Nobody listens any more: neither answers nor news are kept.
+    pub(crate) fn unattended(&self) {
+        let mut inner = self.inner.lock();
+        (inner.replies, inner.feed) = (None, None);
     }
 
     /// Waits until every target is decided, or enough have answered, or the deadline.
@@ -421,6 +433,32 @@ impl Tracker {
     }
 }
 
+/// Where targets are found by name.
+#[derive(Debug)]
+struct Places {
+    hasher: DefaultHashBuilder,
+    table: HashTable<u32>,
+}
+
+impl Places {
+    fn of(targets: &[Identity]) -> Self {
+        let hasher = DefaultHashBuilder::default();
+        let hash = |place: &u32| hasher.hash_one(&targets[*place as usize]);
+        let mut table = HashTable::with_capacity(targets.len());
+        // A multicast has fewer targets than a directory has identities.
+        for place in 0..u32::try_from(targets.len()).unwrap_or(u32::MAX) {
+            table.insert_unique(hash(&place), place, hash);
+        }
+        Self { hasher, table }
+    }
+
+    fn find(&self, targets: &[Identity], identity: &Identity) -> Option<usize> {
+        let is_it = |place: &u32| targets[*place as usize] == *identity;
+        let place = self.table.find(self.hasher.hash_one(identity), is_it)?;
+        Some(*place as usize)
+    }
+}
+
 /// News for somebody who reads it piece by piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -436,8 +474,8 @@ impl Inner {
         if targets.len() <= FEW {
             return targets.iter().position(|target| target == identity);
         }
-        let table = || targets.iter().cloned().zip(0..).collect();
-        self.places.get_or_insert_with(table).get(identity).copied()
+        let places = self.places.get_or_insert_with(|| Places::of(targets));
+        places.find(targets, identity)
     }
 
     fn learn(&mut self, tracker: &Tracker, place: usize, news: News) -> bool {
@@ -462,7 +500,6 @@ impl Inner {
             (true, false) => self.undecided += 1,
             _ => {}
         }
-        self.touched = Instant::now();
         let part = tracker.parts.partition_point(|part| part.end <= place);
         if let Some(dirty) = self.dirty.get_mut(part) {
             *dirty = true;
@@ -553,6 +590,17 @@ mod tests {
         }
         let kept = vec![reply("a", "1234"), reply("c", "1234")];
         assert_eq!(tracker.replies(), (kept, 3));
+    }
+
+    /// A multicast is kept for long after its call, and answers are large.
+    #[test]
+    fn nothing_is_kept_for_nobody() {
+        let tracker = tracker(&["a"]);
+        tracker.collect(None, 8);
+        tracker.answered(reply("a", "1234"));
+        tracker.unattended();
+        tracker.answered(reply("a", "1234"));
+        assert_eq!(tracker.replies(), (Vec::new(), 0));
     }
 
     /// Whoever stops it waits for what is under way, and no longer than that.

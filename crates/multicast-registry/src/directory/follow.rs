@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     hydrate::{SCAN_LIMIT, Scanned, Start},
+    turn::Turns,
     view::{Settings, View},
 };
 
@@ -100,7 +101,7 @@ struct Shared {
     /// The epoch that the view follows; 0 while it is being built. Written with `state`.
     following: AtomicU64,
     /// Held while the slot's history is being fetched and applied.
-    fetching: tokio::sync::Mutex<()>,
+    fetching: Turns,
     /// How many fetches have begun, and the number of the last one that completed.
     begun: AtomicU64,
     completed: AtomicU64,
@@ -130,7 +131,7 @@ impl Directory {
             secret: Mutex::new([0; 16]),
             state: watch::Sender::new(State::Building(None)),
             following: AtomicU64::new(0),
-            fetching: tokio::sync::Mutex::new(()),
+            fetching: Turns::default(),
             begun: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             failed: Mutex::new(None),
@@ -293,30 +294,37 @@ impl Directory {
         self.ready(deadline).await?;
         let shared = &*self.shared;
         let came = shared.begun.load(Ordering::Acquire);
-        let Ok(fetching) = timeout_at(deadline, shared.fetching.lock()).await else {
-            return Err(self.too_late().into());
+        let turn = shared.fetching.take_unless(|| self.fetched_since(came));
+        let turn = match timeout_at(deadline, turn).await {
+            Ok(Ok(turn)) => turn,
+            Ok(Err(fetched)) => return fetched,
+            Err(_) => return Err(self.too_late().into()),
         };
-        if shared.completed.load(Ordering::Acquire) > came {
-            return Ok(());
-        }
-        // Those who waited together fail together, instead of each waiting for a dead store in turn.
-        if let Some((number, error @ (Error::Unavailable { .. } | Error::Timeout { .. }))) =
-            &*shared.failed.lock()
-            && *number > came
-        {
-            return Err(error.clone().into());
-        }
         // Whoever waits for the same fetch has its own patience; this caller's ends with the caller.
         let patience = deadline.max(Instant::now() + BACKGROUND_TIMEOUT);
         match timeout_at(deadline, self.fetch(patience)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if self.must_rebuild(&error) => {
-                drop(fetching);
+                drop(turn);
                 // Building reads the slot's head after this call began.
                 self.ready(deadline).await.map(drop)
             }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(self.too_late().into()),
+        }
+    }
+
+    /// What came of a fetch that began after so many had, once one is over.
+    fn fetched_since(&self, came: u64) -> Option<Result<(), Unavailable>> {
+        if self.shared.completed.load(Ordering::Acquire) > came {
+            return Some(Ok(()));
+        }
+        // Those who waited together fail together, instead of each waiting for a dead store in turn.
+        match &*self.shared.failed.lock() {
+            Some((number, error @ (Error::Unavailable { .. } | Error::Timeout { .. }))) if *number > came => {
+                Some(Err(error.clone().into()))
+            }
+            _ => None,
         }
     }
 
@@ -445,7 +453,7 @@ impl Directory {
 
     /// Fetches without a reader's call; whether that worked.
     async fn fetch_in_background(&self) -> bool {
-        let _fetching = self.shared.fetching.lock().await;
+        let _fetching = self.shared.fetching.take().await;
         match self.fetch(Instant::now() + BACKGROUND_TIMEOUT).await {
             Ok(()) => true,
             Err(error) => {
@@ -460,7 +468,7 @@ impl Directory {
     async fn build_until_ready(&self) {
         let mut backoff = Backoff::new(REBUILD);
         while !self.is_ready() {
-            let fetching = self.shared.fetching.lock().await;
+            let fetching = self.shared.fetching.take().await;
             match self.build().await {
                 Ok(()) => {
                     backoff.reset();

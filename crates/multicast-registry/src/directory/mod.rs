@@ -17,6 +17,7 @@ mod past;
 mod query;
 mod rows;
 mod slice;
+mod turn;
 mod view;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prism_core::{
     failure::{Failure, Reason},
-    overload::Gate,
+    overload::{Admitted, Gate},
 };
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -30,6 +30,8 @@ pub(super) struct Incoming<T> {
     message: T,
     deadline: Instant,
     caller: Option<Caller>,
+    /// Until it is answered, or a stream is open.
+    _admitted: Admitted,
 }
 
 impl<T> Incoming<T> {
@@ -46,7 +48,7 @@ impl<T> Incoming<T> {
                 .not_applied()
         })?;
         let coordinator = namespaces.of_call(name)?;
-        gate.admit().inspect_err(|_| coordinator.metrics().overloaded())?;
+        let admitted = gate.admit().inspect_err(|_| coordinator.metrics().overloaded())?;
         let caller = coordinator.admit(kind, || Caller::of(request.metadata(), request.remote_addr()))?;
         let timeout = grpc_timeout(request.metadata());
         let timeout = timeout
@@ -58,6 +60,7 @@ impl<T> Incoming<T> {
             message: request.into_inner(),
             deadline,
             caller,
+            _admitted: admitted,
         })
     }
 

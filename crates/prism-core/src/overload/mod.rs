@@ -1,9 +1,11 @@
-//! Whether this process has more to do than it can, and how much of what comes is to be taken then.
+//! Whether this process has more to do than it can, and how many calls may be under way then.
 //!
 //! What there is too much of waits in the runtime's queue, whatever it is: calls, answers to carry, messages to hand
 //! on. So that queue is watched: how long a task waits there before it runs. A burst may make it long for a moment; when
-//! it stays long, a share of the calls is refused at once, which costs little, and the rest is answered in time. The
-//! share taken falls by a factor while the queue is long and grows by a step while it is not.
+//! it stays long, no more calls may be under way than there are, and fewer with every look that finds it long. The
+//! others are refused at once, which costs little, and those under way are answered in time. While the queue is short
+//! more and more may be. A call that waits for a backend is no work here: it is one of those under way, and as long as
+//! the queue is short that is no reason to refuse others.
 //!
 //! Whoever sends calls to a process that refuses many holds most of them back ([`Throttle`]).
 
@@ -12,7 +14,7 @@ mod throttle;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -25,16 +27,18 @@ use crate::failure::{Failure, Reason};
 
 /// How often the queue is looked at.
 const EVERY: Duration = Duration::from_millis(10);
-/// For how long a task may wait in the queue. A call waits there several times, so this is a second or so of its time.
-const TARGET: Duration = Duration::from_millis(100);
-/// For how long the queue is long before that is an overload.
-const STANDING: Duration = Duration::from_secs(1);
-/// How much more is taken after a look at a short queue.
-const STEP: f32 = 0.02;
-/// How much less for each [`TARGET`] that a task waited, and at most.
-const CUT: (f32, f32) = (0.1, 0.5);
-/// The smallest share: calls must be taken for the end of the overload to be noticed by callers.
-const LEAST: f32 = 0.02;
+/// For how long a task may wait in the queue. A call waits there several times.
+const TARGET: Duration = Duration::from_millis(10);
+/// For how long the queue is long before that is an overload, and before fewer calls may have made a difference.
+const STANDING: Duration = Duration::from_millis(200);
+/// So many calls may always be under way.
+const LEAST: usize = 64;
+/// What is left of the limit where the queue stays long.
+const CUT: f64 = 0.8;
+/// By how much it grows with each look at a short queue.
+const GROWTH: f64 = 1.01;
+/// More than ever are under way.
+const NO_LIMIT: f64 = 1e9;
 
 fn too_many() -> Failure {
     // All who are refused are told another time, so that they do not come back together.
@@ -47,17 +51,31 @@ fn too_many() -> Failure {
 
 /// Decides which calls are taken. Clones share everything.
 #[derive(Debug, Clone)]
-pub struct Gate {
-    /// The share of the calls that come, as the bits of an `f32`.
-    share: Arc<AtomicU32>,
+pub struct Gate(Arc<Doorway>);
+
+#[derive(Debug)]
+struct Doorway {
+    under_way: AtomicUsize,
+    limit: AtomicUsize,
+}
+
+/// A call that was taken, until this is dropped.
+#[derive(Debug)]
+pub struct Admitted(Arc<Doorway>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Gate {
     /// Open, until [`Self::watch`] finds a reason to refuse.
     fn default() -> Self {
-        Self {
-            share: Arc::new(AtomicU32::new(1_f32.to_bits())),
-        }
+        Self(Arc::new(Doorway {
+            under_way: AtomicUsize::new(0),
+            limit: AtomicUsize::new(usize::MAX),
+        }))
     }
 }
 
@@ -66,21 +84,18 @@ impl Gate {
     ///
     /// # Errors
     /// `OVERLOADED`, with nothing applied.
-    pub fn admit(&self) -> Result<(), Failure> {
-        let share = self.share();
-        if share >= 1.0 || rand::random::<f32>() < share {
-            return Ok(());
+    pub fn admit(&self) -> Result<Admitted, Failure> {
+        let before = self.0.under_way.fetch_add(1, Ordering::Relaxed);
+        let admitted = Admitted(self.0.clone());
+        match before < self.0.limit.load(Ordering::Relaxed) {
+            true => Ok(admitted),
+            false => Err(too_many()),
         }
-        Err(too_many())
-    }
-
-    fn share(&self) -> f32 {
-        f32::from_bits(self.share.load(Ordering::Relaxed))
     }
 
     /// Looks at the queue of the runtime that it runs on. Never ends.
     pub async fn watch(&self) {
-        let mut share = Share::default();
+        let mut limit = Limit::default();
         loop {
             let due = Instant::now() + EVERY;
             sleep_until(due).await;
@@ -88,51 +103,56 @@ impl Gate {
             let first = tokio::spawn(std::future::ready(()));
             let second = tokio::spawn(std::future::ready(()));
             let _ = tokio::join!(first, second);
-            let (before, now) = (share.taken, Instant::now());
-            let waited = now - due;
-            share.look(waited, now);
-            self.share.store(share.taken.to_bits(), Ordering::Relaxed);
-            if before >= 1.0 && share.taken < 1.0 {
-                tracing::warn!(?waited, "more is to be done than can be, some calls are refused");
-            } else if before < 1.0 && share.taken >= 1.0 {
+            let (was_limited, now) = (limit.is_limited(), Instant::now());
+            let (waited, under_way) = (now - due, self.0.under_way.load(Ordering::Relaxed));
+            limit.look(waited, under_way, now);
+            self.0.limit.store(limit.most as usize, Ordering::Relaxed);
+            if limit.is_limited() && !was_limited {
+                tracing::warn!(
+                    ?waited,
+                    under_way,
+                    "more is to be done than can be, some calls are refused"
+                );
+            } else if was_limited && !limit.is_limited() {
                 tracing::info!("all calls are taken again");
             }
         }
     }
 }
 
-/// The share of calls that is taken.
+/// How many calls may be under way.
 #[derive(Debug, Clone, Copy)]
-struct Share {
-    taken: f32,
-    /// Since when the queue was long at every look.
+struct Limit {
+    most: f64,
+    /// Since when the queue was long at every look, or since the limit was cut if that was later.
     long_since: Option<Instant>,
 }
 
-impl Default for Share {
+impl Default for Limit {
     fn default() -> Self {
         Self {
-            taken: 1.0,
+            most: NO_LIMIT,
             long_since: None,
         }
     }
 }
 
-impl Share {
-    fn look(&mut self, waited: Duration, now: Instant) {
+impl Limit {
+    fn is_limited(&self) -> bool {
+        self.most < NO_LIMIT
+    }
+
+    fn look(&mut self, waited: Duration, under_way: usize, now: Instant) {
         if waited <= TARGET {
-            self.taken = (self.taken + STEP).min(1.0);
+            self.most = (self.most * GROWTH).min(NO_LIMIT);
             self.long_since = None;
             return;
         }
-        // Whoever waited until now has waited since then. One long wait is no overload: a burst, or a process that was
-        // stopped for a while.
-        let is_first = self.long_since.is_none();
+        // One long wait is no overload: a burst, or a process that was stopped for a while.
         let since = *self.long_since.get_or_insert(now);
-        let stands = self.taken < 1.0 || now - since >= STANDING;
-        if !is_first && stands {
-            let cut = (CUT.0 * waited.div_duration_f32(TARGET)).min(CUT.1);
-            self.taken = (self.taken * (1.0 - cut)).max(LEAST);
+        if now - since >= STANDING {
+            self.most = (self.most.min(under_way as f64) * CUT).max(LEAST as f64);
+            self.long_since = Some(now);
         }
     }
 }
@@ -143,47 +163,50 @@ mod tests {
 
     const LONG: Duration = TARGET.saturating_mul(4);
 
-    /// Looks every 10 ms.
-    fn after(looks: &[Duration]) -> f32 {
-        let (mut share, mut now) = (Share::default(), Instant::now());
-        for waited in looks {
+    /// What the limit is after these waits, with so many calls under way.
+    fn after(waits: &[Duration], under_way: usize) -> f64 {
+        let (mut limit, mut now) = (Limit::default(), Instant::now());
+        for waited in waits {
             now += EVERY + *waited;
-            share.look(*waited, now);
+            limit.look(*waited, under_way, now);
         }
-        share.taken
+        limit.most
     }
 
     #[test]
     fn a_burst_is_no_overload() {
-        assert_eq!(
-            after(&[LONG, LONG, Duration::ZERO, LONG * 20, Duration::ZERO]),
-            1.0
-        );
+        let waits = [LONG, LONG, Duration::ZERO, LONG * 50, LONG, Duration::ZERO, LONG];
+        assert_eq!(after(&waits, 10_000), NO_LIMIT);
     }
 
     #[test]
-    fn the_longer_the_queue_the_less_is_taken() {
-        let (bad, worse) = (after(&[LONG / 2; 8]), after(&[LONG; 8]));
-        assert!(worse < bad && bad < 1.0, "{worse} {bad}");
-        assert_eq!(after(&[LONG; 100]), LEAST, "some always");
+    fn fewer_and_fewer_may_be_under_way_while_the_queue_is_long() {
+        let (soon, later) = (after(&[LONG; 6], 1_000), after(&[LONG; 12], 1_000));
+        assert!(later < soon && soon < 1_000.0, "{later} {soon}");
+        assert_eq!(after(&[LONG; 1_000], 1_000), LEAST as f64, "some always");
     }
 
     #[test]
-    fn everything_is_taken_again_soon_after() {
-        let mut looks = vec![LONG; 100];
-        looks.extend([Duration::ZERO; 50]);
-        assert_eq!(after(&looks), 1.0);
+    fn there_is_no_limit_any_more_in_the_end() {
+        let mut waits = vec![LONG; 100];
+        waits.extend([Duration::ZERO; 50]);
+        let limited = after(&waits, 1_000);
+        assert!(limited < 1_000.0, "{limited}");
+        waits.extend([Duration::ZERO; 2_000]);
+        assert_eq!(after(&waits, 1_000), NO_LIMIT);
     }
 
     #[tokio::test]
-    async fn an_open_gate_takes_everything_and_a_narrow_one_a_share() {
+    async fn so_many_are_taken_and_no_more_until_one_is_answered() {
         let gate = Gate::default();
-        assert!((0..1_000).all(|_| gate.admit().is_ok()));
-        gate.share.store(0.5_f32.to_bits(), Ordering::Relaxed);
-        let taken = (0..10_000).filter(|_| gate.admit().is_ok()).count();
-        assert!((4_000..6_000).contains(&taken), "{taken}");
-        let refused = std::iter::repeat_with(|| gate.admit()).find_map(Result::err);
-        assert_eq!(refused.unwrap().reason, Reason::Overloaded);
+        gate.0.limit.store(2, Ordering::Relaxed);
+        let (first, _second) = (gate.admit().unwrap(), gate.admit().unwrap());
+        for _ in 0..2 {
+            assert_eq!(gate.admit().unwrap_err().reason, Reason::Overloaded);
+        }
+        drop(first);
+        let _third = gate.admit().unwrap();
+        assert!(gate.admit().is_err());
     }
 
     /// More tasks than the runtime can run, each for a moment.
@@ -192,6 +215,7 @@ mod tests {
         let gate = Gate::default();
         let watched = gate.clone();
         let watching = tokio::spawn(async move { watched.watch().await });
+        let limit = || gate.0.limit.load(Ordering::Relaxed);
         let mut busy = tokio::task::JoinSet::new();
         for _ in 0..1_000 {
             busy.spawn(async {
@@ -204,11 +228,11 @@ mod tests {
                 }
             });
         }
-        while gate.share() >= 1.0 {
+        while limit() > LEAST {
             tokio::task::yield_now().await;
         }
         busy.shutdown().await;
-        while gate.share() < 1.0 {
+        while limit() <= LEAST {
             tokio::time::sleep(EVERY).await;
         }
         watching.abort();

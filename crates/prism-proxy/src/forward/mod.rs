@@ -169,13 +169,17 @@ impl Forward {
             Err(not_for_clients(request.uri().path()))
         } else {
             headers::check_size(request.headers(), limits.headers)
-                .and_then(|()| self.gate.admit().inspect_err(|_| account.shed()))
                 .and(named)
                 .and_then(|namespace| route.ok_or_else(|| unknown(namespace)))
         };
+        // Until it is answered, or a stream is open.
+        let admitted = checked.and_then(|route| {
+            let admitted = self.gate.admit().inspect_err(|_| account.shed())?;
+            Ok((route, admitted))
+        });
         let deadline = deadline::Deadline::of(request.headers(), method.shape(), limits.bounds, began);
-        match checked.and_then(|route| deadline.map(|deadline| (route, deadline))) {
-            Ok((route, deadline)) => {
+        match admitted.and_then(|(route, admitted)| Ok((route, admitted, deadline?))) {
+            Ok((route, _admitted, deadline)) => {
                 let mut call = Call::new(self, route.standing, method, deadline, limits, account, request);
                 let outcome = call.run().await;
                 call.answer(outcome)

@@ -1,5 +1,5 @@
 //! What a target costs where there are a thousand of them and where there are a hundred thousand, and the memory that
-//! a multicast to all of those takes in the runner: sent once over NATS, and stored in SQLite.
+//! a multicast to all of those takes in the runner: sent once over NATS, and stored in each kind of inbox.
 //!
 //! One subscription to the topics of all counts what is sent once; what is stored waits.
 
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use integration::{Counter, Proxy, System};
 use prism_client::{Client, DeliverySemantics, Filter, MulticastRequest, RegisterRequest};
-use prism_testkit::NatsServer;
-use serde_json::json;
+use prism_testkit::{NatsServer, RedisServer};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
@@ -30,19 +30,39 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A way for messages to go, and its two rows.
 struct Way {
-    delivery: DeliverySemantics,
+    inboxes: Inboxes,
     memory: &'static str,
     linear: &'static str,
 }
 
-const WAYS: [Way; 2] = [
+/// Where messages wait.
+#[derive(Clone, Copy, PartialEq)]
+enum Inboxes {
+    /// Nowhere: they are sent once.
+    None,
+    JetStream,
+    RedisStreams,
+    Sqlite,
+}
+
+const WAYS: [Way; 4] = [
     Way {
-        delivery: DeliverySemantics::AtMostOnce,
+        inboxes: Inboxes::None,
         memory: "multicast_100k_memory_nats",
         linear: "multicast_100k_linear_nats",
     },
     Way {
-        delivery: DeliverySemantics::AtLeastOnce,
+        inboxes: Inboxes::JetStream,
+        memory: "multicast_100k_memory_jetstream",
+        linear: "multicast_100k_linear_jetstream",
+    },
+    Way {
+        inboxes: Inboxes::RedisStreams,
+        memory: "multicast_100k_memory_redis_streams",
+        linear: "multicast_100k_linear_redis_streams",
+    },
+    Way {
+        inboxes: Inboxes::Sqlite,
         memory: "multicast_100k_memory_sqlite",
         linear: "multicast_100k_linear_sqlite",
     },
@@ -60,10 +80,10 @@ pub(crate) async fn run(report: &mut Report) -> Result<()> {
 
 impl Way {
     async fn measure(&self, report: &mut Report) -> Result<()> {
-        let mut bench = Bench::start().await?;
+        let mut bench = Bench::start(self.inboxes).await?;
         // Before anything else of that size, whose memory could be used again.
-        let extra = bench.extra_memory(self.delivery).await?;
-        let each = bench.each(self.delivery).await?;
+        let extra = bench.extra_memory().await?;
+        let each = bench.each().await?;
         let more = json!({
             "targets": ALL, "micros_a_target": { "1000": each[0], "10000": each[1], "100000": each[2] },
         });
@@ -85,6 +105,7 @@ impl Way {
 }
 
 struct Bench {
+    delivery: DeliverySemantics,
     client: Client,
     received: Counter,
     system: System,
@@ -92,26 +113,48 @@ struct Bench {
 }
 
 impl Bench {
-    async fn start() -> Result<Self> {
-        let (directory, nats) = (tempfile::tempdir()?, NatsServer::start().await?);
-        let namespace = json!({
+    async fn start(inboxes: Inboxes) -> Result<Self> {
+        let (directory, nats) = (tempfile::tempdir()?, NatsServer::start_with_jetstream().await?);
+        let redis = match inboxes {
+            Inboxes::RedisStreams => Some(RedisServer::start().await?),
+            _ => None,
+        };
+        let durability = match inboxes {
+            Inboxes::None => Value::Null,
+            Inboxes::JetStream => json!({ "backend": "nats", "config": { "servers": [nats.url()] } }),
+            Inboxes::RedisStreams => {
+                let address = redis.as_ref().map(|redis| redis.addr().to_string());
+                json!({ "backend": "redis-stream", "config": { "address": address } })
+            }
+            Inboxes::Sqlite => {
+                json!({ "backend": "sqlite", "config": { "path": directory.path().join("inbox.db") } })
+            }
+        };
+        let mut namespace = json!({
             "name": "test",
             "pattern": "multicast-registry",
             "slots": {
                 "registry": "memory",
                 "messaging": { "backend": "nats", "config": { "servers": [nats.url()] } },
-                "durability": { "backend": "sqlite", "config": { "path": directory.path().join("inbox.db") } },
             },
             "behavior": { "max_identities": 1_000_000 },
             "identity_schema": { "number": { "type": "int", "index": true } },
         });
-        let received = Counter::subscribe(&nats, "prism.multicast.test.>".to_owned()).await?;
+        if !durability.is_null() {
+            namespace["slots"]["durability"] = durability;
+        }
+        let received = Counter::subscribe(&nats, "prism.multicast.test", "device-").await?;
         let proxy = Proxy::start(&[namespace]).await?;
-        let system = System::serve(proxy, 1, None, Some(nats)).await?;
+        let system = System::serve(proxy, 1, redis, Some(nats)).await?;
         let client = Client::builder()
             .endpoint(system.proxy.data.to_string())
             .namespace("test");
+        let delivery = match inboxes {
+            Inboxes::None => DeliverySemantics::AtMostOnce,
+            _ => DeliverySemantics::AtLeastOnce,
+        };
         let bench = Self {
+            delivery,
             client: client.attempts(1).timeout(LONG).connect_lazy()?,
             received,
             system,
@@ -135,34 +178,34 @@ impl Bench {
     }
 
     /// How long a multicast to so many took until it was answered. All were sent to, and what is sent once arrived.
-    async fn multicast(&mut self, delivery: DeliverySemantics, targets: usize) -> Result<Duration> {
+    async fn multicast(&mut self, targets: usize) -> Result<Duration> {
         let request = MulticastRequest {
             filter: Some(Filter::new().lt("number", targets as u32)),
             payload: PAYLOAD.to_vec(),
-            delivery: Some(delivery),
+            delivery: Some(self.delivery),
             ..Default::default()
         };
         let began = Instant::now();
         let told = self.client.registry.multicast(request).await?;
         let took = began.elapsed();
-        let reached = match delivery {
+        let reached = match self.delivery {
             DeliverySemantics::AtMostOnce => told.delivered_count,
             _ => told.pending_count,
         };
         ensure!(reached == targets as u64, "{reached} of {targets}");
-        if delivery == DeliverySemantics::AtMostOnce {
+        if self.delivery == DeliverySemantics::AtMostOnce {
             self.received.more(targets, LONG).await?;
         }
         Ok(took)
     }
 
     /// Microseconds for each target, by size.
-    async fn each(&mut self, delivery: DeliverySemantics) -> Result<[f64; 3]> {
+    async fn each(&mut self) -> Result<[f64; 3]> {
         let mut micros = [const { Vec::new() }; 3];
         for _ in 0..TURNS {
             for (micros, (targets, times)) in micros.iter_mut().zip(SIZES.into_iter().zip(TIMES)) {
                 for _ in 0..times {
-                    let took = self.multicast(delivery, targets).await?;
+                    let took = self.multicast(targets).await?;
                     micros.push(took.as_secs_f64() * 1e6 / targets as f64);
                 }
             }
@@ -171,13 +214,13 @@ impl Bench {
     }
 
     /// By how much the runner is larger at its largest, for a multicast to all.
-    async fn extra_memory(&mut self, delivery: DeliverySemantics) -> Result<u64> {
+    async fn extra_memory(&mut self) -> Result<u64> {
         let pid = self.system.runners.first().context("no runner")?.process.pid();
         // Connections, statements and the like are there by then.
-        self.multicast(delivery, 1).await?;
+        self.multicast(1).await?;
         forget_peak(pid)?;
         let before = Usage::of(pid)?.resident;
-        self.multicast(delivery, ALL).await?;
+        self.multicast(ALL).await?;
         Ok(Usage::of(pid)?.peak.saturating_sub(before))
     }
 }

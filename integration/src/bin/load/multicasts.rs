@@ -149,7 +149,7 @@ impl FarEnd {
             return Ok(Self::Stored);
         }
         if let Some(nats) = &backend.nats {
-            let counter = Counter::subscribe(nats, format!("{PREFIX}.{NAMESPACE}.>")).await?;
+            let counter = Counter::subscribe(nats, &format!("{PREFIX}.{NAMESPACE}"), "device-").await?;
             return Ok(Self::Subscription(counter));
         }
         let mut sessions = Vec::with_capacity(ALL);

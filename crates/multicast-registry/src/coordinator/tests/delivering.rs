@@ -766,6 +766,8 @@ async fn answers_are_gathered() {
     };
     let report = fixture.coordinator.multicast(all, soon()).await.unwrap();
     assert_eq!(report.replies.len(), 2);
+    let kept = fixture.coordinator.shared.desk.get(report.id).unwrap();
+    assert_eq!(kept.replies().0, [], "answers are not kept for nobody");
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
