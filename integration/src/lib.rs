@@ -3,6 +3,7 @@
 //! A test describes a [`System`]: which namespaces, on which backends, with how many runners. It is
 //! started on free ports and ended when the value is dropped.
 
+pub mod calls;
 mod counter;
 
 use std::{

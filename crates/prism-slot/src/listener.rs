@@ -6,7 +6,10 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::Message;
+use crate::{Message, MulticastId};
+
+/// Of how many dropped messages it is remembered that they are counted.
+const REMEMBERED: usize = 1_024;
 
 /// What a listener is handed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +71,7 @@ pub struct ListenerSink {
 
 impl ListenerSink {
     /// Queues a message. False when there was no room: it is dropped, and counted in a gap that stands
-    /// in the queue where the message would have been.
+    /// in the queue where the message would have been. One that its sender tries again is counted once.
     pub fn push(&self, message: Arc<Message>) -> bool {
         let mut state = self.queue.state.lock();
         if state.closed {
@@ -77,7 +80,7 @@ impl ListenerSink {
         let fits = state.waiting.len() < self.queue.capacity;
         if fits {
             state.waiting.push_back(Received::Message(message));
-        } else {
+        } else if state.is_new(message.multicast) {
             state.gap(1, GapReason::SlowConsumer);
         }
         drop(state);
@@ -155,10 +158,24 @@ struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Received>,
+    /// The last messages that were dropped.
+    dropped: VecDeque<MulticastId>,
     closed: bool,
 }
 
 impl State {
+    /// Whether this message has not been dropped before, as far as is remembered. From now on it has.
+    fn is_new(&mut self, multicast: MulticastId) -> bool {
+        if self.dropped.contains(&multicast) {
+            return false;
+        }
+        if self.dropped.len() == REMEMBERED {
+            self.dropped.pop_front();
+        }
+        self.dropped.push_back(multicast);
+        true
+    }
+
     /// Gaps that follow one another are one, which names the latest reason; so they add at most one
     /// entry to a full queue.
     fn gap(&mut self, dropped: u64, reason: GapReason) {
@@ -206,6 +223,21 @@ mod tests {
         assert_eq!(listener.next().await, Some(gap));
         assert_eq!(listener.next().await, Some(Received::Message(message(5))));
         assert_eq!(listener.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_tried_again_is_counted_once() {
+        let (sink, mut listener) = listener(1, ());
+        assert!(sink.push(message(0)));
+        for number in [1, 2, 1, 2, 2] {
+            assert!(!sink.push(message(number)));
+        }
+        assert_eq!(listener.next().await, Some(Received::Message(message(0))));
+        let gap = Received::Gap {
+            dropped: 2,
+            reason: GapReason::SlowConsumer,
+        };
+        assert_eq!(listener.next().await, Some(gap));
     }
 
     #[tokio::test]

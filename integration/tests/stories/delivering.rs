@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use integration::{PATIENCE, Proxy, Runner};
-use prism_client::{
-    Client, DeliverySemantics, Event, Filter, Message, MulticastRequest, RegisterRequest, Stage, Status,
-    Subscription,
+use anyhow::{Result, ensure};
+use integration::{
+    Proxy, Runner,
+    calls::{next_message, reaches, register, stored},
 };
-use prism_testkit::{NatsServer, RedisServer, eventually};
+use prism_client::{Client, DeliverySemantics, Filter, MulticastRequest, Stage, Status};
+use prism_testkit::{NatsServer, RedisServer};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -58,39 +58,6 @@ impl Durable {
     }
 }
 
-async fn register(client: &Client, names: &[&str]) -> Result<()> {
-    for name in names {
-        client.registry.register(RegisterRequest::new(*name)).await?;
-    }
-    Ok(())
-}
-
-fn stored(payload: &str) -> MulticastRequest {
-    MulticastRequest {
-        payload: payload.as_bytes().to_vec(),
-        delivery: Some(DeliverySemantics::AtLeastOnce),
-        ..Default::default()
-    }
-}
-
-async fn next(session: &mut Subscription) -> Result<Message> {
-    loop {
-        let event = timeout(PATIENCE, session.next()).await.context("nothing came")?;
-        if let Event::Message(message) = event.context("the session is over")?? {
-            return Ok(message);
-        }
-    }
-}
-
-/// Waits until the only target is known to be this far.
-async fn reaches(client: &Client, multicast: &str, stage: Stage) {
-    eventually(PATIENCE, &format!("{multicast} is {stage:?}"), async || {
-        let known = client.registry.get_multicast(multicast).await;
-        known.is_ok_and(|known| known.statuses.iter().all(|status| status.stage == stage))
-    })
-    .await;
-}
-
 /// What is sent while nobody is there waits, comes in order, comes again until it is acknowledged, and its sender
 /// can see that.
 async fn messages_wait(system: &Durable) -> Result<()> {
@@ -100,12 +67,15 @@ async fn messages_wait(system: &Durable) -> Result<()> {
     assert_eq!((first.pending_count, first.statuses[0].stage), (1, Stage::Stored));
     let second = client.registry.multicast(stored("2")).await?;
     let mut session = client.registry.subscribe("a").await?;
-    let (one, two) = (next(&mut session).await?, next(&mut session).await?);
+    let (one, two) = (
+        next_message(&mut session).await?,
+        next_message(&mut session).await?,
+    );
     assert_eq!((&one.payload[..], &two.payload[..]), (&b"1"[..], &b"2"[..]));
     assert!(one.stored && one.attempt == 1, "{one:?}");
     one.ack().await?;
     reaches(&client, &first.multicast_id, Stage::Acked).await;
-    let again = next(&mut session).await?;
+    let again = next_message(&mut session).await?;
     assert_eq!((&again.delivery_id, again.attempt), (&two.delivery_id, 2));
     again.ack().await?;
     reaches(&client, &second.multicast_id, Stage::Acked).await;
@@ -122,7 +92,7 @@ async fn acknowledgments_come_home(system: &Durable) -> Result<()> {
     for name in &names {
         let mut session = client.registry.subscribe(*name).await?;
         consumers.push(tokio::spawn(async move {
-            let message = next(&mut session).await?;
+            let message = next_message(&mut session).await?;
             let said = message.ack().await?;
             // The words of a session go out as it is read.
             tokio::select! {
@@ -165,11 +135,11 @@ async fn repeated_calls_survive_a_kill(mut system: Durable) -> Result<()> {
         assert_eq!(again.statuses[0].status, Status::Pending);
     }
     let mut session = client.registry.subscribe("b").await?;
-    let message = next(&mut session).await?;
+    let message = next_message(&mut session).await?;
     assert_eq!(message.multicast_id, first.multicast_id);
     message.ack().await?;
     reaches(&client, &first.multicast_id, Stage::Acked).await;
-    let more = timeout(Duration::from_millis(1_500), next(&mut session)).await;
+    let more = timeout(Duration::from_millis(1_500), next_message(&mut session)).await;
     assert!(more.is_err(), "{more:?}");
     Ok(())
 }
@@ -212,7 +182,7 @@ async fn a_single_box_loses_nothing() -> Result<()> {
     proxy.wait_for_runners("test", 1).await;
     let client = proxy.client("test")?;
     let mut session = client.registry.subscribe("a").await?;
-    let message = next(&mut session).await?;
+    let message = next_message(&mut session).await?;
     assert_eq!(message.payload[..], b"kept"[..]);
     message.ack().await?;
     reaches(&client, &sent.multicast_id, Stage::Acked).await;

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use integration::{PATIENCE, Runner, System};
+use integration::{PATIENCE, Runner, System, calls::next_change};
 use multicast_registry::directory::{Directory, Observer, Settings, Standing};
 use prism_client::{
     Cause, Client, Lease, Position, Reason, RegisterRequest, RegistrationHandle, State, SubscribeRequest,
-    UnregisterRequest, UpdateRequest, Watch, WatchEvent, WatchRequest,
+    UnregisterRequest, UpdateRequest, Watch, WatchRequest,
 };
 use prism_slot::{Call, Identity, Mode, Owner, Register, RegistryStore, RequestId, Unregister};
 use prism_slot_redis::{Config, RedisRegistry};
@@ -30,18 +30,10 @@ fn leased_for(millis: u64, name: &str) -> RegisterRequest {
     }
 }
 
-/// The next change, at which revision, and whether everything before was told.
+/// Of whom the next change is, why, and when.
 async fn change(watch: &mut Watch) -> Result<(String, Cause, Position)> {
-    loop {
-        let event = tokio::time::timeout(PATIENCE, watch.next()).await;
-        match event.context("nothing is told")?.context("the watch is over")?? {
-            WatchEvent::Entered(change) | WatchEvent::Updated(change) | WatchEvent::Left(change) => {
-                return Ok((change.identity.identity, change.cause, change.position));
-            }
-            WatchEvent::Present(_) | WatchEvent::Bookmark(_) => {}
-            WatchEvent::Restarted => anyhow::bail!("begun anew"),
-        }
-    }
+    let change = next_change(watch).await?;
+    Ok((change.identity.identity, change.cause, change.position))
 }
 
 async fn backends() -> Result<[System; 2]> {

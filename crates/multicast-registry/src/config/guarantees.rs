@@ -8,6 +8,8 @@ use prism_slot::{
     memory,
 };
 
+use crate::delivery::Load;
+
 fn registries() -> Vec<RegistryCapability> {
     vec![
         memory::MemoryRegistry::CAPABILITY,
@@ -143,13 +145,17 @@ fn ledger_section(page: &mut String) {
     line!(page, "## The ledger\n");
     line!(
         page,
-        "Where idempotency keys and receipts are kept: beside the durability slot, else beside the registry slot, else in memory.\n"
+        "Where idempotency keys and receipts are kept, and what is to be stored until it is: beside the durability slot, else beside the registry slot, else in memory.\n"
     );
-    line!(page, "| where | who sees the same | what is written outlives |");
-    line!(page, "|---|---|---|");
+    line!(
+        page,
+        "| where | who sees the same | what is written outlives | largest payload of a message that is stored |"
+    );
+    line!(page, "|---|---|---|---|");
     for (place, ledger) in ledgers() {
         let (scope, survives) = (reach(ledger.scope), outlives(ledger.survives));
-        line!(page, "| {place} | {scope} | {survives} |");
+        let size = size(ledger.max_body - Load::ROOM);
+        line!(page, "| {place} | {scope} | {survives} | {size} |");
     }
     line!(page);
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::ReadConsistency,
-    delivery::{Delivery, Stage},
+    delivery::{Delivery, Load, Stage},
     directory::Row,
 };
 
@@ -114,21 +114,12 @@ impl Coordinator {
     }
 
     fn check_multicast(&self, config: &Config, request: &Multicast) -> Result<(Delivery, Stage), Error> {
-        let inbox = self.inbox();
-        let most = self.messaging().capability().max_payload;
-        let most = inbox
-            .as_ref()
-            .map_or(most, |inbox| most.min(inbox.capability().max_payload));
-        let limit = config
-            .behavior
-            .max_payload_bytes
-            .map_or(most, |limit| limit.min(most));
-        let size = request.payload.len();
+        let delivery = request.delivery.unwrap_or(config.behavior.delivery.into());
+        let (size, limit) = (request.payload.len(), self.max_payload(config, delivery));
         if size > limit {
             return Err(Error::PayloadTooLarge { size, limit });
         }
-        let delivery = request.delivery.unwrap_or(config.behavior.delivery.into());
-        if delivery != Delivery::AtMostOnce && inbox.is_none() {
+        if delivery != Delivery::AtMostOnce && self.inbox().is_none() {
             let message =
                 "delivery beyond at-most-once needs a durability slot, which this namespace has not";
             return Err(Error::Unsupported(message.to_owned()));
@@ -148,6 +139,17 @@ impl Coordinator {
             return Err(Error::Unsupported(key));
         }
         Ok((delivery, required))
+    }
+
+    /// The largest payload that can be delivered so.
+    fn max_payload(&self, config: &Config, delivery: Delivery) -> usize {
+        let messaging = self.messaging().capability().max_payload;
+        let inbox = self.inbox().map(|inbox| inbox.capability().max_payload);
+        // What is stored is written down first, with all that goes along with it.
+        let ledger = || self.books().capability().max_body.saturating_sub(Load::ROOM);
+        let ledger = (delivery != Delivery::AtMostOnce).then(ledger);
+        let limits = [inbox, ledger, config.behavior.max_payload_bytes];
+        limits.into_iter().flatten().fold(messaging, usize::min)
     }
 
     /// Why no idempotency key can be honoured, where runners keep their books apart.

@@ -65,8 +65,7 @@ impl Coordinator {
     pub async fn cancel_multicast(&self, id: MulticastId, deadline: Instant) -> Result<Report, Error> {
         self.open_for_calls()?;
         let phase = self.stop(id, deadline).await?;
-        let mut known = self.known(id, deadline).await?;
-        // The ledger may be behind.
+        let mut known = self.known_since(phase, id, deadline).await?;
         known.entry.phase = phase.unwrap_or(known.entry.phase);
         if known.entry.cast.delivery != Delivery::AtMostOnce {
             self.take_back(&mut known, deadline).await?;
@@ -141,6 +140,25 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    /// What is known of a multicast whose runner says that it is in this phase. The ledger may be behind, and of what was
+    /// sent meanwhile it would seem that nobody knows what became of it.
+    async fn known_since(
+        &self,
+        phase: Option<Phase>,
+        id: MulticastId,
+        deadline: Instant,
+    ) -> Result<Known, Error> {
+        loop {
+            let known = self.known(id, deadline).await?;
+            if phase.is_none() || known.entry.phase != Phase::Running {
+                return Ok(known);
+            }
+            timeout_at(deadline, sleep(LOOK))
+                .await
+                .map_err(|_| Error::DeadlineExceeded)?;
+        }
     }
 
     async fn known(&self, id: MulticastId, deadline: Instant) -> Result<Known, Error> {

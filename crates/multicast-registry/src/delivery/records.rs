@@ -276,6 +276,9 @@ fn read_holders(record: &proto::PartRecord, count: usize) -> Result<Option<Vec<H
 }
 
 impl Load {
+    /// How much more than a payload its record has at most: half of it for headers, and the names and numbers beside.
+    pub(crate) const ROOM: usize = 16 << 10;
+
     pub(crate) fn encode(&self) -> Bytes {
         let message = &self.message;
         let record = proto::LoadRecord {
