@@ -1,7 +1,11 @@
 //! A durability slot and a ledger in memory, reached as if they were far away, whose calls go as a test says.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
+use parking_lot::Mutex;
 use prism_slot::{
     Address, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox, Enqueued, Entry, Error, Fetch,
     Fetched, Identity, InboxCapability, InboxLimits, Ledger, LedgerCapability, Listed, Message, MulticastId,
@@ -16,6 +20,7 @@ use crate::coordinator::Durability;
 /// Inboxes in memory.
 pub(crate) struct Inboxes {
     pub(crate) script: Script,
+    verdicts: Mutex<HashMap<Identity, VecDeque<Enqueued>>>,
     memory: MemoryInbox,
 }
 
@@ -29,8 +34,37 @@ impl Inboxes {
     pub(crate) fn new(limits: InboxLimits, clock: Arc<ManualClock>) -> Arc<Self> {
         Arc::new(Self {
             script: Script::default(),
+            verdicts: Mutex::default(),
             memory: MemoryInbox::with_clock(Default::default(), limits, clock),
         })
+    }
+
+    /// The next message for this identity is not stored, and this is said of it.
+    pub(crate) fn judge(&self, identity: &Identity, outcome: Enqueued) {
+        let mut verdicts = self.verdicts.lock();
+        verdicts.entry(identity.clone()).or_default().push_back(outcome);
+    }
+
+    async fn store(
+        &self,
+        addresses: &[Address],
+        message: Arc<Message>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> Vec<Enqueued> {
+        let verdict = |address: &Address| self.verdicts.lock().get_mut(&address.identity)?.pop_front();
+        let verdicts: Vec<Option<Enqueued>> = addresses.iter().map(verdict).collect();
+        let judged = addresses.iter().zip(&verdicts);
+        let others = judged
+            .filter(|(_, verdict)| verdict.is_none())
+            .map(|(address, _)| address.clone());
+        let others: Vec<Address> = others.collect();
+        let stored = self.memory.enqueue(&others, message, terms, deadline).await;
+        let mut stored = stored.into_iter();
+        let outcomes = verdicts
+            .into_iter()
+            .filter_map(|verdict| verdict.or_else(|| stored.next()));
+        outcomes.collect()
     }
 }
 
@@ -68,7 +102,7 @@ impl DurableInbox for Inboxes {
         terms: Terms,
         deadline: Instant,
     ) -> Vec<Enqueued> {
-        let stored = self.memory.enqueue(addresses, message, terms, deadline);
+        let stored = self.store(addresses, message, terms, deadline);
         let stored = self.script.play(Op::Enqueue, async { Ok(stored.await) }).await;
         let unknown = |error: Error| vec![Enqueued::Unknown(error.to_string()); addresses.len()];
         stored.unwrap_or_else(unknown)

@@ -9,6 +9,7 @@ mod hanging;
 mod leases;
 mod reading;
 mod registering;
+mod repeating;
 mod searching;
 mod sending;
 mod sessions;
