@@ -14,7 +14,7 @@ use prism_slot::{
 };
 use tokio::time::Instant;
 
-use super::{Op, Script};
+use super::{Fate, Op, Script};
 use crate::coordinator::Durability;
 
 /// Inboxes in memory.
@@ -24,9 +24,13 @@ pub(crate) struct Inboxes {
     memory: MemoryInbox,
 }
 
+/// How a write goes, by what it writes.
+type Judge = Box<dyn FnMut(&[Write]) -> Fate + Send>;
+
 /// A ledger in memory.
 pub(crate) struct Register {
     pub(crate) script: Script,
+    judge: Mutex<Option<Judge>>,
     memory: MemoryLedger,
 }
 
@@ -72,8 +76,21 @@ impl Register {
     pub(crate) fn new(clock: Arc<ManualClock>) -> Arc<Self> {
         Arc::new(Self {
             script: Script::default(),
+            judge: Mutex::default(),
             memory: MemoryLedger::with_clock(64 << 20, clock),
         })
+    }
+}
+
+impl Register {
+    /// Writes go as this says from now on.
+    pub(crate) fn judge(&self, judge: impl FnMut(&[Write]) -> Fate + Send + 'static) {
+        *self.judge.lock() = Some(Box::new(judge));
+    }
+
+    /// Writes go as the script says again.
+    pub(crate) fn heal(&self) {
+        *self.judge.lock() = None;
     }
 }
 
@@ -184,13 +201,19 @@ impl Ledger for Register {
     }
 
     async fn read(&self, keys: Vec<String>, deadline: Instant) -> Result<Vec<Option<Entry>>> {
-        self.memory.read(keys, deadline).await
+        let read = self.memory.read(keys, deadline);
+        self.script.play(Op::Read, read).await
     }
 
     async fn write(&self, writes: Vec<Write>, deadline: Instant) -> Vec<Result<Wrote>> {
         let count = writes.len();
+        let fate = self.judge.lock().as_mut().map(|judge| judge(&writes));
         let written = self.memory.write(writes, deadline);
-        let written = self.script.play(Op::Write, async { Ok(written.await) }).await;
+        let written = async { Ok(written.await) };
+        let written = match fate {
+            Some(fate) => fate.play(written).await,
+            None => self.script.play(Op::Write, written).await,
+        };
         written.unwrap_or_else(|error| vec![Err(error); count])
     }
 
@@ -201,7 +224,8 @@ impl Ledger for Register {
         limit: usize,
         deadline: Instant,
     ) -> Result<Listed> {
-        self.memory.list(prefix, after, limit, deadline).await
+        let listed = self.memory.list(prefix, after, limit, deadline);
+        self.script.play(Op::List, listed).await
     }
 
     /// Others use it still.

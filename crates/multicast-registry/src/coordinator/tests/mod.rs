@@ -1,6 +1,7 @@
 //! The coordinator over slots whose calls go as a test says, with time in the test's hands.
 
 mod adopting;
+mod claiming;
 mod conformity;
 mod delivering;
 mod explaining;

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prism_slot::{Enqueued, InboxLimits, Settled, Verdict};
+use prism_slot::{Applied, Enqueued, InboxLimits, Settled, Verdict};
 use tokio::sync::Notify;
 
 use super::{
     super::Coordinator,
     delivering::{Fixture, delivery, fixture, fixture_with, settled, stored},
 };
-use crate::testing::{Fate, Op, id, soon};
+use crate::testing::{Fate, Op, id, soon, unavailable};
 
 /// A slot that soon forgets what was settled, as JetStream does when its server is started again.
 fn forgetful() -> Fixture {
@@ -43,12 +43,23 @@ impl Fixture {
         self.clock.advance(Duration::from_secs(11));
     }
 
-    /// Acknowledges the message that is there; which attempt it says to be.
-    async fn take(&self, reader: &Coordinator) -> u32 {
+    /// Acknowledges the message that is there, through a runner that ends before it has written that down; which attempt
+    /// it says to be.
+    async fn take(&self, reader: Coordinator) -> u32 {
+        self.register.judge(|writes| {
+            let is_known = writes.iter().any(|write| write.key.starts_with("part/"));
+            match is_known {
+                true => Fate::Refuse(unavailable(Applied::No)),
+                false => Fate::Pass,
+            }
+        });
         let mut session = reader.subscribe("a", None, soon()).await.unwrap();
         let (multicast, _, attempt) = delivery(&mut session).await;
         session.say(multicast, Verdict::Ack, None);
         assert_eq!(settled(&mut session).await, [(multicast, Settled::Done)]);
+        drop(session);
+        reader.end_abruptly().await;
+        self.register.heal();
         attempt
     }
 }
@@ -58,11 +69,14 @@ impl Fixture {
 async fn what_another_runner_stores_comes_again() {
     for number in 0..8 {
         let fixture = forgetful();
-        let (reader, last) = (fixture.sibling(), fixture.sibling());
+        let (last, last_reader) = (fixture.sibling(), fixture.sibling());
+        let readers = [fixture.sibling(), fixture.sibling(), fixture.sibling()];
         let runners = [fixture.coordinator.clone(), fixture.sibling(), fixture.sibling()];
         fixture.register(&["a"]).await;
+        // Each has looked after the others by itself, and does not so soon again.
+        fixture.register.script.reached(Op::List, 8).await;
         let mut attempts = Vec::new();
-        for (turn, runner) in runners.into_iter().enumerate() {
+        for (turn, (runner, reader)) in runners.into_iter().zip(readers).enumerate() {
             let (worker, is_stored) = (runner.clone(), number >> turn & 1 == 1);
             let work = async move {
                 match turn {
@@ -72,11 +86,11 @@ async fn what_another_runner_stores_comes_again() {
             };
             fixture.end_while_storing(runner, work, is_stored).await;
             if is_stored {
-                attempts.push((turn, fixture.take(&reader).await));
+                attempts.push((turn, fixture.take(reader).await));
             }
         }
         last.look_after_once().await;
-        attempts.push((3, fixture.take(&reader).await));
+        attempts.push((3, fixture.take(last_reader).await));
         for (turn, attempt) in attempts {
             assert_eq!(attempt, if turn == 0 { 1 } else { 2 }, "{number}, {turn}");
         }
