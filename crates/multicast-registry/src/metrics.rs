@@ -160,7 +160,7 @@ impl Default for Metrics {
         );
         registry.register(
             "redeliveries",
-            "Stored messages that were handed to sessions here, and not for the first time",
+            "Stored messages that were handed to sessions here, and not for the first time, as far as is known",
             families.redeliveries.clone(),
         );
         registry.register(

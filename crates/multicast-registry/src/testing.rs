@@ -42,6 +42,8 @@ pub(crate) enum Op {
     Enqueue,
     Fetch,
     Settle,
+    Read,
+    List,
     Write,
     Listen,
     Probe,
@@ -110,19 +112,25 @@ impl Script {
 
     /// Runs `call` as its fate says.
     async fn play<T>(&self, op: Op, call: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.fate(op) {
-            Fate::Pass => call.await,
-            Fate::Refuse(error) => Err(error),
-            Fate::Lose(error) => {
+        self.fate(op).play(call).await
+    }
+}
+
+impl Fate {
+    async fn play<T>(self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        match self {
+            Self::Pass => call.await,
+            Self::Refuse(error) => Err(error),
+            Self::Lose(error) => {
                 let _ = call.await;
                 Err(error)
             }
-            Fate::Hang => std::future::pending().await,
-            Fate::Wait(until) => {
+            Self::Hang => std::future::pending().await,
+            Self::Wait(until) => {
                 until.notified().await;
                 call.await
             }
-            Fate::Late(until) => {
+            Self::Late(until) => {
                 let answer = call.await;
                 until.notified().await;
                 answer

@@ -59,7 +59,8 @@ pub struct Message {
     pub published_at: SystemTime,
     /// Its headers, among them the W3C `traceparent`.
     pub headers: BTreeMap<String, String>,
-    /// How often it has been handed out, this time included. Above 1 it is a redelivery.
+    /// How often it has been handed out, this time included, and one more where it may have been stored before. Above 1 it
+    /// is a redelivery, or may be one.
     pub attempt: u32,
     /// Whether it comes again unless it is acknowledged in time.
     pub stored: bool,

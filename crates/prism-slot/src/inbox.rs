@@ -150,7 +150,8 @@ pub struct Fetch {
 pub struct Delivery {
     /// The message. Its multicast names it within the inbox.
     pub message: Arc<Message>,
-    /// How often it has been handed out, this time included.
+    /// How often it has been handed out, this time included, and one more where it may have been stored before
+    /// ([`Message::again`]).
     pub attempt: u32,
     /// When it was stored, by the slot's clock.
     pub stored_at: Timestamp,
@@ -301,6 +302,8 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
     ///   another opening and after this one is gone (`stored_messages_outlive_the_opening`).
     /// - The same multicast is in an inbox once: storing it again, less than `dedupe` after it was stored, is
     ///   [`Enqueued::Duplicate`], whether it is still there or not (`a_message_is_stored_once`).
+    /// - A message of which it is said that it may have been stored before ([`Message::again`]) is stored as any other,
+    ///   and comes as one that was handed out before (`what_may_have_been_stored_before_is_flagged`).
     /// - An inbox holds no more than the limits say (`a_full_inbox_rejects`) (`the_oldest_makes_room`), and where the
     ///   capability says so, what had to make room is told (`what_makes_room_is_told`).
     /// - A message is gone after its ttl (`messages_expire`); where the capability says so, that is told
@@ -327,7 +330,7 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
     ///
     /// - It is due again when nothing was said of it for `ack_timeout` (`unsettled_messages_come_again`), and
     ///   in between not handed out (`messages_that_are_out_wait`).
-    /// - After `max_deliver` attempts it is a dead letter (`given_up_messages_are_dead_letters`).
+    /// - After it was handed out `max_deliver` times it is a dead letter (`given_up_messages_are_dead_letters`).
     /// - It fetches no more than asked for, and says whether there is more (`fetches_are_bounded`).
     ///
     /// # Errors
@@ -406,6 +409,7 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
 /// The object-safe twin of [`DurableInbox`], implemented for every one of them, and the place where its capability is
 /// enforced: a payload over the slot's size is not stored (`payloads_over_the_limit_are_not_stored`), and every call to
 /// something outside this process ends at its deadline; what is then not known of a store is [`Enqueued::Unknown`].
+/// What may have been stored before is counted as handed out once more here: backends only carry that with the message.
 pub trait DynDurableInbox: Send + std::marker::Sync + 'static {
     /// See [`DurableInbox::capability`].
     fn capability(&self) -> &InboxCapability;
@@ -515,8 +519,12 @@ impl<I: DurableInbox> DynDurableInbox for I {
         fetch: Fetch,
         deadline: Instant,
     ) -> BoxFuture<'a, Result<Fetched>> {
-        let call = DurableInbox::fetch(self, consumer, fetch, deadline);
-        Box::pin(bounded(self, deadline, call))
+        let call = bounded(
+            self,
+            deadline,
+            DurableInbox::fetch(self, consumer, fetch, deadline),
+        );
+        Box::pin(async move { call.await.map(flagged) })
     }
 
     fn settle<'a>(
@@ -587,6 +595,14 @@ impl<I: DurableInbox> DynDurableInbox for I {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(DurableInbox::close(self))
     }
+}
+
+/// Has what may have been stored before say that it comes again.
+fn flagged(mut fetched: Fetched) -> Fetched {
+    for delivery in &mut fetched.deliveries {
+        delivery.attempt += u32::from(delivery.message.again);
+    }
+    fetched
 }
 
 /// Ends a call at its deadline. A slot inside this process never waits, so it is not timed.

@@ -78,6 +78,8 @@ pub struct Message {
     pub expires_at: Option<Timestamp>,
     /// The [post](Messaging::post) at which word of its way is welcome.
     pub receipts: Option<Arc<str>>,
+    /// Whether an inbox may have had it before: where that one is forgotten, this one comes again.
+    pub again: bool,
 }
 
 impl Message {
@@ -94,6 +96,7 @@ impl Message {
             expects_reply: false,
             expires_at: None,
             receipts: None,
+            again: false,
         }
     }
 }

@@ -297,6 +297,8 @@ impl Coordinator {
         let Load { message, priority } = load;
         let message = Message {
             receipts: self.shared.courier.address(),
+            // Its runner may have stored it for any of its targets.
+            again: true,
             ..message
         };
         self.send(Job {

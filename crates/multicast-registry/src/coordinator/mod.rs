@@ -36,6 +36,7 @@
 
 mod backlog;
 mod bulk;
+mod claiming;
 mod conformity;
 mod dead;
 mod enumerate;

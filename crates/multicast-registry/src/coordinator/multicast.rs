@@ -4,20 +4,21 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prism_filter::Filter;
-use prism_slot::{Applied, Holder, Identity, Position, Priority, Timestamp};
+use prism_slot::{Holder, Identity, Position, Priority, Timestamp};
 use tokio::time::Instant;
 
 use super::{
-    Config, Coordinator, Error,
+    Coordinator, Error,
+    claiming::Claimed,
     following::{Attended, Following, Source},
-    planning::{Key, Plan, Targets},
+    planning::{Plan, Targets},
     sending::{GivenUp, Job, Pace},
 };
 use crate::{
     config::{KeepReceipts, ReadConsistency},
     delivery::{
-        Cast, Delivery, KeyEntry, Load, Phase, ReceiptsScope, Report, Stage, State, Tally, Target, Tracker,
-        into_parts, targets_of,
+        Cast, Delivery, Load, Phase, ReceiptsScope, Report, Stage, State, Tally, Target, Tracker, into_parts,
+        targets_of,
     },
     limits::Caller,
 };
@@ -201,17 +202,20 @@ impl Coordinator {
         if let Some(replies) = plan.replies {
             tracker.collect(replies.min, MAX_REPLIES);
         }
-        if let Some(key) = &plan.key
-            && let Some(before) = self.claim(key, &tracker, &plan.config, deadline).await?
-        {
-            return Ok(Began::Before(before));
+        // From before the claim on: whose key it is must be seen to be at work.
+        let _beginning = self.shared.desk.beginning(tracker.cast.id);
+        let mut taken = None;
+        if let Some(key) = &plan.key {
+            match self.claim(key, tracker.cast.id, &plan.config, deadline).await? {
+                Claimed::Before(report) => return Ok(Began::Before(report)),
+                Claimed::Ours(claimed) => taken = Some(claimed),
+            }
         }
         let load = Load {
             message,
             priority: plan.priority,
         };
-        let _beginning = self.shared.desk.beginning(tracker.cast.id);
-        self.write_down(&plan.key, &tracker, &load, plan.until, deadline)
+        self.write_down(taken, &tracker, &load, plan.until, deadline)
             .await?;
         self.shared.desk.put(tracker.clone());
         Ok(Began::Sending(Box::new(Job {
@@ -224,72 +228,6 @@ impl Coordinator {
             until: plan.until,
             admission,
         })))
-    }
-
-    /// Takes an idempotency key; the outcome of the multicast that has it already, if one has.
-    async fn claim(
-        &self,
-        key: &Key,
-        tracker: &Tracker,
-        config: &Config,
-        deadline: Instant,
-    ) -> Result<Option<Report>, Error> {
-        let entry = KeyEntry {
-            multicast: tracker.cast.id,
-            digest: key.request,
-            runner: self.shared.runner,
-        };
-        let window = config.behavior.dedupe_window;
-        let Some(known) = self
-            .books()
-            .claim_key(&key.name, &entry, window, deadline)
-            .await?
-        else {
-            return Ok(None);
-        };
-        if known.digest != key.request {
-            return Err(Error::IdempotencyMismatch {
-                multicast: known.multicast,
-            });
-        }
-        let report = self.outcome_of(known, deadline).await?;
-        Ok(Some(Report {
-            replayed: true,
-            ..report
-        }))
-    }
-
-    /// Writes a multicast down before anything is sent, where it must outlive this runner.
-    async fn write_down(
-        &self,
-        key: &Option<Key>,
-        tracker: &Tracker,
-        load: &Load,
-        until: Instant,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        let stored = tracker.cast.delivery != Delivery::AtMostOnce;
-        if !stored && key.is_none() {
-            return Ok(());
-        }
-        // At most once is never sent again, so nobody else needs the message.
-        let load = stored.then_some(load);
-        let error = match self.be_known(deadline).await {
-            Ok(()) => match self.books().begin(tracker, load, until, deadline).await {
-                Ok(()) => return Ok(()),
-                Err(error) => match self.books().withdraw(tracker.cast.id, deadline).await {
-                    Ok(()) => Error::from(error),
-                    // It may be found, and gone on with: nobody may make it anew under the same key.
-                    Err(error) => return Err(may_be_begun(error).into()),
-                },
-            },
-            Err(error) => error,
-        };
-        if let Some(key) = key {
-            // Best effort: where it fails, the key says until its window is over that the outcome is not known.
-            let _ = self.books().release_key(&key.name, deadline).await;
-        }
-        Err(error)
     }
 
     /// What is known of a multicast in memory, with its targets or without.
@@ -343,16 +281,6 @@ impl Coordinator {
         tracing::info!(namespace, multicast = %id, targets, delivered, pending = tally.pending, "multicast");
         report
     }
-}
-
-/// Whatever went wrong, it leaves open whether the multicast is made.
-fn may_be_begun(mut error: prism_slot::Error) -> prism_slot::Error {
-    if let prism_slot::Error::Unavailable { applied, .. } | prism_slot::Error::Timeout { applied, .. } =
-        &mut error
-    {
-        *applied = Applied::Unknown;
-    }
-    error
 }
 
 fn tracker(cast: Cast, targets: Targets) -> Tracker {

@@ -16,6 +16,8 @@ use crate::delivery::{
 
 /// How often the ledger is looked at for the end of a multicast that another runner makes.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a runner that is alive has to say whether it is at work on a multicast.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How many targets a page has at most.
 pub const MAX_PAGE: usize = 1_000;
 /// How many targets another runner is asked for at a time: their names fit into a note.
@@ -173,36 +175,34 @@ impl Coordinator {
 
     /// As the ledger has it.
     async fn recorded(&self, id: MulticastId, deadline: Instant) -> Result<Option<Known>, Error> {
+        let Some(known) = self.in_ledger(id, deadline).await? else {
+            return Ok(None);
+        };
+        if !known.is_sent_once() || self.is_at_work(known.entry.runner, id, deadline).await {
+            return Ok(Some(known));
+        }
+        // It may have come to its end before that was asked.
+        let mut known = self.in_ledger(id, deadline).await?;
+        if let Some(known) = known.as_mut().filter(|known| known.is_sent_once()) {
+            known.abandon();
+        }
+        Ok(known)
+    }
+
+    async fn in_ledger(&self, id: MulticastId, deadline: Instant) -> Result<Option<Known>, Error> {
         let books = self.books();
-        let Some(mut entry) = books.cast(id, deadline).await? else {
+        let Some(entry) = books.cast(id, deadline).await? else {
             return Ok(None);
         };
         let parts = books.parts(&entry, deadline).await?;
         let mut known = Known {
             identities: Vec::with_capacity(entry.target_count),
             states: Vec::with_capacity(entry.target_count),
-            entry: entry.clone(),
+            entry,
         };
         for (_, part) in parts {
             known.identities.extend(part.identities);
             known.states.extend(part.states);
-        }
-        let abandoned = entry.phase == Phase::Running
-            && entry.cast.delivery == Delivery::AtMostOnce
-            && entry.runner != self.shared.runner
-            && books.post_of(entry.runner, deadline).await?.is_none();
-        if abandoned {
-            // Nobody sends it any more, and nobody knows how far that came.
-            entry.phase = Phase::Sent;
-            let unknown = || News::Ended(End::Unknown, Some("its runner ended while it sent".into()));
-            for state in known
-                .states
-                .iter_mut()
-                .filter(|state| state.stage == Stage::Resolved)
-            {
-                state.learn(unknown());
-            }
-            known.entry = entry;
         }
         Ok(Some(known))
     }
@@ -283,6 +283,18 @@ impl Coordinator {
         }
     }
 
+    /// Whether a runner sends a multicast, or is about to begin it. One that is alive and does not answer may be.
+    async fn is_at_work(&self, runner: Runner, id: MulticastId, deadline: Instant) -> bool {
+        if runner == self.shared.runner {
+            return self.shared.desk.has(id);
+        }
+        let until = deadline.min(Instant::now() + PATIENCE);
+        match self.ask(runner, id, 0, 0, false, until).await {
+            Ok(answer) => answer.is_some_and(|answer| answer.at_work || answer.known.is_some()),
+            Err(_) => true,
+        }
+    }
+
     /// Answers another runner.
     pub(super) async fn answer(&self, query: Query, deadline: Instant) {
         let tracker = self.shared.desk.get(query.multicast);
@@ -294,6 +306,7 @@ impl Coordinator {
         let answer = QueryAnswer {
             request: query.request,
             more: range.end < count,
+            at_work: self.shared.desk.has(query.multicast),
             known: tracker.map(|tracker| {
                 let part = Part {
                     identities: tracker.targets[range.clone()].to_vec(),
@@ -308,23 +321,32 @@ impl Coordinator {
         let _ = self.messaging().send(&query.answer_to, note, deadline).await;
     }
 
-    /// The outcome of the multicast that has an idempotency key, once it has one.
-    pub(super) async fn outcome_of(&self, key: KeyEntry, deadline: Instant) -> Result<Report, Error> {
+    /// The outcome of the multicast that has an idempotency key, once it has one; `None` where it is not begun, and nobody
+    /// is about to.
+    pub(super) async fn outcome_of(
+        &self,
+        key: &KeyEntry,
+        deadline: Instant,
+    ) -> Result<Option<Report>, Error> {
         let all = Pages {
             limit: usize::MAX,
             ..Pages::default()
         };
         loop {
-            let under_way = match self.known(key.multicast, deadline).await {
-                Ok(known) if known.entry.phase != Phase::Running => return Ok(known.report(&all)),
-                Ok(known) => Some(known),
-                // It is being written down.
-                Err(Error::UnknownMulticast(_)) => None,
-                Err(error) => return Err(error),
+            // What has a key is in the ledger before anything of it is sent.
+            let known = match self.shared.desk.get(key.multicast) {
+                Some(tracker) => Some(Known::of(&tracker, self.shared.runner)),
+                None => self.recorded(key.multicast, deadline).await?,
             };
+            match &known {
+                Some(known) if known.entry.phase == Phase::Running => {}
+                Some(_) => return Ok(known.map(|known| known.report(&all))),
+                None if !key.yields || self.is_at_work(key.runner, key.multicast, deadline).await => {}
+                None => return Ok(None),
+            }
             if timeout_at(deadline, sleep(LOOK)).await.is_err() || Instant::now() >= deadline {
-                let absent = Error::UnknownMulticast(key.multicast);
-                return under_way.map(|known| known.report(&all)).ok_or(absent);
+                let report = known.map(|known| known.report(&all));
+                return report.map(Some).ok_or(Error::DeadlineExceeded);
             }
         }
     }
@@ -346,6 +368,26 @@ impl Known {
             entry: entry_of(tracker, runner),
             identities: tracker.targets.to_vec(),
             states: tracker.states(0..tracker.targets.len()),
+        }
+    }
+
+    /// Whether it is being sent, by a runner whose work nobody takes over.
+    fn is_sent_once(&self) -> bool {
+        self.entry.phase == Phase::Running && self.entry.cast.delivery == Delivery::AtMostOnce
+    }
+
+    /// Nobody sends it any more, and nobody knows how far that came.
+    fn abandon(&mut self) {
+        self.entry.phase = Phase::Sent;
+        let open = self
+            .states
+            .iter_mut()
+            .filter(|state| state.stage == Stage::Resolved);
+        for state in open {
+            state.learn(News::Ended(
+                End::Unknown,
+                Some("its runner ended while it sent".into()),
+            ));
         }
     }
 

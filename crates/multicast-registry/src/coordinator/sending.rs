@@ -184,14 +184,22 @@ impl Coordinator {
         job.tracker.cancel.run_until_cancelled(turn).await.flatten()
     }
 
-    /// Sends once to these targets.
+    /// Sends once to these targets. What an attempt before may have stored says so: where the slot has forgotten that
+    /// one, the consumer may have had it.
     async fn attempt(&self, job: &Job, places: &[usize]) {
-        match self
+        let inbox = self
             .inbox()
-            .filter(|_| job.tracker.cast.delivery != Delivery::AtMostOnce)
-        {
-            None => self.publish(job, places).await,
-            Some(inbox) => self.store(job, &*inbox, places).await,
+            .filter(|_| job.tracker.cast.delivery != Delivery::AtMostOnce);
+        let Some(inbox) = inbox else {
+            return self.publish(job, places).await;
+        };
+        let may_be_there = |state: &State| state.end == Some(End::Unknown);
+        let (doubtful, certain) = job.tracker.divide(places, may_be_there);
+        if !certain.is_empty() {
+            self.store(job, &*inbox, &certain, job.message.clone()).await;
+        }
+        if !doubtful.is_empty() {
+            self.store(job, &*inbox, &doubtful, again(&job.message)).await;
         }
     }
 
@@ -211,7 +219,7 @@ impl Coordinator {
         learn(&job.tracker, places, outcomes.into_iter().map(published));
     }
 
-    async fn store(&self, job: &Job, inbox: &dyn DynDurableInbox, places: &[usize]) {
+    async fn store(&self, job: &Job, inbox: &dyn DynDurableInbox, places: &[usize], message: Arc<Message>) {
         let Some(holders) = &job.tracker.holders else {
             return;
         };
@@ -220,7 +228,7 @@ impl Coordinator {
             holder: holders[*place],
         };
         let addresses: Vec<Address> = places.iter().map(address).collect();
-        let Some(ttl) = ttl(&job.message) else {
+        let Some(ttl) = ttl(&message) else {
             let expired = places.iter().map(|_| News::Ended(End::Expired, None));
             return learn(&job.tracker, places, expired);
         };
@@ -228,7 +236,7 @@ impl Coordinator {
             priority: job.priority,
             ttl,
         };
-        let stored = inbox.enqueue(&addresses, job.message.clone(), terms, job.until);
+        let stored = inbox.enqueue(&addresses, message, terms, job.until);
         let mut outcomes = stored.await;
         let unsaid = || Enqueued::Unknown("the durability slot said nothing of it".to_owned());
         outcomes.resize_with(places.len(), unsaid);
@@ -362,6 +370,13 @@ fn enqueued(outcome: Enqueued) -> News {
         Enqueued::NotStored(why) => News::Ended(End::NotStored, Some(why.into())),
         Enqueued::Unknown(why) => News::Ended(End::Unknown, Some(why.into())),
     }
+}
+
+fn again(message: &Message) -> Arc<Message> {
+    Arc::new(Message {
+        again: true,
+        ..message.clone()
+    })
 }
 
 /// How long a message still lives; `None` for one that does not.

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `key/<digest>` | which multicast has an idempotency key | the dedupe window is over |
 //! | `cast/<multicast>`, `part/<multicast>/<n>` | a multicast, and what is known of its targets | the receipts window is over |
+//! | `cast/<multicast>` | or that it is never begun | whoever was about to begin it has given up |
 //! | `load/<multicast>`, `open/<runner>/<multicast>` | its message, and that somebody works on it | it is sent |
 //! | `runner/<runner>` | the post of a runner that is alive | it has not said so for a while |
 
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use super::{
     Runner,
     note::Receipt,
-    records::{CastEntry, KeyEntry, Load, Part, Unreadable, part_of},
+    records::{CastEntry, Load, Part, Unreadable, part_of},
     state::State,
     tracker::{Phase, Tracker},
 };
@@ -46,7 +47,7 @@ pub(crate) struct Orphan {
     pub(crate) runner: Runner,
 }
 
-fn cast_key(id: MulticastId) -> String {
+pub(super) fn cast_key(id: MulticastId) -> String {
     format!("cast/{id}")
 }
 
@@ -54,11 +55,11 @@ fn part_key(id: MulticastId, part: usize) -> String {
     format!("part/{id}/{part}")
 }
 
-fn load_key(id: MulticastId) -> String {
+pub(super) fn load_key(id: MulticastId) -> String {
     format!("load/{id}")
 }
 
-fn open_key(runner: Runner, id: MulticastId) -> String {
+pub(super) fn open_key(runner: Runner, id: MulticastId) -> String {
     format!("open/{:016x}/{id}", runner.0)
 }
 
@@ -88,7 +89,7 @@ impl Books {
         self.ledger.close().await;
     }
 
-    fn unreadable(&self, error: &Unreadable) -> Error {
+    pub(super) fn unreadable(&self, error: &Unreadable) -> Error {
         Error::Unreadable {
             backend: self.capability().backend,
             message: error.to_string(),
@@ -104,7 +105,7 @@ impl Books {
             .map(|entry| (entry.version, entry.body)))
     }
 
-    async fn write_one(&self, write: Write, deadline: Instant) -> Result<Wrote> {
+    pub(super) async fn write_one(&self, write: Write, deadline: Instant) -> Result<Wrote> {
         let backend = self.capability().backend;
         let unsaid = || Error::Unavailable {
             backend,
@@ -115,50 +116,15 @@ impl Books {
         written.into_iter().next().unwrap_or_else(|| Err(unsaid()))
     }
 
-    /// Takes an idempotency key for a multicast; `Some` where another one has it.
-    pub(crate) async fn claim_key(
-        &self,
-        digest: &str,
-        entry: &KeyEntry,
-        window: Duration,
-        deadline: Instant,
-    ) -> Result<Option<KeyEntry>> {
-        let claim = Write {
-            key: format!("key/{digest}"),
-            expect: Expect::Absent,
-            body: Some(entry.encode()),
-            ttl: window,
-        };
-        match self.write_one(claim, deadline).await? {
-            Wrote::Done(_) | Wrote::Conflict(None) => Ok(None),
-            Wrote::Conflict(Some(known)) => {
-                let known = KeyEntry::decode(known.body).map_err(|error| self.unreadable(&error))?;
-                // The first attempt at it may have been applied, and its answer lost.
-                Ok((known != *entry).then_some(known))
-            }
-        }
-    }
-
-    /// Gives a key up for which nothing was sent.
-    pub(crate) async fn release_key(&self, digest: &str, deadline: Instant) -> Result<()> {
-        let release = Write {
-            key: format!("key/{digest}"),
-            expect: Expect::Anything,
-            body: None,
-            ttl: Duration::ZERO,
-        };
-        self.write_one(release, deadline).await.map(drop)
-    }
-
-    /// Writes a multicast down before anything of it is sent. With a message, another runner goes on with it should
-    /// this one end before `until`.
+    /// Writes a multicast down before anything of it is sent; false where it was ruled out. With a message, another
+    /// runner goes on with it should this one end before `until`.
     pub(crate) async fn begin(
         &self,
         tracker: &Tracker,
         load: Option<&Load>,
         until: Instant,
         deadline: Instant,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let id = tracker.cast.id;
         let ttl = left(tracker.cast.kept_until);
         let write = |key, body, ttl| Write {
@@ -171,45 +137,40 @@ impl Books {
         let mut writes: Vec<Write> = parts
             .map(|part| write(part_key(id, part), self.part(tracker, part).encode(), ttl))
             .collect();
-        let cast = write(cast_key(id), self.entry(tracker).encode(), ttl);
+        let body = self.entry(tracker).encode();
+        let cast = Write {
+            expect: Expect::Absent,
+            ..write(cast_key(id), body.clone(), ttl)
+        };
         let Some(load) = load else {
             writes.push(cast);
-            return self.write_all(tracker, writes, deadline).await;
+            let wrote = self.write_all(tracker, writes, deadline).await?;
+            return Ok(is_there(wrote, &body));
         };
         let open = until.saturating_duration_since(Instant::now()) + OPEN_GRACE;
         writes.push(write(load_key(id), load.encode(), open));
         writes.push(write(open_key(self.runner, id), Bytes::new(), open));
         self.write_all(tracker, writes, deadline).await?;
         // Last: whoever is told of it may rely on somebody going on with it.
-        self.write_one(cast, deadline).await.map(drop)
+        let wrote = self.write_one(cast, deadline).await?;
+        Ok(is_there(Some(wrote), &body))
     }
 
-    /// Takes back what was written down of a multicast that is not begun after all. Where that fails, it may be: what
-    /// is left of it is an orphan.
-    pub(crate) async fn withdraw(&self, id: MulticastId, deadline: Instant) -> Result<()> {
-        // First what makes it known, so that nobody is told of one that nobody goes on with.
-        for key in [cast_key(id), open_key(self.runner, id), load_key(id)] {
-            let gone = Write {
-                key,
-                expect: Expect::Anything,
-                body: None,
-                ttl: Duration::ZERO,
-            };
-            self.write_one(gone, deadline).await?;
-        }
-        Ok(())
-    }
-
-    async fn write_all(&self, tracker: &Tracker, writes: Vec<Write>, deadline: Instant) -> Result<()> {
+    /// Writes the parts and what comes with them; what became of the last.
+    async fn write_all(
+        &self,
+        tracker: &Tracker,
+        writes: Vec<Write>,
+        deadline: Instant,
+    ) -> Result<Option<Wrote>> {
         let written = self.ledger.write(writes, deadline).await;
-        for (part, outcome) in written.into_iter().enumerate() {
-            if let Wrote::Done(version) = outcome?
-                && part < tracker.parts.len()
-            {
-                tracker.set_version(part, version);
+        let written: Vec<Wrote> = written.into_iter().collect::<Result<_>>()?;
+        for (part, wrote) in written.iter().enumerate().take(tracker.parts.len()) {
+            if let Wrote::Done(version) = wrote {
+                tracker.set_version(part, *version);
             }
         }
-        Ok(())
+        Ok(written.into_iter().last())
     }
 
     fn entry(&self, tracker: &Tracker) -> CastEntry {
@@ -309,13 +270,12 @@ impl Books {
         Ok(())
     }
 
-    /// What is known of a multicast as a whole.
+    /// What is known of a multicast as a whole; `None` also for one that is never begun.
     pub(crate) async fn cast(&self, id: MulticastId, deadline: Instant) -> Result<Option<CastEntry>> {
         let Some((_, body)) = self.read_one(cast_key(id), deadline).await? else {
             return Ok(None);
         };
-        let entry = CastEntry::decode(id, body).map_err(|error| self.unreadable(&error))?;
-        Ok(Some(entry))
+        CastEntry::decode(id, body).map_err(|error| self.unreadable(&error))
     }
 
     /// All targets of a multicast, part by part; with the versions. Parts that are gone are empty.
@@ -472,12 +432,13 @@ impl Books {
             self.write_one(gone(orphan.runner), deadline).await?;
             return Ok(None);
         };
-        let mut entry = CastEntry::decode(id, cast).map_err(|error| self.unreadable(&error))?;
+        let entry = CastEntry::decode(id, cast).map_err(|error| self.unreadable(&error))?;
         let load = Load::decode(id, load).map_err(|error| self.unreadable(&error))?;
-        if entry.runner != orphan.runner || entry.phase != Phase::Running {
+        let is_left = |entry: &CastEntry| entry.runner == orphan.runner && entry.phase == Phase::Running;
+        let Some(mut entry) = entry.filter(is_left) else {
             self.write_one(gone(orphan.runner), deadline).await?;
             return Ok(None);
-        }
+        };
         // Whatever can fail comes before it is this runner's: afterwards, nobody would look for it.
         let parts = self.parts(&entry, deadline).await?;
         // Should this runner end as well, the next one finds it.
@@ -505,6 +466,15 @@ impl Books {
             let _ = self.write_one(gone(obsolete), deadline).await;
         }
         Ok(taken.then_some((entry, load, parts)))
+    }
+}
+
+/// Whether an entry says this now that nothing was to say before. The answer to a first attempt may have been lost.
+fn is_there(wrote: Option<Wrote>, body: &Bytes) -> bool {
+    match wrote {
+        Some(Wrote::Done(_)) => true,
+        Some(Wrote::Conflict(Some(entry))) => entry.body == body,
+        Some(Wrote::Conflict(None)) | None => false,
     }
 }
 

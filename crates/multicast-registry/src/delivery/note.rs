@@ -62,6 +62,8 @@ pub(crate) struct QueryAnswer {
     /// `None`: nothing is known.
     pub(crate) known: Option<(CastEntry, Part)>,
     pub(crate) more: bool,
+    /// Whether the runner is at work on it, or about to begin it.
+    pub(crate) at_work: bool,
 }
 
 impl Note {
@@ -85,6 +87,7 @@ impl Note {
                     cast: cast.map(|entry| entry.to_wire()),
                     part: part.map(|part| part.to_wire()),
                     more: answer.more,
+                    at_work: answer.at_work,
                 })
             }
         };
@@ -132,6 +135,7 @@ impl Note {
             Wire::Answer(answer) => Self::Answer(QueryAnswer {
                 request: answer.request,
                 more: answer.more,
+                at_work: answer.at_work,
                 known: match answer.cast.zip(answer.part) {
                     None => None,
                     Some((cast, part)) => {
@@ -272,6 +276,7 @@ mod tests {
                 request: 3,
                 known: None,
                 more: true,
+                at_work: true,
             }),
         ] {
             assert_eq!(travelled(note.clone()), Some(note));

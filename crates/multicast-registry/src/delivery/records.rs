@@ -65,6 +65,8 @@ pub(crate) struct KeyEntry {
     pub(crate) multicast: MulticastId,
     pub(crate) digest: [u8; 32],
     pub(crate) runner: Runner,
+    /// Whether its multicast is not begun once it was ruled out. Older runners begin it all the same.
+    pub(crate) yields: bool,
 }
 
 /// Into how many parts so many targets go.
@@ -145,6 +147,7 @@ impl CastEntry {
             sent: self.phase != Phase::Running,
             cancelled: self.phase == Phase::Cancelled,
             kept_until_ms: cast.kept_until.0,
+            never: false,
         }
     }
 
@@ -152,9 +155,13 @@ impl CastEntry {
         self.to_wire().encode_to_vec().into()
     }
 
-    pub(crate) fn decode(id: MulticastId, bytes: Bytes) -> Result<Self> {
+    /// `None` for one that is never begun.
+    pub(crate) fn decode(id: MulticastId, bytes: Bytes) -> Result<Option<Self>> {
         let record = proto::CastRecord::decode(bytes).map_err(|_| Unreadable::Malformed("cast"))?;
-        Self::from_wire(id, &record)
+        if record.never {
+            return check(record.format, "cast").map(|()| None);
+        }
+        Self::from_wire(id, &record).map(Some)
     }
 
     pub(crate) fn from_wire(id: MulticastId, record: &proto::CastRecord) -> Result<Self> {
@@ -192,6 +199,16 @@ impl CastEntry {
             },
         })
     }
+}
+
+/// The record of a multicast that is never begun.
+pub(crate) fn void() -> Bytes {
+    let record = proto::CastRecord {
+        format: FORMAT,
+        never: true,
+        ..Default::default()
+    };
+    record.encode_to_vec().into()
 }
 
 impl Part {
@@ -329,6 +346,7 @@ impl KeyEntry {
             multicast_id: id_bytes(self.multicast),
             request_digest: Bytes::copy_from_slice(&self.digest),
             runner: self.runner.0,
+            yields: self.yields,
         };
         record.encode_to_vec().into()
     }
@@ -341,6 +359,7 @@ impl KeyEntry {
             multicast: read_id(&record.multicast_id).ok_or_else(malformed)?,
             digest: record.request_digest[..].try_into().map_err(|_| malformed())?,
             runner: Runner(record.runner),
+            yields: record.yields,
         })
     }
 }
@@ -400,6 +419,7 @@ mod tests {
             multicast: MulticastId(5),
             digest: [9; 32],
             runner: Runner(7),
+            yields: true,
         };
         assert_eq!(KeyEntry::decode(key.encode()), Ok(key));
 
@@ -428,6 +448,9 @@ mod tests {
             ..Part::default().to_wire()
         };
         assert_eq!(Part::from_wire(torn).unwrap_err(), Unreadable::Malformed("part"));
+        assert_eq!(CastEntry::decode(MulticastId(1), void()), Ok(None));
+        let unlike_it = CastEntry::decode(MulticastId(1), Bytes::new());
+        assert_eq!(unlike_it, Err(Unreadable::Malformed("cast")));
         assert_eq!(KeyEntry::decode(Bytes::new()), Err(Unreadable::Malformed("key")));
     }
 }

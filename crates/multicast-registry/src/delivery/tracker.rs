@@ -336,6 +336,16 @@ impl Tracker {
         such.map(|(place, _)| place).collect()
     }
 
+    /// Which of these places have such a state, and which have not.
+    pub(crate) fn divide(
+        &self,
+        places: &[usize],
+        is_such: impl Fn(&State) -> bool,
+    ) -> (Vec<usize>, Vec<usize>) {
+        let inner = self.inner.lock();
+        places.iter().partition(|place| is_such(&inner.states[**place]))
+    }
+
     pub(crate) fn tally(&self) -> Tally {
         let (inner, now) = (self.inner.lock(), Timestamp::now());
         let sent = inner.phase != Phase::Running;

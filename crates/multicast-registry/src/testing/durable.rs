@@ -1,7 +1,11 @@
 //! A durability slot and a ledger in memory, reached as if they were far away, whose calls go as a test says.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
+use parking_lot::Mutex;
 use prism_slot::{
     Address, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox, Enqueued, Entry, Error, Fetch,
     Fetched, Identity, InboxCapability, InboxLimits, Ledger, LedgerCapability, Listed, Message, MulticastId,
@@ -10,18 +14,23 @@ use prism_slot::{
 };
 use tokio::time::Instant;
 
-use super::{Op, Script};
+use super::{Fate, Op, Script};
 use crate::coordinator::Durability;
 
 /// Inboxes in memory.
 pub(crate) struct Inboxes {
     pub(crate) script: Script,
+    verdicts: Mutex<HashMap<Identity, VecDeque<Enqueued>>>,
     memory: MemoryInbox,
 }
+
+/// How a write goes, by what it writes.
+type Judge = Box<dyn FnMut(&[Write]) -> Fate + Send>;
 
 /// A ledger in memory.
 pub(crate) struct Register {
     pub(crate) script: Script,
+    judge: Mutex<Option<Judge>>,
     memory: MemoryLedger,
 }
 
@@ -29,8 +38,37 @@ impl Inboxes {
     pub(crate) fn new(limits: InboxLimits, clock: Arc<ManualClock>) -> Arc<Self> {
         Arc::new(Self {
             script: Script::default(),
+            verdicts: Mutex::default(),
             memory: MemoryInbox::with_clock(Default::default(), limits, clock),
         })
+    }
+
+    /// The next message for this identity is not stored, and this is said of it.
+    pub(crate) fn judge(&self, identity: &Identity, outcome: Enqueued) {
+        let mut verdicts = self.verdicts.lock();
+        verdicts.entry(identity.clone()).or_default().push_back(outcome);
+    }
+
+    async fn store(
+        &self,
+        addresses: &[Address],
+        message: Arc<Message>,
+        terms: Terms,
+        deadline: Instant,
+    ) -> Vec<Enqueued> {
+        let verdict = |address: &Address| self.verdicts.lock().get_mut(&address.identity)?.pop_front();
+        let verdicts: Vec<Option<Enqueued>> = addresses.iter().map(verdict).collect();
+        let judged = addresses.iter().zip(&verdicts);
+        let others = judged
+            .filter(|(_, verdict)| verdict.is_none())
+            .map(|(address, _)| address.clone());
+        let others: Vec<Address> = others.collect();
+        let stored = self.memory.enqueue(&others, message, terms, deadline).await;
+        let mut stored = stored.into_iter();
+        let outcomes = verdicts
+            .into_iter()
+            .filter_map(|verdict| verdict.or_else(|| stored.next()));
+        outcomes.collect()
     }
 }
 
@@ -38,8 +76,21 @@ impl Register {
     pub(crate) fn new(clock: Arc<ManualClock>) -> Arc<Self> {
         Arc::new(Self {
             script: Script::default(),
+            judge: Mutex::default(),
             memory: MemoryLedger::with_clock(64 << 20, clock),
         })
+    }
+}
+
+impl Register {
+    /// Writes go as this says from now on.
+    pub(crate) fn judge(&self, judge: impl FnMut(&[Write]) -> Fate + Send + 'static) {
+        *self.judge.lock() = Some(Box::new(judge));
+    }
+
+    /// Writes go as the script says again.
+    pub(crate) fn heal(&self) {
+        *self.judge.lock() = None;
     }
 }
 
@@ -68,7 +119,7 @@ impl DurableInbox for Inboxes {
         terms: Terms,
         deadline: Instant,
     ) -> Vec<Enqueued> {
-        let stored = self.memory.enqueue(addresses, message, terms, deadline);
+        let stored = self.store(addresses, message, terms, deadline);
         let stored = self.script.play(Op::Enqueue, async { Ok(stored.await) }).await;
         let unknown = |error: Error| vec![Enqueued::Unknown(error.to_string()); addresses.len()];
         stored.unwrap_or_else(unknown)
@@ -150,13 +201,19 @@ impl Ledger for Register {
     }
 
     async fn read(&self, keys: Vec<String>, deadline: Instant) -> Result<Vec<Option<Entry>>> {
-        self.memory.read(keys, deadline).await
+        let read = self.memory.read(keys, deadline);
+        self.script.play(Op::Read, read).await
     }
 
     async fn write(&self, writes: Vec<Write>, deadline: Instant) -> Vec<Result<Wrote>> {
         let count = writes.len();
+        let fate = self.judge.lock().as_mut().map(|judge| judge(&writes));
         let written = self.memory.write(writes, deadline);
-        let written = self.script.play(Op::Write, async { Ok(written.await) }).await;
+        let written = async { Ok(written.await) };
+        let written = match fate {
+            Some(fate) => fate.play(written).await,
+            None => self.script.play(Op::Write, written).await,
+        };
         written.unwrap_or_else(|error| vec![Err(error); count])
     }
 
@@ -167,7 +224,8 @@ impl Ledger for Register {
         limit: usize,
         deadline: Instant,
     ) -> Result<Listed> {
-        self.memory.list(prefix, after, limit, deadline).await
+        let listed = self.memory.list(prefix, after, limit, deadline);
+        self.script.play(Op::List, listed).await
     }
 
     /// Others use it still.

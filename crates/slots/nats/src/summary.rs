@@ -9,6 +9,7 @@
 //! | `reply=1` | the sender waits for an answer to this very message |
 //! | `until=<time>` | the message is of no use after that |
 //! | `receipts=<text>` | where runners send word of the message's way |
+//! | `again=1` | an inbox may have had it before |
 //! | `holder=<digits>` | of a stored message: for whom it was stored |
 //!
 //! `v` comes first and is the version; a reader refuses another major one. `id` has up to 32 hexadecimal digits, times
@@ -46,6 +47,9 @@ pub(crate) fn write(message: &Message) -> String {
         let _ = write!(text, ";until={}", until.0);
     }
     write_text("receipts", message.receipts.as_deref(), &mut text);
+    if message.again {
+        text.push_str(";again=1");
+    }
     text
 }
 
@@ -77,6 +81,7 @@ pub(crate) struct Summary {
     expects_reply: Option<bool>,
     expires_at: Option<Timestamp>,
     receipts: Option<Arc<str>>,
+    again: Option<bool>,
 }
 
 impl Summary {
@@ -111,6 +116,7 @@ impl Summary {
             expects_reply: self.expects_reply.unwrap_or_default(),
             expires_at: self.expires_at,
             receipts: self.receipts,
+            again: self.again.unwrap_or_default(),
             ..Message::new(multicast, "")
         })
     }
@@ -128,13 +134,18 @@ impl Summary {
                 )
             }
             Some(("to", to)) => set(&mut self.reply_to, read_text(to)),
-            Some(("reply", expected)) => set(&mut self.expects_reply, (expected == "1").then_some(true)),
+            Some(("reply", expected)) => set(&mut self.expects_reply, yes(expected)),
             Some(("until", until)) => set(&mut self.expires_at, time(until)),
             Some(("receipts", at)) => set(&mut self.receipts, read_text(at)),
+            Some(("again", again)) => set(&mut self.again, yes(again)),
             Some(_) => Some(()),
             None => None,
         }
     }
+}
+
+fn yes(text: &str) -> Option<bool> {
+    (text == "1").then_some(true)
 }
 
 /// `None` for a value that cannot be read, or is given twice.
@@ -169,9 +180,10 @@ mod tests {
             expects_reply: true,
             expires_at: Some(Timestamp(8)),
             receipts: Some("p.n.%-1".into()),
+            again: true,
             ..message()
         };
-        let words = "superseded=9;to=a%3Bb%20c;reply=1;until=8;receipts=p.n.%25-1";
+        let words = "superseded=9;to=a%3Bb%20c;reply=1;until=8;receipts=p.n.%25-1;again=1";
         assert_eq!(write(&full), format!("v=1;id={id};at=-5;{words}"));
         assert_eq!(read(&write(&full)), Ok(full));
     }
@@ -194,6 +206,7 @@ mod tests {
             "v=1;id=a;at=1;superseded=1;superseded=1",
             "v=1;id=a;at=1;superseded=-1",
             "v=1;id=a;at=1;reply=2",
+            "v=1;id=a;at=1;again=0",
             "v=1;id=a;at=1;until=",
             "v=1;id=a;at=1;to=%41",
             "v=1;id=a;at=1;to=a b",

@@ -36,8 +36,6 @@ pub(super) enum Wrong {
     SentUnderAnotherId,
     /// It came again without saying so.
     UnflaggedDuplicate,
-    /// The same, where the broker itself had stored it twice.
-    StoredTwice,
     /// It came again behind a client that had acknowledged it.
     RepeatedBehindSuppression,
 }
@@ -75,6 +73,8 @@ pub(super) struct Counts {
     pub(super) logged: usize,
     /// Of what was logged, what came again and said so.
     pub(super) flagged: usize,
+    /// What the broker took for something new that it had stored before.
+    pub(super) stored_twice: usize,
     pub(super) suppressed: u64,
 }
 
@@ -99,11 +99,7 @@ pub(super) fn check(history: &History) -> (Counts, Vec<Finding>) {
     }
     let kinds: HashMap<u64, &Call> = history.calls.iter().map(|call| (call.number, call)).collect();
     for (identity, diary) in &history.diaries {
-        let twice = |multicast: &str| {
-            let place = (multicast.to_owned(), identity.clone());
-            history.tap.stored_twice.contains(&place)
-        };
-        check_diary(identity, diary, &kinds, twice, &mut findings);
+        check_diary(identity, diary, &kinds, &mut findings);
     }
     (count(history), findings)
 }
@@ -216,13 +212,7 @@ fn check_end(call: &Call, log: &Log<'_>, findings: &mut Vec<Finding>) {
 }
 
 /// What came more than once.
-fn check_diary(
-    identity: &str,
-    diary: &Diary,
-    calls: &HashMap<u64, &Call>,
-    twice: impl Fn(&str) -> bool,
-    findings: &mut Vec<Finding>,
-) {
+fn check_diary(identity: &str, diary: &Diary, calls: &HashMap<u64, &Call>, findings: &mut Vec<Finding>) {
     let mut first: HashMap<u64, &str> = HashMap::new();
     let mut acked: HashSet<u64> = HashSet::new();
     for entry in &diary.entries {
@@ -231,14 +221,10 @@ fn check_diary(
         let keyed = call.is_some_and(|call| call.keyed);
         if let Some(before) = first.get(&entry.number) {
             let again = *before == entry.multicast;
-            let unflagged = match twice(&entry.multicast) {
-                true => Wrong::StoredTwice,
-                false => Wrong::UnflaggedDuplicate,
-            };
             let wrongs = [
                 (Wrong::MoreThanOnce, once),
                 (Wrong::SentUnderAnotherId, !again && keyed),
-                (unflagged, again && !once && entry.attempt < 2),
+                (Wrong::UnflaggedDuplicate, again && !once && entry.attempt < 2),
                 (
                     Wrong::RepeatedBehindSuppression,
                     diary.manner == Manner::Prompt && acked.contains(&entry.number),
@@ -258,6 +244,7 @@ fn check_diary(
 fn count(history: &History) -> Counts {
     let mut counts = Counts {
         calls: history.calls.len(),
+        stored_twice: history.tap.stored_twice.len(),
         ..Counts::default()
     };
     for call in &history.calls {

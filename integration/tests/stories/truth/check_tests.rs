@@ -239,16 +239,22 @@ fn a_call_that_became_two_multicasts_is_found() {
 
 #[test]
 fn a_duplicate_that_does_not_say_so_is_found() {
-    let run = Run {
-        manner: Manner::Raw,
-        came: vec![("m", 1, None), ("m", 1, Some(true))],
-        ..Run::stored(Stage::Stored, Status::Pending)
-    };
-    assert_eq!(run.wrongs(), [Wrong::UnflaggedDuplicate]);
-    let mut history = run.history();
-    history.tap.stored_twice = history.tap.taken.clone();
-    let (_, findings) = check(&history);
-    assert_eq!(findings[0].wrong, Wrong::StoredTwice);
+    for acked in [None, Some(true)] {
+        let run = Run {
+            manner: Manner::Raw,
+            came: vec![("m", 1, acked), ("m", 1, Some(true))],
+            ..Run::stored(Stage::Stored, Status::Pending)
+        };
+        assert_eq!(run.wrongs(), [Wrong::UnflaggedDuplicate]);
+        // Nor is it excused where the broker took it for something new.
+        let mut history = run.history();
+        history.tap.stored_twice = history.tap.taken.clone();
+        let (counts, findings) = check(&history);
+        assert_eq!(
+            (counts.stored_twice, findings[0].wrong),
+            (1, Wrong::UnflaggedDuplicate)
+        );
+    }
 }
 
 #[test]

@@ -50,19 +50,12 @@ fn say(what: std::fmt::Arguments<'_>) {
 }
 
 /// Waits until everything has come, and holds what was told against what happened.
-async fn hold(client: &Client, calls: Vec<Call>, consumers: Consumers, broker: &Broker) -> Result<Counts> {
-    let (counts, findings) = findings(client, calls, consumers, broker).await?;
-    nothing_wrong(&findings)?;
-    Ok(counts)
-}
-
-/// Waits until everything has come; what is wrong then.
-async fn findings(
+async fn hold(
     client: &Client,
     mut calls: Vec<Call>,
     mut consumers: Consumers,
     broker: &Broker,
-) -> Result<(Counts, Vec<Finding>)> {
+) -> Result<Counts> {
     settle(client, &mut calls, &mut consumers).await?;
     read_receipts(client, calls.iter_mut()).await;
     let history = History {
@@ -70,7 +63,9 @@ async fn findings(
         diaries: consumers.stop().await?,
         tap: broker.tap()?,
     };
-    Ok(check(&history))
+    let (counts, findings) = check(&history);
+    nothing_wrong(&findings)?;
+    Ok(counts)
 }
 
 fn nothing_wrong(findings: &[Finding]) -> Result<()> {

@@ -37,7 +37,7 @@ pub(super) fn fixture() -> Fixture {
     fixture_with(InboxLimits::default())
 }
 
-fn fixture_with(limits: InboxLimits) -> Fixture {
+pub(super) fn fixture_with(limits: InboxLimits) -> Fixture {
     let clock = Arc::new(ManualClock::new(Timestamp::now()));
     let (store, broker) = (Store::new(clock.clone()), Broker::new());
     let (inboxes, register) = (Inboxes::new(limits, clock.clone()), Register::new(clock.clone()));
@@ -123,7 +123,7 @@ pub(super) async fn delivery(session: &mut Session) -> (MulticastId, String, u32
     }
 }
 
-async fn settled(session: &mut Session) -> Vec<(MulticastId, Settled)> {
+pub(super) async fn settled(session: &mut Session) -> Vec<(MulticastId, Settled)> {
     match event(session).await {
         SessionEvent::Settled(settled) => settled,
         other => panic!("{other:?}"),

@@ -1,6 +1,7 @@
 //! The coordinator over slots whose calls go as a test says, with time in the test's hands.
 
 mod adopting;
+mod claiming;
 mod conformity;
 mod delivering;
 mod explaining;
@@ -9,6 +10,7 @@ mod hanging;
 mod leases;
 mod reading;
 mod registering;
+mod repeating;
 mod searching;
 mod sending;
 mod sessions;

@@ -31,6 +31,7 @@ pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     stored_messages_arrive_unchanged,
     stored_messages_outlive_the_opening if |capability: &InboxCapability| capability.survives > Survives::Nothing,
     a_message_is_stored_once,
+    what_may_have_been_stored_before_is_flagged,
     a_full_inbox_rejects,
     the_oldest_makes_room,
     what_makes_room_is_told if |capability: &InboxCapability| capability.tells_losses,

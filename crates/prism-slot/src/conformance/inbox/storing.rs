@@ -132,6 +132,65 @@ pub(super) async fn a_message_is_stored_once(fixture: Fixture) {
     assert_eq!(slot.enqueue(&["a"], &sent, terms()).await, [STORED]);
 }
 
+pub(super) async fn what_may_have_been_stored_before_is_flagged(fixture: Fixture) {
+    let slot = fixture.open().await;
+    let again = |message: &Message| {
+        Arc::new(Message {
+            again: true,
+            ..message.clone()
+        })
+    };
+    let (first, forgotten) = (message("first"), again(&message("forgotten")));
+    assert_eq!(slot.enqueue(&["a"], &first, terms()).await, [STORED]);
+    assert_eq!(
+        slot.enqueue(&["a", "b"], &again(&first), terms()).await,
+        [Enqueued::Duplicate, STORED]
+    );
+    assert_eq!(slot.enqueue(&["a"], &forgotten, terms()).await, [STORED]);
+    let twice = Fetch {
+        max_deliver: 2,
+        ..all()
+    };
+    let (consumer, other) = (slot.consumer("a", 1).await, slot.consumer("b", 1).await);
+    for time in 1..=2 {
+        let deliveries = slot.try_fetch(&consumer, twice).await.unwrap().deliveries;
+        let came: Vec<_> = deliveries
+            .iter()
+            .map(|delivery| (&delivery.message, delivery.attempt))
+            .collect();
+        assert_eq!(
+            came,
+            [(&first, time), (&forgotten, time + 1)],
+            "what is there already stays as it is"
+        );
+        let attempts: Vec<u32> = slot
+            .fetch(&other)
+            .await
+            .iter()
+            .map(|delivery| delivery.attempt)
+            .collect();
+        assert_eq!(attempts, [time + 1], "each inbox for itself");
+        let verdict = Verdict::Nack {
+            delay: Duration::ZERO,
+        };
+        for message in [&first, &forgotten] {
+            assert_eq!(
+                slot.settle(&consumer, message, verdict.clone()).await,
+                Settled::Done
+            );
+        }
+        slot.settle(&other, &first, verdict).await;
+    }
+    let fetched = slot.try_fetch(&consumer, twice).await.unwrap();
+    assert_eq!(
+        (fetched.deliveries.len(), fetched.dead.len()),
+        (0, 2),
+        "only handing it out counts for its end"
+    );
+    let attempts: Vec<u32> = slot.dead().await.iter().map(|letter| letter.attempts).collect();
+    assert_eq!(attempts, [2, 2]);
+}
+
 /// At most two messages, and what happens to one more.
 fn two(overflow: Overflow) -> InboxLimits {
     InboxLimits {

@@ -23,6 +23,7 @@ const NO_RECEIPTS: u16 = u16::MAX;
 const EXPECTS_REPLY: u8 = 1;
 const HAS_REPLY_TO: u8 = 2;
 const EXPIRES: u8 = 4;
+const AGAIN: u8 = 8;
 
 /// A message as it is stored.
 #[derive(Debug, Clone)]
@@ -74,7 +75,8 @@ fn put_rest(bytes: &mut Vec<u8>, message: &Message) -> Result<(), &'static str> 
     bytes.put_u8(
         flag(message.expects_reply, EXPECTS_REPLY)
             | flag(message.reply_to.is_some(), HAS_REPLY_TO)
-            | flag(message.expires_at.is_some(), EXPIRES),
+            | flag(message.expires_at.is_some(), EXPIRES)
+            | flag(message.again, AGAIN),
     );
     let (kind, number) = match message.kind {
         Kind::Payload => (0, 0),
@@ -154,6 +156,7 @@ fn read(multicast: MulticastId, mut reader: Reader) -> Result<Message, Malformed
         expects_reply: flags & EXPECTS_REPLY != 0,
         expires_at: (flags & EXPIRES != 0).then_some(expires_at),
         receipts,
+        again: flags & AGAIN != 0,
     })
 }
 
@@ -203,6 +206,7 @@ mod tests {
             expects_reply: true,
             expires_at: Some(Timestamp(i64::MAX)),
             receipts: Some("here".into()),
+            again: true,
             ..Message::new(MulticastId(7), (0..=255).collect::<Vec<u8>>())
         }
     }

@@ -7,6 +7,10 @@ use prism_slot::{Kind, Message, MulticastId, Timestamp};
 
 use super::{Malformed, Read, Reader, begin, put_long, put_optional};
 
+/// What a message says yes to, one bit each. A version that knows only the first takes any of them for it.
+const EXPECTS_REPLY: u8 = 1;
+const AGAIN: u8 = 2;
+
 pub(crate) fn write_message(message: &Message) -> Vec<u8> {
     let headers: usize = message
         .headers
@@ -21,7 +25,8 @@ pub(crate) fn write_message(message: &Message) -> Vec<u8> {
             bytes.put_u64(session_seq);
         }
     }
-    bytes.put_u8(u8::from(message.expects_reply));
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    bytes.put_u8(flag(message.expects_reply, EXPECTS_REPLY) | flag(message.again, AGAIN));
     bytes.put_i64(message.published_at.0);
     put_optional(&mut bytes, message.expires_at, |bytes, at| bytes.put_i64(at.0));
     put_optional(&mut bytes, message.reply_to.as_ref(), |bytes, to| {
@@ -50,7 +55,7 @@ pub(crate) fn read_message(
         },
         _ => return Err(Malformed::new("it is of an unknown kind")),
     };
-    let expects_reply = reader.flag()?;
+    let flags = reader.byte()?;
     let published_at = Timestamp(reader.signed()?);
     let expires_at = reader.optional(Reader::signed)?.map(Timestamp);
     let reply_to = reader.optional(Reader::text)?.map(Arc::from);
@@ -66,9 +71,10 @@ pub(crate) fn read_message(
         published_at,
         headers,
         reply_to,
-        expects_reply,
+        expects_reply: flags & EXPECTS_REPLY != 0,
         expires_at,
         receipts,
+        again: flags & AGAIN != 0,
     })
 }
 
@@ -92,7 +98,11 @@ mod tests {
             receipts: Some("here".into()),
             ..plain.clone()
         };
-        for message in [plain, full] {
+        let again = Message {
+            again: true,
+            ..plain.clone()
+        };
+        for message in [plain, full, again] {
             let bytes = write_message(&message);
             let read = read_message(multicast, message.receipts.clone(), bytes.into());
             assert_eq!(read, Ok(message));
