@@ -1,10 +1,7 @@
 //! What a coordinator does about deliveries by itself: it carries word, keeps the books, looks after what dead runners
 //! left, and tidies inboxes.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use prism_core::backoff::{Backoff, Policy};
@@ -87,7 +84,7 @@ impl Coordinator {
                     backoff = Backoff::new(RETRY);
                     self.shared.courier.set_address(Some(post.address().clone()));
                     // Others may know an address that is not read any more.
-                    self.shared.signed_in.store(false, Ordering::Release);
+                    self.shared.presence.changed();
                     self.read(post).await;
                     self.shared.courier.set_address(None);
                 }
@@ -215,7 +212,7 @@ impl Coordinator {
     pub(super) async fn say_alive(&self) {
         if let Err(error) = self.sign_in(soon()).await {
             // It may be taken for dead by now: nothing is begun before it is known again.
-            self.shared.signed_in.store(false, Ordering::Release);
+            self.shared.presence.changed();
             let namespace = self.shared.sessions.namespace();
             tracing::warn!(namespace, %error, "the ledger could not be told that this runner is alive");
         }
@@ -246,15 +243,16 @@ impl Coordinator {
 
     /// Says that this runner is alive, and where it is reached.
     async fn sign_in(&self, deadline: Instant) -> Result<(), Error> {
+        let as_of = self.shared.presence.as_of();
         let address = self.shared.courier.address().unwrap_or_default();
         self.books().sign_in(&address, deadline).await?;
-        self.shared.signed_in.store(true, Ordering::Release);
+        self.shared.presence.told(as_of);
         Ok(())
     }
 
     /// Makes sure that others know that this runner is alive: what it begins would be taken for an orphan.
     pub(super) async fn be_known(&self, deadline: Instant) -> Result<(), Error> {
-        match self.shared.signed_in.load(Ordering::Acquire) {
+        match self.shared.presence.is_known() {
             true => Ok(()),
             false => self.sign_in(deadline).await,
         }

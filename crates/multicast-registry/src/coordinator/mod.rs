@@ -47,6 +47,7 @@ mod keeping;
 mod multicast;
 mod pacing;
 mod planning;
+mod presence;
 mod receipts;
 mod registrations;
 mod search;
@@ -72,10 +73,7 @@ pub use session::{Session, SessionEvent};
 pub use sessions::Closed;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -99,6 +97,7 @@ use crate::{
 };
 use conformity::{Census, CurrentSchema};
 use pacing::Pacing;
+use presence::Presence;
 use receipts::Questions;
 use sessions::Sessions;
 
@@ -192,7 +191,7 @@ struct Shared {
     gate: Gate,
     questions: Questions,
     /// Whether the ledger knows that this runner is alive.
-    signed_in: AtomicBool,
+    presence: Presence,
     metrics: NamespaceMetrics,
     /// For whoever counts violations of it.
     schema: CurrentSchema,
@@ -304,7 +303,7 @@ impl Coordinator {
             courier,
             gate: Gate::new(),
             questions: Questions::default(),
-            signed_in: AtomicBool::new(false),
+            presence: Presence::new(),
             metrics,
             schema,
             tasks,
@@ -376,13 +375,15 @@ impl Coordinator {
 
     /// Stores through another slot from now on; sessions stay on the one before, which is returned.
     pub fn replace_durability(&self, durability: Durability) -> Durability {
-        self.shared.signed_in.store(false, Ordering::Release);
         let mut parts = self.shared.parts.write();
         let books = Books::new(durability.ledger, self.shared.runner);
-        Durability {
+        let before = Durability {
             inbox: std::mem::replace(&mut parts.inbox, durability.inbox),
             ledger: std::mem::replace(&mut parts.books, books).into_ledger(),
-        }
+        };
+        // The other ledger has not been told yet. Whoever gets the books from now on finds that.
+        self.shared.presence.changed();
+        before
     }
 
     /// The view.
