@@ -8,7 +8,8 @@ use prism_slot::{
     memory,
 };
 
-fn registries() -> Vec<RegistryCapability> {
+/// What each registry slot declares.
+pub fn registries() -> Vec<RegistryCapability> {
     vec![
         memory::MemoryRegistry::CAPABILITY,
         #[cfg(feature = "redis")]
@@ -18,7 +19,8 @@ fn registries() -> Vec<RegistryCapability> {
     ]
 }
 
-fn brokers() -> Vec<MessagingCapability> {
+/// What each messaging slot declares.
+pub fn brokers() -> Vec<MessagingCapability> {
     vec![
         memory::MemoryMessaging::CAPABILITY,
         #[cfg(feature = "nats")]
@@ -26,7 +28,8 @@ fn brokers() -> Vec<MessagingCapability> {
     ]
 }
 
-fn inboxes() -> Vec<InboxCapability> {
+/// What each durability slot declares.
+pub fn inboxes() -> Vec<InboxCapability> {
     vec![
         memory::MemoryInbox::CAPABILITY,
         #[cfg(feature = "nats")]
@@ -38,7 +41,8 @@ fn inboxes() -> Vec<InboxCapability> {
     ]
 }
 
-fn ledgers() -> Vec<(&'static str, LedgerCapability)> {
+/// What each ledger declares, and where it is.
+pub fn ledgers() -> Vec<(&'static str, LedgerCapability)> {
     vec![
         ("in memory", memory::MemoryLedger::CAPABILITY),
         #[cfg(feature = "nats")]
