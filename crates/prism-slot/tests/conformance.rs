@@ -1,11 +1,11 @@
 //! The memory slots pass the suites.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc};
 
 use futures::future::BoxFuture;
 use prism_slot::{
     DynMessaging, Timestamp,
-    conformance::{self, InboxSubject, LedgerSubject, RegistrySubject, nothing_fails},
+    conformance::{self, InboxSubject, LedgerSubject, Pass, RegistrySubject, nothing_fails},
     memory::{
         InboxConfig, ManualClock, MemoryInbox, MemoryLedger, MemoryMessaging, MemoryRegistry,
         MessagingConfig, RegistryConfig,
@@ -19,10 +19,7 @@ fn main() -> ExitCode {
 }
 
 /// A clock, and how to let it go on.
-fn clock() -> (
-    Arc<ManualClock>,
-    Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
-) {
+fn clock() -> (Arc<ManualClock>, Pass) {
     let clock = Arc::new(ManualClock::new(Timestamp::now()));
     let passing = clock.clone();
     let pass = move |by| -> BoxFuture<'static, ()> {

@@ -54,6 +54,9 @@ pub type InboxOpen = dyn Fn(String, InboxLimits) -> BoxFuture<'static, InboxSubj
 /// Opens a ledger. Given the name of a namespace, whose ledger is empty the first time it is opened.
 pub type LedgerOpen = dyn Fn(String) -> BoxFuture<'static, LedgerSubject> + Send + Sync;
 
+/// Lets time pass for a slot.
+pub type Pass = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// How a case wants the slot to be opened.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
@@ -71,7 +74,7 @@ macro_rules! subject {
             $(#[$of])*
             pub $field: Arc<dyn $slot>,
             /// Lets time pass for it.
-            pub pass: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
+            pub pass: Pass,
         }
 
         impl $name {

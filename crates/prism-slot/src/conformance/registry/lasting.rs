@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio::time::Instant;
+
 use super::{faults::roomy, *};
 use crate::{
     Applied, Epoch, Error, Scan,
@@ -199,14 +201,16 @@ pub(super) async fn a_feed_goes_on_or_says_that_it_cannot(scene: Scene<Open>) {
         Err(Error::Compacted { .. }) => {}
         Err(other) => panic!("{other:?}"),
     }
-    // From here on changes are told as before.
+    // From here on changes are told as before, once what waits for them is connected again.
     let head = slot.head().await;
-    let next = [request("next")];
-    let (told, _) = tokio::join!(
-        slot.0.store.changed(call(), head.revision),
-        slot.registered(&next)
-    );
-    assert_eq!(told, Ok(()));
+    let patient = Call {
+        deadline: deadline() + CALL_LIMIT,
+        ..call()
+    };
+    let (next, begun) = ([request("next")], Instant::now());
+    let told = until_known(|| async { known(slot.0.store.changed(patient, head.revision).await) });
+    tokio::join!(told, slot.registered(&next));
+    assert!(begun.elapsed() < CALL_LIMIT, "it was not told");
     assert_eq!(
         causes(&slot.changes(head.revision).await),
         [(head.revision.0 + 1, Cause::Registered, "next")]
