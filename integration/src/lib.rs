@@ -5,6 +5,7 @@
 
 pub mod calls;
 mod counter;
+mod failures;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -358,9 +359,10 @@ pub fn generated() -> Result<Vec<(&'static str, String)>> {
         prism_proxy::config::reference()
     );
     let guarantees = format!(
-        "{}{}\n",
+        "{}{}\n\n{}",
         include_str!("guarantees.md"),
-        multicast_registry::config::guarantees().trim_end()
+        multicast_registry::config::guarantees().trim_end(),
+        failures::section()
     );
     Ok(vec![
         ("docs/guarantees.md", guarantees),

@@ -291,6 +291,16 @@ pub struct Swept {
 /// (`messages_come_in_order`) (`urgent_messages_come_first`). Inboxes are apart, whatever the names are
 /// (`inboxes_are_apart`), and so are namespaces (`namespaces_have_their_own_inboxes`).
 ///
+/// While the backend does not answer, calls end by their deadline with an error, and of a store it is said that it is not,
+/// or may be, stored (`calls_end_in_the_dark`) (`calls_end_while_the_backend_stands_still`). Storing again finds out, and
+/// leaves the message there once (`lost_answers_are_found_out`), in each inbox for itself
+/// (`a_store_for_many_that_is_cut_is_told_one_by_one`); verdicts may be repeated too
+/// (`verdicts_that_are_cut_hold_or_are_unknown`). The slot goes on by itself when the backend does. What was stored is
+/// there as far as the capability says, however the backend ended; what was settled is not, and attempts go on
+/// (`stored_messages_outlive_a_restart`) (`stored_messages_outlive_kills`). A backend that has lost everything has empty
+/// inboxes, which sessions open again (`lost_messages_are_stored_as_new`). Without room what needs it is refused and
+/// nothing else (`a_full_disk_refuses_and_loses_nothing`).
+///
 /// A name in parentheses is the conformance case that proves the sentence before it.
 pub trait DurableInbox: Send + std::marker::Sync + 'static {
     /// What this slot can do. Constant over its life.

@@ -67,6 +67,14 @@ pub struct Listed {
 /// Where the capability's scope is shared, all openings of a namespace see one ledger, and where it says that
 /// entries outlive the runner, they do (`entries_outlive_the_opening`).
 ///
+/// While the backend does not answer, calls end by their deadline with an error (`calls_end_in_the_dark`)
+/// (`calls_end_while_the_backend_stands_still`); whether a write was done is told by reading
+/// (`what_lost_answers_said_is_read`), each of a batch for itself (`a_batch_that_is_cut_is_told_one_by_one`). The ledger
+/// goes on by itself when the backend does. What was acknowledged is there as far as the capability says, however the
+/// backend ended (`acknowledged_entries_outlive_a_restart`) (`acknowledged_entries_outlive_kills`). Not even a backend that
+/// has lost everything gives a version again (`lost_versions_are_not_given_again`). Without room what needs it is refused
+/// and nothing else (`a_full_disk_refuses_and_loses_nothing`).
+///
 /// A name in parentheses is the conformance case that proves the sentence before it.
 pub trait Ledger: Send + std::marker::Sync + 'static {
     /// What this ledger can do. Constant over its life.

@@ -126,6 +126,13 @@ pub enum Outcome {
 /// Where the capability's scope is shared, openings of one namespace reach each other's listeners
 /// (`openings_reach_each_other`) and those of different namespaces never do (`namespaces_are_apart`).
 ///
+/// While the broker does not answer, calls end by their deadline without a claim (`calls_end_in_the_dark`)
+/// (`calls_end_while_the_broker_stands_still`), and the slot never sends again what may have been sent
+/// (`lost_answers_leave_it_unknown`). Where the connection breaks within a batch each target is told for itself
+/// (`a_publish_to_many_that_is_cut_is_told_one_by_one`). The slot goes on by itself when the broker does, and listeners
+/// resume after a [`Received::Gap`](crate::Received::Gap): whatever was accepted is heard, or missing there
+/// (`listeners_resume_after_a_restart`) (`listeners_resume_after_kills`).
+///
 /// A name in parentheses is the conformance case that proves the sentence before it.
 pub trait Messaging: Send + std::marker::Sync + 'static {
     /// What this slot can do. Constant over its life.

@@ -11,6 +11,9 @@ use crate::{
     RequestId, Result, Revision, Scope, Timestamp, Ttl,
 };
 
+/// How long after its deadline a wait for changes may still end, which is told by the backend if it can be.
+const GRACE: Duration = Duration::from_millis(50);
+
 /// What every call carries.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
@@ -202,6 +205,16 @@ pub struct Claim {
 /// (`openings_share_one_history`), and those of other namespaces another one
 /// (`namespaces_have_their_own_history`); where it says that writes outlive the runner, they do
 /// (`records_outlive_the_runner`).
+///
+/// While the backend does not answer, calls end by their deadline with [`Error::Timeout`] or [`Error::Unavailable`]
+/// (`calls_end_in_the_dark`) (`calls_end_while_the_backend_stands_still`), and where [`Error::applied`] says
+/// [`Applied::No`] nothing was done. Of the rest a repetition finds out: under the same [`RequestId`] a write is done
+/// once and gets its first answer (`lost_answers_are_given_again`), each of a batch for itself
+/// (`a_batch_that_is_cut_is_told_one_by_one`). The slot goes on by itself when the backend does, and so does the feed,
+/// or it says that it cannot (`a_feed_goes_on_or_says_that_it_cannot`). What was acknowledged is there as far as the
+/// capability says, however the backend ended (`acknowledged_records_outlive_a_restart`)
+/// (`acknowledged_records_outlive_kills`); where it is not, another epoch begins (`a_lost_history_is_another_epoch`).
+/// Without room what needs it is refused and nothing else (`a_full_disk_refuses_and_loses_nothing`).
 ///
 /// A name in parentheses is the conformance case that proves the sentence before it.
 ///
@@ -420,8 +433,12 @@ impl<S: RegistryStore> DynRegistryStore for S {
     }
 
     fn changed(&self, call: Call, from: Revision) -> BoxFuture<'_, Result<()>> {
+        let changed = RegistryStore::changed(self, call, from);
+        if self.capability().scope == Scope::Process {
+            return Box::pin(changed);
+        }
         // Its deadline is how it usually ends.
-        Box::pin(RegistryStore::changed(self, call, from))
+        Box::pin(async move { timeout_at(call.deadline + GRACE, changed).await.unwrap_or(Ok(())) })
     }
 
     fn scan(&self, call: Call, scan: Scan) -> BoxFuture<'_, Result<ScanPage>> {

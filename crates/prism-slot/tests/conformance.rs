@@ -1,10 +1,11 @@
 //! The memory slots pass the suites.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc};
 
+use futures::future::BoxFuture;
 use prism_slot::{
     DynMessaging, Timestamp,
-    conformance::{self, InboxSubject, LedgerSubject, RegistrySubject},
+    conformance::{self, InboxSubject, LedgerSubject, Pass, RegistrySubject, nothing_fails},
     memory::{
         InboxConfig, ManualClock, MemoryInbox, MemoryLedger, MemoryMessaging, MemoryRegistry,
         MessagingConfig, RegistryConfig,
@@ -12,50 +13,61 @@ use prism_slot::{
 };
 
 fn main() -> ExitCode {
-    let registry = conformance::registry("memory", MemoryRegistry::CAPABILITY, |_, options| async move {
-        let mut config = RegistryConfig::default();
-        config.feed_max_changes = options.feed_max_changes.unwrap_or(config.feed_max_changes);
-        let clock = Arc::new(ManualClock::new(Timestamp::now()));
-        let pass = {
-            let clock = clock.clone();
-            move |by: Duration| -> futures::future::BoxFuture<'static, ()> {
-                clock.advance(by);
-                Box::pin(std::future::ready(()))
-            }
-        };
-        RegistrySubject {
-            store: Arc::new(MemoryRegistry::with_clock(config, clock)),
-            pass: Arc::new(pass),
-        }
-    });
-    let messaging = conformance::messaging("memory", MemoryMessaging::CAPABILITY, |_, options| async move {
-        let mut config = MessagingConfig::default();
-        config.listener_queue = options.listener_queue.unwrap_or(config.listener_queue);
-        Arc::new(MemoryMessaging::new(config)) as Arc<dyn DynMessaging>
-    });
-    let inbox = conformance::inbox("memory", MemoryInbox::CAPABILITY, |_, limits| async move {
-        let clock = Arc::new(ManualClock::new(Timestamp::now()));
-        let passing = clock.clone();
-        InboxSubject {
-            slot: Arc::new(MemoryInbox::with_clock(InboxConfig::default(), limits, clock)),
-            pass: Arc::new(move |by| {
-                passing.advance(by);
-                Box::pin(std::future::ready(()))
-            }),
-        }
-    });
-    let ledger = conformance::ledger("memory", MemoryLedger::CAPABILITY, |_| async move {
-        let clock = Arc::new(ManualClock::new(Timestamp::now()));
-        let passing = clock.clone();
-        LedgerSubject {
-            ledger: Arc::new(MemoryLedger::with_clock(64 << 20, clock)),
-            pass: Arc::new(move |by| {
-                passing.advance(by);
-                Box::pin(std::future::ready(()))
-            }),
-        }
-    });
-    let all = [registry, messaging, inbox, ledger];
+    let all = [registry(), messaging(), inbox(), ledger()];
     let failed = all.into_iter().find(|suite| *suite != ExitCode::SUCCESS);
     failed.unwrap_or(ExitCode::SUCCESS)
+}
+
+/// A clock, and how to let it go on.
+fn clock() -> (Arc<ManualClock>, Pass) {
+    let clock = Arc::new(ManualClock::new(Timestamp::now()));
+    let passing = clock.clone();
+    let pass = move |by| -> BoxFuture<'static, ()> {
+        passing.advance(by);
+        Box::pin(std::future::ready(()))
+    };
+    (clock, Arc::new(pass))
+}
+
+fn registry() -> ExitCode {
+    let open = Arc::new(
+        |_, options: conformance::Options| -> BoxFuture<'static, RegistrySubject> {
+            let mut config = RegistryConfig::default();
+            config.feed_max_changes = options.feed_max_changes.unwrap_or(config.feed_max_changes);
+            let (clock, pass) = clock();
+            let store = Arc::new(MemoryRegistry::with_clock(config, clock));
+            Box::pin(std::future::ready(RegistrySubject { store, pass }))
+        },
+    );
+    conformance::registry("memory", MemoryRegistry::CAPABILITY, open, nothing_fails)
+}
+
+fn messaging() -> ExitCode {
+    let open = Arc::new(
+        |_, options: conformance::Options| -> BoxFuture<'static, Arc<dyn DynMessaging>> {
+            let mut config = MessagingConfig::default();
+            config.listener_queue = options.listener_queue.unwrap_or(config.listener_queue);
+            let slot: Arc<dyn DynMessaging> = Arc::new(MemoryMessaging::new(config));
+            Box::pin(std::future::ready(slot))
+        },
+    );
+    conformance::messaging("memory", MemoryMessaging::CAPABILITY, open, nothing_fails)
+}
+
+fn inbox() -> ExitCode {
+    let open = Arc::new(|_, limits| -> BoxFuture<'static, InboxSubject> {
+        let (clock, pass) = clock();
+        let slot = Arc::new(MemoryInbox::with_clock(InboxConfig::default(), limits, clock));
+        Box::pin(std::future::ready(InboxSubject { slot, pass }))
+    });
+    conformance::inbox("memory", MemoryInbox::CAPABILITY, open, nothing_fails)
+}
+
+fn ledger() -> ExitCode {
+    let open = Arc::new(|_| -> BoxFuture<'static, LedgerSubject> {
+        let (clock, pass) = clock();
+        let ledger = Arc::new(MemoryLedger::with_clock(64 << 20, clock));
+        Box::pin(std::future::ready(LedgerSubject { ledger, pass }))
+    });
+    conformance::ledger("memory", MemoryLedger::CAPABILITY, open, nothing_fails)
 }

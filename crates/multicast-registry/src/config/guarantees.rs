@@ -10,7 +10,8 @@ use prism_slot::{
 
 use crate::delivery::Load;
 
-fn registries() -> Vec<RegistryCapability> {
+/// What each registry slot declares.
+pub fn registries() -> Vec<RegistryCapability> {
     vec![
         memory::MemoryRegistry::CAPABILITY,
         #[cfg(feature = "redis")]
@@ -20,7 +21,8 @@ fn registries() -> Vec<RegistryCapability> {
     ]
 }
 
-fn brokers() -> Vec<MessagingCapability> {
+/// What each messaging slot declares.
+pub fn brokers() -> Vec<MessagingCapability> {
     vec![
         memory::MemoryMessaging::CAPABILITY,
         #[cfg(feature = "nats")]
@@ -28,7 +30,8 @@ fn brokers() -> Vec<MessagingCapability> {
     ]
 }
 
-fn inboxes() -> Vec<InboxCapability> {
+/// What each durability slot declares.
+pub fn inboxes() -> Vec<InboxCapability> {
     vec![
         memory::MemoryInbox::CAPABILITY,
         #[cfg(feature = "nats")]
@@ -40,7 +43,8 @@ fn inboxes() -> Vec<InboxCapability> {
     ]
 }
 
-fn ledgers() -> Vec<(&'static str, LedgerCapability)> {
+/// What each ledger declares, and where it is.
+pub fn ledgers() -> Vec<(&'static str, LedgerCapability)> {
     vec![
         ("in memory", memory::MemoryLedger::CAPABILITY),
         #[cfg(feature = "nats")]

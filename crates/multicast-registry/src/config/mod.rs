@@ -29,7 +29,7 @@ pub use document::{Backend, backend_schemas, manifest_schema, reference};
 pub use durability::DurabilitySlot;
 pub use environment::from_environment;
 pub use file::{File, load};
-pub use guarantees::guarantees;
+pub use guarantees::{brokers, guarantees, inboxes, ledgers, registries};
 pub use needs::Needs;
 pub use rate::Rate;
 pub use slot::{MessagingSlot, RegistrySlot, Slots};

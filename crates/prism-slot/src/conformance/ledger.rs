@@ -1,15 +1,25 @@
 //! The cases of [`Ledger`](crate::Ledger).
 
+mod faults;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 use tokio::time::Instant;
 
-use super::{Case, LedgerSubject, cases, deadline};
-use crate::{DynLedger, Entry, Error, Expect, LedgerCapability, Listed, Result, Scope, Write, Wrote};
-
-pub(super) type Open = dyn Fn(String) -> BoxFuture<'static, LedgerSubject> + Send + Sync;
+use super::{
+    LedgerOpen as Open, LedgerSubject,
+    cases::{Case, FaultCase, cases, fault_cases},
+    deadline,
+    fault::Scene,
+};
+use crate::{
+    DynLedger, Entry, Error, Expect, LedgerCapability, Listed, Result, Scope, Write, Wrote,
+    capability::Survives,
+};
+pub(super) use faults::work;
+use faults::*;
 
 pub(super) const CASES: &[Case<LedgerCapability, Fixture>] = cases![
     namespaces_have_their_own_ledger,
@@ -23,6 +33,29 @@ pub(super) const CASES: &[Case<LedgerCapability, Fixture>] = cases![
     bodies_over_the_limit_are_not_written,
     a_closed_ledger_refuses,
 ];
+
+pub(super) const FAULTS: &[FaultCase<LedgerCapability, Scene<Open>>] = fault_cases![
+    BlackHole: calls_end_in_the_dark =>
+        "every call ends by its deadline: a read with an error, a write with one that says whether it may have been done; \
+         reading tells; it goes on by itself",
+    Frozen: calls_end_while_the_backend_stands_still => "as before",
+    LostReplies: what_lost_answers_said_is_read => "a write is said to be unknown, and reading tells that it was done",
+    Cut: a_batch_that_is_cut_is_told_one_by_one =>
+        "each write of a batch is told for itself: done is there, not done is not there, of the rest reading tells",
+    Restarted: acknowledged_entries_outlive_a_restart if outlives_runners =>
+        "each entry is as it was last written, if the server was told to write it to its disk first",
+    Killed: acknowledged_entries_outlive_kills if outlives_runners =>
+        "as after a restart, whatever was under way",
+    Emptied: lost_versions_are_not_given_again =>
+        "the ledger is empty; who holds a version of before overwrites nothing that is written since",
+    DiskFull: a_full_disk_refuses_and_loses_nothing =>
+        "what needs room is refused and certainly not done, entries are read as before, and with room again it goes on by \
+         itself",
+];
+
+fn outlives_runners(capability: &LedgerCapability) -> bool {
+    capability.survives >= Survives::RunnerRestart
+}
 
 const LONG: Duration = Duration::from_secs(3_600);
 /// Whole seconds: some backends know no less.

@@ -1,18 +1,25 @@
 //! The cases of [`Messaging`](crate::Messaging).
 
+mod faults;
+mod posts;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 
-use super::{CALL_LIMIT, Case, Options, cases, deadline};
-use crate::{
-    Arrival, DynMessaging, EVERY_POST, Error, GapReason, Identity, Kind, Listener, Message,
-    MessagingCapability, MulticastId, Outcome, Post, Received, Scope, Timestamp,
+use super::{
+    CALL_LIMIT, MessagingOpen as Open, Options,
+    cases::{Case, FaultCase, cases, fault_cases},
+    deadline,
+    fault::Scene,
 };
-
-pub(super) type Open = dyn Fn(String, Options) -> BoxFuture<'static, Arc<dyn DynMessaging>> + Send + Sync;
+use crate::{
+    DynMessaging, Error, GapReason, Identity, Kind, Listener, Message, MessagingCapability, MulticastId,
+    Outcome, Received, Scope, Timestamp,
+};
+use faults::*;
+use posts::*;
 
 pub(super) const CASES: &[Case<MessagingCapability, Fixture>] = cases![
     publish_reaches_every_listener,
@@ -32,6 +39,21 @@ pub(super) const CASES: &[Case<MessagingCapability, Fixture>] = cases![
     a_full_post_counts_what_it_drops,
     openings_reach_each_other if |capability: &MessagingCapability| capability.scope == Scope::Shared,
     namespaces_are_apart if |capability: &MessagingCapability| capability.scope == Scope::Shared,
+];
+
+pub(super) const FAULTS: &[FaultCase<MessagingCapability, Scene<Open>>] = fault_cases![
+    BlackHole: calls_end_in_the_dark =>
+        "every call ends by its deadline; of a publish it is said that it is not, or may be, sent; the slot goes on by \
+         itself, and nothing is heard twice",
+    Frozen: calls_end_while_the_broker_stands_still => "as before",
+    LostReplies: lost_answers_leave_it_unknown => "a publish is said to be unknown, and is not sent again",
+    Cut: a_publish_to_many_that_is_cut_is_told_one_by_one =>
+        "each target is told for itself: accepted was heard, not sent was not, the rest is unknown, and nothing is heard \
+         twice",
+    Restarted: listeners_resume_after_a_restart =>
+        "listeners hear again by themselves, after a gap that they are told of; what was accepted is heard, or stands in \
+         the gap",
+    Killed: listeners_resume_after_kills => "as after a restart, whatever was under way",
 ];
 
 /// How a case opens the slot, and a namespace of its own.
@@ -315,99 +337,6 @@ async fn another(fixture: &Fixture, slot: &Arc<dyn DynMessaging>) -> Arc<dyn Dyn
         Scope::Shared => fixture.open().await,
         Scope::Process | Scope::Host => slot.clone(),
     }
-}
-
-async fn arrival(post: &mut Post) -> Arrival {
-    let arrival = timeout(CALL_LIMIT, post.next()).await;
-    arrival.expect("nothing arrived in time").expect("the post ended")
-}
-
-async fn notes_reach_their_address(fixture: Fixture) {
-    let slot = fixture.open().await;
-    let other = another(&fixture, &slot).await;
-    let (mut one, mut two) = (
-        slot.post(deadline()).await.unwrap(),
-        slot.post(deadline()).await.unwrap(),
-    );
-    assert_ne!(one.address(), two.address());
-    let large = Bytes::from(vec![7; slot.capability().max_payload.min(512 << 10)]);
-    let notes = [Bytes::from_static(b"first"), Bytes::new(), large];
-    for note in &notes {
-        let sent = other.send(one.address(), note.clone(), deadline()).await;
-        assert_eq!(sent, Outcome::Accepted);
-    }
-    let sent = slot
-        .send(two.address(), Bytes::from_static(b"two"), deadline())
-        .await;
-    assert_eq!(sent, Outcome::Accepted);
-    for note in notes {
-        assert_eq!(arrival(&mut one).await, Arrival::Note(note));
-    }
-    assert_eq!(arrival(&mut two).await, Arrival::Note(Bytes::from_static(b"two")));
-    assert_eq!((one.lost(), two.lost()), (0, 0));
-}
-
-async fn notes_to_nobody_are_noticed(fixture: Fixture) {
-    let slot = fixture.open().await;
-    let other = another(&fixture, &slot).await;
-    let post = slot.post(deadline()).await.unwrap();
-    let address = post.address().clone();
-    assert_eq!(
-        other.send(&address, Bytes::new(), deadline()).await,
-        Outcome::Accepted
-    );
-    drop(post);
-    let gone = async {
-        // A broker learns of it a moment later.
-        while other.send(&address, Bytes::new(), deadline()).await != Outcome::NoSubscriber {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(CALL_LIMIT, gone)
-        .await
-        .expect("somebody still has the post");
-}
-
-async fn notes_to_every_post_reach_all(fixture: Fixture) {
-    let slot = fixture.open().await;
-    let other = another(&fixture, &slot).await;
-    let nobody = slot.send(EVERY_POST, Bytes::new(), deadline()).await;
-    assert_eq!(nobody, Outcome::NoSubscriber);
-    let (mut here, mut there) = (
-        slot.post(deadline()).await.unwrap(),
-        other.post(deadline()).await.unwrap(),
-    );
-    let note = Bytes::from_static(b"to all");
-    assert_eq!(
-        slot.send(EVERY_POST, note.clone(), deadline()).await,
-        Outcome::Accepted
-    );
-    for post in [&mut here, &mut there] {
-        assert_eq!(arrival(post).await, Arrival::NoteToAll(note.clone()));
-    }
-}
-
-async fn a_full_post_counts_what_it_drops(fixture: Fixture) {
-    let options = Options {
-        listener_queue: Some(4),
-        ..Options::default()
-    };
-    let slot = (fixture.open)(fixture.namespace.clone(), options).await;
-    let mut post = slot.post(deadline()).await.unwrap();
-    for number in 0..50_u8 {
-        slot.send(post.address(), Bytes::from(vec![number]), deadline())
-            .await;
-    }
-    let mut arrived = 0;
-    while arrived + post.lost() < 50 {
-        arrival(&mut post).await;
-        arrived += 1;
-    }
-    assert!(
-        post.lost() > 0 && arrived >= 4,
-        "{arrived} arrived, {} lost",
-        post.lost()
-    );
 }
 
 /// A session on one runner and a publish through another is the normal case.

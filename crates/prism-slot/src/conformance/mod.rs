@@ -1,16 +1,16 @@
 //! The suites that every implementation of a slot trait passes.
 //!
-//! A backend's `tests/conformance.rs` (with `harness = false`) says how to open the slot and hands
-//! over:
+//! A backend's `tests/conformance.rs` (with `harness = false`) says how to open the slot, and how to set a backend up that
+//! one case has for itself and that things can be done to:
 //!
 //! ```ignore
 //! fn main() -> std::process::ExitCode {
-//!     conformance::registry("memory", MemoryRegistry::CAPABILITY, |namespace, options| async move { .. })
+//!     conformance::registry("redis", RedisRegistry::CAPABILITY, open(address), || async { Stage { .. } })
 //! }
 //! ```
 //!
-//! Cases are chosen by the declared capability: one that does not apply is reported ignored, and a
-//! run in which none applied fails.
+//! Cases are chosen by the declared capability: one that does not apply, or whose [`Fault`] cannot befall such a backend,
+//! is reported ignored, and a run in which none applied fails. What comes by chance is printed as a seed.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,34 +18,44 @@
     reason = "a case ends at the first surprise"
 )]
 
+mod cases;
+pub mod failures;
+mod fault;
 mod inbox;
 mod ledger;
 mod messaging;
 mod registry;
+mod work;
 
-use std::{
-    future::Future,
-    process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, process::ExitCode, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use tokio::time::Instant;
 
 use crate::{
     DynDurableInbox, DynLedger, DynMessaging, DynRegistryStore, InboxCapability, InboxLimits,
     LedgerCapability, MessagingCapability, RegistryCapability,
 };
+use cases::Suite;
+pub use fault::{Backend, Bytes, Fault, Stage, nothing_fails};
+use work::Writer;
 
-/// How long one case may take.
-const CASE_LIMIT: Duration = Duration::from_secs(30);
 /// How long one call in a case may take.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Opens a registry slot. Given the name of a namespace, which is empty the first time it is opened, and the case's
+/// wishes.
+pub type RegistryOpen = dyn Fn(String, Options) -> BoxFuture<'static, RegistrySubject> + Send + Sync;
+/// Opens a messaging slot. Given the name of a namespace and the case's wishes.
+pub type MessagingOpen = dyn Fn(String, Options) -> BoxFuture<'static, Arc<dyn DynMessaging>> + Send + Sync;
+/// Opens a durability slot. Given the name of a namespace, which has no messages the first time it is opened, and the
+/// limits that the case needs.
+pub type InboxOpen = dyn Fn(String, InboxLimits) -> BoxFuture<'static, InboxSubject> + Send + Sync;
+/// Opens a ledger. Given the name of a namespace, whose ledger is empty the first time it is opened.
+pub type LedgerOpen = dyn Fn(String) -> BoxFuture<'static, LedgerSubject> + Send + Sync;
+
+/// Lets time pass for a slot.
+pub type Pass = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// How a case wants the slot to be opened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,259 +66,156 @@ pub struct Options {
     pub listener_queue: Option<usize>,
 }
 
-/// An opened registry slot under test.
-#[derive(Clone)]
-pub struct RegistrySubject {
-    /// The slot.
-    pub store: Arc<dyn DynRegistryStore>,
-    /// Lets time pass for its leases.
-    pub pass: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
+macro_rules! subject {
+    ($(#[$meta:meta])* $name:ident { $(#[$of:meta])* $field:ident: $slot:ident }) => {
+        $(#[$meta])*
+        #[derive(Clone)]
+        pub struct $name {
+            $(#[$of])*
+            pub $field: Arc<dyn $slot>,
+            /// Lets time pass for it.
+            pub pass: Pass,
+        }
+
+        impl $name {
+            /// One whose clock is the real one.
+            pub fn in_real_time($field: impl $slot) -> Self {
+                Self {
+                    $field: Arc::new($field),
+                    pass: Arc::new(|by| Box::pin(tokio::time::sleep(by))),
+                }
+            }
+        }
+    };
 }
 
-impl RegistrySubject {
-    /// A slot whose clock is the real one.
-    pub fn in_real_time(store: impl DynRegistryStore) -> Self {
-        Self {
-            store: Arc::new(store),
-            pass: Arc::new(|by| Box::pin(tokio::time::sleep(by))),
-        }
+subject! {
+    /// An opened registry slot under test.
+    RegistrySubject {
+        /// The slot.
+        store: DynRegistryStore
+    }
+}
+subject! {
+    /// An opened durability slot under test.
+    InboxSubject {
+        /// The slot.
+        slot: DynDurableInbox
+    }
+}
+subject! {
+    /// An opened ledger under test.
+    LedgerSubject {
+        /// The ledger.
+        ledger: DynLedger
     }
 }
 
-/// Runs the registry suite. `open` is given the name of a namespace, which is empty the first time it
-/// is opened, and the case's wishes.
-pub fn registry<O, F>(suite: &'static str, capability: RegistryCapability, open: O) -> ExitCode
-where
-    O: Fn(String, Options) -> F + Send + Sync + 'static,
-    F: Future<Output = RegistrySubject> + Send + 'static,
-{
-    let open: Arc<registry::Open> = Arc::new(move |namespace, options| Box::pin(open(namespace, options)));
-    run(suite, registry::CASES, &capability, move |namespace| {
-        registry::Fixture {
-            open: open.clone(),
-            namespace,
-        }
-    })
-}
-
-/// Runs the messaging suite. `open` is given the name of a namespace and the case's wishes.
-pub fn messaging<O, F>(suite: &'static str, capability: MessagingCapability, open: O) -> ExitCode
-where
-    O: Fn(String, Options) -> F + Send + Sync + 'static,
-    F: Future<Output = Arc<dyn DynMessaging>> + Send + 'static,
-{
-    let open: Arc<messaging::Open> = Arc::new(move |namespace, options| Box::pin(open(namespace, options)));
-    run(suite, messaging::CASES, &capability, move |namespace| {
-        messaging::Fixture {
-            open: open.clone(),
-            namespace,
-        }
-    })
-}
-
-/// An opened durability slot under test.
-#[derive(Clone)]
-pub struct InboxSubject {
-    /// The slot.
-    pub slot: Arc<dyn DynDurableInbox>,
-    /// Lets time pass for its messages.
-    pub pass: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
-}
-
-impl InboxSubject {
-    /// A slot whose clock is the real one.
-    pub fn in_real_time(slot: impl DynDurableInbox) -> Self {
-        Self {
-            slot: Arc::new(slot),
-            pass: Arc::new(|by| Box::pin(tokio::time::sleep(by))),
-        }
-    }
-}
-
-/// Runs the suite of durability slots. `open` is given the name of a namespace, which has no messages the first time it
-/// is opened, and the limits that the case needs.
-pub fn inbox<O, F>(suite: &'static str, capability: InboxCapability, open: O) -> ExitCode
-where
-    O: Fn(String, InboxLimits) -> F + Send + Sync + 'static,
-    F: Future<Output = InboxSubject> + Send + 'static,
-{
-    let open: Arc<inbox::Open> = Arc::new(move |namespace, limits| Box::pin(open(namespace, limits)));
-    run(suite, inbox::CASES, &capability, move |namespace| {
-        inbox::Fixture {
-            open: open.clone(),
-            namespace,
-        }
-    })
-}
-
-/// An opened ledger under test.
-#[derive(Clone)]
-pub struct LedgerSubject {
-    /// The ledger.
-    pub ledger: Arc<dyn DynLedger>,
-    /// Lets time pass for its entries.
-    pub pass: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
-}
-
-impl LedgerSubject {
-    /// A ledger whose clock is the real one.
-    pub fn in_real_time(ledger: impl DynLedger) -> Self {
-        Self {
-            ledger: Arc::new(ledger),
-            pass: Arc::new(|by| Box::pin(tokio::time::sleep(by))),
-        }
-    }
-}
-
-/// Runs the suite of ledgers. `open` is given the name of a namespace, whose ledger is empty the first time it is
-/// opened.
-pub fn ledger<O, F>(suite: &'static str, capability: LedgerCapability, open: O) -> ExitCode
-where
-    O: Fn(String) -> F + Send + Sync + 'static,
-    F: Future<Output = LedgerSubject> + Send + 'static,
-{
-    let open: Arc<ledger::Open> = Arc::new(move |namespace| Box::pin(open(namespace)));
-    run(suite, ledger::CASES, &capability, move |namespace| {
-        ledger::Fixture {
-            open: open.clone(),
-            namespace,
-        }
-    })
-}
-
-/// One promise of a trait, and for which slots it is made.
-struct Case<C, F> {
+/// Runs the registry suite.
+pub fn registry<S, F>(
     name: &'static str,
-    applies: fn(&C) -> bool,
-    run: fn(F) -> BoxFuture<'static, ()>,
-}
-
-/// A list of cases, each the name of a function; after `if`, for which capabilities it is.
-macro_rules! cases {
-    ($($name:ident $(if $applies:expr)?),* $(,)?) => {
-        &[$($crate::conformance::Case {
-            name: stringify!($name),
-            applies: $crate::conformance::cases!(@applies $($applies)?),
-            run: |fixture| Box::pin($name(fixture)),
-        }),*]
-    };
-    (@applies) => { |_| true };
-    (@applies $applies:expr) => { $applies };
-}
-use cases;
-
-fn run<C, F: 'static>(
-    suite: &str,
-    cases: &'static [Case<C, F>],
-    capability: &C,
-    fixture: impl Fn(String) -> F + Send + Clone + 'static,
-) -> ExitCode {
-    let arguments = Arguments::from_args();
-    let trials = cases
-        .iter()
-        .map(|case| trial(suite, case, capability, fixture.clone()));
-    let trials = trials.collect();
-    verdict(&arguments, &libtest_mimic::run(&arguments, trials))
-}
-
-fn trial<C, F: 'static>(
-    suite: &str,
-    case: &'static Case<C, F>,
-    capability: &C,
-    fixture: impl Fn(String) -> F + Send + 'static,
-) -> Trial {
-    static NAMESPACES: AtomicU64 = AtomicU64::new(0);
-    let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
-    let namespace = format!("conformance-{}-{number}", std::process::id());
-    let run = case.run;
-    let body = move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
-        let case = run(fixture(namespace));
-        let outcome = runtime.block_on(async { tokio::time::timeout(CASE_LIMIT, case).await });
-        outcome.map_err(|_| Failed::from(format!("still running after {CASE_LIMIT:?}")))
-    };
-    let ignored = !(case.applies)(capability);
-    Trial::test(format!("{suite}::{}", case.name), body).with_ignored_flag(ignored)
-}
-
-/// A run of nothing has proved nothing, unless somebody asked for a part of the suite only.
-fn verdict(arguments: &Arguments, conclusion: &Conclusion) -> ExitCode {
-    let everything = arguments.filter.is_none() && !arguments.list;
-    if everything && conclusion.num_passed + conclusion.num_failed == 0 {
-        return ExitCode::FAILURE;
+    capability: RegistryCapability,
+    open: Arc<RegistryOpen>,
+    stage: S,
+) -> ExitCode
+where
+    S: Fn() -> F + Send + Sync + 'static,
+    F: Future<Output = Stage<RegistryOpen>> + Send + 'static,
+{
+    if let Some(writer) = Writer::asked_for() {
+        return writer.write(
+            name,
+            |namespace| open(namespace, Options::default()),
+            registry::work,
+        );
     }
-    conclusion.exit_code()
+    let suite = Suite {
+        name,
+        cases: registry::CASES,
+        faults: registry::FAULTS,
+    };
+    let fixture = move |namespace| registry::Fixture {
+        open: open.clone(),
+        namespace,
+    };
+    suite.run(&capability, fixture, move || Box::pin(stage()))
+}
+
+/// Runs the messaging suite.
+pub fn messaging<S, F>(
+    name: &'static str,
+    capability: MessagingCapability,
+    open: Arc<MessagingOpen>,
+    stage: S,
+) -> ExitCode
+where
+    S: Fn() -> F + Send + Sync + 'static,
+    F: Future<Output = Stage<MessagingOpen>> + Send + 'static,
+{
+    let suite = Suite {
+        name,
+        cases: messaging::CASES,
+        faults: messaging::FAULTS,
+    };
+    let fixture = move |namespace| messaging::Fixture {
+        open: open.clone(),
+        namespace,
+    };
+    suite.run(&capability, fixture, move || Box::pin(stage()))
+}
+
+/// Runs the suite of durability slots.
+pub fn inbox<S, F>(
+    name: &'static str,
+    capability: InboxCapability,
+    open: Arc<InboxOpen>,
+    stage: S,
+) -> ExitCode
+where
+    S: Fn() -> F + Send + Sync + 'static,
+    F: Future<Output = Stage<InboxOpen>> + Send + 'static,
+{
+    if let Some(writer) = Writer::asked_for() {
+        return writer.write(name, |namespace| open(namespace, inbox::roomy()), inbox::work);
+    }
+    let suite = Suite {
+        name,
+        cases: inbox::CASES,
+        faults: inbox::FAULTS,
+    };
+    let fixture = move |namespace| inbox::Fixture {
+        open: open.clone(),
+        namespace,
+    };
+    suite.run(&capability, fixture, move || Box::pin(stage()))
+}
+
+/// Runs the suite of ledgers.
+pub fn ledger<S, F>(
+    name: &'static str,
+    capability: LedgerCapability,
+    open: Arc<LedgerOpen>,
+    stage: S,
+) -> ExitCode
+where
+    S: Fn() -> F + Send + Sync + 'static,
+    F: Future<Output = Stage<LedgerOpen>> + Send + 'static,
+{
+    if let Some(writer) = Writer::asked_for() {
+        return writer.write(name, |namespace| open(namespace), ledger::work);
+    }
+    let suite = Suite {
+        name,
+        cases: ledger::CASES,
+        faults: ledger::FAULTS,
+    };
+    let fixture = move |namespace| ledger::Fixture {
+        open: open.clone(),
+        namespace,
+    };
+    suite.run(&capability, fixture, move || Box::pin(stage()))
 }
 
 fn deadline() -> Instant {
     Instant::now() + CALL_LIMIT
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn case(_: String) {}
-
-    #[test]
-    fn a_case_that_does_not_apply_is_ignored_and_not_passed() {
-        const CASES: &[Case<bool, String>] = cases![case, case if |able: &bool| *able];
-        let ignored = |capability: bool| {
-            let trials = CASES
-                .iter()
-                .map(|case| trial("test", case, &capability, |name| name));
-            trials.map(|trial| trial.has_ignored_flag()).collect::<Vec<_>>()
-        };
-        assert_eq!(ignored(false), [false, true]);
-        assert_eq!(ignored(true), [false, false]);
-    }
-
-    #[test]
-    fn a_run_of_nothing_fails() {
-        let verdict = |arguments: &[&str], num_passed, num_failed| {
-            let arguments = Arguments::from_iter([&["suite"], arguments].concat());
-            let conclusion = Conclusion {
-                num_filtered_out: 0,
-                num_passed,
-                num_failed,
-                num_ignored: 7,
-                num_measured: 0,
-            };
-            verdict(&arguments, &conclusion) == ExitCode::SUCCESS
-        };
-        assert!(!verdict(&[], 0, 0));
-        assert!(verdict(&[], 1, 0));
-        assert!(!verdict(&[], 1, 1));
-        assert!(verdict(&["--list"], 0, 0), "nothing was to be run");
-        assert!(verdict(&["another_case"], 0, 0), "nor here");
-    }
-
-    /// Every case that a trait's documentation names exists, and every case is named.
-    #[test]
-    fn the_traits_and_the_suite_name_the_same_cases() {
-        let documents = concat!(
-            include_str!("../registry.rs"),
-            include_str!("../messaging.rs"),
-            include_str!("../inbox.rs"),
-            include_str!("../ledger.rs"),
-        );
-        let named = documents
-            .split("(`")
-            .skip(1)
-            .filter_map(|rest| rest.split("`)").next());
-        let mut named: Vec<&str> = named.collect();
-        let registry = registry::CASES.iter().map(|case| case.name);
-        let messaging = messaging::CASES.iter().map(|case| case.name);
-        let inbox = inbox::CASES.iter().map(|case| case.name);
-        let ledger = ledger::CASES.iter().map(|case| case.name);
-        let slots = registry.chain(messaging).chain(inbox);
-        let mut existing: Vec<&str> = slots.chain(ledger).collect();
-        named.sort_unstable();
-        named.dedup();
-        existing.sort_unstable();
-        assert_eq!(named, existing);
-    }
 }

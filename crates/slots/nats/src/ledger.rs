@@ -164,9 +164,11 @@ impl Ledger for JetStreamLedger {
     }
 
     async fn read(&self, keys: Vec<String>, deadline: Instant) -> Result<Vec<Option<Entry>>> {
-        let (stream, _) = self.jetstream.stream(Kind::Ledger, deadline).await?;
+        let stream = self.jetstream.stream(Kind::Ledger, deadline).await;
+        let (stream, _) = stream.map_err(not_applied)?;
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        self.current(stream, &keys, deadline).await.into_iter().collect()
+        let read = self.current(stream, &keys, deadline).await.into_iter();
+        read.map(|entry| entry.map_err(not_applied)).collect()
     }
 
     async fn write(&self, writes: Vec<Write>, deadline: Instant) -> Vec<Result<Wrote>> {
@@ -194,8 +196,9 @@ impl Ledger for JetStreamLedger {
         limit: usize,
         deadline: Instant,
     ) -> Result<Listed> {
-        let (stream, _) = self.jetstream.stream(Kind::Ledger, deadline).await?;
-        let mut keys = self.keys(stream, deadline).await?;
+        let stream = self.jetstream.stream(Kind::Ledger, deadline).await;
+        let (stream, _) = stream.map_err(not_applied)?;
+        let mut keys = self.keys(stream, deadline).await.map_err(not_applied)?;
         let is_asked =
             |key: &String| key.starts_with(&prefix) && after.as_ref().is_none_or(|after| key > after);
         keys.retain(is_asked);
@@ -210,6 +213,7 @@ impl Ledger for JetStreamLedger {
     }
 }
 
+/// What failed has changed nothing: it was a read, or came to nothing before it wrote.
 fn not_applied(error: Error) -> Error {
     match error {
         Error::Timeout { backend, .. } => Error::Timeout {

@@ -1,4 +1,4 @@
-//! What the conformance suite cannot know: how the slots behave when processes are killed, disks are full, files are
+//! What the conformance suite cannot know: how the slots behave when a disk is full, files are
 //! replaced and others use the same file.
 
 #[cfg(test)]
@@ -7,7 +7,6 @@ mod sqlite {
     mod deadlines;
     mod full;
     mod inbox_oracle;
-    mod kills;
     mod openings;
     mod processes;
     mod registry_oracle;

@@ -1,7 +1,9 @@
 //! The cases of [`DurableInbox`](crate::DurableInbox).
 
 mod dead;
+mod faults;
 mod handing;
+mod lasting;
 mod settling;
 mod storing;
 
@@ -10,18 +12,25 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{Case, InboxSubject, cases, deadline};
+use super::{
+    InboxOpen as Open, InboxSubject,
+    cases::{Case, FaultCase, cases, fault_cases},
+    deadline,
+    fault::Scene,
+};
 use crate::{
     Address, Consumer, DeadQuery, DeadReason, Delivery, Depth, DynDurableInbox, Enqueued, Epoch, Error,
     Fetch, Fetched, Holder, Identity, InboxCapability, InboxLimits, Message, MulticastId, Overflow, Priority,
     Redriven, Result, Settled, Terms, Ticket, Timestamp, Verdict, capability::Survives,
 };
 use dead::*;
+pub(super) use faults::roomy;
+use faults::*;
 use handing::*;
+pub(super) use lasting::work;
+use lasting::*;
 use settling::*;
 use storing::*;
-
-pub(super) type Open = dyn Fn(String, InboxLimits) -> BoxFuture<'static, InboxSubject> + Send + Sync;
 
 pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     messages_come_in_order,
@@ -59,6 +68,35 @@ pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     payloads_over_the_limit_are_not_stored,
     a_closed_slot_refuses,
 ];
+
+pub(super) const FAULTS: &[FaultCase<InboxCapability, Scene<Open>>] = fault_cases![
+    BlackHole: calls_end_in_the_dark =>
+        "every call ends by its deadline, with an error; of a store it is said that it is not, or may be, stored; stored \
+         again, the message is there once; the slot goes on by itself",
+    Frozen: calls_end_while_the_backend_stands_still => "as before",
+    LostReplies: lost_answers_are_found_out =>
+        "a store is said to be unknown, and stored again it is a duplicate, settled or not; what was settled does not come \
+         again",
+    Cut: a_store_for_many_that_is_cut_is_told_one_by_one =>
+        "each inbox is told for itself: stored is there, not stored is not there, the rest is unknown until it is stored \
+         again, and the message is there once",
+    Cut: verdicts_that_are_cut_hold_or_are_unknown =>
+        "what was said to be settled does not come again; what is unknown is said again",
+    Restarted: stored_messages_outlive_a_restart if outlives_runners =>
+        "what was stored is there, if the server was told to write it to its disk first; what was settled does not come \
+         again, and attempts go on",
+    Killed: stored_messages_outlive_kills if outlives_runners =>
+        "as after a restart, whatever was under way",
+    Emptied: lost_messages_are_stored_as_new =>
+        "inboxes are empty, the session opens its own again, and what is stored again is new",
+    DiskFull: a_full_disk_refuses_and_loses_nothing =>
+        "what needs room is refused and certainly not stored, what was stored is there, and with room again it goes on by \
+         itself",
+];
+
+fn outlives_runners(capability: &InboxCapability) -> bool {
+    capability.survives >= Survives::RunnerRestart
+}
 
 /// How long an acknowledgment may take in these cases.
 const ACK_TIMEOUT: Duration = Duration::from_millis(600);

@@ -1,6 +1,8 @@
 //! The cases of [`RegistryStore`](crate::RegistryStore).
 
+mod faults;
 mod feed;
+mod lasting;
 mod leases;
 mod query;
 mod records;
@@ -12,15 +14,19 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use self::{feed::*, leases::*, query::*, records::*, registering::*, sharing::*};
-use super::{Case, Options, RegistrySubject, cases, deadline};
+pub(super) use self::lasting::work;
+use self::{faults::*, feed::*, lasting::*, leases::*, query::*, records::*, registering::*, sharing::*};
+use super::{
+    Options, RegistryOpen as Open, RegistrySubject,
+    cases::{Case, FaultCase, cases, fault_cases},
+    deadline,
+    fault::Scene,
+};
 use crate::{
     Call, Cause, Change, Identity, Mode, Owner, Position, Put, Record, Register, Registered,
     RegistryCapability, Renew, RequestId, Result, Revision, Scope, SessionId, Ttl, Unregister,
     capability::Survives,
 };
-
-pub(super) type Open = dyn Fn(String, Options) -> BoxFuture<'static, RegistrySubject> + Send + Sync;
 
 pub(super) const CASES: &[Case<RegistryCapability, Fixture>] = cases![
     register_assigns_dense_revisions,
@@ -70,6 +76,33 @@ pub(super) const CASES: &[Case<RegistryCapability, Fixture>] = cases![
     records_outlive_the_runner
         if |capability: &RegistryCapability| capability.survives >= Survives::RunnerRestart,
 ];
+
+pub(super) const FAULTS: &[FaultCase<RegistryCapability, Scene<Open>>] = fault_cases![
+    BlackHole: calls_end_in_the_dark =>
+        "every call ends by its deadline: a read with an error, a write with one that says whether it may have been done; \
+         a repeated write finds out, and is done once; the slot goes on by itself",
+    Frozen: calls_end_while_the_backend_stands_still => "as before",
+    LostReplies: lost_answers_are_given_again =>
+        "a write is said to be unknown; repeated, it gets the answer that was lost, and is done once",
+    Cut: a_batch_that_is_cut_is_told_one_by_one =>
+        "each write of a batch is told for itself: done is done, not done is not done, the rest is unknown until it is \
+         repeated, and each is done once",
+    Restarted: a_feed_goes_on_or_says_that_it_cannot =>
+        "a view goes on in the feed without a gap, or is told that it must begin anew; new changes are told as before",
+    Restarted: acknowledged_records_outlive_a_restart if outlives_runners =>
+        "what was acknowledged is there, if the server was told to write it to its disk first; what was removed stays so",
+    Killed: acknowledged_records_outlive_kills if outlives_runners =>
+        "as after a restart, whatever was under way",
+    Emptied: a_lost_history_is_another_epoch =>
+        "another epoch begins, calls of the old one are refused, and nothing that is gone is served",
+    DiskFull: a_full_disk_refuses_and_loses_nothing =>
+        "what needs room is refused and certainly not done, what was acknowledged is read as before, and with room again \
+         it goes on by itself",
+];
+
+fn outlives_runners(capability: &RegistryCapability) -> bool {
+    capability.survives >= Survives::RunnerRestart
+}
 
 /// Long enough for what a case does meanwhile on a busy machine.
 const TTL: Duration = Duration::from_millis(600);

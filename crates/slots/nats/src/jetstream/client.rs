@@ -172,7 +172,8 @@ impl JetStream {
         deadline: Instant,
     ) -> Result<Info, Failure> {
         let subject = format!("$JS.API.STREAM.INFO.{}", stream.name);
-        self.call(subject, body, deadline).await
+        let info = self.call(subject, body, deadline).await;
+        self.noted(stream, info)
     }
 
     /// Has messages removed; whether each was there.

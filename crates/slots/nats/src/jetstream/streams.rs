@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use prism_slot::{Error, InboxLimits, Overflow, Result};
+use prism_slot::{Error, InboxLimits, Overflow, Result, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -101,7 +101,7 @@ impl Stream {
             let info = match jetstream.info(self, &json!({}), deadline).await {
                 Ok(info) => self.adapt(jetstream, info, deadline).await?,
                 Err(Failure::Refused(refusal)) if refusal.code == code::NO_STREAM => {
-                    match self.ask(jetstream, "CREATE", &self.wanted(), deadline).await {
+                    match self.ask(jetstream, "CREATE", &self.at_first(), deadline).await {
                         // Somebody else was first: it is looked at again.
                         Err(Failure::Refused(refusal)) if refusal.code == code::NAME_IN_USE => continue,
                         made => self.explained(made)?,
@@ -156,6 +156,17 @@ impl Stream {
 
     fn wanted(&self) -> Map<String, Value> {
         self.wanted.lock().clone()
+    }
+
+    /// As it is made. A ledger's versions are sequences, and those of one that was lost must not be given again: it
+    /// begins with the microsecond, which is later than whatever an earlier one has counted to.
+    fn at_first(&self) -> Map<String, Value> {
+        let mut config = self.wanted();
+        if self.kind == Kind::Ledger {
+            let micros = Timestamp::now().0 * 1_000;
+            config.insert("first_seq".to_owned(), json!(micros));
+        }
+        config
     }
 
     fn explained<T>(&self, answer: Result<T, Failure>) -> Result<T> {

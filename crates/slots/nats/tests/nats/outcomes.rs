@@ -107,22 +107,6 @@ async fn a_black_hole_leaves_everything_unknown() {
     assert_eq!(publish(&slot, "late", "nobody").await, Outcome::NoSubscriber);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_broker_leaves_everything_unknown() {
-    let mut server = NatsServer::start().await.unwrap();
-    let slot = open(&server.url()).await;
-    server.freeze().unwrap();
-    let begun = Instant::now();
-    let outcomes = slot
-        .publish_batch(&identities(10), message("lost"), begun + SHORT)
-        .await;
-    assert!(begun.elapsed() < SHORT + GRACE, "{:?}", begun.elapsed());
-    assert!(all(&outcomes, is_unknown), "{outcomes:?}");
-    server.thaw().unwrap();
-    slot.probe(soon()).await.unwrap();
-    assert_eq!(publish(&slot, "id-0", "x").await, Outcome::NoSubscriber);
-}
-
 /// A broker that takes its time is right all the same; whoever does not give it that knows nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_broker_changes_no_outcome() {

@@ -36,19 +36,6 @@ async fn a_flush_is_a_new_epoch() {
     assert_ne!(after.generation, before.generation);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_without_persistence_is_a_new_epoch() {
-    let mut server = RedisServer::start().await.unwrap();
-    let slot = open(server.addr()).await;
-    let before = register(&slot, request("a")).await.unwrap();
-    server.restart().await.unwrap();
-    back(&slot).await;
-    let refused = slot.sync(in_epoch(before.position.epoch), Revision(1), 10).await;
-    assert!(matches!(refused, Err(Error::EpochChanged { .. })), "{refused:?}");
-    assert_eq!(get(&slot, "a").await, None);
-    assert!(register(&slot, request("a")).await.is_ok());
-}
-
 /// After a crash acknowledged writes may be missing, whatever is on disk; after an orderly end nobody
 /// can tell that it was one.
 #[tokio::test(flavor = "multi_thread")]

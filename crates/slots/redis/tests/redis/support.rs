@@ -10,7 +10,7 @@ use fred::{
 };
 use prism_slot::{
     Call, Change, Epoch, Error, Identity, Mode, Owner, Position, Record, Register, Registered, RegistryStore,
-    RequestId, Revision, SessionId, Ttl,
+    RequestId, Revision, Ttl,
 };
 use prism_slot_redis::{Config, RedisRegistry};
 use serde_json::{Value as Json, json};
@@ -57,13 +57,6 @@ pub(super) fn in_epoch(epoch: Epoch) -> Call {
 
 pub(super) fn identity(name: &str) -> Identity {
     Identity::new(name).unwrap()
-}
-
-pub(super) fn session(number: u8) -> Owner {
-    Owner {
-        principal: "someone".into(),
-        session: Some(SessionId([number; 16])),
-    }
 }
 
 pub(super) fn request(name: &str) -> Register {

@@ -13,14 +13,12 @@ use super::support::SOON;
 
 const ROLE: &str = "PRISM_SQLITE_CHILD_ROLE";
 const PATH: &str = "PRISM_SQLITE_CHILD_PATH";
-const ARGUMENT: &str = "PRISM_SQLITE_CHILD_ARGUMENT";
 /// What the harness writes does not begin with it.
 const SAYS: &str = "> ";
 
 /// What a child does.
 pub(super) struct Task {
     pub(super) path: PathBuf,
-    pub(super) argument: String,
 }
 
 /// Says something to the parent.
@@ -44,19 +42,18 @@ pub(super) struct Running {
 }
 
 /// A command that runs this program in a role.
-pub(super) fn command(program: &Path, role: &str, path: &Path, argument: &str) -> Command {
+pub(super) fn command(program: &Path, role: &str, path: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .args(["--exact", "sqlite::child::role", "--ignored", "--nocapture"])
         .env(ROLE, role)
-        .env(PATH, path)
-        .env(ARGUMENT, argument);
+        .env(PATH, path);
     command
 }
 
 impl Running {
-    pub(super) fn start(role: &str, path: &Path, argument: &str) -> Self {
-        Self::run(command(&std::env::current_exe().unwrap(), role, path, argument))
+    pub(super) fn start(role: &str, path: &Path) -> Self {
+        Self::run(command(&std::env::current_exe().unwrap(), role, path))
     }
 
     pub(super) fn run(mut command: Command) -> Self {
@@ -90,14 +87,6 @@ impl Running {
         writeln!(self.input, "{line}").unwrap();
     }
 
-    /// Kills it, and returns what it has said since it was last listened to.
-    pub(super) fn kill(mut self) -> Vec<String> {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.reader.take().unwrap().join().unwrap();
-        self.lines.try_iter().collect()
-    }
-
     /// Waits until it has ended by itself.
     pub(super) fn wait(mut self) -> (ExitStatus, Vec<String>) {
         let deadline = std::time::Instant::now() + SOON;
@@ -126,12 +115,10 @@ fn role() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let task = Task {
         path: std::env::var_os(PATH).unwrap().into(),
-        argument: std::env::var(ARGUMENT).unwrap(),
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         match role.as_str() {
-            "writer" => super::kills::writer(task).await,
             "neighbour" => super::processes::neighbour(task).await,
             "full" => super::full::full(task).await,
             "stranger" => super::setup::stranger(task).await,

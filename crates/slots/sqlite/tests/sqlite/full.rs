@@ -189,7 +189,7 @@ async fn commits_that_cannot_be_written_are_not_called_stored() {
     let place = Place::new();
     // Without this the system ends a process whose files become too large.
     let mut shell = Command::new("sh");
-    let child = command(&std::env::current_exe().unwrap(), "full", &place.path, "");
+    let child = command(&std::env::current_exe().unwrap(), "full", &place.path);
     shell
         .arg("-c")
         .arg("trap '' XFSZ; exec \"$0\" \"$@\"")

@@ -43,7 +43,7 @@ pub(super) async fn neighbour(task: Task) {
 async fn started(place: &Place) -> (Running, u64) {
     let path = place.path.clone();
     tokio::task::spawn_blocking(move || {
-        let child = Running::start("neighbour", &path, "");
+        let child = Running::start("neighbour", &path);
         let epoch = child.line().strip_prefix("ready ").unwrap().parse().unwrap();
         (child, epoch)
     })

@@ -178,7 +178,7 @@ async fn files_that_cannot_be_written_are_refused() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o555)).unwrap();
     fs::set_permissions(&place.path, fs::Permissions::from_mode(0o444)).unwrap();
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut child = command(&program, "stranger", &place.path, "");
+    let mut child = command(&program, "stranger", &place.path);
     child.current_dir(directory);
     if rustix::process::geteuid().is_root() {
         // Permissions mean nothing to it.
