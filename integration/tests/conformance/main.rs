@@ -21,6 +21,21 @@
 //! - A search that goes on in another epoch: `query_stays_in_its_epoch`. It needs a store that loses its history.
 //! - Other owners: `another_holder_inherits_nothing`. Nobody is authenticated, so everybody is the same owner.
 //! - Versions of entries: `writes_keep_to_what_they_expect`.
+//! - That a message may have been stored before: `what_may_have_been_stored_before_is_flagged`. It needs a store that
+//!   forgets, as the stories of `truth` have it.
+//! - What holds when something fails, which the stories of `truth` and `failures` hold the service to instead:
+//!   `calls_end_in_the_dark`, `calls_end_while_the_backend_stands_still`, `lost_answers_are_given_again`,
+//!   `a_batch_that_is_cut_is_told_one_by_one`, `a_feed_goes_on_or_says_that_it_cannot`,
+//!   `acknowledged_records_outlive_a_restart`, `acknowledged_records_outlive_kills`,
+//!   `a_lost_history_is_another_epoch`, `a_full_disk_refuses_and_loses_nothing`,
+//!   `calls_end_while_the_broker_stands_still`, `lost_answers_leave_it_unknown`,
+//!   `a_publish_to_many_that_is_cut_is_told_one_by_one`, `listeners_resume_after_a_restart`,
+//!   `listeners_resume_after_kills`, `lost_answers_are_found_out`,
+//!   `a_store_for_many_that_is_cut_is_told_one_by_one`, `verdicts_that_are_cut_hold_or_are_unknown`,
+//!   `stored_messages_outlive_a_restart`, `stored_messages_outlive_kills`,
+//!   `lost_messages_are_stored_as_new`,
+//!   `what_lost_answers_said_is_read`, `acknowledged_entries_outlive_a_restart`,
+//!   `acknowledged_entries_outlive_kills`, `lost_versions_are_not_given_again`.
 
 #![allow(
     clippy::unwrap_used,
