@@ -241,10 +241,10 @@ async fn a_call_at_work_keeps_its_key() {
         };
         fixture.coordinator.say_alive().await;
         let (go, reads) = (Arc::new(Notify::new()), fixture.register.script.count(Op::Read));
-        let gate = go.clone();
+        let (gate, mut is_first) = (go.clone(), true);
         fixture.register.judge(move |writes| {
             let begins = writes.iter().any(|write| write.key.starts_with("cast/"));
-            match begins {
+            match begins && std::mem::take(&mut is_first) {
                 true => Fate::Wait(gate.clone()),
                 false => Fate::Pass,
             }
@@ -253,7 +253,9 @@ async fn a_call_at_work_keeps_its_key() {
         let first = tokio::spawn(async move { coordinator.multicast(first, soon()).await });
         let second = tokio::spawn(async move { repeats.multicast(call, soon()).await });
         // A few times it has looked what became of the first.
-        fixture.register.script.reached(Op::Read, reads + 9).await;
+        let looked = fixture.register.script.reached(Op::Read, reads + 9);
+        let looked = tokio::time::timeout(Duration::from_secs(5), looked).await;
+        assert!(looked.is_ok(), "it waits for the first");
         fixture.register.heal();
         go.notify_one();
         let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
