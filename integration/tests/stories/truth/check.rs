@@ -3,12 +3,15 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use prism_client::{DeliverySemantics, DeliveryStatus, Stage, Status};
 
 use super::history::{Answer, Call, Diary, Entry, History, Log, Manner, Tap, Totals};
+
+/// How long after the loss of its session a consumer hears of it.
+const RECONNECTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What must not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,7 +21,8 @@ pub(super) enum Wrong {
     /// Told `STORED` or better, and the broker never said that it had stored it, nor has a consumer seen it: it is the
     /// answer to its sender that says so, which may not have been written where the link was cut.
     FalseStored,
-    /// Told `HANDED` or better, and the consumer never saw it.
+    /// Told `HANDED` or better, and the consumer never saw it, and was not told that it may have missed something:
+    /// what is written to a session can be lost with it.
     FalseHanded,
     /// Told `ACKED`, and the consumer had not acknowledged it by then.
     FalseAcked,
@@ -86,7 +90,7 @@ pub(super) fn check(history: &History) -> (Counts, Vec<Finding>) {
         for answer in &call.answers {
             check_totals(answer, &mut findings);
             for told in &answer.told {
-                let claim = Claim::of(call, answer, told, &history.tap, &log);
+                let claim = Claim::of(call, answer, told, history, &log);
                 let found = |wrong| {
                     let about = format!("number {} as {}", call.number, answer.multicast);
                     let detail = format!("{about}: {told:?}, logged {:?}", claim.entries);
@@ -128,10 +132,20 @@ struct Claim<'a> {
     seen: bool,
     taken: bool,
     entries: &'a [&'a Entry],
+    /// When the consumer was told that it may have missed something.
+    gaps: &'a [Instant],
 }
 
 impl<'a> Claim<'a> {
-    fn of(call: &Call, answer: &Answer, told: &'a DeliveryStatus, tap: &Tap, log: &'a Log<'_>) -> Self {
+    fn of(
+        call: &Call,
+        answer: &Answer,
+        told: &'a DeliveryStatus,
+        history: &'a History,
+        log: &'a Log<'_>,
+    ) -> Self {
+        let tap = &history.tap;
+        let diary = history.diaries.get(&told.identity);
         let place = (answer.multicast.clone(), told.identity.clone());
         Self {
             once: call.delivery == DeliverySemantics::AtMostOnce,
@@ -140,7 +154,14 @@ impl<'a> Claim<'a> {
             seen: tap.seen.contains(&place),
             taken: tap.taken.contains(&place),
             entries: log.entries(&answer.multicast, &told.identity),
+            gaps: diary.map_or(&[], |diary| &diary.gaps),
         }
+    }
+
+    /// Whether a session was lost about when it was said that the message had been written to one.
+    fn may_be_missing(&self) -> bool {
+        let apart = |gap: &Instant| gap.max(&self.heard).duration_since(*gap.min(&self.heard));
+        self.once && self.gaps.iter().any(|gap| apart(gap) <= RECONNECTED_WITHIN)
     }
 
     fn wrongs(&self) -> impl Iterator<Item = Wrong> {
@@ -156,7 +177,10 @@ impl<'a> Claim<'a> {
                 !once && stage >= Stage::Stored && !self.taken && !logged,
                 Wrong::FalseStored,
             ),
-            (stage >= Stage::Handed && !logged, Wrong::FalseHanded),
+            (
+                stage >= Stage::Handed && !logged && !self.may_be_missing(),
+                Wrong::FalseHanded,
+            ),
             (stage == Stage::Acked && !self.was_acked(), Wrong::FalseAcked),
             (self.is_denied_falsely(), Wrong::FalseFailure),
             (delivered && stage < least, Wrong::FalseTotals),

@@ -22,6 +22,7 @@ fn told(stage: Stage, status: Status, reason: Option<&str>) -> DeliveryStatus {
 }
 
 /// One message to one consumer, of which one thing was told, and what is known of it otherwise.
+#[derive(Clone)]
 struct Run {
     delivery: DeliverySemantics,
     keyed: bool,
@@ -30,6 +31,8 @@ struct Run {
     manner: Manner,
     /// Multicast, attempt, and whether it was acknowledged before the answer was heard, after that, or not.
     came: Vec<(&'static str, u32, Option<bool>)>,
+    /// How long after its end the consumer was told of a gap.
+    gap: Option<Duration>,
 }
 
 impl Run {
@@ -41,6 +44,7 @@ impl Run {
             tapped: true,
             manner: Manner::Prompt,
             came: vec![("m", 1, Some(true))],
+            gap: None,
         }
     }
 
@@ -91,6 +95,7 @@ impl Run {
             manner: self.manner,
             entries: self.came.iter().map(entry).collect(),
             suppressed: 0,
+            gaps: self.gap.map(|apart| after + apart).into_iter().collect(),
         }
     }
 
@@ -153,6 +158,17 @@ fn a_false_handed_is_found() {
         ..Run::once(Stage::Handed, Status::Delivered)
     };
     assert_eq!(run.wrongs(), [Wrong::FalseHanded]);
+    let told_of = |gap| Run {
+        gap: Some(gap),
+        ..run.clone()
+    };
+    assert_eq!(
+        told_of(Duration::ZERO).wrongs(),
+        [],
+        "it may be lost with its session"
+    );
+    let later = told_of(Duration::from_secs(60));
+    assert_eq!(later.wrongs(), [Wrong::FalseHanded], "but not with the next one");
 }
 
 /// Acknowledged later is not acknowledged when it was said to be.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
-use prism_client::{Client, Event, Message, RegisterRequest, SubscribeRequest, Subscription};
+use prism_client::{Client, Event, GapReason, Message, RegisterRequest, SubscribeRequest, Subscription};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -60,6 +60,7 @@ impl Consumers {
             manner,
             entries: Vec::new(),
             suppressed: 0,
+            gaps: Vec::new(),
         }));
         self.diaries.insert(name.clone(), diary.clone());
         let (stop, mut random) = (self.stop.clone(), SmallRng::seed_from_u64(seed));
@@ -67,6 +68,9 @@ impl Consumers {
             while let Some(event) = stop.run_until_cancelled(session.next()).await {
                 match event.with_context(|| format!("the session of `{name}` is over"))?? {
                     Event::Message(message) => take(&diary, message, &mut random).await?,
+                    Event::Gap(gap) if gap.reason == GapReason::ConnectionLost => {
+                        diary.lock().unwrap().gaps.push(Instant::now());
+                    }
                     Event::Opened(_) | Event::Gap(_) => {}
                 }
                 diary.lock().unwrap().suppressed = session.suppressed();

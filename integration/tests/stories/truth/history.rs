@@ -75,6 +75,8 @@ pub(super) struct Diary {
     pub(super) entries: Vec<Entry>,
     /// How many messages its client kept back.
     pub(super) suppressed: u64,
+    /// When it was told that messages may be missing, because its session was lost.
+    pub(super) gaps: Vec<Instant>,
 }
 
 /// One message as it came to a consumer.
