@@ -31,7 +31,7 @@ use super::{
 const TICK: Duration = Duration::from_millis(500);
 /// How soon it is asked again at most: changes that come quickly are fetched together.
 const PACE: Duration = Duration::from_millis(10);
-/// How often it is decided which fields are worth an index.
+/// How often it is decided which fields are not worth an index any more.
 const ADAPT_EVERY: Duration = Duration::from_secs(60);
 /// How many rows a new index takes in at once, while readers and changes wait.
 const FILL_ROWS: usize = 2_048;
@@ -156,8 +156,9 @@ impl Directory {
                 }
                 if adapted_at.elapsed() >= ADAPT_EVERY {
                     adapted_at = Instant::now();
-                    self.shared.view.write().adapt_indexes();
+                    self.shared.view.write().age_indexes();
                 }
+                self.shared.view.write().begin_index();
                 while self.shared.view.write().fill_indexes(FILL_ROWS) {
                     // Readers and changes come in between.
                     tokio::task::yield_now().await;

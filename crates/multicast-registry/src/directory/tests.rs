@@ -394,7 +394,7 @@ fn to_explain_is_not_to_ask() {
     let (free, indexed) = (Filter::new().eq("level", 7), Filter::new().eq("status", "s3"));
     let [free, indexed] = [free, indexed].map(|filter| filter.compile(&Limits::default()).unwrap());
     let adapted = |view: &mut View| {
-        view.adapt_indexes();
+        view.begin_index();
         view.fill_indexes(1_000);
         explain(view, &free).0.plan.is_some()
     };
@@ -429,7 +429,7 @@ fn a_second_field_is_worth_an_index_too() {
         assert_eq!(view.matching(at, Some(&both), None).len(), 1);
     }
     assert_eq!(view.indexes().uses(&level), 0, "there is none yet");
-    view.adapt_indexes();
+    view.begin_index();
     view.fill_indexes(1_000);
     assert_eq!(view.matching(at, Some(&both), None).len(), 1);
     assert!(view.indexes().uses(&level) > 0);

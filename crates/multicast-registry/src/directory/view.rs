@@ -242,9 +242,16 @@ impl View {
         }
     }
 
-    /// Begins and gives up indexes by what has been asked lately.
-    pub(crate) fn adapt_indexes(&mut self) {
-        self.indexes.adapt(&(&self.open_rows | &self.closed_rows));
+    /// Gives up indexes that nobody asks for. To be called once a minute or so.
+    pub(crate) fn age_indexes(&mut self) {
+        self.indexes.age();
+    }
+
+    /// Begins an index that would have been of use lately, if there is such.
+    pub(crate) fn begin_index(&mut self) {
+        let (open, closed) = (&self.open_rows, &self.closed_rows);
+        self.indexes
+            .begin_wanted(open.len() + closed.len(), || open | closed);
     }
 
     /// Fills new indexes with up to so many rows; whether there are more.

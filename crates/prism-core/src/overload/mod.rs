@@ -27,8 +27,9 @@ use crate::failure::{Failure, Reason};
 
 /// How often the queue is looked at.
 const EVERY: Duration = Duration::from_millis(10);
-/// For how long a task may wait in the queue. A call waits there several times.
-const TARGET: Duration = Duration::from_millis(10);
+/// For how long a task may wait in the queue. A call waits there several times, and where processes share a machine they
+/// wait for each other as well.
+const TARGET: Duration = Duration::from_millis(50);
 /// For how long the queue is long before that is an overload, and before fewer calls may have made a difference.
 const STANDING: Duration = Duration::from_millis(200);
 /// So many calls may always be under way.
@@ -161,7 +162,7 @@ impl Limit {
 mod tests {
     use super::*;
 
-    const LONG: Duration = TARGET.saturating_mul(4);
+    const LONG: Duration = TARGET.saturating_mul(2);
 
     /// What the limit is after these waits, with so many calls under way.
     fn after(waits: &[Duration], under_way: usize) -> f64 {

@@ -8,7 +8,7 @@ use std::{
 
 use prism_client::{DeliverySemantics, DeliveryStatus, Stage, Status};
 
-use super::history::{Answer, Call, Diary, Entry, History, Log, Manner, Tap, Totals};
+use super::history::{Answer, Call, Diary, Entry, History, Log, Manner, Totals};
 
 /// How long after the loss of its session a consumer hears of it.
 const RECONNECTED_WITHIN: Duration = Duration::from_secs(5);

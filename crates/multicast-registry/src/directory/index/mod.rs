@@ -33,7 +33,7 @@ use super::rows::RowId;
 const MAX_ADAPTIVE: usize = 4;
 /// A field is worth an index once looking for it has asked every row this often.
 const WORTH_SCANS: u64 = 8;
-/// After so many calls of [`Indexes::adapt`] an unused one is given up.
+/// After so many calls of [`Indexes::age`] an unused one is given up.
 const MAX_IDLE: u32 = 10;
 /// Of how many fields without an index it is counted how often they were looked for.
 const MAX_WANTED: usize = 64;
@@ -51,7 +51,7 @@ struct Indexed {
     declared: bool,
     /// The rows that it does not hold yet. Nothing is looked up in it until none is left.
     missing: RoaringBitmap,
-    /// How often it has been looked up in since [`Indexes::adapt`] was last called.
+    /// How often it has been looked up in since [`Indexes::age`] was last called.
     uses: AtomicU64,
     /// How many calls of it found no use.
     idle: u32,
@@ -141,30 +141,33 @@ impl Indexes {
         }
     }
 
-    /// Begins an index on the field that was looked for most, if that was often, and gives up those that
-    /// are not declared and have not been used for long. Called once in a while; what was wanted long
-    /// ago counts less and less.
-    pub(crate) fn adapt(&mut self, rows: &RoaringBitmap) {
+    /// Gives up indexes that are not declared and have not been used for long. Called once in a while; what was wanted
+    /// long ago counts less and less.
+    pub(crate) fn age(&mut self) {
         self.fields.retain_mut(|indexed| {
             let used = std::mem::take(indexed.uses.get_mut()) > 0;
             indexed.idle = if used { 0 } else { indexed.idle + 1 };
             indexed.declared || indexed.idle < MAX_IDLE
         });
+        self.wanted.get_mut().retain(|_, asked| {
+            *asked /= 2;
+            *asked > 0
+        });
+    }
+
+    /// Begins an index on the field that was looked for most, if among so many rows that was often.
+    pub(crate) fn begin_wanted(&mut self, count: u64, rows: impl FnOnce() -> RoaringBitmap) {
         let adaptive = self.fields.iter().filter(|indexed| !indexed.declared).count();
         let wanted = self.wanted.get_mut();
         let most = wanted.iter().max_by_key(|(_, asked)| **asked);
-        let most = most.filter(|(_, asked)| **asked >= WORTH_SCANS * rows.len().max(1));
+        let most = most.filter(|(_, asked)| **asked >= WORTH_SCANS * count.max(1));
         if let Some(path) = most
             .map(|(path, _)| path.clone())
             .filter(|_| adaptive < MAX_ADAPTIVE)
         {
             wanted.remove(&path);
-            self.fields.push(Indexed::new(path, false, rows.clone()));
+            self.fields.push(Indexed::new(path, false, rows()));
         }
-        wanted.retain(|_, asked| {
-            *asked /= 2;
-            *asked > 0
-        });
     }
 
     /// Adds up to so many rows to an index that is not complete. Returns whether more are left.
