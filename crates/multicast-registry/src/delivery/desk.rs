@@ -111,7 +111,9 @@ impl Desk {
 
     /// Forgets one.
     pub(crate) fn remove(&self, id: MulticastId) {
-        self.inner.lock().remove(id);
+        let mut inner = self.inner.lock();
+        inner.remove(id);
+        inner.given_up.remove(&id);
     }
 
     /// Forgets those whose receipts are not kept any longer.

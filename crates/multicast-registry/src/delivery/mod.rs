@@ -11,6 +11,7 @@ mod desk;
 mod gate;
 mod keys;
 mod note;
+mod places;
 mod records;
 pub(crate) mod state;
 mod tracker;

@@ -2,14 +2,12 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    hash::BuildHasher,
     ops::Range,
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::{Mutex, MutexGuard};
 use prism_slot::{Holder, Identity, MulticastId, Position, Timestamp};
 use tokio::{
@@ -20,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Delivery, Tally,
+    places::Places,
     records::{CastEntry, Part},
     state::{News, Stage, State, Status},
 };
@@ -440,32 +439,6 @@ impl Tracker {
     /// How long nothing was learnt.
     pub(crate) fn idle(&self) -> Duration {
         self.inner.lock().touched.elapsed()
-    }
-}
-
-/// Where targets are found by name.
-#[derive(Debug)]
-struct Places {
-    hasher: DefaultHashBuilder,
-    table: HashTable<u32>,
-}
-
-impl Places {
-    fn of(targets: &[Identity]) -> Self {
-        let hasher = DefaultHashBuilder::default();
-        let hash = |place: &u32| hasher.hash_one(&targets[*place as usize]);
-        let mut table = HashTable::with_capacity(targets.len());
-        // A multicast has fewer targets than a directory has identities.
-        for place in 0..u32::try_from(targets.len()).unwrap_or(u32::MAX) {
-            table.insert_unique(hash(&place), place, hash);
-        }
-        Self { hasher, table }
-    }
-
-    fn find(&self, targets: &[Identity], identity: &Identity) -> Option<usize> {
-        let is_it = |place: &u32| targets[*place as usize] == *identity;
-        let place = self.table.find(self.hasher.hash_one(identity), is_it)?;
-        Some(*place as usize)
     }
 }
 

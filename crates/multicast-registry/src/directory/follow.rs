@@ -158,14 +158,20 @@ impl Directory {
                     adapted_at = Instant::now();
                     self.shared.view.write().age_indexes();
                 }
-                self.shared.view.write().begin_index();
-                while self.shared.view.write().fill_indexes(FILL_ROWS) {
+                while self.fill_indexes() {
                     // Readers and changes come in between.
                     tokio::task::yield_now().await;
                 }
             }
         };
         cancelled.run_until_cancelled(work).await;
+    }
+
+    /// Sees to indexes for a moment; whether there is more to do.
+    fn fill_indexes(&self) -> bool {
+        let mut view = self.shared.view.write();
+        view.begin_index();
+        view.fill_indexes(FILL_ROWS)
     }
 
     /// Returns when somebody asks for it, when the slot tells of a change, and once a tick in any case.

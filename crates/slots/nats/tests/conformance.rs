@@ -2,21 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "../../served.rs"]
+mod served;
+
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
-use futures::future::BoxFuture;
 use prism_slot::{
     DynMessaging,
-    conformance::{
-        self, Backend, Bytes, Fault, InboxOpen, InboxSubject, LedgerOpen, LedgerSubject, MessagingOpen, Stage,
-    },
+    conformance::{self, InboxOpen, InboxSubject, LedgerOpen, LedgerSubject, MessagingOpen, Stage},
 };
 use prism_slot_nats::{
     CAPABILITY, Config, INBOX_CAPABILITY, JetStreamConfig, JetStreamInbox, JetStreamLedger,
     LEDGER_CAPABILITY, NatsMessaging,
 };
-use prism_testkit::{Direction, FaultProxy, Flow, NatsServer};
-use tokio::{runtime::Runtime, sync::Mutex};
+use prism_testkit::NatsServer;
+use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
     let runtime = Runtime::new().unwrap();
@@ -70,61 +70,6 @@ fn ledger(at: SocketAddr) -> Arc<LedgerOpen> {
     })
 }
 
-/// A server of a case's own, and the way to it.
 async fn stage<O: ?Sized>(open: fn(SocketAddr) -> Arc<O>) -> Stage<O> {
-    let server = NatsServer::start_with_jetstream().await.unwrap();
-    let proxy = FaultProxy::start(server.addr()).await.unwrap();
-    Stage {
-        open: open(proxy.addr()),
-        beside: open(server.addr()),
-        backend: Arc::new(Served {
-            server: Mutex::new(server),
-            proxy,
-        }),
-    }
-}
-
-struct Served {
-    server: Mutex<NatsServer>,
-    proxy: FaultProxy,
-}
-
-impl Backend for Served {
-    fn begin(&self, fault: Fault) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            let mut server = self.server.lock().await;
-            match fault {
-                Fault::BlackHole => self.proxy.black_hole(),
-                Fault::LostReplies => self.proxy.drop_replies(),
-                Fault::Frozen => server.freeze().unwrap(),
-                Fault::Restarted => server.terminate().await.unwrap(),
-                Fault::Killed | Fault::Emptied => server.stop(),
-                Fault::Cut | Fault::DiskFull => unreachable!("{fault} does not begin here"),
-            }
-        })
-    }
-
-    fn end(&self, fault: Fault) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            let mut server = self.server.lock().await;
-            match fault {
-                Fault::Frozen => server.thaw().unwrap(),
-                Fault::Restarted | Fault::Killed => server.restart().await.unwrap(),
-                Fault::Emptied => server.restart_empty().await.unwrap(),
-                _ => self.proxy.heal(),
-            }
-            // What has lost bytes is of no use any more.
-            if fault == Fault::LostReplies {
-                self.proxy.cut();
-            }
-        })
-    }
-
-    fn cut_within(&self, bytes: Bytes, after: u64) {
-        let direction = match bytes {
-            Bytes::Asked => Direction::ToServer,
-            Bytes::Answered => Direction::ToClient,
-        };
-        self.proxy.set(direction, Flow::CutAfter(after));
-    }
+    served::stage(NatsServer::start_with_jetstream().await.unwrap(), open).await
 }

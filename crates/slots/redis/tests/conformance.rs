@@ -2,18 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a case that cannot open its slot has failed")]
 
+#[path = "../../served.rs"]
+mod served;
+
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
-use futures::future::BoxFuture;
 use prism_slot::conformance::{
-    self, Backend, Bytes, Fault, InboxOpen, InboxSubject, LedgerOpen, LedgerSubject, RegistryOpen,
-    RegistrySubject, Stage,
+    self, InboxOpen, InboxSubject, LedgerOpen, LedgerSubject, RegistryOpen, RegistrySubject, Stage,
 };
 use prism_slot_redis::{Config, ConnectionConfig, InboxConfig, RedisInbox, RedisLedger, RedisRegistry};
-use prism_testkit::{Direction, FaultProxy, Flow, RedisServer};
+use prism_testkit::RedisServer;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::{runtime::Runtime, sync::Mutex};
+use tokio::runtime::Runtime;
 
 fn main() -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new()?;
@@ -66,62 +67,8 @@ fn ledger(at: SocketAddr) -> Arc<LedgerOpen> {
     })
 }
 
-/// A server that writes to its disk before it answers, and the way to it.
+/// On a server that writes to its disk before it answers.
 async fn stage<O: ?Sized>(open: fn(SocketAddr) -> Arc<O>) -> Stage<O> {
     let options = ["--appendonly", "yes", "--appendfsync", "always"];
-    let server = RedisServer::start_with(&options).await.unwrap();
-    let proxy = FaultProxy::start(server.addr()).await.unwrap();
-    Stage {
-        open: open(proxy.addr()),
-        beside: open(server.addr()),
-        backend: Arc::new(Served {
-            server: Mutex::new(server),
-            proxy,
-        }),
-    }
-}
-
-struct Served {
-    server: Mutex<RedisServer>,
-    proxy: FaultProxy,
-}
-
-impl Backend for Served {
-    fn begin(&self, fault: Fault) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            let mut server = self.server.lock().await;
-            match fault {
-                Fault::BlackHole => self.proxy.black_hole(),
-                Fault::LostReplies => self.proxy.drop_replies(),
-                Fault::Frozen => server.freeze().unwrap(),
-                Fault::Restarted => server.terminate().await.unwrap(),
-                Fault::Killed | Fault::Emptied => server.stop(),
-                Fault::Cut | Fault::DiskFull => unreachable!("{fault} does not begin here"),
-            }
-        })
-    }
-
-    fn end(&self, fault: Fault) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            let mut server = self.server.lock().await;
-            match fault {
-                Fault::Frozen => server.thaw().unwrap(),
-                Fault::Restarted | Fault::Killed => server.restart().await.unwrap(),
-                Fault::Emptied => server.restart_empty().await.unwrap(),
-                _ => self.proxy.heal(),
-            }
-            // What has lost bytes is of no use any more.
-            if fault == Fault::LostReplies {
-                self.proxy.cut();
-            }
-        })
-    }
-
-    fn cut_within(&self, bytes: Bytes, after: u64) {
-        let direction = match bytes {
-            Bytes::Asked => Direction::ToServer,
-            Bytes::Answered => Direction::ToClient,
-        };
-        self.proxy.set(direction, Flow::CutAfter(after));
-    }
+    served::stage(RedisServer::start_with(&options).await.unwrap(), open).await
 }
