@@ -13,8 +13,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// How many windows of targets are sent to at a time, of all multicasts together.
-const TURNS: usize = 8;
+/// How many targets are sent to at a time, of all multicasts together.
+const AT_A_TIME: u32 = 8 * 1_024;
+/// What a window takes of them at least: not only its targets cost, it does too.
+const LEAST: u32 = 32;
+/// And at most, so that several windows are under way however large they are.
+const MOST: u32 = 1_024;
 /// How much of a new measurement goes into what is expected: an eighth.
 const SMOOTHING: u64 = 8;
 /// Below this many targets nothing is refused for lack of time: too little is known of so few.
@@ -24,7 +28,7 @@ const MIN_QUEUE: usize = 2_048;
 /// many targets does not hold up those to few.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    turns: Semaphore,
+    places: Semaphore,
     /// How many targets are admitted and not sent to.
     waiting: Arc<AtomicUsize>,
     /// How long a target takes, in nanoseconds, as far as is known.
@@ -44,7 +48,7 @@ pub(crate) struct Turn<'a> {
     gate: &'a Gate,
     began: Instant,
     targets: usize,
-    _permit: Option<SemaphorePermit<'a>>,
+    places: SemaphorePermit<'a>,
 }
 
 /// More targets are under way than can be sent to.
@@ -59,7 +63,7 @@ pub(crate) struct Crowded {
 impl Gate {
     pub(crate) fn new() -> Self {
         Self {
-            turns: Semaphore::new(TURNS),
+            places: Semaphore::new(AT_A_TIME as usize),
             waiting: Arc::default(),
             per_target: AtomicU64::new(0),
         }
@@ -91,15 +95,19 @@ impl Gate {
 
     /// Waits for a turn to send to so many targets; `None` where the deadline comes first. Cancel safe.
     pub(crate) async fn turn(&self, targets: usize, deadline: Instant) -> Option<Turn<'_>> {
-        let permit = match self.turns.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) => timeout_at(deadline, self.turns.acquire()).await.ok()?.ok()?,
+        let wanted = u32::try_from(targets).unwrap_or(MOST).clamp(LEAST, MOST);
+        let places = match self.places.try_acquire_many(wanted) {
+            Ok(places) => places,
+            Err(_) => {
+                let places = self.places.acquire_many(wanted);
+                timeout_at(deadline, places).await.ok()?.ok()?
+            }
         };
         Some(Turn {
             gate: self,
             began: Instant::now(),
             targets,
-            _permit: Some(permit),
+            places,
         })
     }
 }
@@ -109,8 +117,9 @@ impl Turn<'_> {
     pub(crate) fn done(self, admission: &Admission) {
         admission.sent(self.targets);
         let took = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        // Several windows are sent to at the same time.
-        let share = took / (self.targets.max(1) as u64) / TURNS as u64;
+        // While this window was sent to, others may have been in all the places that it did not take.
+        let others = u64::from(AT_A_TIME) / self.places.num_permits() as u64;
+        let share = took / (self.targets.max(1) as u64) / others;
         let expected = &self.gate.per_target;
         let known = expected.load(Ordering::Relaxed);
         expected.store((known * (SMOOTHING - 1) + share) / SMOOTHING, Ordering::Relaxed);
@@ -163,8 +172,8 @@ mod tests {
             .admit(1_000, usize::MAX, later(Duration::from_secs(60)))
             .unwrap();
         for _ in 0..50 {
-            let turn = gate.turn(10, later(Duration::from_secs(60))).await.unwrap();
-            tokio::time::advance(Duration::from_millis(80)).await;
+            let turn = gate.turn(10, later(Duration::from_secs(600))).await.unwrap();
+            tokio::time::advance(Duration::from_secs(8)).await;
             turn.done(&slow);
         }
         let _queue = gate
@@ -181,15 +190,15 @@ mod tests {
         let gate = Arc::new(Gate::new());
         let deadline = later(Duration::from_secs(60));
         let mut held = Vec::new();
-        for _ in 0..TURNS {
-            held.push(gate.turn(1, deadline).await.unwrap());
+        for _ in 0..AT_A_TIME / MOST {
+            held.push(gate.turn(MOST as usize, deadline).await.unwrap());
         }
         let order = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let taker = |name: &'static str, windows: usize| {
             let (gate, order) = (gate.clone(), order.clone());
             tokio::spawn(async move {
                 for _ in 0..windows {
-                    let turn = gate.turn(1, deadline).await.unwrap();
+                    let turn = gate.turn(MOST as usize, deadline).await.unwrap();
                     order.lock().push(name);
                     tokio::task::yield_now().await;
                     drop(turn);

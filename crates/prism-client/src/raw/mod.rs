@@ -327,12 +327,16 @@ impl Raw {
     {
         let (span, trace) = telemetry::call_span(plan.method);
         let call = call::run(plan, |deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let request = self.headers.request(message.clone(), trace, Some(left));
-            let (shared, send) = (&self.shared, &send);
+            let shared = &self.shared;
+            // Whoever calls on and on in an overload should pay next to nothing for what is held back: neither the request
+            // nor the room for its whole way is made before.
+            let sent = shared.throttle.admit().map(|()| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let request = self.headers.request(message.clone(), trace, Some(left));
+                Box::pin(send(shared.connections.for_calls(), request))
+            });
             async move {
-                shared.throttle.admit()?;
-                let answer = send(shared.connections.for_calls(), request).await;
+                let answer = sent?.await;
                 let is_refused = |status: &Status| status.metadata().contains_key(OVERLOADED);
                 shared.throttle.answered(answer.as_ref().is_err_and(is_refused));
                 answer

@@ -27,17 +27,21 @@ use crate::failure::{Failure, Reason};
 
 /// How often the queue is looked at.
 const EVERY: Duration = Duration::from_millis(10);
-/// For how long a task may wait in the queue. A call waits there several times, and where processes share a machine they
-/// wait for each other as well.
-const TARGET: Duration = Duration::from_millis(50);
+/// For how long a task may wait in the queue. A call waits in one a dozen times on its way through two processes and back:
+/// this is a fifth of a second for all of them.
+const TARGET: Duration = Duration::from_millis(15);
+/// In a shorter queue there is hardly anything.
+const IDLE: Duration = Duration::from_millis(1);
 /// For how long the queue is long before that is an overload, and before fewer calls may have made a difference.
 const STANDING: Duration = Duration::from_millis(200);
 /// So many calls may always be under way.
 const LEAST: usize = 64;
 /// What is left of the limit where the queue stays long.
 const CUT: f64 = 0.8;
-/// By how much it grows with each look at a short queue.
+/// By how much it grows with each look at a short queue, and at one with hardly anything in it: whoever has nothing to do
+/// has no reason to refuse.
 const GROWTH: f64 = 1.01;
+const IDLE_GROWTH: f64 = 1.1;
 /// More than ever are under way.
 const NO_LIMIT: f64 = 1e9;
 
@@ -145,7 +149,8 @@ impl Limit {
 
     fn look(&mut self, waited: Duration, under_way: usize, now: Instant) {
         if waited <= TARGET {
-            self.most = (self.most * GROWTH).min(NO_LIMIT);
+            let growth = if waited <= IDLE { IDLE_GROWTH } else { GROWTH };
+            self.most = (self.most * growth).min(NO_LIMIT);
             self.long_since = None;
             return;
         }
@@ -189,12 +194,14 @@ mod tests {
 
     #[test]
     fn there_is_no_limit_any_more_in_the_end() {
-        let mut waits = vec![LONG; 100];
-        waits.extend([Duration::ZERO; 50]);
-        let limited = after(&waits, 1_000);
-        assert!(limited < 1_000.0, "{limited}");
-        waits.extend([Duration::ZERO; 2_000]);
-        assert_eq!(after(&waits, 1_000), NO_LIMIT);
+        for (short, looks) in [(TARGET, 2_000), (Duration::ZERO, 200)] {
+            let mut waits = vec![LONG; 100];
+            waits.extend([short; 10]);
+            let limited = after(&waits, 1_000);
+            assert!(limited < 1_000.0, "{limited}");
+            waits.extend(vec![short; looks]);
+            assert_eq!(after(&waits, 1_000), NO_LIMIT);
+        }
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prism_client::{Event, GapReason, Registry, Result as Answer, SubscribeRequest, Subscription};
+use prism_client::{Credits, Event, GapReason, Registry, Result as Answer, SubscribeRequest, Subscription};
 use tokio::task::JoinSet;
 
 use super::{
@@ -18,6 +18,9 @@ use super::{
     stamp::{Run, Stamp},
     tally::{Times, reason},
 };
+
+/// How many messages may be on their way to one: reading and counting is all it does.
+const WINDOW: u32 = 1_024;
 
 /// The subscribers of a run. Dropping this ends their sessions.
 pub(crate) struct Listeners {
@@ -80,7 +83,10 @@ impl Listeners {
     /// # Errors
     /// Whatever a subscription may fail with.
     pub(crate) async fn open(&self, registry: &Registry, number: u32) -> Answer<()> {
-        let request = SubscribeRequest::from(self.shared.run.name(number));
+        let request = SubscribeRequest {
+            credits: Credits::Window(WINDOW),
+            ..SubscribeRequest::from(self.shared.run.name(number))
+        };
         let session = registry.subscribe(request).await?;
         self.shared.opened.fetch_add(1, Relaxed);
         self.shared.open.fetch_add(1, Relaxed);

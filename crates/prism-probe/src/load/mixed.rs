@@ -185,7 +185,8 @@ impl Work {
         if answer.is_ok() {
             self.registered.fetch_add(1, Relaxed);
             if listens {
-                self.join(number).await;
+                // Few do, and the way is long: it takes no room in the others.
+                Box::pin(self.join(number)).await;
             }
         }
     }

@@ -15,6 +15,9 @@ use super::{ramp::Ramp, tally::Times};
 
 /// How soon a pacer that waits hears that it is to stop.
 const LISTEN: Duration = Duration::from_millis(50);
+/// For how long it sleeps at least. What is due meanwhile begins together, that much late: a clock that woke for each of
+/// very many would take their time from what it measures.
+const NAP: Duration = Duration::from_micros(250);
 
 /// What is done over and over.
 pub(crate) trait Load: Send + 'static {
@@ -93,7 +96,7 @@ impl OpenLoop {
             if left.is_zero() {
                 return true;
             }
-            thread::sleep(left.min(LISTEN));
+            thread::sleep(left.clamp(NAP, LISTEN));
         }
     }
 }
