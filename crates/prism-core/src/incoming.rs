@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::socket;
+use crate::{corked::Corked, socket};
 
 /// After the operating system refused to accept, how long until the next attempt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -56,7 +56,7 @@ pub fn accept(
                 goaway: Box::pin(goaway.cancelled_owned()),
             };
             let connection = Connection {
-                stream,
+                stream: Corked::new(stream),
                 first: Some(first),
                 cut: Box::pin(cut.cancelled_owned()),
                 _permit: permit,
@@ -85,7 +85,7 @@ async fn next(listener: &TcpListener, patience: Duration) -> TcpStream {
 
 /// An accepted connection.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Corked<TcpStream>,
     /// Set until the peer has said anything.
     first: Option<FirstByte>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -107,7 +107,7 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        self.stream.get_ref().connect_info()
     }
 }
 
@@ -133,18 +133,6 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

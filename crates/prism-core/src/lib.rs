@@ -4,6 +4,7 @@ pub mod args;
 pub mod backoff;
 pub mod caller;
 pub mod config;
+pub mod corked;
 pub mod exposition;
 pub mod failure;
 pub mod id;

@@ -18,7 +18,6 @@ use crate::{
     config::{KeepReceipts, ReadConsistency},
     delivery::{
         Cast, Delivery, Load, Phase, ReceiptsScope, Report, Stage, State, Tally, Target, Tracker, into_parts,
-        targets_of,
     },
     limits::Caller,
 };
@@ -203,7 +202,7 @@ impl Coordinator {
             tracker.collect(replies.min, MAX_REPLIES);
         }
         // From before the claim on: whose key it is must be seen to be at work.
-        let _beginning = self.shared.desk.beginning(tracker.cast.id);
+        let _beginning = recorded.then(|| self.shared.desk.beginning(tracker.cast.id));
         let mut taken = None;
         if let Some(key) = &plan.key {
             match self.claim(key, tracker.cast.id, &plan.config, deadline).await? {
@@ -232,20 +231,13 @@ impl Coordinator {
 
     /// What is known of a multicast in memory, with its targets or without.
     pub(super) fn report(&self, tracker: &Tracker, with_targets: bool) -> Report {
-        let (phase, cast) = (tracker.phase(), &tracker.cast);
-        let targets = match with_targets {
-            true => targets_of(
-                cast,
-                phase,
-                &tracker.targets,
-                tracker.states(0..tracker.targets.len()),
-            ),
-            false => Vec::new(),
-        };
-        let statuses = targets.iter().map(Target::status);
-        let tally = match with_targets {
-            true => Tally::of(statuses),
-            false => tracker.tally(),
+        let cast = &tracker.cast;
+        let (phase, tally, targets) = match with_targets {
+            true => {
+                let (phase, targets) = tracker.told();
+                (phase, Tally::of(targets.iter().map(Target::status)), targets)
+            }
+            false => (tracker.phase(), tracker.tally(), Vec::new()),
         };
         let scope = match cast.recorded {
             true => ReceiptsScope::Ledger,
@@ -278,7 +270,7 @@ impl Coordinator {
         self.shared.metrics.multicast(tally.delivered, others);
         let namespace = self.shared.sessions.namespace();
         let (targets, delivered) = (tally.total(), tally.delivered);
-        tracing::info!(namespace, multicast = %id, targets, delivered, pending = tally.pending, "multicast");
+        tracing::debug!(namespace, multicast = %id, targets, delivered, pending = tally.pending, "multicast");
         report
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prism_slot::{DEFAULT_CONTENT_TYPE, Holder, Identity, Message, Position, Priority, Timestamp};
+use prism_slot::{DEFAULT_CONTENT_TYPE, Holder, Identity, Kind, Message, Position, Priority, Timestamp};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -102,14 +102,18 @@ impl Coordinator {
         };
         let content_type = request.content_type.as_deref().map(Into::into);
         Message {
+            multicast: self.shared.runner.multicast(),
+            kind: Kind::Payload,
+            payload: request.payload.clone(),
             content_type: content_type.unwrap_or_else(|| DEFAULT_CONTENT_TYPE.clone()),
             published_at: now,
             headers: request.headers.clone(),
             reply_to: request.reply_to.as_deref().map(Into::into),
             expects_reply: request.replies.is_some(),
             expires_at: lives.map(after),
-            receipts: self.shared.courier.address(),
-            ..Message::new(self.shared.runner.multicast(), request.payload.clone())
+            // There may be no post yet; it is asked for when the multicast is begun.
+            receipts: None,
+            again: false,
         }
     }
 

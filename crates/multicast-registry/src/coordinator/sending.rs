@@ -109,13 +109,17 @@ impl Coordinator {
 
     /// Sends a multicast to those of its targets that have not been reached.
     pub(super) async fn send(&self, job: Job) {
-        let (began, order) = (Instant::now(), order(&job));
-        let windows = stream::iter(windows(order.len(), job.pace.window()));
-        windows
-            .for_each_concurrent(job.pace.windows(), |window| {
-                self.send_window(&job, began, window.start, &order[window])
-            })
-            .await;
+        let (began, order, count) = (Instant::now(), order(&job), job.tracker.targets.len());
+        if count <= job.pace.window() {
+            self.send_window(&job, began, order.as_deref(), 0..count).await;
+        } else {
+            let windows = stream::iter(windows(count, job.pace.window()));
+            windows
+                .for_each_concurrent(job.pace.windows(), |window| {
+                    self.send_window(&job, began, order.as_deref(), window)
+                })
+                .await;
+        }
         self.send_again(&job).await;
         if job.tracker.cancel.is_cancelled() {
             take_back(&job.tracker);
@@ -123,18 +127,21 @@ impl Coordinator {
         job.tracker.sent();
     }
 
-    /// Sends to one window, when its turn has come.
-    async fn send_window(&self, job: &Job, began: Instant, number: usize, window: &[usize]) {
-        keep_pace(job, began, number).await;
+    /// Sends to one window of the order, when its turn has come.
+    async fn send_window(&self, job: &Job, began: Instant, order: Option<&[usize]>, window: Range<usize>) {
+        keep_pace(job, began, window.start).await;
         if job.tracker.cancel.is_cancelled() {
             return;
         }
-        let places: Vec<usize> = job.tracker.below(reached(job), window.iter().copied());
+        let places: Vec<usize> = match order {
+            Some(order) => job.tracker.below(reached(job), order[window].iter().copied()),
+            None => job.tracker.below(reached(job), window),
+        };
         if places.is_empty() {
             return;
         }
         match self.turn(job, places.len()).await {
-            Some(turn) if Instant::now() < job.until => {
+            Some(turn) if turn.began() < job.until => {
                 self.attempt(job, &places).await;
                 turn.done(&job.admission);
             }
@@ -171,7 +178,7 @@ impl Coordinator {
                 // The first one comes after the last one of before.
                 keep_pace(job, began, (number + 1) * size).await;
                 match self.turn(job, window.len()).await {
-                    Some(_turn) if Instant::now() < job.until => self.attempt(job, window).await,
+                    Some(turn) if turn.began() < job.until => self.attempt(job, window).await,
                     _ => return,
                 }
             }
@@ -309,15 +316,16 @@ fn reached(job: &Job) -> Stage {
     }
 }
 
-/// In which order the targets are sent to. Those that are stored for go by name: what is close by name is close in a
-/// store, too, while the parts of the record are in no order that a store would know.
-fn order(job: &Job) -> Vec<usize> {
+/// In which order the targets are sent to, where that is another one than theirs. Those that are stored for go by name:
+/// what is close by name is close in a store, too, while the parts of the record are in no order that a store would know.
+fn order(job: &Job) -> Option<Vec<usize>> {
     let targets = &job.tracker.targets;
-    let mut order: Vec<usize> = (0..targets.len()).collect();
-    if job.tracker.cast.delivery != Delivery::AtMostOnce && order.len() > job.pace.window() {
-        order.sort_unstable_by_key(|place| &targets[*place]);
+    if job.tracker.cast.delivery == Delivery::AtMostOnce || targets.len() <= job.pace.window() {
+        return None;
     }
-    order
+    let mut order: Vec<usize> = (0..targets.len()).collect();
+    order.sort_unstable_by_key(|place| &targets[*place]);
+    Some(order)
 }
 
 fn windows(count: usize, size: usize) -> Vec<Range<usize>> {

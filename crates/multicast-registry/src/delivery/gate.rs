@@ -113,6 +113,10 @@ impl Gate {
 }
 
 impl Turn<'_> {
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// The window has been sent to.
     pub(crate) fn done(self, admission: &Admission) {
         admission.sent(self.targets);

@@ -171,7 +171,7 @@ pub(crate) fn targets_of(
     cast: &Cast,
     phase: Phase,
     identities: &[Identity],
-    states: Vec<State>,
+    states: impl IntoIterator<Item = State>,
 ) -> Vec<Target> {
     let now = Timestamp::now();
     let sent = phase != Phase::Running;

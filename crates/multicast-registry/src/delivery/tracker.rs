@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Delivery, Tally,
+    Delivery, Tally, Target, targets_of,
     places::Places,
     records::{CastEntry, Part},
     state::{News, Stage, State, Status},
@@ -215,11 +215,11 @@ impl Tracker {
             .into_iter()
             .map(|(place, news)| inner.learn(self, place, news))
             .fold(false, |changed, news| changed | news);
-        self.told(inner, changed);
+        self.wake(inner, changed);
     }
 
     /// Wakes who waits for news, if there was any.
-    fn told(&self, mut inner: MutexGuard<'_, Inner>, changed: bool) {
+    fn wake(&self, mut inner: MutexGuard<'_, Inner>, changed: bool) {
         if changed {
             inner.touched = Instant::now();
             drop(inner);
@@ -236,7 +236,7 @@ impl Tracker {
                 changed |= inner.learn(self, place, news);
             }
         }
-        self.told(inner, changed);
+        self.wake(inner, changed);
         changed
     }
 
@@ -343,6 +343,13 @@ impl Tracker {
     ) -> (Vec<usize>, Vec<usize>) {
         let inner = self.inner.lock();
         places.iter().partition(|place| is_such(&inner.states[**place]))
+    }
+
+    /// Everything that there is to say of the targets, in their order.
+    pub(crate) fn told(&self) -> (Phase, Vec<Target>) {
+        let inner = self.inner.lock();
+        let states = inner.states.iter().cloned();
+        (inner.phase, targets_of(&self.cast, inner.phase, &self.targets, states))
     }
 
     pub(crate) fn tally(&self) -> Tally {

@@ -11,7 +11,10 @@ use futures::future::BoxFuture;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use prism_core::backoff::{Backoff, Policy};
+use prism_core::{
+    backoff::{Backoff, Policy},
+    corked::Corked,
+};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -70,7 +73,7 @@ impl Dialer {
         }))
     }
 
-    async fn dial(self) -> Result<TokioIo<TcpStream>, DialError> {
+    async fn dial(self) -> Result<TokioIo<Corked<TcpStream>>, DialError> {
         let first = self.0.gate.lock().enter()?;
         let mut refused = Refused {
             endpoint: String::new(),
@@ -82,7 +85,7 @@ impl Dialer {
                 Ok(stream) => {
                     tracing::debug!(endpoint = %self.0.endpoints[turn], "connected");
                     self.0.gate.lock().open(turn + 1);
-                    return Ok(TokioIo::new(stream));
+                    return Ok(TokioIo::new(Corked::new(stream)));
                 }
                 Err(error) => refused = error,
             }
@@ -138,7 +141,7 @@ impl Refused {
 }
 
 impl tower::Service<Uri> for Dialer {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Corked<TcpStream>>;
     type Error = DialError;
     type Future = BoxFuture<'static, Result<Self::Response, DialError>>;
 

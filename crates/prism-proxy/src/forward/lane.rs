@@ -15,6 +15,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use prism_core::{
     backoff::{Backoff, Policy},
+    corked::Corked,
     id::InstanceId,
     overload::Throttle,
 };
@@ -296,7 +297,7 @@ impl Lane {
             // waited for clients that do not read. The windows bound both.
             .max_local_error_reset_streams(None)
             .data_frame_budget(usize::MAX)
-            .handshake::<_, Bytes>(stream)
+            .handshake::<_, Bytes>(Corked::new(stream))
             .await?;
         let ended = CancellationToken::new();
         let broken = self.replace_if_cancelled();
