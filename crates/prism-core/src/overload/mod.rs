@@ -32,12 +32,15 @@ const EVERY: Duration = Duration::from_millis(10);
 const TARGET: Duration = Duration::from_millis(15);
 /// In a shorter queue there is hardly anything.
 const IDLE: Duration = Duration::from_millis(1);
-/// For how long the queue is long before that is an overload, and before fewer calls may have made a difference.
+/// For how long the queue is long, more than it is short, before that is an overload, and before fewer calls may have made
+/// a difference.
 const STANDING: Duration = Duration::from_millis(200);
+/// For how much of that one look counts at most: a long wait alone is a burst, or a process that was stopped for a while.
+const LOOK: Duration = Duration::from_millis(60);
 /// So many calls may always be under way.
 const LEAST: usize = 64;
-/// What is left of the limit where the queue stays long.
-const CUT: f64 = 0.8;
+/// What is left of the limit where the queue stays long: as much as it is too long, between these.
+const CUT: (f64, f64) = (0.3, 0.9);
 /// By how much it grows with each look at a short queue, and at one with hardly anything in it: whoever has nothing to do
 /// has no reason to refuse.
 const GROWTH: f64 = 1.01;
@@ -108,9 +111,9 @@ impl Gate {
             let first = tokio::spawn(std::future::ready(()));
             let second = tokio::spawn(std::future::ready(()));
             let _ = tokio::join!(first, second);
-            let (was_limited, now) = (limit.is_limited(), Instant::now());
-            let (waited, under_way) = (now - due, self.0.under_way.load(Ordering::Relaxed));
-            limit.look(waited, under_way, now);
+            let was_limited = limit.is_limited();
+            let (waited, under_way) = (due.elapsed(), self.0.under_way.load(Ordering::Relaxed));
+            limit.look(waited, under_way);
             self.0.limit.store(limit.most as usize, Ordering::Relaxed);
             if limit.is_limited() && !was_limited {
                 tracing::warn!(
@@ -129,15 +132,19 @@ impl Gate {
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     most: f64,
-    /// Since when the queue was long at every look, or since the limit was cut if that was later.
-    long_since: Option<Instant>,
+    /// For how long the queue was long lately, less the time for which it was short. Each thread of the runtime has a queue
+    /// of its own, so among long ones there may be a short one.
+    standing: Duration,
+    /// How long it was at the least when it was long.
+    least: Duration,
 }
 
 impl Default for Limit {
     fn default() -> Self {
         Self {
             most: NO_LIMIT,
-            long_since: None,
+            standing: Duration::ZERO,
+            least: Duration::MAX,
         }
     }
 }
@@ -147,18 +154,22 @@ impl Limit {
         self.most < NO_LIMIT
     }
 
-    fn look(&mut self, waited: Duration, under_way: usize, now: Instant) {
+    fn look(&mut self, waited: Duration, under_way: usize) {
+        let passed = (EVERY + waited).min(LOOK);
         if waited <= TARGET {
-            let growth = if waited <= IDLE { IDLE_GROWTH } else { GROWTH };
+            let is_idle = waited <= IDLE && self.standing.is_zero();
+            let growth = if is_idle { IDLE_GROWTH } else { GROWTH };
             self.most = (self.most * growth).min(NO_LIMIT);
-            self.long_since = None;
+            self.standing = self.standing.saturating_sub(passed);
             return;
         }
-        // One long wait is no overload: a burst, or a process that was stopped for a while.
-        let since = *self.long_since.get_or_insert(now);
-        if now - since >= STANDING {
-            self.most = (self.most.min(under_way as f64) * CUT).max(LEAST as f64);
-            self.long_since = Some(now);
+        self.standing += passed;
+        self.least = waited.min(self.least);
+        if self.standing >= STANDING {
+            let left = TARGET.div_duration_f64(self.least).clamp(CUT.0, CUT.1);
+            self.most = (self.most.min(under_way as f64) * left).max(LEAST as f64);
+            // It is not over yet, whatever the next look finds.
+            (self.standing, self.least) = (STANDING / 4, Duration::MAX);
         }
     }
 }
@@ -171,25 +182,39 @@ mod tests {
 
     /// What the limit is after these waits, with so many calls under way.
     fn after(waits: &[Duration], under_way: usize) -> f64 {
-        let (mut limit, mut now) = (Limit::default(), Instant::now());
-        for waited in waits {
-            now += EVERY + *waited;
-            limit.look(*waited, under_way, now);
-        }
+        let mut limit = Limit::default();
+        waits.iter().for_each(|waited| limit.look(*waited, under_way));
         limit.most
     }
 
     #[test]
     fn a_burst_is_no_overload() {
-        let waits = [LONG, LONG, Duration::ZERO, LONG * 50, LONG, Duration::ZERO, LONG];
+        let waits = [LONG, Duration::ZERO, LONG * 50, LONG, Duration::ZERO, LONG];
         assert_eq!(after(&waits, 10_000), NO_LIMIT);
+    }
+
+    /// The queues of the runtime's threads are not equally long.
+    #[test]
+    fn a_short_queue_among_long_ones_is_no_end() {
+        let limit = after(&[LONG, LONG, Duration::ZERO].repeat(3), 1_000);
+        assert!((500.0..510.0).contains(&limit), "{limit}");
     }
 
     #[test]
     fn fewer_and_fewer_may_be_under_way_while_the_queue_is_long() {
-        let (soon, later) = (after(&[LONG; 6], 1_000), after(&[LONG; 12], 1_000));
+        let (soon, later) = (after(&[LONG; 9], 1_000), after(&[LONG; 18], 1_000));
         assert!(later < soon && soon < 1_000.0, "{later} {soon}");
         assert_eq!(after(&[LONG; 1_000], 1_000), LEAST as f64, "some always");
+    }
+
+    /// By one wait among many it is not known how much too much there is.
+    #[test]
+    fn the_limit_is_cut_by_as_much_as_the_queue_was_always_too_long() {
+        let cut = |waits: &[Duration]| after(waits, 1_000);
+        assert_eq!(cut(&[TARGET * 2; 7]), 500.0);
+        assert_eq!(cut(&[TARGET * 100, TARGET * 2, TARGET * 100, TARGET * 100]), 500.0);
+        assert_eq!(cut(&[TARGET * 11 / 10; 10]), 900.0);
+        assert_eq!(cut(&[TARGET * 100; 4]), 300.0);
     }
 
     #[test]
