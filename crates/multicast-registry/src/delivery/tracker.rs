@@ -17,10 +17,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Delivery, Tally, Target, targets_of,
+    Delivery, Tally, Target,
     places::Places,
     records::{CastEntry, Part},
     state::{News, Stage, State, Status},
+    targets_of,
 };
 
 /// Up to how many targets are searched one by one.
@@ -349,7 +350,10 @@ impl Tracker {
     pub(crate) fn told(&self) -> (Phase, Vec<Target>) {
         let inner = self.inner.lock();
         let states = inner.states.iter().cloned();
-        (inner.phase, targets_of(&self.cast, inner.phase, &self.targets, states))
+        (
+            inner.phase,
+            targets_of(&self.cast, inner.phase, &self.targets, states),
+        )
     }
 
     pub(crate) fn tally(&self) -> Tally {

@@ -202,7 +202,17 @@ mod tests {
         let dialer = dialer(&[one, dead, two]);
         let mut reached = Vec::new();
         for _ in 0..4 {
-            reached.push(dialer.clone().dial().await.unwrap().inner().peer_addr().unwrap());
+            reached.push(
+                dialer
+                    .clone()
+                    .dial()
+                    .await
+                    .unwrap()
+                    .inner()
+                    .get_ref()
+                    .peer_addr()
+                    .unwrap(),
+            );
         }
         assert_eq!(reached[0], reached[2]);
         assert_eq!(reached[1], reached[3]);

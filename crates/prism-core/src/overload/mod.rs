@@ -212,7 +212,10 @@ mod tests {
     fn the_limit_is_cut_by_as_much_as_the_queue_was_always_too_long() {
         let cut = |waits: &[Duration]| after(waits, 1_000);
         assert_eq!(cut(&[TARGET * 2; 7]), 500.0);
-        assert_eq!(cut(&[TARGET * 100, TARGET * 2, TARGET * 100, TARGET * 100]), 500.0);
+        assert_eq!(
+            cut(&[TARGET * 100, TARGET * 2, TARGET * 100, TARGET * 100]),
+            500.0
+        );
         assert_eq!(cut(&[TARGET * 11 / 10; 10]), 900.0);
         assert_eq!(cut(&[TARGET * 100; 4]), 300.0);
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use prism_client::{EnumerateRequest, Filter, UpdateRequest};
+use prism_client::{EnumerateRequest, Filter, Result as Answer, UpdateRequest};
 use rand::{RngExt, rngs::StdRng};
 use serde_json::json;
 use tokio::time::interval;
@@ -24,13 +24,15 @@ use super::{
     ramp::Ramp,
     report::{Fact, Report, times},
     stage::{Ended, Stage},
-    tally::{Tally, Times},
+    tally::{Tally, Times, is_shed},
 };
 
 /// The status of an identity that does not listen yet.
 const JOINING: &str = "joining";
 /// The status of those that are not multicast to.
 const OTHER: &str = "other";
+/// For how long those who are to listen try to.
+const LET_IN: Duration = Duration::from_secs(10);
 /// How often the bar moves.
 const GLANCE: Duration = Duration::from_millis(200);
 
@@ -117,6 +119,19 @@ pub(crate) async fn run(stage: Stage, plan: Plan) -> Report {
     work.stage.clone().end(ended).await
 }
 
+/// Calls until it is not refused for want of capacity, or has been for too long.
+async fn let_in<T, F: Future<Output = Answer<T>>>(mut call: impl FnMut() -> F) -> Answer<T> {
+    let until = Instant::now() + LET_IN;
+    loop {
+        match call().await {
+            Err(error) if is_shed(&error) && Instant::now() < until => {
+                tokio::time::sleep(error.retry_after().unwrap_or(GLANCE)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// The next operation, by chance.
 struct Mixed {
     random: StdRng,
@@ -176,13 +191,17 @@ impl Work {
     }
 
     async fn register(&self, listens: bool, due: Instant) {
-        let listens = listens && self.joins.fetch_add(1, Relaxed) < self.plan.subscribers;
+        let one_more = |joins| (joins < self.plan.subscribers).then_some(joins + 1);
+        let listens = listens && self.joins.fetch_update(Relaxed, Relaxed, one_more).is_ok();
         let number = self.stage.fleet.next();
         let status = if listens { JOINING } else { OTHER };
         let request = self.stage.fleet.request(number, json!({ "status": status }));
         let answer = self.stage.fleet.registry(number).register(request).await;
         self.tally(Operation::Register).note(due, &answer);
-        if answer.is_ok() {
+        if answer.is_err() {
+            // Somebody else will listen.
+            self.joins.fetch_sub(u32::from(listens), Relaxed);
+        } else {
             self.registered.fetch_add(1, Relaxed);
             if listens {
                 // Few do, and the way is long: it takes no room in the others.
@@ -191,11 +210,12 @@ impl Work {
         }
     }
 
-    /// Makes a target of it, in this order.
+    /// Makes a target of it, in this order. A service that has too much to do is asked again: whom it refuses does not
+    /// listen, and what is sent to them is what is measured.
     async fn join(&self, number: u32) {
         let registry = self.stage.fleet.registry(number);
         let begun = Instant::now();
-        let opened = self.stage.listeners.open(registry, number).await;
+        let opened = let_in(|| self.stage.listeners.open(registry, number)).await;
         self.subscribes.note(begun, &opened);
         if opened.is_err() {
             return;
@@ -206,7 +226,7 @@ impl Work {
             patch: json!({ "status": self.plan.status }),
             ..UpdateRequest::default()
         };
-        let announced = registry.update(request).await;
+        let announced = let_in(|| registry.update(request.clone())).await;
         self.announces.note(begun, &announced);
         self.joined.fetch_add(u64::from(announced.is_ok()), Relaxed);
     }

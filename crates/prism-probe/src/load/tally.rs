@@ -137,7 +137,7 @@ impl Tally {
 
 /// Refused for want of capacity, which is what an overloaded service is to do. A namespace that is full is
 /// another matter.
-fn is_shed(error: &Error) -> bool {
+pub(crate) fn is_shed(error: &Error) -> bool {
     error.code() == Code::ResourceExhausted && error.reason() != Some(Reason::QuotaExceeded)
 }
 
