@@ -270,7 +270,7 @@ impl Coordinator {
         self.shared.metrics.multicast(tally.delivered, others);
         let namespace = self.shared.sessions.namespace();
         let (targets, delivered) = (tally.total(), tally.delivered);
-        tracing::debug!(namespace, multicast = %id, targets, delivered, pending = tally.pending, "multicast");
+        tracing::info!(namespace, multicast = %id, targets, delivered, pending = tally.pending, "multicast");
         report
     }
 }
