@@ -8,8 +8,11 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// So much is written at once and not waited with, in bytes.
-const MUCH: usize = 4 << 10;
+/// So much is written at once and not waited with, in bytes: h2 flushes after each frame above that, and a turn for each
+/// would add up.
+const MUCH: usize = 1 << 10;
+/// How large a buffer is kept while there is nothing in it.
+const KEPT: usize = 4 << 10;
 /// How much is gathered at most.
 const FULL: usize = 32 << 10;
 
@@ -56,7 +59,7 @@ impl<S: AsyncWrite + Unpin> Corked<S> {
         }
         (self.written, self.has_waited) = (0, false);
         // There are many connections, and most of them have nothing to say most of the time.
-        if self.gathered.capacity() > MUCH {
+        if self.gathered.capacity() > KEPT {
             self.gathered = Vec::new();
         }
         self.gathered.clear();

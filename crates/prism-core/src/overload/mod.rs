@@ -2,8 +2,8 @@
 //!
 //! What there is too much of waits in the runtime's queue, whatever it is: calls, answers to carry, messages to hand
 //! on. So that queue is watched: how long a task waits there before it runs. A burst may make it long for a moment; when
-//! it stays long, no more calls may be under way than there are, and fewer with every look that finds it long. The
-//! others are refused at once, which costs little, and those under way are answered in time. While the queue is short
+//! it stays long, fewer calls may be under way than there are, by as much as it is too long, and fewer again while it
+//! stays so. The others are refused at once, which costs little, and those under way are answered in time. While the queue is short
 //! more and more may be. A call that waits for a backend is no work here: it is one of those under way, and as long as
 //! the queue is short that is no reason to refuse others.
 //!
