@@ -8,7 +8,10 @@
 
 mod support;
 
-use std::future::ready;
+use std::{
+    future::ready,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use prism_client::{Reason, testing::FakeRegistry};
 use serde_json::{Value, json};
@@ -98,6 +101,46 @@ async fn nobody_is_a_target_who_does_not_listen_yet() {
         told["operations"]["subscribe"]["errors"]["DEADLINE_EXCEEDED"],
         told["registered"]
     );
+}
+
+/// Who has too much to do at first refuses them as well, and what is sent to them is what a load measures.
+#[tokio::test]
+async fn those_who_are_to_listen_are_let_in_in_the_end() {
+    let (town, fake) = Town::serve().await;
+    let refusals = || {
+        let left = AtomicUsize::new(2);
+        move || {
+            left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
+                .is_ok()
+        }
+    };
+    let (is_refused, here) = (refusals(), town.clone());
+    fake.on_register(move |request| {
+        ready(match is_refused() {
+            true => Err(refused(Reason::Overloaded)),
+            false => Ok(here.store.register(request.get_ref())),
+        })
+    });
+    let (is_refused, here) = (refusals(), town.clone());
+    fake.on_update(move |request| {
+        ready(match is_refused() {
+            true => Err(refused(Reason::Overloaded)),
+            false => here.store.patch(request.get_ref()),
+        })
+    });
+    let line = [
+        "--subscribers",
+        "1",
+        "--share",
+        "100",
+        "--mix",
+        "register=4,multicast=1",
+    ];
+    let told = mixed(&fake, "5s", &line).await.exits(0).json();
+    assert_eq!(told["listening"], json!(1));
+    let operations = &told["operations"];
+    assert_eq!(operations["register"]["shed"], json!(2));
+    assert_eq!(operations["announce"]["ok"], json!(1), "{operations}");
 }
 
 #[tokio::test]
