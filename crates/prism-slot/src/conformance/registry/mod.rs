@@ -104,9 +104,10 @@ fn outlives_runners(capability: &RegistryCapability) -> bool {
     capability.survives >= Survives::RunnerRestart
 }
 
-/// Long enough for what a case does meanwhile on a busy machine.
-const TTL: Duration = Duration::from_millis(600);
-const PAST_TTL: Duration = Duration::from_millis(700);
+/// Long enough for what a case does meanwhile on a machine whose disk stands still now and then. What is passed with it
+/// is as far from [`crate::lease::MAX_STEP`], the interruption after which leases last once more.
+const TTL: Duration = Duration::from_millis(1_000);
+const PAST_TTL: Duration = Duration::from_millis(1_100);
 
 /// How a case opens the slot, and a namespace of its own.
 pub(super) struct Fixture {

@@ -51,7 +51,7 @@ pub(super) async fn put_checks_revision_and_generation(fixture: Fixture) {
     let expires_at = |at: Option<crate::Timestamp>| at.map_or(0, |at| at.0);
     let moved = (expires_at(record.expires_at) - expires_at(registered.expires_at)).abs();
     assert!(
-        moved < 100,
+        moved < 200,
         "a put leaves the lease alone, this one moved it by {moved} ms"
     );
 }
@@ -147,10 +147,10 @@ pub(super) async fn get_reads_the_last_write(fixture: Fixture) {
     assert_eq!(record.registered_at, registered.registered_at);
     assert_eq!(record.updated_at, registered.registered_at);
     let drift = record.expires_at.unwrap().0 - registered.expires_at.unwrap().0;
-    assert!(drift.abs() < 50, "{drift} ms between two reads of one lease");
+    assert!(drift.abs() < 200, "{drift} ms between two reads of one lease");
     let lasts = record.expires_at.unwrap().0 - record.registered_at.0;
     assert!(
-        (lasts - TTL.as_millis() as i64).abs() < 50,
+        (lasts - TTL.as_millis() as i64).abs() < 200,
         "the lease lasts {lasts} ms"
     );
 }

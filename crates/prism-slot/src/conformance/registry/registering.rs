@@ -146,7 +146,7 @@ pub(super) async fn register_over_a_due_record_expires_it_first(fixture: Fixture
     let second = subject
         .register(Register {
             owner: session(1),
-            ..leased("a")
+            ..request("a")
         })
         .await
         .unwrap();
