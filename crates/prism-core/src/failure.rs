@@ -125,6 +125,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// Whether the call may have changed something; `None` where the question does not arise.
     pub applied: Option<bool>,
+    /// Whether fewer calls should be sent, of any kind ([`OVERLOADED`]).
+    pub hold_back: bool,
 }
 
 impl Failure {
@@ -136,6 +138,7 @@ impl Failure {
             details: BTreeMap::new(),
             retry_after: None,
             applied: None,
+            hold_back: false,
         }
     }
 
@@ -173,6 +176,13 @@ impl Failure {
         self
     }
 
+    /// Says that whoever answers has too much to do, whatever the call.
+    #[must_use]
+    pub fn hold_back(mut self) -> Self {
+        self.hold_back = true;
+        self
+    }
+
     /// Reads back what [`From<Failure>`] put into a status; `None` for a status of other origin.
     pub fn from_status(status: &Status) -> Option<Self> {
         let details = status.get_error_details();
@@ -189,6 +199,7 @@ impl Failure {
             details: info.metadata.clone().into_iter().collect(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             applied,
+            hold_back: status.metadata().contains_key(OVERLOADED),
         })
     }
 }
@@ -216,8 +227,6 @@ fn cut(mut text: String, most: usize) -> String {
 impl From<Failure> for Status {
     fn from(mut failure: Failure) -> Self {
         failure.message = cut(failure.message, MAX_MESSAGE);
-        // One with a limit is about that, and says nothing of other calls.
-        let is_overloaded = failure.reason == Reason::Overloaded && !failure.details.contains_key("limit");
         let metadata = failure.details.into_iter();
         let metadata = metadata.map(|(key, value)| (key, cut(value, MAX_DETAIL)));
         let mut details = ErrorDetails::new();
@@ -234,7 +243,7 @@ impl From<Failure> for Status {
             let value = MetadataValue::from_static(if applied { "unknown" } else { "no" });
             status.metadata_mut().insert(APPLIED, value);
         }
-        if is_overloaded {
+        if failure.hold_back {
             let value = MetadataValue::from_static("yes");
             status.metadata_mut().insert(OVERLOADED, value);
         }
@@ -253,7 +262,8 @@ mod tests {
                 .field("identity")
                 .with("limit", 256)
                 .retry_after(Duration::from_millis(1_500))
-                .maybe_applied();
+                .maybe_applied()
+                .hold_back();
             let status = Status::from(sent.clone());
             assert_eq!(status.code(), reason.code());
             assert_eq!(Failure::from_status(&status), Some(sent));

@@ -36,7 +36,7 @@ const IDLE: Duration = Duration::from_millis(1);
 /// a difference.
 const STANDING: Duration = Duration::from_millis(200);
 /// For how much of that one look counts at most: a long wait alone is a burst, or a process that was stopped for a while.
-const LOOK: Duration = Duration::from_millis(60);
+const LOOK: Duration = Duration::from_millis(100);
 /// So many calls may always be under way.
 const LEAST: usize = 64;
 /// What is left of the limit where the queue stays long: as much as it is too long, between these.
@@ -55,6 +55,7 @@ fn too_many() -> Failure {
     Failure::new(Reason::Overloaded, message)
         .retry_after(pause)
         .not_applied()
+        .hold_back()
 }
 
 /// Decides which calls are taken. Clones share everything.
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_no_overload() {
-        let waits = [LONG, Duration::ZERO, LONG * 50, LONG, Duration::ZERO, LONG];
+        let waits = [LONG, Duration::ZERO, LONG * 50, LONG, Duration::ZERO];
         assert_eq!(after(&waits, 10_000), NO_LIMIT);
     }
 
@@ -217,7 +218,7 @@ mod tests {
             500.0
         );
         assert_eq!(cut(&[TARGET * 11 / 10; 10]), 900.0);
-        assert_eq!(cut(&[TARGET * 100; 4]), 300.0);
+        assert_eq!(cut(&[TARGET * 100; 3]), 300.0);
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Forward {
         let mut account = Account::open(series, method, began, place);
 
         let checked = if overloaded {
-            Err(too_many_calls(limit))
+            Err(too_many(method.shape(), limit))
         } else if method::is_internal(request.uri().path()) {
             Err(not_for_clients(request.uri().path()))
         } else {
@@ -205,12 +205,17 @@ fn not_for_clients(path: &str) -> Failure {
     Failure::new(Reason::NotImplemented, message).not_applied()
 }
 
-fn too_many_calls(limit: usize) -> Failure {
-    Failure::new(
-        Reason::Overloaded,
-        format!("`{limit}` calls are under way, try again later"),
-    )
-    .with("limit", limit)
-    .retry_after(Duration::from_millis(200))
-    .not_applied()
+fn too_many(shape: Shape, limit: usize) -> Failure {
+    let streams = matches!(shape, Shape::Streaming);
+    let what = if streams {
+        "streams are open"
+    } else {
+        "calls are under way"
+    };
+    let failure = Failure::new(Reason::Overloaded, format!("`{limit}` {what}, try again later"))
+        .with("limit", limit)
+        .retry_after(Duration::from_millis(200))
+        .not_applied();
+    // Where only streams are too many, calls are taken as ever.
+    if streams { failure } else { failure.hold_back() }
 }

@@ -120,6 +120,7 @@ async fn more_calls_than_allowed_are_refused_at_once() {
         (Code::ResourceExhausted, "OVERLOADED")
     );
     assert!(reply.failure().retry_after.is_some());
+    assert!(reply.failure().hold_back, "whatever the call");
     assert_eq!(runner.calls(), 2);
     // Streams have places of their own.
     held.push(client.open(STREAM).await);
@@ -153,7 +154,9 @@ async fn more_streams_than_allowed_are_refused_at_once() {
     let client = proxy.client().await;
     let _held = client.open(STREAM).await;
     runner.arrival().await;
-    assert_eq!(client.unary(STREAM, b"x").await.reason(), "OVERLOADED");
+    let reply = client.unary(STREAM, b"x").await;
+    assert_eq!(reply.reason(), "OVERLOADED");
+    assert!(!reply.failure().hold_back, "calls are taken");
 }
 
 #[tokio::test]
