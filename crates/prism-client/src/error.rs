@@ -190,9 +190,9 @@ impl Error {
         }
     }
 
-    pub(crate) fn malformed(field: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn malformed(field: impl fmt::Display, problem: impl Into<String>) -> Self {
         Self::Malformed {
-            field: field.into(),
+            field: field.to_string(),
             problem: problem.into(),
         }
     }
@@ -291,7 +291,17 @@ impl Refusal {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        Self::Refused(Box::new(Refusal::from_status(&Status::from(failure))))
+        Self::Refused(Box::new(Refusal {
+            code: failure.reason.code(),
+            reason: failure.reason.as_str().to_owned(),
+            message: failure.message,
+            details: failure.details,
+            retry_after: failure.retry_after.map(|pause| pause.min(LONGEST_PAUSE)),
+            applied: match failure.applied {
+                Some(false) => Applied::No,
+                _ => Applied::Unknown,
+            },
+        }))
     }
 }
 

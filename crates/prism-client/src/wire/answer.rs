@@ -1,6 +1,9 @@
 //! Answers.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt::Display,
+    time::{Duration, SystemTime},
+};
 
 use prism_proto::pattern;
 use prost_types::Timestamp;
@@ -96,21 +99,26 @@ pub(crate) fn renewals(asked: Vec<String>, answer: pattern::RenewResponse) -> Re
 }
 
 fn renewal(index: usize, identity: String, result: pattern::renew_response::Result) -> Result<Renewal> {
-    let field = |name: &str| format!("results[{index}].{name}");
     if result.identity != identity {
         let problem = format!("is `{}` where `{identity}` was asked", result.identity);
-        return Err(Error::malformed(field("identity"), problem));
+        return Err(Error::malformed(
+            format_args!("results[{index}].identity"),
+            problem,
+        ));
     }
     let result = match (result.success, result.error) {
         (true, _) => Ok(Renewed {
-            expires_at: optional_time(&field("expires_at"), result.expires_at)?,
-            renew_after: optional_millis(&field("renew_after_ms"), result.renew_after_ms)?,
+            expires_at: optional_time(format_args!("results[{index}].expires_at"), result.expires_at)?,
+            renew_after: optional_millis(
+                format_args!("results[{index}].renew_after_ms"),
+                result.renew_after_ms,
+            )?,
         }),
         (false, Some(reason)) => {
             let message = format!("the lease of `{identity}` was not renewed: {reason}");
             Err(Error::Refused(Box::new(Refusal::of_item(&reason, message))))
         }
-        (false, None) => return Err(missing(field("error"))),
+        (false, None) => return Err(missing(format_args!("results[{index}].error"))),
     };
     Ok(Renewal { identity, result })
 }
@@ -132,7 +140,7 @@ fn found_at(found: Option<pattern::Identity>, at: Option<pattern::Position>) -> 
 
 pub(crate) fn page(answer: pattern::EnumerateResponse) -> Result<Page> {
     let identities = answer.identities.into_iter().enumerate();
-    let identities = identities.map(|(index, found)| identity(&format!("identities[{index}]"), found));
+    let identities = identities.map(|(index, found)| identity(format_args!("identities[{index}]"), found));
     Ok(Page {
         identities: identities.collect::<Result<_>>()?,
         total_count: count("total_count", answer.total_count)?,
@@ -149,36 +157,34 @@ pub(crate) fn page(answer: pattern::EnumerateResponse) -> Result<Page> {
 }
 
 fn facet((index, facet): (usize, pattern::Facet)) -> Result<Facet> {
-    let within = |name: &str| format!("facets[{index}].{name}");
     let bucket = |bucket: pattern::facet::Bucket| {
         let value = bucket.value.unwrap_or_default();
         Ok((
-            from_wire(&within("value"), value)?,
-            count(&within("count"), bucket.count)?,
+            from_wire(format_args!("facets[{index}].value"), value)?,
+            count(format_args!("facets[{index}].count"), bucket.count)?,
         ))
     };
     Ok(Facet {
         buckets: facet.buckets.into_iter().map(bucket).collect::<Result<_>>()?,
-        value_count: count(&within("value_count"), facet.value_count)?,
-        other_count: count(&within("other_count"), facet.other_count)?,
-        missing_count: count(&within("missing_count"), facet.missing_count)?,
+        value_count: count(format_args!("facets[{index}].value_count"), facet.value_count)?,
+        other_count: count(format_args!("facets[{index}].other_count"), facet.other_count)?,
+        missing_count: count(format_args!("facets[{index}].missing_count"), facet.missing_count)?,
         field: facet.field,
     })
 }
 
-pub(super) fn identity(field: &str, found: pattern::Identity) -> Result<Identity> {
-    let within = |name: &str| format!("{field}.{name}");
+pub(super) fn identity(field: impl Display, found: pattern::Identity) -> Result<Identity> {
     if found.identity.is_empty() {
-        return Err(missing(within("identity")));
+        return Err(missing(format_args!("{field}.identity")));
     }
     Ok(Identity {
         identity: found.identity,
-        metadata: object_from_wire(&within("metadata"), found.metadata)?,
-        registered_at: time(&within("registered_at"), found.registered_at)?,
-        updated_at: time(&within("updated_at"), found.updated_at)?,
-        expires_at: optional_time(&within("expires_at"), found.expires_at)?,
-        ttl: optional_millis(&within("ttl_ms"), found.ttl_ms)?,
-        generation: position(&within("generation"), found.generation)?,
+        metadata: object_from_wire(format_args!("{field}.metadata"), found.metadata)?,
+        registered_at: time(format_args!("{field}.registered_at"), found.registered_at)?,
+        updated_at: time(format_args!("{field}.updated_at"), found.updated_at)?,
+        expires_at: optional_time(format_args!("{field}.expires_at"), found.expires_at)?,
+        ttl: optional_millis(format_args!("{field}.ttl_ms"), found.ttl_ms)?,
+        generation: position(format_args!("{field}.generation"), found.generation)?,
         revision: found.revision,
     })
 }
@@ -202,7 +208,7 @@ fn succeeded(success: bool, error: Option<&str>) -> Result<()> {
     Err(Error::Refused(Box::new(Refusal::of_item("", message))).maybe_applied())
 }
 
-pub(super) fn position(field: &str, position: Option<pattern::Position>) -> Result<Position> {
+pub(super) fn position(field: impl Display, position: Option<pattern::Position>) -> Result<Position> {
     let position = position.ok_or_else(|| missing(field))?;
     Ok(Position {
         epoch: position.epoch,
@@ -210,32 +216,32 @@ pub(super) fn position(field: &str, position: Option<pattern::Position>) -> Resu
     })
 }
 
-pub(super) fn time(field: &str, time: Option<Timestamp>) -> Result<SystemTime> {
-    optional_time(field, time)?.ok_or_else(|| missing(field))
+pub(super) fn time(field: impl Display, time: Option<Timestamp>) -> Result<SystemTime> {
+    optional_time(&field, time)?.ok_or_else(|| missing(&field))
 }
 
-pub(super) fn optional_time(field: &str, time: Option<Timestamp>) -> Result<Option<SystemTime>> {
+pub(super) fn optional_time(field: impl Display, time: Option<Timestamp>) -> Result<Option<SystemTime>> {
     time.map(|time| {
         SystemTime::try_from(time).map_err(|error| Error::malformed(field, format!("is no time: {error}")))
     })
     .transpose()
 }
 
-pub(super) fn optional_millis(field: &str, millis: Option<i64>) -> Result<Option<Duration>> {
+pub(super) fn optional_millis(field: impl Display, millis: Option<i64>) -> Result<Option<Duration>> {
     millis
         .map(|millis| count(field, millis).map(Duration::from_millis))
         .transpose()
 }
 
-pub(super) fn count(field: &str, number: i64) -> Result<u64> {
+pub(super) fn count(field: impl Display, number: i64) -> Result<u64> {
     u64::try_from(number).map_err(|_| Error::malformed(field, format!("is negative: {number}")))
 }
 
-pub(super) fn missing(field: impl Into<String>) -> Error {
+pub(super) fn missing(field: impl Display) -> Error {
     Error::malformed(field, "is missing")
 }
 
-pub(super) fn unknown(field: impl Into<String>, number: i32) -> Error {
+pub(super) fn unknown(field: impl Display, number: i32) -> Error {
     Error::malformed(
         field,
         format!("has a value that this version does not know: {number}"),

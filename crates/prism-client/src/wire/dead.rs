@@ -26,7 +26,6 @@ pub(crate) fn dead_letters(answer: pattern::ListDeadLettersResponse) -> Result<D
 }
 
 fn letter(index: usize, letter: WireLetter) -> Result<DeadLetter> {
-    let field = |name: &str| format!("letters[{index}].{name}");
     Ok(DeadLetter {
         letter_id: letter.letter_id,
         identity: letter.identity,
@@ -34,10 +33,10 @@ fn letter(index: usize, letter: WireLetter) -> Result<DeadLetter> {
         reason: letter.reason,
         detail: Some(letter.detail).filter(|detail| !detail.is_empty()),
         attempts: letter.attempts,
-        died_at: time(&field("died_at"), letter.died_at)?,
-        published_at: time(&field("published_at"), letter.published_at)?,
+        died_at: time(format_args!("letters[{index}].died_at"), letter.died_at)?,
+        published_at: time(format_args!("letters[{index}].published_at"), letter.published_at)?,
         payload: letter.payload,
-        payload_size: count(&field("payload_size"), letter.payload_size)?,
+        payload_size: count(format_args!("letters[{index}].payload_size"), letter.payload_size)?,
         content_type: letter.content_type,
         headers: letter.headers.into_iter().collect(),
     })

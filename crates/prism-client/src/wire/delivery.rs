@@ -1,6 +1,6 @@
 //! Multicasts: what is asked, and what is known of them.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use prism_proto::pattern::{self, delivery_status::Status as WireStatus, multicast_stream_response};
 
@@ -128,7 +128,7 @@ pub(crate) fn multicast(answer: pattern::MulticastResponse) -> Result<Multicast>
         pending_count: count("pending_count", answer.pending_count)?,
         timeout_count: count("timeout_count", answer.timeout_count)?,
         statuses: statuses
-            .map(|(index, status)| delivery_status(&format!("statuses[{index}]"), status))
+            .map(|(index, status)| delivery_status(format_args!("statuses[{index}]"), status))
             .collect::<Result<_>>()?,
         multicast_id: answer.multicast_id,
         position: position("position", answer.position)?,
@@ -169,14 +169,14 @@ fn scope(number: i32) -> Result<Option<ReceiptsScope>> {
     }
 }
 
-fn delivery_status(field: &str, status: pattern::DeliveryStatus) -> Result<DeliveryStatus> {
+fn delivery_status(field: impl Display, status: pattern::DeliveryStatus) -> Result<DeliveryStatus> {
     let verdict = match WireStatus::try_from(status.status) {
         Ok(WireStatus::Pending) => Status::Pending,
         Ok(WireStatus::Failed) => Status::Failed,
         Ok(WireStatus::Timeout) => Status::Timeout,
         Ok(WireStatus::Delivered) => Status::Delivered,
         Ok(WireStatus::Unspecified) | Err(_) => {
-            return Err(unknown(format!("{field}.status"), status.status));
+            return Err(unknown(format_args!("{field}.status"), status.status));
         }
     };
     Ok(DeliveryStatus {
@@ -188,14 +188,14 @@ fn delivery_status(field: &str, status: pattern::DeliveryStatus) -> Result<Deliv
     })
 }
 
-fn stage(field: &str, number: i32) -> Result<Stage> {
+fn stage(field: impl Display, number: i32) -> Result<Stage> {
     match pattern::Stage::try_from(number) {
         Ok(pattern::Stage::Resolved) => Ok(Stage::Resolved),
         Ok(pattern::Stage::Accepted) => Ok(Stage::Accepted),
         Ok(pattern::Stage::Stored) => Ok(Stage::Stored),
         Ok(pattern::Stage::Handed) => Ok(Stage::Handed),
         Ok(pattern::Stage::Acked) => Ok(Stage::Acked),
-        Ok(pattern::Stage::Unspecified) | Err(_) => Err(unknown(format!("{field}.stage"), number)),
+        Ok(pattern::Stage::Unspecified) | Err(_) => Err(unknown(format_args!("{field}.stage"), number)),
     }
 }
 

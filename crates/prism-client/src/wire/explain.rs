@@ -45,7 +45,7 @@ fn verdict(index: usize, verdict: explain_response::Verdict) -> Result<Verdict> 
     let depth = usize::try_from(verdict.depth);
     Ok(Verdict {
         depth: depth.map_err(|_| {
-            let field = format!("why.verdicts[{index}].depth");
+            let field = format_args!("why.verdicts[{index}].depth");
             Error::malformed(field, format!("is {}", verdict.depth))
         })?,
         part: verdict.part,

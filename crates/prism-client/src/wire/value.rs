@@ -3,7 +3,11 @@
 //! Numbers are doubles on the wire. An integer that a double cannot hold exactly is refused rather than
 //! rounded; a double that is an integer comes back as one, so that it fits integer types again.
 
-use std::{collections::HashMap, iter};
+use std::{
+    collections::HashMap,
+    fmt::{Arguments, Display},
+    iter,
+};
 
 use prost_types::{ListValue, Struct, Value as WireValue, value::Kind};
 use serde::Serialize;
@@ -25,13 +29,13 @@ pub(crate) fn to_object(field: &str, value: &impl Serialize) -> Result<Value> {
 }
 
 /// An object as a request carries it. Null is an empty one.
-pub(super) fn object_to_wire(field: &str, value: Value) -> Result<HashMap<String, WireValue>> {
+pub(super) fn object_to_wire(field: impl Display, value: Value) -> Result<HashMap<String, WireValue>> {
     match value {
         Value::Null => Ok(HashMap::new()),
         Value::Object(members) => members
             .into_iter()
             .map(|(key, value)| {
-                let value = to_wire(&format!("{field}.{key}"), value)?;
+                let value = to_wire(format_args!("{field}.{key}"), value)?;
                 Ok((key, value))
             })
             .collect(),
@@ -41,19 +45,19 @@ pub(super) fn object_to_wire(field: &str, value: Value) -> Result<HashMap<String
 
 /// An object as an answer carries it.
 pub(super) fn object_from_wire(
-    field: &str,
+    field: impl Display,
     members: impl IntoIterator<Item = (String, WireValue)>,
 ) -> Result<Map<String, Value>> {
     members
         .into_iter()
         .map(|(key, value)| {
-            let value = from_wire(&format!("{field}.{key}"), value)?;
+            let value = from_wire(format_args!("{field}.{key}"), value)?;
             Ok((key, value))
         })
         .collect()
 }
 
-fn to_wire(field: &str, value: Value) -> Result<WireValue> {
+fn to_wire(field: Arguments<'_>, value: Value) -> Result<WireValue> {
     let kind = match value {
         Value::Null => Kind::NullValue(0),
         Value::Bool(flag) => Kind::BoolValue(flag),
@@ -61,7 +65,7 @@ fn to_wire(field: &str, value: Value) -> Result<WireValue> {
         Value::String(text) => Kind::StringValue(text),
         Value::Array(items) => {
             let items =
-                iter::zip(0.., items).map(|(index, item)| to_wire(&format!("{field}[{index}]"), item));
+                iter::zip(0.., items).map(|(index, item)| to_wire(format_args!("{field}[{index}]"), item));
             Kind::ListValue(ListValue {
                 values: items.collect::<Result<_>>()?,
             })
@@ -73,7 +77,7 @@ fn to_wire(field: &str, value: Value) -> Result<WireValue> {
     Ok(WireValue { kind: Some(kind) })
 }
 
-fn double(field: &str, number: &Number) -> Result<f64> {
+fn double(field: impl Display, number: &Number) -> Result<f64> {
     let whole = number
         .as_i64()
         .map(i128::from)
@@ -84,11 +88,11 @@ fn double(field: &str, number: &Number) -> Result<f64> {
         .ok_or_else(|| {
             let message =
                 format!("`{field}` is {number}, which a double cannot hold exactly: send it as a string");
-            Error::invalid(field, message)
+            Error::invalid(field.to_string(), message)
         })
 }
 
-pub(super) fn from_wire(field: &str, value: WireValue) -> Result<Value> {
+pub(super) fn from_wire(field: Arguments<'_>, value: WireValue) -> Result<Value> {
     Ok(match value.kind {
         Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(flag)) => Value::Bool(flag),
@@ -96,7 +100,7 @@ pub(super) fn from_wire(field: &str, value: WireValue) -> Result<Value> {
         Some(Kind::StringValue(text)) => Value::String(text),
         Some(Kind::ListValue(list)) => {
             let items = iter::zip(0.., list.values);
-            let items = items.map(|(index, item)| from_wire(&format!("{field}[{index}]"), item));
+            let items = items.map(|(index, item)| from_wire(format_args!("{field}[{index}]"), item));
             Value::Array(items.collect::<Result<_>>()?)
         }
         Some(Kind::StructValue(object)) => Value::Object(object_from_wire(field, object.fields)?),
@@ -104,7 +108,7 @@ pub(super) fn from_wire(field: &str, value: WireValue) -> Result<Value> {
     })
 }
 
-fn from_double(field: &str, double: f64) -> Result<Number> {
+fn from_double(field: impl Display, double: f64) -> Result<Number> {
     let negative_zero = double == 0.0 && double.is_sign_negative();
     if double.fract() == 0.0 && double.abs() <= EXACT && !negative_zero {
         return Ok(Number::from(double as i64));
@@ -113,7 +117,7 @@ fn from_double(field: &str, double: f64) -> Result<Number> {
         .ok_or_else(|| Error::malformed(field, format!("is {double}, which is no JSON number")))
 }
 
-fn no_object(field: &str, value: &Value) -> Error {
+fn no_object(field: impl Display, value: &Value) -> Error {
     let kind = match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -122,7 +126,10 @@ fn no_object(field: &str, value: &Value) -> Error {
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     };
-    Error::invalid(field, format!("`{field}` must be a JSON object, not {kind}"))
+    Error::invalid(
+        field.to_string(),
+        format!("`{field}` must be a JSON object, not {kind}"),
+    )
 }
 
 #[cfg(test)]
