@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use prism_client::{EnumerateRequest, Filter, Result as Answer, UpdateRequest};
+use prism_client::{EnumerateRequest, Filter, UpdateRequest};
 use rand::{RngExt, rngs::StdRng};
 use serde_json::json;
 use tokio::time::interval;
@@ -23,16 +23,14 @@ use super::{
     pace::{ClosedLoop, Load, OpenLoop},
     ramp::Ramp,
     report::{Fact, Report, times},
-    stage::{Ended, Stage},
-    tally::{Tally, Times, is_shed},
+    stage::{Ended, Stage, let_in},
+    tally::{Tally, Times},
 };
 
 /// The status of an identity that does not listen yet.
 const JOINING: &str = "joining";
 /// The status of those that are not multicast to.
 const OTHER: &str = "other";
-/// For how long those who are to listen try to.
-const LET_IN: Duration = Duration::from_secs(10);
 /// How often the bar moves.
 const GLANCE: Duration = Duration::from_millis(200);
 
@@ -117,19 +115,6 @@ pub(crate) async fn run(stage: Stage, plan: Plan) -> Report {
     };
     let ended = work.ended(elapsed, &lateness);
     work.stage.clone().end(ended).await
-}
-
-/// Calls until it is not refused for want of capacity, or has been for too long.
-async fn let_in<T, F: Future<Output = Answer<T>>>(mut call: impl FnMut() -> F) -> Answer<T> {
-    let until = Instant::now() + LET_IN;
-    loop {
-        match call().await {
-            Err(error) if is_shed(&error) && Instant::now() < until => {
-                tokio::time::sleep(error.retry_after().unwrap_or(GLANCE)).await;
-            }
-            answer => return answer,
-        }
-    }
 }
 
 /// The next operation, by chance.

@@ -17,7 +17,7 @@ use super::{
     ledger::Ledger,
     listeners::Listeners,
     report::{Delivery, Fact, Report},
-    tally::Tally,
+    tally::{Tally, is_shed},
 };
 use crate::{
     fault::{Fault, Stop},
@@ -26,6 +26,11 @@ use crate::{
 
 /// What is left after a run that was killed goes away by itself after its length and this.
 const AFTERLIFE: Duration = Duration::from_secs(3_600);
+
+/// For how long what a load depends on is tried where there is too much to do.
+const LET_IN: Duration = Duration::from_secs(10);
+/// How long to wait where it is not said.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// How many sessions are opened at a time before a load begins.
 const OPENING: usize = 64;
@@ -90,8 +95,7 @@ impl Stage {
         let seed = common.seed.unwrap_or_else(rand::random);
         let fleet = Arc::new(Fleet::new(builder, common.connections.into(), ttl.seconds())?);
         Style::talk(&format!("run {}, to have it again: --seed {seed}", fleet.run));
-        fleet
-            .count()
+        let_in(|| fleet.count())
             .await
             .map_err(|error| Stop::from(error).of_a_read())?;
         let began = Instant::now();
@@ -209,6 +213,19 @@ impl Stage {
         }
         self.bar.end();
         fault.into()
+    }
+}
+
+/// Calls until it is not refused for want of capacity, or has been for too long.
+pub(crate) async fn let_in<T, F: Future<Output = Answer<T>>>(mut call: impl FnMut() -> F) -> Answer<T> {
+    let until = Instant::now() + LET_IN;
+    loop {
+        match call().await {
+            Err(error) if is_shed(&error) && Instant::now() < until => {
+                tokio::time::sleep(error.retry_after().unwrap_or(AGAIN)).await;
+            }
+            answer => return answer,
+        }
     }
 }
 
