@@ -2,13 +2,13 @@
 
 use std::{env, fmt, sync::Arc, time::Duration};
 
-use prism_core::{backoff::Policy, overload::Throttle};
+use prism_core::backoff::Policy;
 use tonic::metadata::MetadataMap;
 
 use crate::{
     Client, Error, Result,
     headers::{Common, Headers, Hook},
-    raw::{Raw, Shared},
+    raw::{Raw, Shared, Throttles},
     transport::{Connections, Endpoint, Settings},
 };
 
@@ -192,7 +192,7 @@ impl ClientBuilder {
 
     fn client(self, connections: Connections, headers: Headers) -> Client {
         let shared = Shared {
-            throttle: Throttle::default(),
+            throttles: Throttles::default(),
             connections,
             attempts: self.attempts,
             backoff: self.settings.backoff,

@@ -412,6 +412,14 @@ async fn a_service_with_too_much_to_do_is_sent_little() {
         fake.count("Get")
     );
 
+    // Another namespace may be served by a runner that has nothing to do.
+    let elsewhere = client.namespace("elsewhere").unwrap();
+    for _ in 0..CALLS {
+        let error = elsewhere.registry.update("a".into_update()).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unimplemented);
+    }
+    assert_eq!(fake.count("Update"), CALLS);
+
     let limit = Failure::new(Reason::Overloaded, "too many targets wait").not_applied();
     fake.on_multicast(move |_| ready(Err(limit.clone().into())));
     let before = fake.count("Multicast");

@@ -7,6 +7,7 @@ mod progress;
 mod recovery;
 mod session;
 mod subscription;
+mod throttles;
 mod watch;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -14,7 +15,6 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures::stream;
 use prism_core::{
     backoff::Policy,
-    failure::OVERLOADED,
     overload::Throttle,
     telemetry::{self, TraceContext},
 };
@@ -35,6 +35,7 @@ pub use check::SchemaCheck;
 pub use progress::Progress;
 pub(crate) use subscription::Claim;
 pub use subscription::{Listen, Subscription};
+pub(crate) use throttles::Throttles;
 pub use watch::{Watch, Watched};
 
 use crate::{
@@ -56,6 +57,9 @@ type Stub = MulticastRegistryPatternClient<Channel>;
 #[derive(Clone)]
 pub struct Raw {
     shared: Arc<Shared>,
+    /// Holds calls back while the service refuses many. Of the namespace alone: another one may be served by a runner that
+    /// has nothing to do.
+    throttle: Arc<Throttle>,
     headers: Headers,
     timeout: Duration,
 }
@@ -63,8 +67,7 @@ pub struct Raw {
 /// What the clients of all namespaces share.
 pub(crate) struct Shared {
     pub(crate) connections: Connections,
-    /// Holds calls back while the service refuses many.
-    pub(crate) throttle: Throttle,
+    pub(crate) throttles: Throttles,
     pub(crate) attempts: u32,
     pub(crate) backoff: Policy,
 }
@@ -72,6 +75,7 @@ pub(crate) struct Shared {
 impl Raw {
     pub(crate) fn new(shared: Arc<Shared>, headers: Headers, timeout: Duration) -> Self {
         Self {
+            throttle: shared.throttles.of(headers.namespace()),
             shared,
             headers,
             timeout: timeout.min(LONGEST_TIMEOUT),
@@ -96,6 +100,7 @@ impl Raw {
     pub(crate) fn in_namespace(&self, namespace: &str) -> Result<Self> {
         Ok(Self {
             headers: self.headers.in_namespace(namespace)?,
+            throttle: self.shared.throttles.of(namespace),
             ..self.clone()
         })
     }
@@ -327,18 +332,18 @@ impl Raw {
     {
         let (span, trace) = telemetry::call_span(plan.method);
         let call = call::run(plan, |deadline| {
-            let shared = &self.shared;
             // Whoever calls on and on in an overload should pay next to nothing for what is held back: neither the request
             // nor the room for its whole way is made before.
-            let sent = shared.throttle.admit().map(|()| {
+            let sent = self.throttle.admit().map(|()| {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let request = self.headers.request(message.clone(), trace, Some(left));
-                Box::pin(send(shared.connections.for_calls(), request))
+                Box::pin(send(self.shared.connections.for_calls(), request))
             });
             async move {
                 let answer = sent?.await;
-                let is_refused = |status: &Status| status.metadata().contains_key(OVERLOADED);
-                shared.throttle.answered(answer.as_ref().is_err_and(is_refused));
+                if let Some(is_refused) = throttles::refused(&answer) {
+                    self.throttle.answered(is_refused);
+                }
                 answer
                     .map(Response::into_inner)
                     .map_err(|status| Error::from_status(&status, plan.timeout))

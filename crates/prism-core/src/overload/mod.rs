@@ -36,7 +36,7 @@ const IDLE: Duration = Duration::from_millis(1);
 /// a difference.
 const STANDING: Duration = Duration::from_millis(200);
 /// For how much of that one look counts at most: a long wait alone is a burst, or a process that was stopped for a while.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(80);
 /// So many calls may always be under way.
 const LEAST: usize = 64;
 /// What is left of the limit where the queue stays long: as much as it is too long, between these.
@@ -162,6 +162,10 @@ impl Limit {
             let growth = if is_idle { IDLE_GROWTH } else { GROWTH };
             self.most = (self.most * growth).min(NO_LIMIT);
             self.standing = self.standing.saturating_sub(passed);
+            if self.standing.is_zero() {
+                // Whatever was long is over, and says nothing of what is long next.
+                self.least = Duration::MAX;
+            }
             return;
         }
         self.standing += passed;
@@ -194,6 +198,13 @@ mod tests {
         assert_eq!(after(&waits, 10_000), NO_LIMIT);
     }
 
+    /// When it goes on, it has to catch up.
+    #[test]
+    fn a_process_that_was_stopped_for_a_while_refuses_nobody() {
+        let waits = [1_000, 150, 20, 0, 0].map(Duration::from_millis);
+        assert_eq!(after(&waits, 10_000), NO_LIMIT);
+    }
+
     /// The queues of the runtime's threads are not equally long.
     #[test]
     fn a_short_queue_among_long_ones_is_no_end() {
@@ -219,6 +230,10 @@ mod tests {
         );
         assert_eq!(cut(&[TARGET * 11 / 10; 10]), 900.0);
         assert_eq!(cut(&[TARGET * 100; 3]), 300.0);
+        let mut long_after = vec![TARGET * 11 / 10];
+        long_after.extend([Duration::ZERO; 5]);
+        long_after.extend([TARGET * 100; 3]);
+        assert_eq!(cut(&long_after), 300.0, "what was long before says nothing");
     }
 
     #[test]

@@ -157,21 +157,24 @@ where
 
     async fn attempts(&mut self) -> Result<Answered, Ended> {
         let mut avoid: Option<Arc<Lane>> = None;
+        let mut tried: Option<Arc<Lane>> = None;
+        let mut held_back = false;
         loop {
             let lane = self.choose(avoid.as_deref()).await?;
-            if avoid.as_ref().is_some_and(|avoided| Arc::ptr_eq(avoided, &lane)) {
+            if tried.as_ref().is_some_and(|tried| Arc::ptr_eq(tried, &lane)) {
                 // Nobody else is there: give it a moment.
                 tokio::time::sleep(Duration::from_millis(rand::random_range(5..25))).await;
             }
-            let second = avoid.is_some();
             if let Err(failure) = lane.throttle().admit() {
-                if second || !self.may_be_served_by_another_than(&lane) {
+                if held_back || !self.may_be_served_by_another_than(&lane) {
                     self.account.shed();
                     return Err(failure.into());
                 }
+                held_back = true;
                 avoid = Some(lane);
                 continue;
             }
+            let second = tried.is_some();
             let idempotent = lane.target().idempotent.contains(self.head.uri.path());
             self.account.move_to(lane.enter());
             let attempted = self.attempt(&lane).await;
@@ -182,7 +185,8 @@ where
             let (fate, message) = match attempted {
                 Ok(answered) if !second && says_not_applied(answered.response.headers()) => {
                     // The same runner would say the same again, after as long a wait as this one.
-                    if !self.may_be_served_by_another_than(&lane)
+                    if held_back
+                        || !self.may_be_served_by_another_than(&lane)
                         || self.retry(Fate::NotApplied, second, idempotent).is_none()
                     {
                         return Ok(answered);
@@ -203,7 +207,10 @@ where
                 }
             };
             tracing::warn!(runner = %lane.target().instance_id, ?fate, "trying again: {message}");
-            avoid = Some(lane);
+            if !held_back {
+                avoid = Some(lane.clone());
+            }
+            tried = Some(lane);
         }
     }
 

@@ -286,8 +286,7 @@ impl Lane {
 
     async fn handshake(&self) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
         let stream = TcpStream::connect(&self.target.endpoint).await?;
-        stream.set_nodelay(true)?;
-        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(self.settings.unacknowledged))?;
+        prism_core::socket::tune(&stream, self.settings.unacknowledged)?;
         let (send, driver) = h2::client::Builder::new()
             .initial_window_size(self.settings.stream_window)
             .initial_connection_window_size(self.settings.connection_window)

@@ -152,9 +152,7 @@ impl Relay {
         bounds: RelayBounds,
         upload: Option<Rest>,
     ) -> Self {
-        if let Some(end) = bounds.end {
-            patience::answer_by(end);
-        }
+        patience::answer_by(bounds.end, bounds.cut.clone());
         let mut stage = Stage::Data;
         if let Some(code) = status_code(headers) {
             account.answered(code);

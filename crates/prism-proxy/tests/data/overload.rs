@@ -1,5 +1,10 @@
 //! Runners that have more to do than they can.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
 use futures::future::join_all;
 use prism_proxy::forward::Limits;
 use tonic::Code;
@@ -52,6 +57,37 @@ async fn what_a_busy_runner_is_not_sent_another_one_takes() {
         "nothing was refused but by the runner"
     );
     assert!(busy.calls() < ALL / 4, "{} of {ALL}", busy.calls());
+}
+
+/// What was held back was no attempt.
+#[tokio::test]
+async fn beside_a_busy_runner_another_one_is_asked_twice() {
+    let busy = busy().await;
+    let proxy = Proxy::start(Limits::default()).await;
+    proxy.serve(&[&busy]);
+    let client = proxy.client().await;
+    assert_eq!(answered(&client).await, 0);
+
+    let turns = Arc::new(AtomicUsize::new(0));
+    let restless = Runner::start(move |mut exchange| {
+        let refuses = turns.fetch_add(1, SeqCst).is_multiple_of(2);
+        async move {
+            match refuses {
+                true => exchange.respond.send_reset(h2::Reason::REFUSED_STREAM),
+                false => exchange.echo().await,
+            }
+        }
+    })
+    .await;
+    proxy.serve_beside(restless.address);
+    let mut answered = 0;
+    for _ in 0..50 {
+        let reply = client.unary(UNARY, b"x").await;
+        let code = reply.grpc().code();
+        answered += usize::from(code == Code::Ok);
+        assert!(matches!(code, Code::Ok | Code::ResourceExhausted), "{reply:?}");
+    }
+    assert!(answered > 25, "{answered} of 50");
 }
 
 /// A limit that a caller has reached says nothing of other calls.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use prism_core::failure::Reason;
 use prism_proxy::{forward::Limits, serve::Settings};
 use tokio::{
@@ -91,6 +92,32 @@ async fn streams_are_cut_with_a_status_that_says_why() {
     );
     drop(client);
     assert!(soon(proxy.port.drain(Instant::now() + LONG)).await);
+}
+
+/// The server asks for no more of the answer, so there is nobody to be told.
+#[tokio::test]
+async fn a_stream_that_is_not_read_ends_when_streams_are_cut() {
+    let runner = Runner::start(|mut exchange| async move {
+        // More than every window on the way holds.
+        let mut down = exchange.begin();
+        down.send_data(Bytes::from(vec![7; 32 << 20]), false).unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let proxy = proxy_before(&runner).await;
+    let client = proxy.client().await;
+    let (response, _up) = client.open(STREAM).await;
+    let mut unread = soon(response).await.unwrap();
+    for _ in 0..3 {
+        soon(unread.body_mut().data()).await.unwrap().unwrap();
+    }
+    proxy.forward.cut_streams();
+    soon(async {
+        while proxy.forward.under_way() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
