@@ -17,8 +17,12 @@ use super::{
 
 /// The major version of records that is written, and the newest that is read.
 const FORMAT: u32 = 1;
-/// How many targets a part has, about: its record stays below what any ledger takes.
+/// How many targets a part has, about, and at most: its record stays below what any ledger takes.
 const PART: usize = 1_024;
+const FULL_PART: usize = 2 * PART;
+/// How often targets are divided into more parts because one is too full. Never, unless somebody chose their names so that
+/// they come together; and for several numbers of parts that is hard.
+const DIVISIONS: usize = 8;
 
 /// Why a record cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +87,19 @@ pub(crate) fn part_of(identity: &str, count: usize) -> usize {
 
 /// Brings targets into the order of their parts; where the parts begin and end.
 pub(crate) fn into_parts<T>(targets: &mut [T], name: impl Fn(&T) -> &str) -> Vec<Range<usize>> {
-    let count = part_count(targets.len());
+    let mut count = part_count(targets.len());
+    let mut parts = divide(targets, &name, count);
+    for _ in 0..DIVISIONS {
+        if parts.iter().all(|part| part.len() <= FULL_PART) {
+            break;
+        }
+        count = count * 2 + 1;
+        parts = divide(targets, &name, count);
+    }
+    parts
+}
+
+fn divide<T>(targets: &mut [T], name: impl Fn(&T) -> &str, count: usize) -> Vec<Range<usize>> {
     if count > 1 {
         targets.sort_by_cached_key(|target| part_of(name(target), count));
     }
@@ -389,6 +405,21 @@ mod tests {
         );
         // A record that was written today is found tomorrow.
         assert_eq!((part_of("device-1", 1_000), part_of("ключ", 1_000)), (281, 81));
+    }
+
+    /// Who registers chooses names, and is not to keep others from sending.
+    #[test]
+    fn no_part_is_filled_by_choosing_names() {
+        let names = (0..).map(|number| format!("id-{number}"));
+        let mut targets: Vec<String> = names.filter(|name| part_of(name, 5) == 0).take(5_000).collect();
+        let parts = into_parts(&mut targets, |name| name);
+        assert!(parts.iter().all(|part| part.len() <= FULL_PART), "{parts:?}");
+        let places = parts.iter().enumerate();
+        let count = parts.len();
+        for (number, part) in places {
+            let mut of_part = targets[part.clone()].iter();
+            assert!(of_part.all(|name| part_of(name, count) == number));
+        }
     }
 
     #[test]
