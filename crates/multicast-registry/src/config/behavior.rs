@@ -165,7 +165,8 @@ pub struct Behavior {
     #[serde(deserialize_with = "size")]
     #[schemars(with = "SizeText")]
     pub receipts_memory: usize,
-    /// How many targets, of all multicasts of one runner, wait to be sent to before further multicasts are refused.
+    /// How many targets, of all multicasts of one runner, wait to be sent to before further multicasts are refused: those
+    /// of multicasts that are stored, and again those of all others.
     pub max_targets_in_flight: usize,
 }
 

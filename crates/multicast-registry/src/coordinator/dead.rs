@@ -140,7 +140,7 @@ impl Coordinator {
                 Redriven::Gone => report.gone += 1,
             }
         }
-        self.ring(identities, deadline).await;
+        self.ring(identities);
         Ok(())
     }
 }

@@ -88,7 +88,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Behavior, ViewKind},
-    delivery::{Books, Courier, Desk, Gate, Runner},
+    delivery::{Bells, Books, Courier, Desk, Gate, Runner},
     directory::{self, Directory, Horizon},
     limits::{Caller, Exceeded, Kind, Limits},
     metrics::NamespaceMetrics,
@@ -188,7 +188,10 @@ struct Shared {
     runner: Runner,
     desk: Arc<Desk>,
     courier: Arc<Courier>,
-    gate: Gate,
+    bells: Bells,
+    /// Of what is published, and of what is stored: when one of both stands still, the other goes on.
+    publishing: Gate,
+    storing: Gate,
     questions: Questions,
     /// Whether the ledger knows that this runner is alive.
     presence: Presence,
@@ -301,7 +304,9 @@ impl Coordinator {
             runner,
             desk,
             courier,
-            gate: Gate::new(),
+            bells: Bells::default(),
+            publishing: Gate::new(),
+            storing: Gate::new(),
             questions: Questions::default(),
             presence: Presence::new(),
             metrics,

@@ -10,9 +10,7 @@ use prism_slot::{
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{Config, Coordinator, Error};
-use crate::delivery::{
-    Admission, Bell, Crowded, Delivery, End, News, Note, Phase, Stage, State, Tracker, Turn,
-};
+use crate::delivery::{Admission, Crowded, Delivery, End, Gate, News, Phase, Stage, State, Tracker, Turn};
 
 /// How many targets are sent to at a time.
 pub(super) const WINDOW: usize = 1_024;
@@ -187,7 +185,7 @@ impl Coordinator {
 
     /// Waits for a turn; `None` where it is too late, or the multicast is cancelled.
     async fn turn(&self, job: &Job, targets: usize) -> Option<Turn<'_>> {
-        let turn = self.shared.gate.turn(targets, job.until);
+        let turn = self.gate(job.tracker.cast.delivery).turn(targets, job.until);
         job.tracker.cancel.run_until_cancelled(turn).await.flatten()
     }
 
@@ -265,27 +263,26 @@ impl Coordinator {
             }
         }
         learn(&job.tracker, places, outcomes.into_iter().map(enqueued));
-        self.ring(there, job.until).await;
+        self.ring(there);
     }
 
     /// Tells the sessions of identities, wherever they are, that something is stored for them.
-    pub(super) async fn ring(&self, identities: Vec<Identity>, deadline: Instant) {
+    pub(super) fn ring(&self, identities: Vec<Identity>) {
         if identities.is_empty() {
             return;
         }
         for identity in &identities {
             self.shared.sessions.ring(identity);
         }
-        let messaging = self.messaging();
-        if messaging.capability().scope == prism_slot::Scope::Process {
-            return;
+        if self.messaging().capability().scope != prism_slot::Scope::Process {
+            self.shared.bells.ring(identities);
         }
-        let bell = Note::Bell(Bell(identities)).encode();
-        let outcome = messaging.send(prism_slot::EVERY_POST, bell, deadline).await;
-        if outcome != Outcome::Accepted {
-            // Sessions elsewhere look by themselves, later.
-            let namespace = self.shared.sessions.namespace();
-            tracing::debug!(namespace, ?outcome, "could not ring at other runners");
+    }
+
+    pub(super) fn gate(&self, delivery: Delivery) -> &Gate {
+        match delivery {
+            Delivery::AtMostOnce => &self.shared.publishing,
+            Delivery::AtLeastOnce | Delivery::ExactlyOnce => &self.shared.storing,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! `Books`, which are the namespace's ledger. What is known only grows (`state`), so word may come late, twice, or
 //! not at all, and leaves at worst a lower stage.
 
+mod bells;
 mod books;
 mod courier;
 mod desk;
@@ -19,6 +20,7 @@ mod tracker;
 pub use state::{End, Stage, Status};
 pub use tracker::{Phase, Reply};
 
+pub(crate) use bells::Bells;
 pub(crate) use books::{Books, Orphan};
 pub(crate) use courier::Courier;
 pub(crate) use desk::Desk;

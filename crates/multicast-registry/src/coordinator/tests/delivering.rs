@@ -852,6 +852,29 @@ async fn too_many_targets_are_refused_early() {
     first.abort();
 }
 
+/// A bell that is late costs a delay.
+#[tokio::test]
+async fn a_broker_that_stands_still_does_not_hold_up_what_is_stored() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    fixture.broker.script.always(Op::Send, Fate::Hang);
+    fixture.broker.script.always(Op::Publish, Fate::Hang);
+    let published: Vec<_> = (0..300)
+        .map(|_| {
+            let coordinator = fixture.coordinator.clone();
+            tokio::spawn(async move { coordinator.multicast(Multicast::default(), soon()).await })
+        })
+        .collect();
+    fixture.broker.script.reached(Op::Publish, 200).await;
+    for _ in 0..300 {
+        let storing = fixture.coordinator.multicast(stored("x"), soon());
+        let report = tokio::time::timeout(Duration::from_secs(2), storing).await;
+        let report = report.expect("nobody waits for the broker").unwrap();
+        assert_eq!(told(&report), one("a", Status::Pending, Stage::Stored, ""));
+    }
+    published.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 /// What a session fetched and did not hand on counts as no attempt, however often its client comes and goes.
 #[tokio::test]
 async fn coming_and_going_uses_up_no_attempts() {
