@@ -83,6 +83,7 @@ impl Coordinator {
         let deadline = taken.as_ref().map_or(deadline, |taken| deadline.min(taken.until));
         // At most once is never sent again, so nobody else needs the message.
         let load = stored.then_some(load);
+        let until = self.found_until(until);
         let error = match self.be_known(deadline).await {
             Ok(()) => match books.begin(tracker, load, until, deadline).await {
                 Ok(true) => return Ok(()),

@@ -57,6 +57,11 @@ impl Coordinator {
             this.shared.courier.run(|| this.messaging(), until_closed).await;
         });
         let this = self.clone();
+        spawn(Box::pin(async move {
+            let namespace = this.shared.sessions.namespace();
+            this.shared.bells.run(namespace, || this.messaging()).await;
+        }));
+        let this = self.clone();
         spawn(Box::pin(async move { this.write_up_regularly().await }));
         let this = self.clone();
         spawn(Box::pin(async move { this.stay_alive().await }));
@@ -273,7 +278,11 @@ impl Coordinator {
 
     async fn go_on_with(&self, orphan: Orphan) -> Result<bool, Error> {
         let (until, multicast) = (Instant::now() + ADOPTED, orphan.multicast);
-        let Some((entry, load, parts)) = self.books().adopt(orphan, until, soon()).await? else {
+        let Some((entry, load, parts)) = self
+            .books()
+            .adopt(orphan, self.found_until(until), soon())
+            .await?
+        else {
             return Ok(false);
         };
         let tracker = Arc::new(Tracker::resumed(entry, parts));
@@ -291,7 +300,9 @@ impl Coordinator {
             tracker.sent();
             return Ok(true);
         }
-        let admission = self.shared.gate.admit_anyway(tracker.targets.len());
+        let admission = self
+            .gate(tracker.cast.delivery)
+            .admit_anyway(tracker.targets.len());
         let Load { message, priority } = load;
         let message = Message {
             receipts: self.shared.courier.address(),
@@ -311,6 +322,12 @@ impl Coordinator {
         })
         .await;
         Ok(true)
+    }
+
+    /// Until when a multicast that is to be sent by then is found, should its runner end: as long as storing again is
+    /// noticed, somebody goes on with it.
+    pub(super) fn found_until(&self, until: Instant) -> Instant {
+        until.max(Instant::now() + self.config().behavior.dedupe_window)
     }
 
     /// Removes what has expired from inboxes, tells of it, and measures what is left.

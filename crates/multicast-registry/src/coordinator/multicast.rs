@@ -174,7 +174,7 @@ impl Coordinator {
     async fn begin(&self, plan: Plan, targets: Targets, deadline: Instant) -> Result<Began, Error> {
         let max = plan.config.behavior.max_targets_in_flight;
         let count = targets.identities.len();
-        let admission = self.shared.gate.admit(count, max, plan.until);
+        let admission = self.gate(plan.delivery).admit(count, max, plan.until);
         let admission = admission.map_err(|crowded| self.crowded(crowded, max))?;
         if plan.required >= Stage::Handed || plan.replies.is_some() {
             self.shared.courier.ready(plan.until).await;
@@ -259,9 +259,10 @@ impl Coordinator {
     }
 
     /// What a multicast came to, counted and logged, and in the ledger before anybody is told of it where a repeated call
-    /// must get the same.
+    /// must get the same, or another runner might store what is said not to be stored.
     pub(super) async fn conclude(&self, tracker: &Tracker, with_targets: bool, deadline: Instant) -> Report {
-        if tracker.cast.keyed {
+        let is_stored = tracker.cast.delivery != Delivery::AtMostOnce;
+        if tracker.cast.keyed || is_stored && tracker.tally().failed > 0 {
             self.write_up(tracker, deadline).await;
         }
         let report = self.report(tracker, with_targets);

@@ -66,9 +66,8 @@ impl Coordinator {
     /// As [`Self::get_multicast`]; [`Error::DeadlineExceeded`] when it is not known by then that sending has ended.
     pub async fn cancel_multicast(&self, id: MulticastId, deadline: Instant) -> Result<Report, Error> {
         self.open_for_calls()?;
-        let phase = self.stop(id, deadline).await?;
-        let mut known = self.known_since(phase, id, deadline).await?;
-        known.entry.phase = phase.unwrap_or(known.entry.phase);
+        self.stop(id, deadline).await?;
+        let mut known = self.known(id, deadline).await?;
         if known.entry.cast.delivery != Delivery::AtMostOnce {
             self.take_back(&mut known, deadline).await?;
         }
@@ -79,30 +78,57 @@ impl Coordinator {
         Ok(known.report(&all))
     }
 
-    /// Has it sent to nobody else, and waits until what is under way has ended, for that might be stored after it was
-    /// looked for. `None` where its runner is gone, and nothing is sent any more.
-    async fn stop(&self, id: MulticastId, deadline: Instant) -> Result<Option<Phase>, Error> {
-        if let Some(tracker) = self.shared.desk.get(id) {
-            tracker.cancel.cancel();
-            return match tracker.stopped(deadline).await {
-                Phase::Running => Err(Error::DeadlineExceeded),
-                phase => Ok(Some(phase)),
-            };
-        }
+    /// Has it sent to nobody else, also should its runner end now, and waits until what is under way has ended, for that
+    /// might be stored after it was looked for.
+    async fn stop(&self, id: MulticastId, deadline: Instant) -> Result<(), Error> {
         loop {
-            // It may have been taken over since it was begun.
-            let entry = self.books().cast(id, deadline).await?;
-            let runner = entry.map_or(Runner::of(id), |entry| entry.runner);
-            let answer = self.ask(runner, id, 0, 0, true, deadline).await?;
-            match answer.and_then(|answer| answer.known) {
-                Some((entry, _)) if entry.phase == Phase::Running => {
-                    timeout_at(deadline, sleep(LOOK))
-                        .await
-                        .map_err(|_| Error::DeadlineExceeded)?;
-                }
-                known => return Ok(known.map(|(entry, _)| entry.phase)),
+            let tracker = self.shared.desk.get(id);
+            let stopped = match &tracker {
+                Some(tracker) => self.stop_here(tracker, deadline).await?,
+                None => self.stop_elsewhere(id, deadline).await?,
+            };
+            if stopped {
+                return Ok(());
             }
+            timeout_at(deadline, sleep(LOOK))
+                .await
+                .map_err(|_| Error::DeadlineExceeded)?;
         }
+    }
+
+    /// False where it goes on: one whose call was given up may do so in another tracker.
+    async fn stop_here(&self, tracker: &Tracker, deadline: Instant) -> Result<bool, Error> {
+        tracker.cancel.cancel();
+        let patience = deadline.min(Instant::now() + PATIENCE);
+        if tracker.stopped(patience).await == Phase::Running {
+            return Ok(false);
+        }
+        if tracker.cast.recorded && tracker.is_unfinished() {
+            self.books().finish(tracker, deadline).await?;
+        }
+        Ok(true)
+    }
+
+    /// False where it goes on, with another runner now.
+    async fn stop_elsewhere(&self, id: MulticastId, deadline: Instant) -> Result<bool, Error> {
+        // It may have been taken over since it was begun.
+        let entry = self.books().cast(id, deadline).await?;
+        let runner = entry.as_ref().map_or(Runner::of(id), |entry| entry.runner);
+        let answer = self.ask(runner, id, 0, 0, true, deadline).await?;
+        let is_begun = |answer: &QueryAnswer| answer.at_work && answer.known.is_none();
+        if answer.as_ref().is_some_and(is_begun) || self.shared.desk.has(id) {
+            return Ok(false);
+        }
+        if let Some((entry, _)) = answer.and_then(|answer| answer.known) {
+            return Ok(entry.phase != Phase::Running);
+        }
+        let is_stored = |entry: &CastEntry| entry.cast.delivery != Delivery::AtMostOnce;
+        if !entry.as_ref().is_some_and(is_stored) {
+            return Ok(true);
+        }
+        // Nobody is at work on it. Whoever would go on with it finds this first.
+        let now = self.books().cancel(id, runner, deadline).await?;
+        Ok(now.is_none_or(|now| now.phase != Phase::Running))
     }
 
     /// Takes stored messages back that are not with a consumer.
@@ -144,25 +170,6 @@ impl Coordinator {
         Ok(())
     }
 
-    /// What is known of a multicast whose runner says that it is in this phase. The ledger may be behind, and of what was
-    /// sent meanwhile it would seem that nobody knows what became of it.
-    async fn known_since(
-        &self,
-        phase: Option<Phase>,
-        id: MulticastId,
-        deadline: Instant,
-    ) -> Result<Known, Error> {
-        loop {
-            let known = self.known(id, deadline).await?;
-            if phase.is_none() || known.entry.phase != Phase::Running {
-                return Ok(known);
-            }
-            timeout_at(deadline, sleep(LOOK))
-                .await
-                .map_err(|_| Error::DeadlineExceeded)?;
-        }
-    }
-
     async fn known(&self, id: MulticastId, deadline: Instant) -> Result<Known, Error> {
         if let Some(tracker) = self.shared.desk.get(id) {
             return Ok(Known::of(&tracker, self.shared.runner));
@@ -178,15 +185,25 @@ impl Coordinator {
         let Some(known) = self.in_ledger(id, deadline).await? else {
             return Ok(None);
         };
-        if !known.is_sent_once() || self.is_at_work(known.entry.runner, id, deadline).await {
+        if !self.is_nobodys(&known, deadline).await?
+            || self.is_at_work(known.entry.runner, id, deadline).await
+        {
             return Ok(Some(known));
         }
         // It may have come to its end before that was asked.
         let mut known = self.in_ledger(id, deadline).await?;
-        if let Some(known) = known.as_mut().filter(|known| known.is_sent_once()) {
+        if let Some(known) = known.as_mut().filter(|known| known.is_running()) {
             known.abandon();
         }
         Ok(known)
+    }
+
+    /// Whether nobody goes on with it, should its runner have ended: it is sent once, or what there is to send is not
+    /// kept any more.
+    async fn is_nobodys(&self, known: &Known, deadline: Instant) -> Result<bool, Error> {
+        let cast = &known.entry.cast;
+        let is_sent_once = cast.delivery == Delivery::AtMostOnce;
+        Ok(known.is_running() && (is_sent_once || !self.books().has_load(cast.id, deadline).await?))
     }
 
     async fn in_ledger(&self, id: MulticastId, deadline: Instant) -> Result<Option<Known>, Error> {
@@ -303,6 +320,8 @@ impl Coordinator {
         }
         let count = tracker.as_ref().map_or(0, |tracker| tracker.targets.len());
         let range = query.offset.min(count)..query.offset.saturating_add(query.limit.min(ASK)).min(count);
+        // Not before it would stay cancelled without this runner.
+        let is_told = |tracker: &Tracker| query.cancel && tracker.cast.recorded && tracker.is_unfinished();
         let answer = QueryAnswer {
             request: query.request,
             more: range.end < count,
@@ -313,7 +332,11 @@ impl Coordinator {
                     states: tracker.states(range),
                     holders: None,
                 };
-                (entry_of(&tracker, self.shared.runner), part)
+                let mut entry = entry_of(&tracker, self.shared.runner);
+                if is_told(&tracker) {
+                    entry.phase = Phase::Running;
+                }
+                (entry, part)
             }),
         };
         let note = Note::Answer(answer).encode();
@@ -371,9 +394,8 @@ impl Known {
         }
     }
 
-    /// Whether it is being sent, by a runner whose work nobody takes over.
-    fn is_sent_once(&self) -> bool {
-        self.entry.phase == Phase::Running && self.entry.cast.delivery == Delivery::AtMostOnce
+    fn is_running(&self) -> bool {
+        self.entry.phase == Phase::Running
     }
 
     /// Nobody sends it any more, and nobody knows how far that came.

@@ -96,6 +96,14 @@ impl Books {
         }
     }
 
+    fn contended(&self) -> Error {
+        Error::Unavailable {
+            backend: self.capability().backend,
+            message: "too many runners write the same receipts".to_owned(),
+            applied: Applied::No,
+        }
+    }
+
     async fn read_one(&self, key: String, deadline: Instant) -> Result<Option<(u64, Bytes)>> {
         let read = self.ledger.read(vec![key], deadline).await?;
         Ok(read
@@ -201,16 +209,23 @@ impl Books {
                 parts: tracker.take_dirty(),
             };
             if dirty.parts.is_empty() {
-                return Ok(());
+                drop(dirty);
+                match tracker.written(deadline).await {
+                    // What somebody else was writing is still to be written where that failed.
+                    true if tracker.is_dirty() => continue,
+                    true => return Ok(()),
+                    false => {
+                        return Err(Error::Timeout {
+                            backend: self.capability().backend,
+                            applied: Applied::Unknown,
+                        });
+                    }
+                }
             }
             self.write_parts(tracker, &dirty.parts, deadline).await?;
             dirty.written();
         }
-        Err(Error::Unavailable {
-            backend: self.capability().backend,
-            message: "too many runners write the same receipts".to_owned(),
-            applied: Applied::No,
-        })
+        Err(self.contended())
     }
 
     async fn write_parts(&self, tracker: &Tracker, parts: &[usize], deadline: Instant) -> Result<()> {
@@ -268,6 +283,43 @@ impl Books {
         written.into_iter().try_for_each(|outcome| outcome.map(drop))?;
         tracker.set_finished();
         Ok(())
+    }
+
+    /// Writes down that a multicast is cancelled which is this runner's and not sent yet, so that nobody goes on with it.
+    /// The entry afterwards: of one that somebody has taken over since, as it is.
+    pub(crate) async fn cancel(
+        &self,
+        id: MulticastId,
+        runner: Runner,
+        deadline: Instant,
+    ) -> Result<Option<CastEntry>> {
+        for _ in 0..ATTEMPTS {
+            let Some((version, body)) = self.read_one(cast_key(id), deadline).await? else {
+                return Ok(None);
+            };
+            let entry = CastEntry::decode(id, body).map_err(|error| self.unreadable(&error))?;
+            let is_left = |entry: &CastEntry| entry.runner == runner && entry.phase == Phase::Running;
+            let mut entry = match entry {
+                Some(entry) if is_left(&entry) => entry,
+                other => return Ok(other),
+            };
+            entry.phase = Phase::Cancelled;
+            let cancelled = Write {
+                key: cast_key(id),
+                expect: Expect::Version(version),
+                body: Some(entry.encode()),
+                ttl: left(entry.cast.kept_until),
+            };
+            if let Wrote::Done(_) = self.write_one(cancelled, deadline).await? {
+                return Ok(Some(entry));
+            }
+        }
+        Err(self.contended())
+    }
+
+    /// Whether what a multicast sends is still kept.
+    pub(crate) async fn has_load(&self, id: MulticastId, deadline: Instant) -> Result<bool> {
+        Ok(self.read_one(load_key(id), deadline).await?.is_some())
     }
 
     /// What is known of a multicast as a whole; `None` also for one that is never begun.
@@ -335,11 +387,7 @@ impl Books {
                 return Ok(());
             }
         }
-        Err(Error::Unavailable {
-            backend: self.capability().backend,
-            message: "too many runners write the same receipts".to_owned(),
-            applied: Applied::No,
-        })
+        Err(self.contended())
     }
 
     /// Says where this runner is reached, and that it is alive.
@@ -493,6 +541,7 @@ impl Dirty<'_> {
 impl Drop for Dirty<'_> {
     fn drop(&mut self) {
         self.parts.iter().for_each(|part| self.tracker.mark_dirty(*part));
+        self.tracker.end_writing();
     }
 }
 
@@ -518,3 +567,6 @@ fn parse_open(key: &str) -> Option<Orphan> {
         runner: Runner(u64::from_str_radix(runner, 16).ok()?),
     })
 }
+
+#[cfg(test)]
+mod tests;

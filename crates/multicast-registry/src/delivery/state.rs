@@ -143,11 +143,10 @@ impl State {
             }
             News::Reached(_) => false,
             News::Ended(end, why) => {
-                let is_final = self.end.is_some_and(|end| end.kind() == Kind::Final);
                 // An attempt that failed says nothing where an earlier one did not, or may not have.
                 let may_have_passed = self.stage > Stage::Resolved || self.end == Some(End::Unknown);
                 let is_moot = end.kind() == Kind::Attempt && may_have_passed;
-                if self.stage == Stage::Acked || is_final || is_moot || self.end == Some(end) {
+                if self.stage == Stage::Acked || self.is_final() || is_moot || self.end == Some(end) {
                     return false;
                 }
                 (self.end, self.why) = (Some(end), why);
@@ -163,6 +162,11 @@ impl State {
             .end
             .is_some_and(|end| self.learn(News::Ended(end, other.why.clone())));
         further | ended
+    }
+
+    /// Whether the message is gone.
+    pub(crate) fn is_final(&self) -> bool {
+        self.end.is_some_and(|end| end.kind() == Kind::Final)
     }
 
     /// Whether nothing more is expected of it, as far as `required` goes.

@@ -114,6 +114,8 @@ struct Inner {
     replies: Option<Replies>,
     /// Which parts have news that the ledger does not have.
     dirty: Vec<bool>,
+    /// How many are writing such parts now.
+    writers: usize,
     /// As far as the ledger has it.
     versions: Vec<u64>,
     /// When something was learnt last.
@@ -158,6 +160,7 @@ impl Tracker {
             feed: None,
             replies: None,
             dirty: vec![false; parts.len()],
+            writers: 0,
             versions: vec![0; parts.len()],
             touched: Instant::now(),
         };
@@ -317,12 +320,11 @@ impl Tracker {
         self.inner.lock().states[range].to_vec()
     }
 
-    /// Those of the targets at these places that are not at a stage yet.
+    /// Those of the targets at these places that are not at a stage yet, and may still come there.
     pub(crate) fn below(&self, stage: Stage, places: impl Iterator<Item = usize>) -> Vec<usize> {
         let inner = self.inner.lock();
-        places
-            .filter(|place| inner.states[*place].stage < stage)
-            .collect()
+        let is_below = |state: &State| state.stage < stage && !state.is_final();
+        places.filter(|place| is_below(&inner.states[*place])).collect()
     }
 
     /// The targets whose last attempt came to this, by their places.
@@ -427,12 +429,34 @@ impl Tracker {
         }
     }
 
-    /// The parts with news that the ledger does not have, which it is taken to have from now on.
+    /// The parts with news that the ledger does not have, to be written by whoever calls this, until
+    /// [`Self::end_writing`].
     pub(crate) fn take_dirty(&self) -> Vec<usize> {
         let mut inner = self.inner.lock();
+        inner.writers += 1;
         let dirty = std::mem::replace(&mut inner.dirty, vec![false; self.parts.len()]);
         let dirty = dirty.into_iter().enumerate().filter(|(_, dirty)| *dirty);
         dirty.map(|(part, _)| part).collect()
+    }
+
+    pub(crate) fn end_writing(&self) {
+        let mut inner = self.inner.lock();
+        inner.writers -= 1;
+        let is_last = inner.writers == 0;
+        drop(inner);
+        if is_last {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Waits until nobody writes parts; whether that is so by the deadline.
+    pub(crate) async fn written(&self, deadline: Instant) -> bool {
+        self.until(deadline, |inner| inner.writers == 0).await;
+        self.inner.lock().writers == 0
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.inner.lock().dirty.contains(&true)
     }
 
     pub(crate) fn mark_dirty(&self, part: usize) {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use prism_slot::{Applied, Expect, Ledger, MulticastId, Write};
+use prism_slot::{Applied, Expect, InboxLimits, Ledger, MulticastId, Write};
 
 use super::{
-    super::{Error, Multicast, MulticastEvent},
-    delivering::{Fixture, delivery, fixture, known, one, stored, told},
+    super::{Error, Multicast, MulticastEvent, Pace, following::Following},
+    delivering::{Fixture, delivery, fixture, fixture_with, known, one, stored, told},
 };
 use crate::{
     Stage, Status,
@@ -17,15 +17,19 @@ use crate::{
 
 impl Fixture {
     /// A runner begins to store something and ends without a word, as far as anybody can see.
-    async fn die_while_storing(&self) {
+    async fn die_while_storing(&self) -> MulticastId {
         self.inboxes.script.always(Op::Enqueue, Fate::Hang);
-        let coordinator = self.coordinator.clone();
-        let sending = tokio::spawn(async move { coordinator.multicast(stored("x"), soon()).await });
+        let mut following = self
+            .coordinator
+            .multicast_stream(stored("x"), soon())
+            .await
+            .unwrap();
+        let id = started(&mut following).await;
         self.inboxes.script.reached(Op::Enqueue, 1).await;
-        sending.abort();
         self.coordinator.end_abruptly().await;
         self.inboxes.script.always(Op::Enqueue, Fate::Pass);
         self.clock.advance(Duration::from_secs(11));
+        id
     }
 
     /// A call with an idempotency key that is given up while it publishes.
@@ -41,6 +45,13 @@ impl Fixture {
         sending.abort();
         let _ = sending.await;
         once
+    }
+}
+
+async fn started(following: &mut Following) -> MulticastId {
+    match following.next().await {
+        Some(MulticastEvent::Started(report)) => report.id,
+        other => panic!("it begins with the beginning, and not with {other:?}"),
     }
 }
 
@@ -115,9 +126,7 @@ async fn what_was_taken_over_is_cancelled_where_it_is_sent() {
         .multicast_stream(stored("x"), soon())
         .await
         .unwrap();
-    let Some(MulticastEvent::Started(started)) = following.next().await else {
-        panic!("it begins with the beginning")
-    };
+    let id = started(&mut following).await;
     fixture.inboxes.script.reached(Op::Enqueue, 1).await;
     fixture.coordinator.end_abruptly().await;
     fixture.clock.advance(Duration::from_secs(11));
@@ -125,10 +134,107 @@ async fn what_was_taken_over_is_cancelled_where_it_is_sent() {
     let taking = tokio::spawn(async move { heir.look_after_once().await });
     fixture.inboxes.script.reached(Op::Enqueue, 2).await;
     let shortly = tokio::time::Instant::now() + Duration::from_millis(300);
-    let cancelled = other.cancel_multicast(started.id, shortly).await;
+    let cancelled = other.cancel_multicast(id, shortly).await;
     // It is still being stored, so nobody says that it is over.
     assert!(matches!(cancelled, Err(Error::DeadlineExceeded)), "{cancelled:?}");
     taking.abort();
+}
+
+/// Whoever is told that it is cancelled may rely on that, whichever runner ends then.
+#[tokio::test]
+async fn what_is_cancelled_is_not_gone_on_with() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a", "b"]).await;
+    let slowly = Multicast {
+        pace: Pace {
+            per_second: Some(1),
+            batch: Some(1),
+        },
+        ..stored("x")
+    };
+    let mut following = fixture
+        .coordinator
+        .multicast_stream(slowly, soon())
+        .await
+        .unwrap();
+    let id = started(&mut following).await;
+    fixture.inboxes.script.reached(Op::Enqueue, 1).await;
+    let cancelled = fixture.coordinator.cancel_multicast(id, soon()).await.unwrap();
+    assert_eq!(cancelled.phase, Phase::Cancelled);
+    fixture.coordinator.end_abruptly().await;
+    fixture.clock.advance(Duration::from_secs(11));
+    sibling.look_after_once().await;
+    assert_eq!(fixture.inboxes.script.count(Op::Enqueue), 1);
+    assert_eq!(known(&sibling, id).await[1].3, "CANCELLED");
+}
+
+#[tokio::test]
+async fn what_a_dead_runner_has_begun_can_be_cancelled_before_it_is_taken_over() {
+    let fixture = fixture();
+    let (heir, other) = (fixture.sibling(), fixture.sibling());
+    fixture.register(&["a"]).await;
+    let id = fixture.die_while_storing().await;
+    let cancelled = other.cancel_multicast(id, soon()).await.unwrap();
+    assert_eq!(cancelled.phase, Phase::Cancelled);
+    heir.look_after_once().await;
+    assert_eq!(fixture.inboxes.script.count(Op::Enqueue), 1);
+    // It may have been stored, as far as anybody knows.
+    assert_eq!(
+        known(&other, id).await,
+        one("a", Status::Timeout, Stage::Resolved, "NOT_CONFIRMED")
+    );
+}
+
+/// All runners may have been away for a while.
+#[tokio::test]
+async fn what_was_begun_is_finished_as_long_as_storing_again_is_noticed() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    fixture.die_while_storing().await;
+    fixture.clock.advance(Duration::from_secs(100));
+    let sibling = fixture.sibling();
+    sibling.look_after_once().await;
+    let mut session = sibling.subscribe("a", None, soon()).await.unwrap();
+    assert_eq!(delivery(&mut session).await.1, "x");
+}
+
+#[tokio::test]
+async fn what_nobody_can_go_on_with_is_over() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let id = fixture.die_while_storing().await;
+    fixture.clock.advance(Duration::from_secs(600));
+    let sibling = fixture.sibling();
+    sibling.look_after_once().await;
+    assert_eq!(
+        known(&sibling, id).await,
+        one("a", Status::Timeout, Stage::Resolved, "UNKNOWN_OUTCOME")
+    );
+}
+
+/// A target that is said not to have been stored for is not stored for by whoever goes on with the multicast.
+#[tokio::test]
+async fn what_is_said_not_to_be_stored_is_not_stored_later() {
+    let fixture = fixture_with(InboxLimits {
+        max_messages: 1,
+        ..InboxLimits::default()
+    });
+    let sibling = fixture.sibling();
+    fixture.register(&["a"]).await;
+    let first = Multicast {
+        // Of this one all is in the ledger when it ends.
+        idempotency_key: Some("k".to_owned()),
+        ..stored("1")
+    };
+    fixture.coordinator.multicast(first, soon()).await.unwrap();
+    let report = fixture.coordinator.multicast(stored("2"), soon()).await.unwrap();
+    assert_eq!(told(&report)[0].3, "INBOX_FULL");
+    fixture.coordinator.end_abruptly().await;
+    let before = fixture.inboxes.script.count(Op::Enqueue);
+    fixture.clock.advance(Duration::from_secs(11));
+    sibling.look_after_once().await;
+    assert_eq!(fixture.inboxes.script.count(Op::Enqueue), before);
 }
 
 /// What was sent once is not sent again when its runner ended, and nobody claims to know how far that came.
