@@ -1,9 +1,10 @@
 //! What becomes of the multicasts of runners that end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prism_slot::{Applied, Expect, InboxLimits, Ledger, MulticastId, Write};
+use tokio::sync::Notify;
 
 use super::{
     super::{Error, Multicast, MulticastEvent, Pace, following::Following},
@@ -131,13 +132,18 @@ async fn what_was_taken_over_is_cancelled_where_it_is_sent() {
     fixture.coordinator.end_abruptly().await;
     fixture.clock.advance(Duration::from_secs(11));
     heir.say_alive().await;
+    let go = Arc::new(Notify::new());
+    fixture.inboxes.script.always(Op::Enqueue, Fate::Wait(go.clone()));
     let taking = tokio::spawn(async move { heir.look_after_once().await });
     fixture.inboxes.script.reached(Op::Enqueue, 2).await;
     let shortly = tokio::time::Instant::now() + Duration::from_millis(300);
     let cancelled = other.cancel_multicast(id, shortly).await;
     // It is still being stored, so nobody says that it is over.
     assert!(matches!(cancelled, Err(Error::DeadlineExceeded)), "{cancelled:?}");
-    taking.abort();
+    go.notify_one();
+    taking.await.unwrap();
+    let cancelled = other.cancel_multicast(id, soon()).await.unwrap();
+    assert_eq!(cancelled.phase, Phase::Cancelled);
 }
 
 /// Whoever is told that it is cancelled may rely on that, whichever runner ends then.

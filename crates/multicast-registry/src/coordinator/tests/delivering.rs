@@ -7,6 +7,7 @@ use prism_filter::Filter;
 use prism_slot::{
     Applied, DeadQuery, InboxLimits, MulticastId, Settled, Timestamp, Verdict, memory::ManualClock,
 };
+use tokio::sync::Notify;
 
 use super::{
     super::{
@@ -673,6 +674,31 @@ async fn a_multicast_can_be_stopped_while_it_is_sent() {
         fixture.broker.batches()
     );
     assert!(following.next().await.is_none());
+}
+
+/// Whoever is told that it is over may rely on that.
+#[tokio::test]
+async fn a_cancellation_waits_for_what_is_under_way() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a"]).await;
+    let go = Arc::new(Notify::new());
+    fixture.broker.script.always(Op::Publish, Fate::Wait(go.clone()));
+    let mut following = fixture
+        .coordinator
+        .multicast_stream(Multicast::default(), soon())
+        .await
+        .unwrap();
+    let Some(MulticastEvent::Started(started)) = following.next().await else {
+        panic!("it begins with the beginning")
+    };
+    fixture.broker.script.reached(Op::Publish, 1).await;
+    let shortly = tokio::time::Instant::now() + Duration::from_millis(200);
+    let early = sibling.cancel_multicast(started.id, shortly).await;
+    assert!(matches!(early, Err(Error::DeadlineExceeded)), "{early:?}");
+    go.notify_one();
+    let cancelled = sibling.cancel_multicast(started.id, soon()).await.unwrap();
+    assert_eq!(cancelled.phase, Phase::Cancelled);
 }
 
 /// Each target is told of as something becomes known of it, and the totals are those of the end.
