@@ -9,6 +9,9 @@ use crate::{
     output::{Format, Style, error_object, printable},
 };
 
+/// Among the details: under which idempotency key a multicast was made.
+const KEY: &str = "idempotency_key";
+
 /// What ends a command early.
 #[derive(Debug)]
 pub(crate) enum Stop {
@@ -91,6 +94,14 @@ impl Fault {
         if self.applied == Some(Applied::Unknown) {
             line("note", "the call may have been carried out all the same");
         }
+        if let Some(key) = self
+            .details
+            .get(KEY)
+            .filter(|_| self.applied == Some(Applied::Unknown))
+        {
+            let again = format!("with --idempotency-key {key} it is sent once all the same");
+            line("again", &again);
+        }
         line("hint", self.hint.unwrap_or_default());
         text
     }
@@ -101,6 +112,19 @@ impl Stop {
     pub(crate) fn of_a_read(mut self) -> Self {
         if let Self::Fault(fault) = &mut self {
             fault.applied = None;
+        }
+        self
+    }
+}
+
+impl Stop {
+    /// Of a multicast with this idempotency key, or none: how it is made again without making another one.
+    pub(crate) fn with_key(mut self, key: &str) -> Self {
+        if let Self::Fault(fault) = &mut self
+            && fault.applied == Some(Applied::Unknown)
+            && !key.is_empty()
+        {
+            fault.details.insert(KEY.to_owned(), key.to_owned());
         }
         self
     }

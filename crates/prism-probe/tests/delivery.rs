@@ -88,6 +88,30 @@ async fn publish_asks_for_what_the_line_says() {
     assert_eq!(asked.lock().take().unwrap().idempotency_key.len(), 32);
 }
 
+/// Whoever does not know whether it was sent can have it sent once nevertheless.
+#[tokio::test]
+async fn the_key_that_was_made_up_is_told_where_nobody_knows_what_came_of_it() {
+    let fake = fake().await;
+    let (asked, keep) = keeper::<String>();
+    fake.on_multicast(move |request| {
+        keep(request.into_inner().idempotency_key);
+        ready(Err(Failure::new(Reason::RunnerLost, "gone")
+            .maybe_applied()
+            .into()))
+    });
+    let once = ["publish", "--payload", "x", "--delivery", "exactly-once"];
+    let ran = multicast(&fake, &once).await;
+    let key = asked.lock().take().unwrap();
+    assert!(
+        ran.stderr.contains(&format!("--idempotency-key {key}")),
+        "{}",
+        ran.stderr
+    );
+    let ran = multicast_as(&fake, "json", &once).await;
+    let key = asked.lock().take().unwrap();
+    assert_eq!(ran.error()["details"]["idempotency_key"], key);
+}
+
 #[tokio::test]
 async fn what_is_stored_is_got_unless_more_was_required() {
     let fake = fake().await;

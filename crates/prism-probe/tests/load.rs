@@ -324,6 +324,41 @@ async fn presence_notices_who_expired() {
     assert!(count(&ran.json()["expired"]) > 0);
 }
 
+/// A service that is gone at the end takes nothing of what was measured with it, and is not said to be tidied up.
+#[tokio::test]
+async fn what_cannot_be_counted_is_not_known() {
+    let (_town, fake) = Town::serve().await;
+    let counted = AtomicUsize::new(0);
+    fake.on_enumerate(move |_| {
+        ready(match counted.fetch_add(1, SeqCst) {
+            0 => Ok(prism_proto::pattern::EnumerateResponse {
+                position: Some(prism_proto::pattern::Position::default()),
+                ..Default::default()
+            }),
+            _ => Err(refused(Reason::RunnerLost)),
+        })
+    });
+    fake.on_unregister(|_| ready(Err(refused(Reason::RunnerLost))));
+    let line = [
+        "presence",
+        "--users",
+        "50",
+        "--rooms",
+        "10",
+        "--listeners",
+        "10",
+        "--rate",
+        "100",
+        "--duration",
+        "300ms",
+    ];
+    let ran = load(&fake, &line).await.exits(1);
+    assert_eq!(ran.error()["reason"], "NOT_COUNTED");
+    let told = ran.json();
+    assert_eq!((&told["expired"], &told["left"]), (&Value::Null, &json!(50)));
+    assert_eq!(told["delivery"]["percent"], json!(100.0));
+}
+
 #[tokio::test]
 async fn a_storm_ends_when_everybody_is_back() {
     let (_, fake) = Town::serve().await;

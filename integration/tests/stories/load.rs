@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use integration::{Proxy, System};
 use prism_client::EnumerateRequest;
 use prism_testkit::Process;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const A_WHILE: Duration = Duration::from_secs(60);
 
@@ -60,6 +60,45 @@ async fn what_a_load_multicasts_is_received_by_its_own_subscribers() -> Result<(
         .enumerate(EnumerateRequest::default())
         .await?;
     assert_eq!(rest.total_count, 0);
+    Ok(())
+}
+
+/// Whoever listens acknowledges, or it would get no more than it may have unacknowledged.
+#[tokio::test]
+async fn what_a_load_has_stored_is_received_and_acknowledged() -> Result<()> {
+    let namespace = json!({
+        "name": "test",
+        "pattern": "multicast-registry",
+        "slots": {
+            "registry": { "backend": "memory" },
+            "messaging": { "backend": "memory" },
+            "durability": { "backend": "memory" },
+        },
+        "behavior": { "delivery": "at-least-once", "max_unacked": 8 },
+    });
+    let proxy = Proxy::start_with(&json!({ "namespaces": [namespace] }), &["--embedded"]).await?;
+    let mixed = [
+        "load",
+        "mixed",
+        "--rate",
+        "100",
+        "--duration",
+        "3s",
+        "--subscribers",
+        "5",
+    ];
+    let told = probe(&proxy, "test", &mixed).await?;
+    assert_eq!(told["delivery"]["percent"], 100.0, "{told}");
+    ensure!(told["delivery"]["received"].as_u64() > Some(5 * 8), "{told}");
+    assert_eq!(told["delivery"]["duplicates"], 0, "{told}");
+    // What is on its way has not failed.
+    assert_eq!(told["delivery"]["reasons"], json!({}), "{told}");
+
+    let acked = ["--delivery", "exactly-once", "--require", "acked"];
+    let line: Vec<_> = mixed.into_iter().chain(acked).collect();
+    let told = probe(&proxy, "test", &line).await?;
+    let delivery = &told["delivery"];
+    assert_eq!(delivery["claimed"]["delivered"], delivery["received"], "{told}");
     Ok(())
 }
 

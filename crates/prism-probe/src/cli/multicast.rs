@@ -9,7 +9,7 @@ use prism_proto::pattern::{Filter, Position};
 use prost_types::Value;
 
 use super::value;
-pub(crate) use delivery::{Delivery, Dlq, DlqList, Publish, Receipts, Redrive, Subscribe};
+pub(crate) use delivery::{Delivery, Dlq, DlqList, Publish, Receipts, Redrive, Stage, Subscribe};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -8,10 +8,11 @@ use std::{
     time::Instant,
 };
 
-use prism_client::{Filter, Multicast, MulticastRequest, Result as Answer};
+use prism_client::{DeliverySemantics, Filter, Multicast, MulticastRequest, Result as Answer, Stage};
 use tokio::sync::oneshot;
 
 use super::{fleet::Fleet, ledger::Ledger, stamp::Stamp, tally::Tally};
+use crate::cli::multicast::{Delivery, Stage as Required};
 
 /// How multicasts are made, as the command line says.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,6 +20,12 @@ pub(crate) struct Casting {
     /// Make each payload at least so many bytes
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     pub(crate) payload_bytes: usize,
+    /// What the deliveries must survive; without it, as the namespace is configured
+    #[arg(long, value_name = "D", value_enum)]
+    pub(crate) delivery: Option<Delivery>,
+    /// From which stage on a target has got it, which is waited for
+    #[arg(long, value_name = "STAGE", value_enum)]
+    pub(crate) require: Option<Required>,
 }
 
 impl Casting {
@@ -27,6 +34,17 @@ impl Casting {
             filter: Some(filter),
             payload: stamp.payload(self.payload_bytes),
             content_type: Some("text/plain".to_owned()),
+            delivery: self.delivery.map(|delivery| match delivery {
+                Delivery::AtMost => DeliverySemantics::AtMostOnce,
+                Delivery::AtLeast => DeliverySemantics::AtLeastOnce,
+                Delivery::Exactly => DeliverySemantics::ExactlyOnce,
+            }),
+            require: self.require.map(|stage| match stage {
+                Required::Accepted => Stage::Accepted,
+                Required::Stored => Stage::Stored,
+                Required::Handed => Stage::Handed,
+                Required::Acked => Stage::Acked,
+            }),
             ..MulticastRequest::default()
         }
     }

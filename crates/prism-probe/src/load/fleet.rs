@@ -127,12 +127,13 @@ impl Fleet {
                 .unregister(UnregisterRequest::from(name))
                 .await
         });
-        let mut done = 0;
+        let (mut done, mut removed) = (0, 0);
         let work = async {
             let mut all = all.buffer_unordered(AT_ONCE);
             let mut failures: Vec<Error> = Vec::new();
             while let Some(answer) = all.next().await {
                 done += 1;
+                removed += u32::from(answer.is_ok());
                 failures.extend(answer.err());
                 told(done);
                 // Nobody is there to tidy up with.
@@ -144,7 +145,7 @@ impl Fleet {
         let _ = timeout(TIDYING, work).await;
         match self.count().await {
             Ok(left) => left,
-            Err(_) => u64::from(self.given() - done),
+            Err(_) => u64::from(self.given() - removed),
         }
     }
 }

@@ -45,7 +45,7 @@ struct Shared {
 /// What became of the sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sessions {
-    /// How many are open.
+    /// How many have not ended for good: they are open, or the client is opening them again.
     pub(crate) open: u64,
     /// How many were opened on purpose.
     pub(crate) opened: u64,
@@ -127,7 +127,13 @@ impl Shared {
         let mut is_first = true;
         while let Some(event) = session.next().await {
             match event {
-                Ok(Event::Message(message)) => self.received(&message.payload, number),
+                Ok(Event::Message(message)) => {
+                    self.received(&message.payload, number);
+                    if message.stored {
+                        // What it fails with ends the session, and is told then.
+                        let _ = message.ack().await;
+                    }
+                }
                 Ok(Event::Opened(_)) => {
                     self.reopened.fetch_add(u64::from(!is_first), Relaxed);
                     is_first = false;

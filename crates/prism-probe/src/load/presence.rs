@@ -89,7 +89,7 @@ async fn perform(stage: &Stage, plan: &Plan, renewing: &Renewing) -> Answer<Ende
         () = watch(stage, plan, renewing) => Duration::ZERO,
     };
     // Nobody comes back by itself: who is missing now has expired.
-    let present = stage.fleet.count().await?;
+    let present = stage.fleet.count().await;
     Ok(ended(
         stage,
         plan,
@@ -143,23 +143,36 @@ fn ended(
     plan: &Plan,
     renewing: &Renewing,
     elapsed: Duration,
-    present: u64,
+    present: Answer<u64>,
     lateness: &Summary,
 ) -> Ended {
-    let expired = renewing.registered().saturating_sub(present);
+    let expired = present.map(|present| renewing.registered().saturating_sub(present));
     let lost = renewing.lost();
     let refused: u64 = lost.values().sum();
-    let problem = (expired + refused > 0).then(|| {
-        let message = format!("{expired} users expired, and {refused} renewals were refused");
-        ("EXPIRED", message)
-    });
+    let problem = match &expired {
+        Ok(0) if refused == 0 => None,
+        Ok(expired) => Some((
+            "EXPIRED",
+            format!("{expired} users expired, and {refused} renewals were refused"),
+        )),
+        Err(error) => Some((
+            "NOT_COUNTED",
+            format!("it is not known how many users expired: {error}"),
+        )),
+    };
+    let expired = expired.ok();
     let late = renewing.lateness.summary();
     let facts = vec![
         Fact::new("users", "USERS", renewing.registered()),
         Fact::new("rooms", "ROOMS", plan.rooms),
         Fact::new("live_rooms", "ROOMS SPOKEN TO", plan.live_rooms()),
         Fact::new("renewed", "RENEWED", renewing.renewed()),
-        Fact::new("expired", "EXPIRED", expired),
+        Fact::worded(
+            "expired",
+            "EXPIRED",
+            json!(expired),
+            expired.map_or_else(|| "not known".to_owned(), |expired| expired.to_string()),
+        ),
         Fact::silent("renewals_refused", json!(lost)),
         Fact::worded(
             "renewal_lateness",

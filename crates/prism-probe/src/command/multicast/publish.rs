@@ -27,6 +27,18 @@ const ROUND_TRIP: Duration = Duration::from_secs(1);
 
 pub(super) async fn publish(global: &Global, publish: &Publish, output: &mut Output) -> Result<Exit, Stop> {
     let request = request(publish)?;
+    let key = request.idempotency_key.clone();
+    send(global, publish, request, output)
+        .await
+        .map_err(|stop| stop.with_key(&key))
+}
+
+async fn send(
+    global: &Global,
+    publish: &Publish,
+    request: MulticastRequest,
+    output: &mut Output,
+) -> Result<Exit, Stop> {
     let raw = raw(global)?;
     if publish.dry_run {
         let answer = raw.multicast(request).await.map_err(Stop::from);
@@ -55,7 +67,7 @@ fn request(publish: &Publish) -> Result<MulticastRequest, Stop> {
             return Err(Fault::usage("idempotency-key", "an idempotency key has at least one byte").into());
         }
         (Some(key), _) => key.clone(),
-        // By which our own attempts are recognised; nobody knows it after this process.
+        // By which our own attempts are recognised. Where these come to nothing, it is told for those after them.
         (None, Some(Delivery::Exactly)) => hex(SessionId::random()),
         (None, _) => String::new(),
     };

@@ -17,7 +17,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prism_client::{Applied, Error, Multicast, Status};
+use prism_client::{Applied, DeliveryStatus, Error, Multicast, Status};
 use tokio::{
     sync::{Notify, oneshot},
     time::timeout,
@@ -68,7 +68,7 @@ pub(crate) struct Sums {
     pub(crate) incomplete: u64,
     /// What the service said of the targets.
     pub(crate) claimed: Claims,
-    /// Why it said that one was not delivered.
+    /// Why it said that one was not delivered, and will not be.
     pub(crate) reasons: BTreeMap<String, u64>,
     /// Said to be delivered, and never received.
     pub(crate) false_claims: u64,
@@ -268,11 +268,9 @@ impl Sums {
         self.claimed.pending += answer.pending_count;
         self.claimed.failed += answer.failed_count;
         self.claimed.timeout += answer.timeout_count;
-        for status in answer
-            .statuses
-            .iter()
-            .filter(|status| status.status != Status::Delivered)
-        {
+        let is_told_why =
+            |status: &&DeliveryStatus| !matches!(status.status, Status::Delivered | Status::Pending);
+        for status in answer.statuses.iter().filter(is_told_why) {
             let reason = status.reason.clone().unwrap_or_else(|| "UNSPECIFIED".to_owned());
             *self.reasons.entry(reason).or_default() += 1;
         }
