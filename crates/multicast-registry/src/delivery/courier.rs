@@ -33,6 +33,32 @@ const RECEIPT_BYTES: usize = 48;
 /// Receipts of several multicasts.
 type Batch = HashMap<MulticastId, Vec<Receipt>>;
 
+/// Receipts of one multicast that are being written down. Where that does not come to an end, they are to be written down
+/// still.
+pub(crate) struct Strays<'a> {
+    courier: &'a Courier,
+    pub(crate) multicast: MulticastId,
+    pub(crate) receipts: Vec<Receipt>,
+}
+
+impl Strays<'_> {
+    /// Nothing more is to be done about them.
+    pub(crate) fn done(mut self) {
+        self.courier.waiting.lock().count -= self.receipts.len();
+        self.receipts.clear();
+    }
+}
+
+impl Drop for Strays<'_> {
+    fn drop(&mut self) {
+        if !self.receipts.is_empty() {
+            let mut waiting = self.courier.waiting.lock();
+            let strays = waiting.strays.entry(self.multicast).or_default();
+            strays.append(&mut self.receipts);
+        }
+    }
+}
+
 /// Carries word of messages to the runners that sent them.
 pub(crate) struct Courier {
     desk: Arc<Desk>,
@@ -120,7 +146,7 @@ impl Courier {
     }
 
     /// Keeps receipts for the ledger, as far as there is room.
-    pub(crate) fn stray(&self, multicast: MulticastId, receipts: Vec<Receipt>) {
+    fn stray(&self, multicast: MulticastId, receipts: Vec<Receipt>) {
         let mut waiting = self.waiting.lock();
         if !waiting.has_room(receipts.len()) {
             drop(waiting);
@@ -129,12 +155,15 @@ impl Courier {
         waiting.strays.entry(multicast).or_default().extend(receipts);
     }
 
-    /// What is to be written down, since no runner takes it.
-    pub(crate) fn take_strays(&self) -> Vec<(MulticastId, Vec<Receipt>)> {
-        let mut waiting = self.waiting.lock();
-        let strays = std::mem::take(&mut waiting.strays);
-        waiting.count -= strays.values().map(Vec::len).sum::<usize>();
-        strays.into_iter().collect()
+    /// What is to be written down, since no runner takes it. It counts as waiting until it is.
+    pub(crate) fn take_strays(&self) -> Vec<Strays<'_>> {
+        let strays = std::mem::take(&mut self.waiting.lock().strays).into_iter();
+        let strays = strays.map(|(multicast, receipts)| Strays {
+            courier: self,
+            multicast,
+            receipts,
+        });
+        strays.collect()
     }
 
     /// Sends what waits, until it is closed; what is being sent then is sent to its end. A post that does not answer

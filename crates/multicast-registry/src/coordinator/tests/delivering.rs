@@ -159,7 +159,7 @@ pub(super) async fn known(
 }
 
 /// Waits until something is known of the only target.
-async fn until(coordinator: &Coordinator, id: MulticastId, stage: Stage, reason: &str) {
+pub(super) async fn until(coordinator: &Coordinator, id: MulticastId, stage: Stage, reason: &str) {
     let wait = async {
         loop {
             let known = known(coordinator, id).await;
