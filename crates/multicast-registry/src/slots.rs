@@ -34,11 +34,11 @@ pub struct OpenMessaging {
     memory: Option<Arc<memory::MemoryMessaging>>,
 }
 
-/// An open durability slot, where there is one, and the ledger.
+/// An open durability slot.
 #[derive(Clone)]
-pub struct OpenDurability {
-    /// Both.
-    pub durability: Durability,
+pub struct OpenInbox {
+    /// The slot, where the namespace has one.
+    pub slot: Option<Arc<dyn DynDurableInbox>>,
     memory: Option<Arc<memory::MemoryInbox>>,
 }
 
@@ -107,43 +107,31 @@ pub async fn open_messaging(namespace: &Namespace, tasks: &TaskTracker) -> Resul
     })
 }
 
-/// Opens the durability slot of a namespace, if it has one, and its ledger, as [`open_registry`] does. The ledger is
-/// beside the durability slot, else beside the registry slot, else in memory.
+/// Opens the durability slot of a namespace, if it has one, as [`open_registry`] does.
 ///
 /// # Errors
-/// A backend answers and cannot be used as it is set up.
-pub async fn open_durability(
+/// The backend answers and cannot be used as it is set up.
+pub async fn open_inbox(
     namespace: &Namespace,
     limits: InboxLimits,
     tasks: &TaskTracker,
-) -> Result<OpenDurability> {
+) -> Result<OpenInbox> {
     let slot = namespace.slots.durability.as_ref();
     if let Some(config) = slot.and_then(DurabilitySlot::memory) {
         let opened = Arc::new(memory::MemoryInbox::new(config.clone(), limits));
-        let durability = Durability {
-            inbox: Some(opened.clone()),
-            ledger: open_ledger(namespace, tasks).await?,
-        };
-        return Ok(OpenDurability {
-            durability,
+        return Ok(OpenInbox {
+            slot: Some(opened.clone()),
             memory: Some(opened),
         });
     }
-    let inbox = match slot {
+    let slot = match slot {
         None => None,
-        Some(slot) => Some(open_inbox(namespace, slot, limits, tasks).await?),
+        Some(slot) => Some(open_far_inbox(namespace, slot, limits, tasks).await?),
     };
-    let durability = Durability {
-        inbox,
-        ledger: open_ledger(namespace, tasks).await?,
-    };
-    Ok(OpenDurability {
-        durability,
-        memory: None,
-    })
+    Ok(OpenInbox { slot, memory: None })
 }
 
-async fn open_inbox(
+async fn open_far_inbox(
     namespace: &Namespace,
     slot: &DurabilitySlot,
     limits: InboxLimits,
@@ -166,7 +154,12 @@ async fn open_inbox(
     Ok(Arc::new(late))
 }
 
-async fn open_ledger(namespace: &Namespace, tasks: &TaskTracker) -> Result<Arc<dyn DynLedger>> {
+/// Opens the ledger of a namespace, as [`open_registry`] does. It is beside the durability slot, else beside the registry
+/// slot, else in memory.
+///
+/// # Errors
+/// The backend answers and cannot be used as it is set up.
+pub async fn open_ledger(namespace: &Namespace, tasks: &TaskTracker) -> Result<Arc<dyn DynLedger>> {
     let place = LedgerPlace::of(namespace);
     let capability = place.capability();
     let error = match within(capability.backend, place.connect(&namespace.name)).await {
@@ -185,7 +178,13 @@ async fn open_ledger(namespace: &Namespace, tasks: &TaskTracker) -> Result<Arc<d
     Ok(Arc::new(late))
 }
 
-/// Where the ledger of a namespace is.
+/// Whether the ledgers of both are in the same place, and reached in the same way.
+pub fn same_ledger(one: &Namespace, other: &Namespace) -> bool {
+    LedgerPlace::of(one) == LedgerPlace::of(other)
+}
+
+/// Where the ledger of a namespace is, and how it is reached.
+#[derive(PartialEq)]
 enum LedgerPlace {
     /// In this process.
     Memory,
@@ -292,7 +291,7 @@ fn connect_inbox<'a>(
     })
 }
 
-impl OpenDurability {
+impl OpenInbox {
     /// As [`OpenRegistry::retune`]. Limits are applied apart from this.
     pub fn retune(&self, slot: Option<&DurabilitySlot>) -> bool {
         let (Some(memory), Some(config)) = (&self.memory, slot.and_then(DurabilitySlot::memory)) else {

@@ -64,6 +64,8 @@ pub(crate) enum Fate {
     Wait(Arc<Notify>),
     /// As in memory at once, but the answer comes when it is let go.
     Late(Arc<Notify>),
+    /// As in memory, after so long.
+    Slow(Duration),
 }
 
 /// What calls went, and how the next ones go.
@@ -134,6 +136,10 @@ impl Fate {
                 let answer = call.await;
                 until.notified().await;
                 answer
+            }
+            Self::Slow(by) => {
+                tokio::time::sleep(by).await;
+                call.await
             }
         }
     }
@@ -431,6 +437,14 @@ pub(crate) fn unavailable(applied: Applied) -> Error {
         backend: "double",
         message: "the test wants it so".to_owned(),
         applied,
+    }
+}
+
+/// A backend that did not answer in time, and did nothing.
+pub(crate) fn late() -> Error {
+    Error::Timeout {
+        backend: "double",
+        applied: Applied::No,
     }
 }
 

@@ -3,16 +3,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use futures::{
+    StreamExt,
+    future::join_all,
+    stream::{self, FuturesUnordered},
+};
 use prism_core::backoff::{Backoff, Policy};
-use prism_slot::{Arrival, DEFAULT_CONTENT_TYPE, Message, Post, Ticket, Timestamp};
+use prism_slot::{Arrival, DEFAULT_CONTENT_TYPE, Error as SlotError, Message, Post, Ticket, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::{
     Coordinator, Error,
     sending::{GivenUp, Job, Pace, abandon},
 };
-use crate::delivery::{Bell, End, Load, News, Note, Orphan, Phase, Reply, Stage, Tracker};
+use crate::delivery::{Bell, End, Load, News, Note, Orphan, Phase, Reply, Stage, Strays, Tracker};
 
 /// How often the ledger is brought to what is known here.
 const WRITE_UP: Duration = Duration::from_millis(200);
@@ -24,8 +28,10 @@ const LOOK_AFTER: Duration = Duration::from_secs(3);
 const TIDY: Duration = Duration::from_secs(1);
 /// Every how many times their depth is measured.
 const MEASURE: u32 = 5;
-/// How long one round may take.
+/// How long one thing may take of what is done in rounds.
 const ROUND: Duration = Duration::from_secs(5);
+/// How many multicasts are written up at a time, and written down what has strayed of.
+const AT_A_TIME: usize = 16;
 /// How many questions of other runners are answered at a time.
 const MAX_ANSWERS: usize = 256;
 /// How long an orphan is sent for at most.
@@ -64,6 +70,8 @@ impl Coordinator {
         let this = self.clone();
         spawn(Box::pin(async move { this.write_up_regularly().await }));
         let this = self.clone();
+        spawn(Box::pin(async move { this.take_in_strays_regularly().await }));
+        let this = self.clone();
         spawn(Box::pin(async move { this.stay_alive().await }));
         let this = self.clone();
         spawn(Box::pin(async move { this.look_after().await }));
@@ -76,7 +84,7 @@ impl Coordinator {
         // Whoever does not take its post leaves time for the ledger.
         let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
         let _ = timeout_at(half, self.shared.courier.deliver(&*self.messaging())).await;
-        self.write_up_all(deadline).await;
+        tokio::join!(self.write_up_all(|| deadline), self.take_in_strays(|| deadline));
         let _ = self.books().sign_out(deadline).await;
     }
 
@@ -163,26 +171,57 @@ impl Coordinator {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.write_up_all(soon()).await;
+            self.write_up_all(soon).await;
             self.shared.desk.tidy(Timestamp::now());
         }
     }
 
-    async fn write_up_all(&self, deadline: Instant) {
-        for (multicast, receipts) in self.shared.courier.take_strays() {
-            if let Err(error) = self.books().apply(multicast, &receipts, deadline).await {
-                let namespace = self.shared.sessions.namespace();
-                tracing::warn!(namespace, %multicast, %error, "receipts could not be written down");
-                match error {
-                    prism_slot::Error::Unavailable { .. } => self.shared.courier.stray(multicast, receipts),
-                    _ => self.shared.metrics.receipts_dropped(receipts.len() as u64),
-                }
-            }
+    /// Apart from what is at hand: of strays there may be very many, and none waits for the other.
+    async fn take_in_strays_regularly(&self) {
+        let mut ticks = interval(WRITE_UP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.take_in_strays(soon).await;
         }
-        for tracker in self.shared.desk.recorded() {
-            let written = self.write_up(&tracker, deadline).await;
+    }
+
+    /// Brings the ledger to what is known of everything at hand, each within a time of its own.
+    async fn write_up_all(&self, by: impl Fn() -> Instant) {
+        let recorded = stream::iter(self.shared.desk.recorded());
+        let write_up = async |tracker: Arc<Tracker>| {
+            let written = self.write_up(&tracker, by()).await;
             if written && tracker.phase() != Phase::Running && tracker.idle() >= LINGER {
                 self.shared.desk.remove(tracker.cast.id);
+            }
+        };
+        recorded.for_each_concurrent(AT_A_TIME, write_up).await;
+    }
+
+    /// Writes down what nobody has at hand, each within a time of its own.
+    async fn take_in_strays(&self, by: impl Fn() -> Instant) {
+        let strays = stream::iter(self.shared.courier.take_strays());
+        strays
+            .for_each_concurrent(AT_A_TIME, |strays| self.take_in(strays, by()))
+            .await;
+    }
+
+    async fn take_in(&self, strays: Strays<'_>, deadline: Instant) {
+        let (multicast, count) = (strays.multicast, strays.receipts.len());
+        let applied = self.books().apply(multicast, &strays.receipts, deadline).await;
+        let Err(error) = applied else {
+            return strays.done();
+        };
+        let namespace = self.shared.sessions.namespace();
+        match error {
+            // They wait for the next time, and not for longer than the ledger keeps their multicast.
+            SlotError::Unavailable { .. } | SlotError::Timeout { .. } => {
+                tracing::warn!(namespace, %multicast, %error, "receipts could not be written down, trying again");
+            }
+            error => {
+                tracing::warn!(namespace, %multicast, %error, "receipts could not be written down");
+                self.shared.metrics.receipts_dropped(count as u64);
+                strays.done();
             }
         }
     }

@@ -378,14 +378,20 @@ impl Coordinator {
         std::mem::replace(&mut self.shared.parts.write().messaging, messaging)
     }
 
-    /// Stores through another slot from now on; sessions stay on the one before, which is returned.
-    pub fn replace_durability(&self, durability: Durability) -> Durability {
+    /// Stores through another slot from now on, or not at all; returns the one before. Sessions work on the one that they
+    /// found, so those that are open end, and their clients open them again.
+    pub fn replace_inbox(&self, inbox: Option<Arc<dyn DynDurableInbox>>) -> Option<Arc<dyn DynDurableInbox>> {
+        let before = std::mem::replace(&mut self.shared.parts.write().inbox, inbox);
+        // A session is among the open ones before it asks for the slot: whichever found the one before is told.
+        self.shared.sessions.close_all(Closed::Reconfigured);
+        before
+    }
+
+    /// Keeps the books in another ledger from now on; returns the one before.
+    pub fn replace_ledger(&self, ledger: Arc<dyn DynLedger>) -> Arc<dyn DynLedger> {
         let mut parts = self.shared.parts.write();
-        let books = Books::new(durability.ledger, self.shared.runner);
-        let before = Durability {
-            inbox: std::mem::replace(&mut parts.inbox, durability.inbox),
-            ledger: std::mem::replace(&mut parts.books, books).into_ledger(),
-        };
+        let books = Books::new(ledger, self.shared.runner);
+        let before = std::mem::replace(&mut parts.books, books).into_ledger();
         // The other ledger has not been told yet. Whoever gets the books from now on finds that.
         self.shared.presence.changed();
         before

@@ -99,8 +99,10 @@ impl Session {
         self.settled.push((multicast, settled));
         let news = match verdict {
             Verdict::Ack => News::Reached(Stage::Acked),
-            Verdict::Term { reason } => News::Ended(End::Terminated, Some(reason.into())),
-            // It is not stored, so it does not come again.
+            // It is not stored, so it is no dead letter, and does not come again.
+            Verdict::Term { reason } => {
+                News::Ended(End::Refused, (!reason.is_empty()).then(|| reason.into()))
+            }
             Verdict::Nack { .. } | Verdict::Release => return,
         };
         if let Some(ticket) = ticket {

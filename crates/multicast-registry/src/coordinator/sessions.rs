@@ -35,6 +35,9 @@ pub enum Closed {
     /// The namespace goes elsewhere; open the session again.
     #[error("the namespace is being drained here, subscribe again")]
     Draining,
+    /// What is stored is reached in another way from now on; open the session again.
+    #[error("the durability slot was configured anew, subscribe again")]
+    Reconfigured,
     /// The messaging slot ended the listener.
     #[error("the messaging slot ended the subscription, subscribe again")]
     SlotClosed,

@@ -351,43 +351,54 @@ impl Books {
         let mut parts: Vec<usize> = receipts.iter().map(|receipt| part_of(&receipt)).collect();
         parts.sort_unstable();
         parts.dedup();
-        for part in parts {
-            let of_part: Vec<&Receipt> = receipts
-                .iter()
-                .filter(|receipt| part_of(receipt) == part)
-                .collect();
-            self.apply_to_part(&entry, part, &of_part, deadline).await?;
-        }
-        Ok(())
-    }
-
-    async fn apply_to_part(
-        &self,
-        entry: &CastEntry,
-        part: usize,
-        receipts: &[&Receipt],
-        deadline: Instant,
-    ) -> Result<()> {
-        let key = part_key(entry.cast.id, part);
         for _ in 0..ATTEMPTS {
-            let Some((version, body)) = self.read_one(key.clone(), deadline).await? else {
-                return Ok(());
-            };
-            let mut record = Part::decode(body).map_err(|error| self.unreadable(&error))?;
-            if !learn(&mut record, receipts) {
+            if parts.is_empty() {
                 return Ok(());
             }
-            let write = Write {
-                key: key.clone(),
-                expect: Expect::Version(version),
-                body: Some(record.encode()),
-                ttl: left(entry.cast.kept_until),
-            };
-            if let Wrote::Done(_) = self.write_one(write, deadline).await? {
-                return Ok(());
-            }
+            let of_part = |part| receipts.iter().filter(move |receipt| part_of(receipt) == part);
+            parts = self.apply_to_parts(&entry, &parts, of_part, deadline).await?;
         }
         Err(self.contended())
+    }
+
+    /// The parts at which somebody else was first.
+    async fn apply_to_parts<'a, R: Iterator<Item = &'a Receipt>>(
+        &self,
+        entry: &CastEntry,
+        parts: &[usize],
+        of_part: impl Fn(usize) -> R,
+        deadline: Instant,
+    ) -> Result<Vec<usize>> {
+        let key = |part: &usize| part_key(entry.cast.id, *part);
+        let read = self
+            .ledger
+            .read(parts.iter().map(key).collect(), deadline)
+            .await?;
+        let (mut changed, mut writes) = (Vec::new(), Vec::new());
+        for (&part, kept) in parts.iter().zip(read) {
+            let Some(kept) = kept else { continue };
+            let mut record = Part::decode(kept.body).map_err(|error| self.unreadable(&error))?;
+            if learn(&mut record, of_part(part)) {
+                changed.push(part);
+                writes.push(Write {
+                    key: key(&part),
+                    expect: Expect::Version(kept.version),
+                    body: Some(record.encode()),
+                    ttl: left(entry.cast.kept_until),
+                });
+            }
+        }
+        let mut open = Vec::new();
+        if writes.is_empty() {
+            return Ok(open);
+        }
+        let written = self.ledger.write(writes, deadline).await;
+        for (part, wrote) in changed.into_iter().zip(written) {
+            if let Wrote::Conflict(_) = wrote? {
+                open.push(part);
+            }
+        }
+        Ok(open)
     }
 
     /// Says where this runner is reached, and that it is alive.
@@ -545,7 +556,7 @@ impl Drop for Dirty<'_> {
     }
 }
 
-fn learn(part: &mut Part, receipts: &[&Receipt]) -> bool {
+fn learn<'a>(part: &mut Part, receipts: impl Iterator<Item = &'a Receipt>) -> bool {
     let mut changed = false;
     for receipt in receipts {
         let place = part

@@ -22,16 +22,45 @@ use crate::metrics::NamespaceMetrics;
 
 /// How long word waits for company.
 const LINGER: Duration = Duration::from_millis(2);
-/// How many receipts wait at most, to be sent or to be written down. Beyond that they are dropped, which leaves lower
-/// stages.
-const MAX_WAITING: usize = 262_144;
+/// How many receipts wait at most, to be sent or to be written down, and how many bytes of them. Beyond that they are
+/// dropped, which leaves lower stages.
+const MAX_WAITING: Weight = Weight {
+    count: 262_144,
+    bytes: 64 << 20,
+};
+/// Up to how many bytes there is room for answers, too; beyond that they are left out, so that receipts find some.
+const ROOM_FOR_ANSWERS: usize = 48 << 20;
 /// How long a note may be under way.
 const NOTE_LIMIT: Duration = Duration::from_secs(2);
-/// What a receipt takes in a note beside its identity, at most, without an answer.
-const RECEIPT_BYTES: usize = 48;
 
 /// Receipts of several multicasts.
 type Batch = HashMap<MulticastId, Vec<Receipt>>;
+
+/// Receipts of one multicast that are being written down. Where that does not come to an end, they are to be written down
+/// still.
+pub(crate) struct Strays<'a> {
+    courier: &'a Courier,
+    pub(crate) multicast: MulticastId,
+    pub(crate) receipts: Vec<Receipt>,
+}
+
+impl Strays<'_> {
+    /// Nothing more is to be done about them.
+    pub(crate) fn done(mut self) {
+        self.courier.waiting.lock().release(&self.receipts);
+        self.receipts.clear();
+    }
+}
+
+impl Drop for Strays<'_> {
+    fn drop(&mut self) {
+        if !self.receipts.is_empty() {
+            let mut waiting = self.courier.waiting.lock();
+            let strays = waiting.strays.entry(self.multicast).or_default();
+            strays.append(&mut self.receipts);
+        }
+    }
+}
 
 /// Carries word of messages to the runners that sent them.
 pub(crate) struct Courier {
@@ -49,7 +78,14 @@ struct Waiting {
     outgoing: HashMap<Arc<str>, Batch>,
     /// For the ledger: nobody else takes them.
     strays: Batch,
+    weight: Weight,
+}
+
+/// How many receipts there are, and how many bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Weight {
     count: usize,
+    bytes: usize,
 }
 
 impl Courier {
@@ -107,11 +143,15 @@ impl Courier {
         replies.into_iter().for_each(|reply| tracker.answered(reply));
     }
 
-    fn send(&self, to: &Arc<str>, multicast: MulticastId, receipt: Receipt) {
+    fn send(&self, to: &Arc<str>, multicast: MulticastId, mut receipt: Receipt) {
         let mut waiting = self.waiting.lock();
-        if !waiting.has_room(1) {
-            drop(waiting);
-            return self.metrics.receipts_dropped(1);
+        if !waiting.has_room(std::slice::from_ref(&receipt)) {
+            // How far a message came is worth more than what was answered to it, and takes less.
+            let was_answered = receipt.reply.take().is_some();
+            if !was_answered || !waiting.has_room(std::slice::from_ref(&receipt)) {
+                drop(waiting);
+                return self.metrics.receipts_dropped(1);
+            }
         }
         let batch = waiting.outgoing.entry(to.clone()).or_default();
         batch.entry(multicast).or_default().push(receipt);
@@ -119,22 +159,26 @@ impl Courier {
         self.filled.notify_one();
     }
 
-    /// Keeps receipts for the ledger, as far as there is room.
-    pub(crate) fn stray(&self, multicast: MulticastId, receipts: Vec<Receipt>) {
+    /// Keeps receipts for the ledger, as far as there is room; the ledger keeps no answers.
+    fn stray(&self, multicast: MulticastId, mut receipts: Vec<Receipt>) {
+        receipts.iter_mut().for_each(|receipt| receipt.reply = None);
         let mut waiting = self.waiting.lock();
-        if !waiting.has_room(receipts.len()) {
+        if !waiting.has_room(&receipts) {
             drop(waiting);
             return self.metrics.receipts_dropped(receipts.len() as u64);
         }
         waiting.strays.entry(multicast).or_default().extend(receipts);
     }
 
-    /// What is to be written down, since no runner takes it.
-    pub(crate) fn take_strays(&self) -> Vec<(MulticastId, Vec<Receipt>)> {
-        let mut waiting = self.waiting.lock();
-        let strays = std::mem::take(&mut waiting.strays);
-        waiting.count -= strays.values().map(Vec::len).sum::<usize>();
-        strays.into_iter().collect()
+    /// What is to be written down, since no runner takes it. It counts as waiting until it is.
+    pub(crate) fn take_strays(&self) -> Vec<Strays<'_>> {
+        let strays = std::mem::take(&mut self.waiting.lock().strays).into_iter();
+        let strays = strays.map(|(multicast, receipts)| Strays {
+            courier: self,
+            multicast,
+            receipts,
+        });
+        strays.collect()
     }
 
     /// Sends what waits, until it is closed; what is being sent then is sent to its end. A post that does not answer
@@ -186,7 +230,9 @@ impl Courier {
                 let note = Note::Receipts(part.clone()).encode();
                 is_there = messaging.send(to, note, deadline).await == Outcome::Accepted;
             }
-            self.waiting.lock().count -= part.iter().map(|(_, receipts)| receipts.len()).sum::<usize>();
+            let mut waiting = self.waiting.lock();
+            part.iter().for_each(|(_, receipts)| waiting.release(receipts));
+            drop(waiting);
             if !is_there {
                 for (multicast, receipts) in part {
                     self.stray(multicast, receipts);
@@ -197,10 +243,36 @@ impl Courier {
 }
 
 impl Waiting {
-    fn has_room(&mut self, count: usize) -> bool {
-        let fits = self.count + count <= MAX_WAITING;
-        self.count += if fits { count } else { 0 };
+    fn has_room(&mut self, receipts: &[Receipt]) -> bool {
+        let more = Weight::of(receipts);
+        let weight = Weight {
+            count: self.weight.count + more.count,
+            bytes: self.weight.bytes + more.bytes,
+        };
+        let max_bytes = match receipts.iter().any(|receipt| receipt.reply.is_some()) {
+            true => ROOM_FOR_ANSWERS,
+            false => MAX_WAITING.bytes,
+        };
+        let fits = weight.count <= MAX_WAITING.count && weight.bytes <= max_bytes;
+        if fits {
+            self.weight = weight;
+        }
         fits
+    }
+
+    fn release(&mut self, receipts: &[Receipt]) {
+        let less = Weight::of(receipts);
+        self.weight.count -= less.count;
+        self.weight.bytes -= less.bytes;
+    }
+}
+
+impl Weight {
+    fn of(receipts: &[Receipt]) -> Self {
+        Self {
+            count: receipts.len(),
+            bytes: receipts.iter().map(Receipt::size).sum(),
+        }
     }
 }
 
@@ -210,11 +282,7 @@ fn split(batch: Batch, max_bytes: usize) -> Vec<Vec<(MulticastId, Vec<Receipt>)>
     for (multicast, receipts) in batch {
         let mut group = Vec::new();
         for receipt in receipts {
-            let reply = receipt
-                .reply
-                .as_ref()
-                .map_or(0, |reply| reply.payload.len() + 512);
-            let size = RECEIPT_BYTES + receipt.identity.as_str().len() + reply;
+            let size = receipt.size();
             if bytes + size > max_bytes && bytes > 0 {
                 note.push((multicast, std::mem::take(&mut group)));
                 notes.push(std::mem::take(&mut note));
@@ -227,4 +295,113 @@ fn split(batch: Batch, max_bytes: usize) -> Vec<Vec<(MulticastId, Vec<Receipt>)>
     }
     notes.push(note);
     notes
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::*;
+    use crate::{
+        delivery::{End, Stage},
+        testing::id,
+    };
+
+    fn courier() -> Courier {
+        Courier::new(Arc::new(Desk::new(0)), NamespaceMetrics::unregistered())
+    }
+
+    fn ticket(receipts: Option<&str>) -> Ticket {
+        Ticket {
+            multicast: MulticastId(1),
+            receipts: receipts.map(Into::into),
+        }
+    }
+
+    /// As large as a client may make it.
+    fn answer(name: &str, payload: usize) -> Reply {
+        Reply {
+            identity: id(name),
+            payload: vec![0; payload].into(),
+            content_type: "text/plain".into(),
+            headers: vec![("h".into(), "v".repeat(8_000))],
+        }
+    }
+
+    fn acked() -> News {
+        News::Reached(Stage::Acked)
+    }
+
+    /// A broker takes each of them, whatever receipts are made of.
+    #[test]
+    fn no_note_is_too_large() {
+        let long = "i".repeat(256);
+        let refused = News::Ended(End::Terminated, Some("w".repeat(256).into()));
+        let receipt = |news: &News, reply| Receipt {
+            identity: id(&long),
+            news: Some(news.clone()),
+            reply,
+        };
+        let all = [
+            vec![receipt(&acked(), Some(answer(&long, 0))); 200],
+            vec![receipt(&refused, None); 2_000],
+            vec![receipt(&acked(), Some(answer(&long, 128 << 10))); 5],
+        ];
+        let count: usize = all.iter().map(Vec::len).sum();
+        let batch: Batch = (0..).map(MulticastId).zip(all).collect();
+        let notes = split(batch, MAX_BYTES);
+        let receipts = notes.iter().flatten().map(|(_, receipts)| receipts.len());
+        assert_eq!(receipts.sum::<usize>(), count);
+        for note in notes {
+            let length = Note::Receipts(note).encode().len();
+            assert!(length <= MAX_BYTES, "{length}");
+        }
+    }
+
+    /// Answers that nobody takes are left behind before they fill the memory, and no receipt with them.
+    #[test]
+    fn answers_that_wait_are_bounded() {
+        const RECEIPT: usize = 64;
+        let (courier, count) = (courier(), 10_000);
+        for _ in 0..count {
+            let there = ticket(Some("there"));
+            courier.say(&there, &id("a"), acked(), Some(answer("a", 8_000)));
+        }
+        let taken = courier.take_outgoing(&HashSet::new());
+        let receipts: Vec<&Receipt> = taken
+            .iter()
+            .flat_map(|(_, batch)| batch.values().flatten())
+            .collect();
+        let bytes: usize = receipts.iter().map(|receipt| receipt.size()).sum();
+        assert_eq!(receipts.len(), count);
+        assert!(bytes <= ROOM_FOR_ANSWERS + count * RECEIPT, "{bytes}");
+        assert!(receipts[0].reply.is_some(), "there was room for some");
+    }
+
+    /// Nobody reads an answer in the ledger.
+    #[test]
+    fn what_strays_leaves_its_answer_behind() {
+        let courier = courier();
+        courier.say(&ticket(None), &id("a"), acked(), Some(answer("a", 1)));
+        let strays = courier.take_strays();
+        let receipt = Receipt {
+            identity: id("a"),
+            news: Some(acked()),
+            reply: None,
+        };
+        assert_eq!(strays[0].receipts, [receipt]);
+    }
+
+    /// What was taken and not written down is there again, and what was makes room.
+    #[test]
+    fn strays_wait_until_they_are_written_down() {
+        let courier = courier();
+        courier.say(&ticket(None), &id("a"), acked(), None);
+        for _ in 0..2 {
+            assert_eq!(courier.take_strays().len(), 1);
+        }
+        assert_ne!(courier.waiting.lock().weight, Weight::default());
+        courier.take_strays().into_iter().for_each(Strays::done);
+        assert!(courier.take_strays().is_empty());
+        assert_eq!(courier.waiting.lock().weight, Weight::default());
+    }
 }

@@ -22,7 +22,7 @@ pub use tracker::{Phase, Reply};
 
 pub(crate) use bells::Bells;
 pub(crate) use books::{Books, Orphan};
-pub(crate) use courier::Courier;
+pub(crate) use courier::{Courier, Strays};
 pub(crate) use desk::Desk;
 pub(crate) use gate::{Admission, Crowded, Gate, Turn};
 pub(crate) use keys::{BEGINNING, Claim};

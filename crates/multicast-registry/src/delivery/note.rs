@@ -17,6 +17,8 @@ use super::{
 pub(crate) const FORMAT: u32 = 1;
 /// How many bytes one note has at most: less than any broker takes.
 pub(crate) const MAX_BYTES: usize = 256 << 10;
+/// What a receipt takes in a note beside what it says, at most; also where it is the only one.
+const RECEIPT_BYTES: usize = 48;
 
 /// What one runner says to another.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +39,18 @@ pub(crate) struct Receipt {
     pub(crate) identity: Identity,
     pub(crate) news: Option<News>,
     pub(crate) reply: Option<Reply>,
+}
+
+impl Receipt {
+    /// How many bytes it takes in a note, at most.
+    pub(crate) fn size(&self) -> usize {
+        let why = match &self.news {
+            Some(News::Ended(_, Some(why))) => why.len(),
+            _ => 0,
+        };
+        let reply = self.reply.as_ref().map_or(0, Reply::size);
+        RECEIPT_BYTES + self.identity.as_str().len() + why + reply
+    }
 }
 
 /// Something is stored for these.
@@ -280,6 +294,33 @@ mod tests {
             }),
         ] {
             assert_eq!(travelled(note.clone()), Some(note));
+        }
+    }
+
+    /// Whatever is to fit into notes is measured by this.
+    #[test]
+    fn a_receipt_takes_no_more_than_its_size() {
+        let reply = |headers: usize, length: usize| Reply {
+            identity: id("a"),
+            payload: vec![0; length].into(),
+            content_type: "x".repeat(length.min(200)),
+            headers: vec![("n".repeat(length.min(100)), "v".repeat(length)); headers],
+        };
+        let name = "a".repeat(256);
+        for identity in ["a", &name] {
+            for why in [None, Some(""), Some("no"), Some(&*"w".repeat(256))] {
+                for reply in [None, Some(reply(0, 0)), Some(reply(64, 0)), Some(reply(64, 200))] {
+                    let receipt = Receipt {
+                        identity: id(identity),
+                        news: Some(News::Ended(End::Terminated, why.map(Into::into))),
+                        reply,
+                    };
+                    let size = receipt.size();
+                    let note = Note::Receipts(vec![(MulticastId(u128::MAX), vec![receipt])]);
+                    let travels = note.encode().len();
+                    assert!(travels <= size, "{travels} of {size}");
+                }
+            }
         }
     }
 

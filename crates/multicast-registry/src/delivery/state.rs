@@ -90,12 +90,14 @@ ends! {
     Expired = 7 "EXPIRED" Final "it expired before it was acknowledged",
     /// It was handed out as often as it may be.
     MaxDeliver = 8 "MAX_DELIVER" Final "it was handed out as often as it may be, and is a dead letter",
-    /// The consumer did not want it.
+    /// The consumer did not want it, though it was stored.
     Terminated = 9 "TERMINATED" Final "the consumer refused it, and it is a dead letter",
     /// The identity is somebody else's now.
     OtherHolder = 10 "OTHER_HOLDER" Final "the identity has another owner now, and it is a dead letter",
     /// It was taken back.
     Cancelled = 11 "CANCELLED" Final "the multicast was cancelled",
+    /// The consumer did not want it, and it was not stored.
+    Refused = 12 "REFUSED" Final "the consumer refused it",
 }
 
 /// What became of one target.

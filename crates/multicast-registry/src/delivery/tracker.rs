@@ -24,6 +24,9 @@ use super::{
     targets_of,
 };
 
+/// What an answer takes beside what it says, and one of its headers.
+const REPLY_BYTES: usize = 96;
+const HEADER_BYTES: usize = 64;
 /// Up to how many targets are searched one by one.
 const FEW: usize = 16;
 
@@ -70,6 +73,16 @@ pub struct Reply {
     pub content_type: String,
     /// Headers that came along.
     pub headers: Vec<(String, String)>,
+}
+
+impl Reply {
+    /// About how many bytes it takes in memory; never less than in a note.
+    pub(crate) fn size(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| HEADER_BYTES + name.len() + value.len());
+        let text = self.identity.as_str().len() + self.content_type.len() + self.payload.len();
+        REPLY_BYTES + text + headers.sum::<usize>()
+    }
 }
 
 /// Where a multicast stands.
@@ -127,16 +140,16 @@ struct Inner {
 struct Feed {
     queue: VecDeque<usize>,
     queued: Vec<bool>,
-    /// How many replies have been read.
-    replies: usize,
 }
 
 /// What targets answered.
 #[derive(Debug)]
 struct Replies {
-    all: Vec<Reply>,
+    /// Those that nobody has read yet.
+    all: VecDeque<Reply>,
     /// Who has answered, by their places: also those whose answers found no room.
     from: HashSet<usize>,
+    /// How much they take.
     bytes: usize,
     max_bytes: usize,
     /// How many of them end the waiting.
@@ -195,7 +208,7 @@ impl Tracker {
     /// Answers of targets are collected from now on, up to so many bytes; so many of them are enough.
     pub(crate) fn collect(&self, enough: Option<usize>, max_bytes: usize) {
         self.inner.lock().replies = Some(Replies {
-            all: Vec::new(),
+            all: VecDeque::new(),
             from: HashSet::new(),
             bytes: 0,
             max_bytes,
@@ -208,7 +221,6 @@ impl Tracker {
         self.inner.lock().feed = Some(Feed {
             queue: VecDeque::new(),
             queued: vec![false; self.targets.len()],
-            replies: 0,
         });
     }
 
@@ -256,10 +268,10 @@ impl Tracker {
         if !replies.from.insert(place) {
             return;
         }
-        let bytes = replies.bytes + reply.payload.len();
+        let bytes = replies.bytes + reply.size();
         if bytes <= replies.max_bytes {
             replies.bytes = bytes;
-            replies.all.push(reply);
+            replies.all.push_back(reply);
         }
         drop(inner);
         self.changed.notify_waiters();
@@ -368,12 +380,12 @@ impl Tracker {
         Tally::of(statuses)
     }
 
-    /// The answers that are kept, and how many targets have answered.
+    /// The answers that are kept and have not been read by [`Self::next_news`], and how many targets have answered.
     pub(crate) fn replies(&self) -> (Vec<Reply>, usize) {
         let inner = self.inner.lock();
         let replies = inner.replies.as_ref();
         replies.map_or_else(Default::default, |replies| {
-            (replies.all.clone(), replies.from.len())
+            (replies.all.iter().cloned().collect(), replies.from.len())
         })
     }
 
@@ -551,9 +563,11 @@ impl Inner {
             feed.queued[place] = false;
             return Some(Told::Target(place, self.states[place].clone()));
         }
-        let reply = self.replies.as_ref()?.all.get(feed.replies)?;
-        feed.replies += 1;
-        Some(Told::Reply(reply.clone()))
+        let replies = self.replies.as_mut()?;
+        let reply = replies.all.pop_front()?;
+        // There is room for others now.
+        replies.bytes -= reply.size();
+        Some(Told::Reply(reply))
     }
 }
 
@@ -596,7 +610,7 @@ mod tests {
     fn answers_are_kept_as_far_as_they_count() {
         let tracker = tracker(&["a", "b", "c"]);
         tracker.answered(reply("a", "nobody asked"));
-        tracker.collect(None, 8);
+        tracker.collect(None, 2 * reply("a", "1234").size());
         for (name, payload) in [
             ("a", "1234"),
             ("a", "12"),
@@ -608,6 +622,41 @@ mod tests {
         }
         let kept = vec![reply("a", "1234"), reply("c", "1234")];
         assert_eq!(tracker.replies(), (kept, 3));
+    }
+
+    /// Whatever an answer consists of takes room.
+    #[test]
+    fn answers_have_no_room_but_their_own() {
+        let tracker = tracker(&["a", "b", "c"]);
+        tracker.collect(None, 1_000);
+        let large = "x".repeat(1_000);
+        let headers = Reply {
+            headers: vec![("name".into(), large.clone())],
+            ..reply("a", "")
+        };
+        let content_type = Reply {
+            content_type: large,
+            ..reply("b", "")
+        };
+        for reply in [headers, content_type, reply("c", "1234")] {
+            tracker.answered(reply);
+        }
+        assert_eq!(tracker.replies(), (vec![reply("c", "1234")], 3));
+    }
+
+    /// Whoever reads them as they come gets all of them, however many there are.
+    #[tokio::test]
+    async fn an_answer_that_was_read_takes_no_room() {
+        let names = ["a", "b", "c"];
+        let tracker = tracker(&names);
+        tracker.collect(None, reply("a", "1234").size());
+        tracker.follow();
+        for name in names {
+            tracker.answered(reply(name, "1234"));
+            let told = tracker.next_news(Instant::now() + Duration::from_secs(1)).await;
+            assert_eq!(told, Some(Told::Reply(reply(name, "1234"))));
+        }
+        assert_eq!(tracker.replies(), (Vec::new(), 3));
     }
 
     /// A multicast is kept for long after its call, and answers are large.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use prism_plugin_sdk::Refusal;
-use prism_slot::{DynMessaging, Error};
+use prism_slot::{DynLedger, Error};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -12,8 +12,8 @@ use crate::{
     coordinator::{Config, Coordinator, Durability},
     metrics::Metrics,
     slots::{
-        OpenDurability, OpenMessaging, OpenRegistry, durability_identity, messaging_identity,
-        open_durability, open_messaging, open_registry, registry_identity,
+        OpenInbox, OpenMessaging, OpenRegistry, durability_identity, messaging_identity, open_inbox,
+        open_ledger, open_messaging, open_registry, registry_identity, same_ledger,
     },
 };
 
@@ -31,7 +31,8 @@ pub(super) struct Running {
     namespace: Namespace,
     registry: OpenRegistry,
     messaging: OpenMessaging,
-    durability: OpenDurability,
+    inbox: OpenInbox,
+    ledger: Arc<dyn DynLedger>,
     coordinator: Coordinator,
 }
 
@@ -39,7 +40,8 @@ pub(super) struct Running {
 struct Opened {
     registry: OpenRegistry,
     messaging: OpenMessaging,
-    durability: OpenDurability,
+    inbox: OpenInbox,
+    ledger: Arc<dyn DynLedger>,
 }
 
 impl Running {
@@ -52,11 +54,12 @@ impl Running {
         let Opened {
             registry,
             messaging,
-            durability,
+            inbox,
+            ledger,
         } = open_all(&namespace, tasks).await?;
         announce("registry", registry.slot.capability().backend);
         announce("messaging", messaging.slot.capability().backend);
-        if let Some(inbox) = &durability.durability.inbox {
+        if let Some(inbox) = &inbox.slot {
             announce("durability", inbox.capability().backend);
         }
         let slots = (registry.slot.clone(), messaging.slot.clone());
@@ -64,14 +67,18 @@ impl Running {
             ViewKind::Index => metrics.namespace(&namespace.name),
             ViewKind::None => metrics.without_view(&namespace.name),
         };
-        let stored = Some(durability.durability.clone());
+        let stored = Some(Durability {
+            inbox: inbox.slot.clone(),
+            ledger: ledger.clone(),
+        });
         let coordinator = Coordinator::with_metrics(config_of(&namespace), slots.0, slots.1, stored, metrics);
         tracing::info!(namespace = namespace.name, "coordinator initialized");
         Ok(Self {
             namespace,
             registry,
             messaging,
-            durability,
+            inbox,
+            ledger,
             coordinator,
         })
     }
@@ -115,7 +122,8 @@ impl Running {
             .map_err(|refused| Refusal::new(refused.to_string()).key("identity_schema"))?;
         let registry = self.changed_registry(&next, tasks).await?;
         let messaging = self.changed_messaging(&next, tasks).await?;
-        let durability = self.changed_durability(&next, tasks).await?;
+        let ledger = self.changed_ledger(&next, tasks).await?;
+        let inbox = self.changed_inbox(&next, tasks).await?;
         if let Some(opened) = registry {
             self.registry = opened;
             let before = self.coordinator.replace_registry(self.registry.slot.clone());
@@ -124,14 +132,27 @@ impl Running {
         if let Some(opened) = messaging {
             self.messaging = opened;
             let before = self.coordinator.replace_messaging(self.messaging.slot.clone());
-            tasks.spawn(close_when_unused(before));
+            tasks.spawn(async move {
+                unused(&before).await;
+                before.close().await;
+            });
         }
-        if let Some(opened) = durability {
-            self.durability = opened;
-            let before = self
-                .coordinator
-                .replace_durability(self.durability.durability.clone());
-            tasks.spawn(close_durability(before));
+        if let Some(opened) = ledger {
+            self.ledger = opened;
+            let before = self.coordinator.replace_ledger(self.ledger.clone());
+            tasks.spawn(async move {
+                unused(&before).await;
+                before.close().await;
+            });
+        }
+        if let Some(opened) = inbox {
+            self.inbox = opened;
+            if let Some(before) = self.coordinator.replace_inbox(self.inbox.slot.clone()) {
+                tasks.spawn(async move {
+                    unused(&before).await;
+                    before.close().await;
+                });
+            }
         }
         self.coordinator.reconfigure(config_of(&next));
         tracing::info!(namespace = next.name, "the namespace was reconfigured");
@@ -187,26 +208,37 @@ impl Running {
             .map_err(|error| in_slot("messaging", &error))
     }
 
-    /// The slot with other settings; limits are applied to the one that is open.
-    async fn changed_durability(
+    async fn changed_ledger(
         &self,
         next: &Namespace,
         tasks: &TaskTracker,
-    ) -> Result<Option<OpenDurability>, Refusal> {
+    ) -> Result<Option<Arc<dyn DynLedger>>, Refusal> {
+        if same_ledger(&self.namespace, next) {
+            return Ok(None);
+        }
+        open_ledger(next, tasks)
+            .await
+            .map(Some)
+            .map_err(|error| in_slot("durability", &error))
+    }
+
+    /// The slot with other settings; limits are applied to the one that is open.
+    async fn changed_inbox(
+        &self,
+        next: &Namespace,
+        tasks: &TaskTracker,
+    ) -> Result<Option<OpenInbox>, Refusal> {
         let (now, then) = (&self.namespace.slots.durability, &next.slots.durability);
         let limits = config_of(next).inbox_limits();
-        let beside =
-            registry_identity(&self.namespace.slots.registry) == registry_identity(&next.slots.registry);
-        if now == then && beside || self.durability.retune(then.as_ref()) {
-            let inbox = &self.durability.durability.inbox;
+        if now == then || self.inbox.retune(then.as_ref()) {
             let changed = limits != config_of(&self.namespace).inbox_limits();
-            if let Some(inbox) = inbox.as_ref().filter(|_| changed) {
+            if let Some(inbox) = self.inbox.slot.as_ref().filter(|_| changed) {
                 let configured = inbox.configure(limits, Instant::now() + CONFIGURE_WITHIN).await;
                 configured.map_err(|error| in_slot("durability", &error))?;
             }
             return Ok(None);
         }
-        open_durability(next, limits, tasks)
+        open_inbox(next, limits, tasks)
             .await
             .map(Some)
             .map_err(|error| in_slot("durability", &error))
@@ -219,44 +251,43 @@ async fn open_all(namespace: &Namespace, tasks: &TaskTracker) -> Result<Opened, 
     let opened = tokio::join!(
         open_registry(namespace, tasks),
         open_messaging(namespace, tasks),
-        open_durability(namespace, limits, tasks)
+        open_inbox(namespace, limits, tasks),
+        open_ledger(namespace, tasks)
     );
-    let (registry, messaging, durability) = opened;
+    let (registry, messaging, inbox, ledger) = opened;
     let refused = [
         registry.as_ref().err().map(|error| in_slot("registry", error)),
         messaging.as_ref().err().map(|error| in_slot("messaging", error)),
-        durability
-            .as_ref()
-            .err()
-            .map(|error| in_slot("durability", error)),
+        inbox.as_ref().err().map(|error| in_slot("durability", error)),
+        ledger.as_ref().err().map(|error| in_slot("durability", error)),
     ];
-    match (registry, messaging, durability) {
-        (Ok(registry), Ok(messaging), Ok(durability)) => Ok(Opened {
+    match (registry, messaging, inbox, ledger) {
+        (Ok(registry), Ok(messaging), Ok(inbox), Ok(ledger)) => Ok(Opened {
             registry,
             messaging,
-            durability,
+            inbox,
+            ledger,
         }),
-        (registry, messaging, durability) => {
+        (registry, messaging, inbox, ledger) => {
             if let Ok(registry) = registry {
                 registry.slot.close().await;
             }
             if let Ok(messaging) = messaging {
                 messaging.slot.close().await;
             }
-            if let Ok(durability) = durability {
-                close_durability(durability.durability).await;
+            if let Ok(OpenInbox {
+                slot: Some(inbox), ..
+            }) = inbox
+            {
+                inbox.close().await;
+            }
+            if let Ok(ledger) = ledger {
+                ledger.close().await;
             }
             let first = refused.into_iter().flatten().next();
             Err(first.unwrap_or_else(|| Refusal::new("a slot cannot be used")))
         }
     }
-}
-
-async fn close_durability(durability: Durability) {
-    if let Some(inbox) = durability.inbox {
-        inbox.close().await;
-    }
-    durability.ledger.close().await;
 }
 
 fn announce(slot: &'static str, backend: &'static str) {
@@ -276,10 +307,62 @@ fn in_slot(slot: &'static str, error: &Error) -> Refusal {
     Refusal::new(error.to_string()).slot(slot)
 }
 
-/// Sessions stay on the slot on which they began.
-async fn close_when_unused(slot: Arc<dyn DynMessaging>) {
-    while Arc::strong_count(&slot) > 1 {
+/// Waits until nobody works with a replaced slot any more: sessions and calls stay on the one on which they began, and what
+/// a session has still to say at its end, it says there.
+async fn unused<S: ?Sized>(slot: &Arc<S>) {
+    while Arc::strong_count(slot) > 1 {
         tokio::time::sleep(RETIRED_CHECK).await;
     }
-    slot.close().await;
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A ledger beside the registry is reached as that is, also where there is no durability slot or one in memory; and it
+    /// is left alone where nothing of that has changed.
+    #[tokio::test]
+    async fn a_ledger_follows_the_slot_that_it_is_beside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry");
+        let namespace = |registry: &Value, durability: &Value| {
+            let slots = json!({ "registry": registry, "messaging": "memory", "durability": durability });
+            Namespace::read(Some("n"), &json!({ "slots": slots })).unwrap()
+        };
+        let file =
+            |key: &str, value: &str| json!({ "backend": "sqlite", "config": { "path": path, key: value } });
+        let (one, other) = (file("cache_size", "16MiB"), file("cache_size", "8MiB"));
+        let (feed, memory, none) = (file("feed_max_age", "2h"), json!("memory"), Value::Null);
+        let cases = [
+            ("settings", (&one, &none), (&other, &none), true),
+            (
+                "settings, beside memory",
+                (&one, &memory),
+                (&other, &memory),
+                true,
+            ),
+            ("settings of the feed", (&one, &none), (&feed, &none), false),
+            ("a slot in memory is added", (&one, &none), (&one, &memory), false),
+            (
+                "the same, all in memory",
+                (&memory, &none),
+                (&memory, &memory),
+                false,
+            ),
+        ];
+        for (what, (registry, durability), (next_registry, next_durability), is_opened) in cases {
+            let (metrics, tasks) = (Metrics::default(), TaskTracker::new());
+            let first = namespace(registry, durability);
+            let mut running = Running::start(first, &metrics, &tasks).await.unwrap();
+            let before = running.ledger.clone();
+            let next = namespace(next_registry, next_durability);
+            running.change(next, &metrics, &tasks).await.unwrap();
+            assert_eq!(!Arc::ptr_eq(&before, &running.ledger), is_opened, "{what}");
+            let read = before.read(Vec::new(), Instant::now() + CONFIGURE_WITHIN).await;
+            assert!(read.is_ok(), "{what}: it is closed while it is in use: {read:?}");
+            running.coordinator.close().await;
+        }
+    }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use prism_plugin_sdk::{Initialize, Plugin};
-use prism_slot::{Message, MulticastId, Outcome};
+use prism_slot::{Message, MulticastId, Outcome, Verdict};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::Instant};
 
 use super::MulticastRegistry;
 use crate::{
-    coordinator::{Closed, Register, SessionEvent},
+    Delivery, Stage,
+    coordinator::{Closed, Coordinator, Multicast, Pages, Register, Session, SessionEvent},
     testing::{id, soon},
 };
 
@@ -184,6 +185,107 @@ async fn memory_slots_are_retuned_in_place() {
     assert!(!accepted[3], "a queue of one has no room for two");
     assert!(matches!(session.next().await, Some(Ok(SessionEvent::Message(_)))));
     drop(narrow);
+}
+
+/// A namespace with inboxes in a file, or in memory, or with none.
+fn with_inboxes(durability: Value) -> Value {
+    json!({ "slots": { "registry": "memory", "messaging": "memory", "durability": durability } })
+}
+
+async fn store(coordinator: &Coordinator, payload: &'static str) -> MulticastId {
+    let request = Multicast {
+        payload: payload.into(),
+        delivery: Some(Delivery::AtLeastOnce),
+        ..Multicast::default()
+    };
+    coordinator.multicast(request, soon()).await.unwrap().id
+}
+
+async fn event(session: &mut Session) -> Result<SessionEvent, Closed> {
+    let next = tokio::time::timeout(Duration::from_secs(3), session.next());
+    next.await
+        .expect("a session is told in time")
+        .expect("it was open")
+}
+
+async fn handed(session: &mut Session) -> String {
+    match event(session).await {
+        Ok(SessionEvent::Stored(delivery)) => String::from_utf8(delivery.message.payload.to_vec()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A session works with the durability slot that it found, or with none. It ends when there is another one, so that its
+/// client comes back and is handed what is stored.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn sessions_begin_again_on_another_durability_slot() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("inboxes");
+    let file = |cache: &str| json!({ "backend": "sqlite", "config": { "path": path, "cache_size": cache } });
+    for (before, after) in [
+        (file("16MiB"), file("8MiB")),
+        (Value::Null, file("8MiB")),
+        (Value::Null, json!("memory")),
+    ] {
+        let plugin = MulticastRegistry::default();
+        let first = configuration("n", &with_inboxes(before));
+        plugin.initialize(first).await.unwrap();
+        register(&plugin, "n", "a").await;
+        let coordinator = plugin.namespaces().get("n").unwrap();
+        let mut session = coordinator.subscribe("a", None, soon()).await.unwrap();
+        let next = configuration("n", &with_inboxes(after));
+        plugin.initialize(next).await.unwrap();
+        let multicast = store(&coordinator, "x").await;
+        assert_eq!(event(&mut session).await, Err(Closed::Reconfigured));
+        drop(session);
+        let mut session = coordinator.subscribe("a", None, soon()).await.unwrap();
+        assert_eq!(handed(&mut session).await, "x");
+        session.say(multicast, Verdict::Ack, None);
+        let settled = event(&mut session).await;
+        assert!(matches!(settled, Ok(SessionEvent::Settled(_))), "{settled:?}");
+        drop(session);
+        plugin.stop(soon()).await.unwrap();
+    }
+}
+
+/// What a consumer said before its session ended holds, and is not said to a slot that is closed.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn the_last_word_on_a_durability_slot_that_was_changed_is_heard() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("inboxes");
+    let file = |cache: &str| json!({ "backend": "sqlite", "config": { "path": path, "cache_size": cache } });
+    let plugin = MulticastRegistry::default();
+    let first = configuration("n", &with_inboxes(file("16MiB")));
+    plugin.initialize(first).await.unwrap();
+    register(&plugin, "n", "a").await;
+    let coordinator = plugin.namespaces().get("n").unwrap();
+    let mut session = coordinator.subscribe("a", None, soon()).await.unwrap();
+    let multicast = store(&coordinator, "x").await;
+    assert_eq!(handed(&mut session).await, "x");
+    let next = configuration("n", &with_inboxes(file("8MiB")));
+    plugin.initialize(next).await.unwrap();
+    // Whatever is done about the slot before has been done.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    session.say(multicast, Verdict::Ack, None);
+    drop(session);
+    let acked = async {
+        loop {
+            let pages = Pages {
+                limit: 1,
+                ..Pages::default()
+            };
+            let report = coordinator.get_multicast(multicast, pages, soon()).await.unwrap();
+            if report.targets[0].stage() == Stage::Acked {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let acked = tokio::time::timeout(Duration::from_secs(3), acked).await;
+    assert!(acked.is_ok(), "its sender never learns of it");
+    plugin.stop(soon()).await.unwrap();
 }
 
 #[tokio::test]

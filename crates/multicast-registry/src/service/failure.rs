@@ -168,7 +168,9 @@ impl From<Closed> for Failure {
             Closed::Unregistered => Self::new(Reason::Unregistered, message),
             Closed::Expired => Self::new(Reason::Unregistered, message).with("cause", "EXPIRED"),
             Closed::Replaced => Self::new(Reason::StaleGeneration, message),
-            Closed::Draining | Closed::SlotClosed => Self::new(Reason::Draining, message).retry_after(SOON),
+            Closed::Draining | Closed::Reconfigured | Closed::SlotClosed => {
+                Self::new(Reason::Draining, message).retry_after(SOON)
+            }
         }
     }
 }
@@ -275,6 +277,7 @@ mod tests {
             building(Some(unavailable)),
             Error::Draining.into(),
             Closed::Draining.into(),
+            Closed::Reconfigured.into(),
             Closed::SlotClosed.into(),
         ] {
             assert!(failure.retry_after.is_some(), "{failure}");
@@ -290,6 +293,7 @@ mod tests {
             (Closed::Expired, "UNREGISTERED"),
             (Closed::Replaced, "STALE_GENERATION"),
             (Closed::Draining, "DRAINING"),
+            (Closed::Reconfigured, "DRAINING"),
             (Closed::SlotClosed, "DRAINING"),
         ];
         for (closed, reason) in cases {

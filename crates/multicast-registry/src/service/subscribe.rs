@@ -60,7 +60,7 @@ pub(super) async fn open(
         requests: Some(requests),
         identity: open.identity,
         confirm: open.confirm,
-        max_reply: coordinator.messaging().capability().max_payload.min(MAX_REPLY),
+        max_reply: max_reply(coordinator.messaging().capability().max_payload),
     };
     let events = futures::stream::unfold(Some(state), |live| async move {
         let mut live = live?;
@@ -73,6 +73,13 @@ pub(super) async fn open(
 
 /// The largest answer to a message: it travels between runners in one note.
 const MAX_REPLY: usize = 128 << 10;
+/// What a note needs beside the payload of an answer: its headers, its names, and the note itself.
+const BESIDE_REPLY: usize = 16 << 10;
+
+/// The largest answer where the broker takes so much at a time.
+fn max_reply(max_payload: usize) -> usize {
+    max_payload.saturating_sub(BESIDE_REPLY).min(MAX_REPLY)
+}
 
 /// A session and the stream of its client's requests.
 struct Live {
@@ -297,4 +304,25 @@ fn to_settled(identity: &Identity, settled: Vec<(MulticastId, Settled)>) -> prot
             gone_ids: ids(gone),
         },
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever else there is in an answer, the broker takes the note with it.
+    #[test]
+    fn the_largest_answer_fits_into_a_note() {
+        for max_payload in [32 << 10, 64 << 10, 1 << 20] {
+            let headers = (0..64).map(|number| (format!("{number:02}"), "v".repeat(126)));
+            let reply = Reply {
+                identity: Identity::new("i".repeat(256)).unwrap(),
+                payload: vec![0; max_reply(max_payload)].into(),
+                content_type: "x".repeat(256),
+                headers: headers.collect(),
+            };
+            assert!(reply.size() + 256 <= max_payload, "{max_payload}");
+        }
+        assert_eq!(max_reply(1 << 20), MAX_REPLY);
+    }
 }

@@ -14,7 +14,7 @@ use prism_slot::{
 };
 use tokio::time::Instant;
 
-use super::{Fate, Op, Script};
+use super::{Fate, Op, Script, late};
 use crate::coordinator::Durability;
 
 /// Inboxes in memory.
@@ -100,6 +100,15 @@ pub(crate) fn durability(inboxes: &Arc<Inboxes>, register: &Arc<Register>) -> Du
         inbox: Some(inboxes.clone()),
         ledger: register.clone(),
     }
+}
+
+/// A call that is slow ends at its deadline.
+async fn in_time<T>(fate: Fate, call: impl Future<Output = Result<T>>, deadline: Instant) -> Result<T> {
+    if !matches!(fate, Fate::Slow(_)) {
+        return fate.play(call).await;
+    }
+    let played = tokio::time::timeout_at(deadline, fate.play(call)).await;
+    played.unwrap_or_else(|_| Err(late()))
 }
 
 impl DurableInbox for Inboxes {
@@ -202,7 +211,7 @@ impl Ledger for Register {
 
     async fn read(&self, keys: Vec<String>, deadline: Instant) -> Result<Vec<Option<Entry>>> {
         let read = self.memory.read(keys, deadline);
-        self.script.play(Op::Read, read).await
+        in_time(self.script.fate(Op::Read), read, deadline).await
     }
 
     async fn write(&self, writes: Vec<Write>, deadline: Instant) -> Vec<Result<Wrote>> {
@@ -210,10 +219,8 @@ impl Ledger for Register {
         let fate = self.judge.lock().as_mut().map(|judge| judge(&writes));
         let written = self.memory.write(writes, deadline);
         let written = async { Ok(written.await) };
-        let written = match fate {
-            Some(fate) => fate.play(written).await,
-            None => self.script.play(Op::Write, written).await,
-        };
+        let fate = fate.unwrap_or_else(|| self.script.fate(Op::Write));
+        let written = in_time(fate, written, deadline).await;
         written.unwrap_or_else(|error| vec![Err(error); count])
     }
 

@@ -160,7 +160,7 @@ pub(super) async fn known(
 }
 
 /// Waits until something is known of the only target.
-async fn until(coordinator: &Coordinator, id: MulticastId, stage: Stage, reason: &str) {
+pub(super) async fn until(coordinator: &Coordinator, id: MulticastId, stage: Stage, reason: &str) {
     let wait = async {
         loop {
             let known = known(coordinator, id).await;
@@ -377,6 +377,39 @@ async fn a_consumer_can_refuse_a_message() {
         .await
         .unwrap();
     assert!(report.targets[0].error().unwrap().ends_with(": unreadable"));
+}
+
+/// What was not stored becomes no dead letter, and nobody is told that it did.
+#[tokio::test]
+async fn a_consumer_can_refuse_what_is_sent_once() {
+    let fixture = fixture();
+    fixture.register(&["a"]).await;
+    let mut session = fixture.session("a").await;
+    for (reason, error) in [
+        ("", "the consumer refused it"),
+        ("unreadable", "the consumer refused it: unreadable"),
+    ] {
+        let strict = Multicast {
+            require: Some(Stage::Acked),
+            ..Default::default()
+        };
+        let coordinator = fixture.coordinator.clone();
+        let sent = tokio::spawn(async move { coordinator.multicast(strict, soon()).await });
+        let SessionEvent::Message(message) = event(&mut session).await else {
+            panic!("no message")
+        };
+        let reason = reason.to_owned();
+        session.say(message.multicast, Verdict::Term { reason }, None);
+        settled(&mut session).await;
+        let report = sent.await.unwrap().unwrap();
+        assert_eq!(told(&report), one("a", Status::Failed, Stage::Handed, "REFUSED"));
+        assert_eq!(report.targets[0].error().as_deref(), Some(error));
+        let letters = fixture
+            .coordinator
+            .dead_letters(DeadQuery::default(), soon())
+            .await;
+        assert!(letters.unwrap().letters.is_empty());
+    }
 }
 
 /// What a consumer said last holds, and its sender learns of it, though it left at once.

@@ -14,6 +14,7 @@ mod repeating;
 mod searching;
 mod sending;
 mod sessions;
+mod straying;
 mod telling;
 mod tuning;
 mod views;
