@@ -163,7 +163,7 @@ impl Coordinator {
         }
     }
 
-    async fn write_up_all(&self, deadline: Instant) {
+    pub(super) async fn write_up_all(&self, deadline: Instant) {
         for (multicast, receipts) in self.shared.courier.take_strays() {
             if let Err(error) = self.books().apply(multicast, &receipts, deadline).await {
                 let namespace = self.shared.sessions.namespace();
@@ -273,11 +273,13 @@ impl Coordinator {
 
     async fn go_on_with(&self, orphan: Orphan) -> Result<bool, Error> {
         let (until, multicast) = (Instant::now() + ADOPTED, orphan.multicast);
-        let Some((entry, load, parts)) = self.books().adopt(orphan, until, soon()).await? else {
+        let Some((mut entry, load, parts)) = self.books().adopt(orphan, until, soon()).await? else {
             return Ok(false);
         };
-        let tracker = Arc::new(Tracker::resumed(entry, parts));
         let window = self.config().behavior.dedupe_window;
+        // It may have a key; the ledger does not say.
+        entry.cast.key_window = Some(window);
+        let tracker = Arc::new(Tracker::resumed(entry, parts));
         let age = Timestamp::now().0.saturating_sub(tracker.cast.began_at.0);
         let is_safe = u128::try_from(age).is_ok_and(|age| age < window.as_millis());
         let before = self.shared.desk.get(multicast);

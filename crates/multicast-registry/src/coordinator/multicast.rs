@@ -185,7 +185,8 @@ impl Coordinator {
             || plan.delivery != Delivery::AtMostOnce
             || plan.config.behavior.keep_receipts == KeepReceipts::All;
         let began_at = message.published_at;
-        let window = plan.config.behavior.receipts_window;
+        let behavior = &plan.config.behavior;
+        let window = behavior.receipts_window;
         let cast = Cast {
             id: message.multicast,
             position: targets.position,
@@ -195,7 +196,7 @@ impl Coordinator {
             expires_at: message.expires_at,
             kept_until: Timestamp(began_at.0 + i64::try_from(window.as_millis()).unwrap_or(i64::MAX / 2)),
             recorded,
-            keyed: plan.key.is_some(),
+            key_window: plan.key.as_ref().map(|_| behavior.dedupe_window),
         };
         let tracker = Arc::new(tracker(cast, targets));
         if let Some(replies) = plan.replies {
@@ -261,7 +262,7 @@ impl Coordinator {
     /// What a multicast came to, counted and logged, and in the ledger before anybody is told of it where a repeated call
     /// must get the same.
     pub(super) async fn conclude(&self, tracker: &Tracker, with_targets: bool, deadline: Instant) -> Report {
-        if tracker.cast.keyed {
+        if tracker.cast.key_window.is_some() {
             self.write_up(tracker, deadline).await;
         }
         let report = self.report(tracker, with_targets);

@@ -30,6 +30,7 @@ pub(super) const CASES: &[Case<LedgerCapability, Fixture>] = cases![
     entries_end_by_themselves,
     late_writes_write_nothing,
     keys_are_listed_in_pages,
+    entries_let_go_are_there_where_there_is_room,
     bodies_over_the_limit_are_not_written,
     a_closed_ledger_refuses,
 ];
@@ -289,6 +290,19 @@ async fn keys_are_listed_in_pages(fixture: Fixture) {
     }
     assert_eq!(found, keys);
     assert_eq!(page(Some("open/24")).await, Listed::default());
+}
+
+async fn entries_let_go_are_there_where_there_is_room(fixture: Fixture) {
+    let subject = fixture.open().await;
+    let version = subject.put("a", "x").await;
+    let keys = ["a", "absent"].map(str::to_owned).to_vec();
+    subject.ledger().let_go(keys, Duration::ZERO);
+    subject.put("b", "x").await;
+    assert_eq!(subject.get("a").await.map(|entry| entry.version), Some(version));
+    assert_eq!(subject.get("absent").await, None);
+    let again = subject.write(write("a", "y", Expect::Version(version))).await;
+    assert!(matches!(again, Ok(Wrote::Done(_))), "{again:?}");
+    assert_eq!(subject.text("a").await.as_deref(), Some("y"));
 }
 
 async fn bodies_over_the_limit_are_not_written(fixture: Fixture) {

@@ -38,9 +38,17 @@ pub(super) fn fixture() -> Fixture {
 }
 
 pub(super) fn fixture_with(limits: InboxLimits) -> Fixture {
+    fixture_of(limits, 64 << 20)
+}
+
+/// One whose ledger gives up what it can once it has so many bytes.
+pub(super) fn fixture_of(limits: InboxLimits, ledger: usize) -> Fixture {
     let clock = Arc::new(ManualClock::new(Timestamp::now()));
     let (store, broker) = (Store::new(clock.clone()), Broker::new());
-    let (inboxes, register) = (Inboxes::new(limits, clock.clone()), Register::new(clock.clone()));
+    let (inboxes, register) = (
+        Inboxes::new(limits, clock.clone()),
+        Register::new(ledger, clock.clone()),
+    );
     let coordinator = runner(&store, &broker, &inboxes, &register);
     Fixture {
         clock,
