@@ -66,6 +66,10 @@ end
 local function open(ns, args)
   local identity, session, from = args[2], args[3], args[4]
   local current = session_of(ns, identity)
+  if from ~= '' and current == READY .. session then
+    -- The last step was taken before, and its answer was lost.
+    return { 'K', '' }
+  end
   if from ~= '' and current ~= OPENING .. session or from == '' and current and is_later(current, session) then
     return { 'N' }
   end

@@ -31,13 +31,13 @@ fn brief() -> Terms {
     }
 }
 
-fn of_another(mut address: Address) -> Address {
+pub(super) fn of_another(mut address: Address) -> Address {
     address.holder = Holder([2; 16]);
     address
 }
 
 /// So many different messages in one inbox.
-async fn fill(slot: &RedisInbox, address: &Address, count: usize, terms: Terms) {
+pub(super) async fn fill(slot: &RedisInbox, address: &Address, count: usize, terms: Terms) {
     for first in (0..count).step_by(100) {
         let some = (first..count.min(first + 100)).map(|number| {
             let to = [address.clone()];
