@@ -328,6 +328,12 @@ impl Ledger for Late<LedgerCapability, dyn DynLedger> {
         self.slot()?.list(prefix, after, limit, deadline).await
     }
 
+    fn let_go(&self, keys: Vec<String>, after: Duration) {
+        if let Ok(slot) = self.slot() {
+            slot.let_go(keys, after);
+        }
+    }
+
     async fn close(&self) {
         self.0.closing.cancel();
         if let Some(slot) = self.0.opened.get() {

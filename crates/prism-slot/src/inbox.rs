@@ -62,6 +62,8 @@ pub struct InboxLimits {
     pub dedupe: Duration,
     /// How many dead letters are kept, of all inboxes together; the oldest make room.
     pub max_dead_letters: usize,
+    /// For how long a session that is not heard of is remembered where nothing waits for it.
+    pub idle: Duration,
 }
 
 impl Default for InboxLimits {
@@ -71,6 +73,7 @@ impl Default for InboxLimits {
             overflow: Overflow::Reject,
             dedupe: Duration::from_secs(120),
             max_dead_letters: 10_000,
+            idle: Duration::from_secs(86_400),
         }
     }
 }
@@ -286,7 +289,7 @@ pub struct Swept {
 
 /// A durability slot opened for one namespace.
 ///
-/// An inbox costs by what is in it, and a few bytes where a session has ever been. Within one inbox messages of a
+/// An inbox costs by what is in it, and a few bytes where a session has been. Within one inbox messages of a
 /// higher priority come first, and those of equal priority in the order in which they were stored
 /// (`messages_come_in_order`) (`urgent_messages_come_first`). Inboxes are apart, whatever the names are
 /// (`inboxes_are_apart`), and so are namespaces (`namespaces_have_their_own_inboxes`).
@@ -405,7 +408,9 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
     /// Holds to other limits from now on; what is stored stays (`limits_apply_in_place`).
     fn configure(&self, limits: InboxLimits, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes some of what has expired (`messages_expire`).
+    /// Removes some of what has expired (`messages_expire`), and may forget some of the sessions of empty inboxes that have
+    /// not opened them, fetched or settled for as long as the limits say; none is forgotten before. Whoever is fenced because
+    /// of that opens the inbox again and misses nothing (`quiet_sessions_open_again`).
     fn sweep(&self, deadline: Instant) -> impl Future<Output = Result<Swept>> + Send;
 
     /// Whether the backend answers, by the cheapest round trip that proves it.

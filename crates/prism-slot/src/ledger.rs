@@ -110,6 +110,13 @@ pub trait Ledger: Send + std::marker::Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Listed>> + Send;
 
+    /// Says that these entries are no longer needed once `after` is over: a ledger with a bound of its own gives them up
+    /// then where others need the room, the first first, also when they are written once more. It gives up no others, and
+    /// refuses a write that finds no room. Until then they are as before (`entries_let_go_are_there_where_there_is_room`).
+    fn let_go(&self, keys: Vec<String>, after: Duration) {
+        let _ = (keys, after);
+    }
+
     /// Releases connections and files. Other calls fail with [`Error::Unavailable`] afterwards
     /// (`a_closed_ledger_refuses`).
     fn close(&self) -> impl Future<Output = ()> + Send;
@@ -133,6 +140,8 @@ pub trait DynLedger: Send + std::marker::Sync + 'static {
         limit: usize,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Listed>>;
+    /// See [`Ledger::let_go`].
+    fn let_go(&self, keys: Vec<String>, after: Duration);
     /// See [`Ledger::close`].
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -193,6 +202,10 @@ impl<L: Ledger> DynLedger for L {
     ) -> BoxFuture<'_, Result<Listed>> {
         let list = Ledger::list(self, prefix, after, limit, deadline);
         Box::pin(bounded(self, deadline, list))
+    }
+
+    fn let_go(&self, keys: Vec<String>, after: Duration) {
+        Ledger::let_go(self, keys, after);
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

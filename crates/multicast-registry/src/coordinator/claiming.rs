@@ -79,7 +79,7 @@ impl Coordinator {
         if !stored && taken.is_none() {
             return Ok(());
         }
-        let (books, id) = (self.books(), tracker.cast.id);
+        let books = self.books();
         let deadline = taken.as_ref().map_or(deadline, |taken| deadline.min(taken.until));
         // At most once is never sent again, so nobody else needs the message.
         let load = stored.then_some(load);
@@ -88,7 +88,7 @@ impl Coordinator {
             Ok(()) => match books.begin(tracker, load, until, deadline).await {
                 Ok(true) => return Ok(()),
                 begun => {
-                    let withdrawn = books.withdraw(id, deadline).await;
+                    let withdrawn = books.withdraw(tracker, deadline).await;
                     match (begun, withdrawn) {
                         // Somebody else has the key.
                         (Ok(_), _) => {

@@ -187,7 +187,7 @@ impl Coordinator {
     }
 
     /// Brings the ledger to what is known of everything at hand, each within a time of its own.
-    async fn write_up_all(&self, by: impl Fn() -> Instant) {
+    pub(super) async fn write_up_all(&self, by: impl Fn() -> Instant) {
         let recorded = stream::iter(self.shared.desk.recorded());
         let write_up = async |tracker: Arc<Tracker>| {
             let written = self.write_up(&tracker, by()).await;
@@ -317,15 +317,17 @@ impl Coordinator {
 
     async fn go_on_with(&self, orphan: Orphan) -> Result<bool, Error> {
         let (until, multicast) = (Instant::now() + ADOPTED, orphan.multicast);
-        let Some((entry, load, parts)) = self
+        let Some((mut entry, load, parts)) = self
             .books()
             .adopt(orphan, self.found_until(until), soon())
             .await?
         else {
             return Ok(false);
         };
-        let tracker = Arc::new(Tracker::resumed(entry, parts));
         let window = self.config().behavior.dedupe_window;
+        // It may have a key; the ledger does not say.
+        entry.cast.key_window = Some(window);
+        let tracker = Arc::new(Tracker::resumed(entry, parts));
         let age = Timestamp::now().0.saturating_sub(tracker.cast.began_at.0);
         let is_safe = u128::try_from(age).is_ok_and(|age| age < window.as_millis());
         let before = self.shared.desk.get(multicast);

@@ -158,6 +158,7 @@ impl Config {
             overflow: self.behavior.inbox_overflow,
             dedupe: self.behavior.dedupe_window,
             max_dead_letters: self.behavior.max_dead_letters,
+            idle: self.behavior.message_ttl.max(SHORTEST_IDLE),
         }
     }
 
@@ -234,6 +235,8 @@ impl Durability {
     }
 }
 
+/// For how long a session is remembered at least: sessions that are open are heard of far more often.
+const SHORTEST_IDLE: Duration = Duration::from_secs(600);
 /// How much a ledger in memory holds.
 const LEDGER_BYTES: usize = 64 << 20;
 /// How long writing up what is known may take at the end.

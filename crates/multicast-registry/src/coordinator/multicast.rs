@@ -185,7 +185,8 @@ impl Coordinator {
             || plan.delivery != Delivery::AtMostOnce
             || plan.config.behavior.keep_receipts == KeepReceipts::All;
         let began_at = message.published_at;
-        let window = plan.config.behavior.receipts_window;
+        let behavior = &plan.config.behavior;
+        let window = behavior.receipts_window;
         let cast = Cast {
             id: message.multicast,
             position: targets.position,
@@ -195,7 +196,7 @@ impl Coordinator {
             expires_at: message.expires_at,
             kept_until: Timestamp(began_at.0 + i64::try_from(window.as_millis()).unwrap_or(i64::MAX / 2)),
             recorded,
-            keyed: plan.key.is_some(),
+            key_window: plan.key.as_ref().map(|_| behavior.dedupe_window),
         };
         let tracker = Arc::new(tracker(cast, targets));
         if let Some(replies) = plan.replies {
@@ -262,7 +263,7 @@ impl Coordinator {
     /// must get the same, or another runner might store what is said not to be stored.
     pub(super) async fn conclude(&self, tracker: &Tracker, with_targets: bool, deadline: Instant) -> Report {
         let is_stored = tracker.cast.delivery != Delivery::AtMostOnce;
-        if tracker.cast.keyed || is_stored && tracker.tally().failed > 0 {
+        if tracker.cast.key_window.is_some() || is_stored && tracker.tally().failed > 0 {
             self.write_up(tracker, deadline).await;
         }
         let report = self.report(tracker, with_targets);

@@ -421,7 +421,9 @@ impl Known {
         } = self;
         let (cast, phase) = (&entry.cast, entry.phase);
         let targets = targets_of(cast, phase, &identities, states);
-        let tally = Tally::of(targets.iter().map(Target::status));
+        let mut tally = Tally::of(targets.iter().map(Target::status));
+        // Of parts that made room for others nobody knows any more who was in them.
+        tally.timeout += entry.target_count.saturating_sub(targets.len());
         let asked = |target: &Target| pages.only.is_empty() || pages.only.contains(&target.status());
         let mut shown = targets.into_iter().filter(asked).skip(pages.offset);
         let page: Vec<Target> = shown.by_ref().take(pages.limit).collect();

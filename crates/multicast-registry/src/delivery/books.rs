@@ -7,6 +7,9 @@
 //! | `cast/<multicast>` | or that it is never begun | whoever was about to begin it has given up |
 //! | `load/<multicast>`, `open/<runner>/<multicast>` | its message, and that somebody works on it | it is sent |
 //! | `runner/<runner>` | the post of a runner that is alive | it has not said so for a while |
+//!
+//! A ledger with a bound of its own gives up what is said to be dispensable, and that is receipts alone: a part once its
+//! multicast is sent, and the multicast once its idempotency key is over as well.
 
 use std::{sync::Arc, time::Duration};
 
@@ -243,6 +246,9 @@ impl Books {
             .ledger
             .write(parts.iter().map(write).collect(), deadline)
             .await;
+        if tracker.is_finished() {
+            self.let_go(tracker);
+        }
         for (&part, outcome) in parts.iter().zip(written) {
             match outcome? {
                 Wrote::Done(version) => tracker.set_version(part, version),
@@ -282,6 +288,7 @@ impl Books {
         let written = self.ledger.write(writes, deadline).await;
         written.into_iter().try_for_each(|outcome| outcome.map(drop))?;
         tracker.set_finished();
+        self.let_go(tracker);
         Ok(())
     }
 
@@ -320,6 +327,21 @@ impl Books {
     /// Whether what a multicast sends is still kept.
     pub(crate) async fn has_load(&self, id: MulticastId, deadline: Instant) -> Result<bool> {
         Ok(self.read_one(load_key(id), deadline).await?.is_some())
+    }
+
+    /// What is sent may be forgotten where there is no room for all, but not that it was while its key can be repeated.
+    fn let_go(&self, tracker: &Tracker) {
+        let (cast, window) = (&tracker.cast, tracker.cast.key_window);
+        // Before its parts: rather nothing is known of it than that it had no targets.
+        self.ledger
+            .let_go(vec![cast_key(cast.id)], window.unwrap_or_default());
+        self.let_go_of_parts(tracker);
+    }
+
+    pub(super) fn let_go_of_parts(&self, tracker: &Tracker) {
+        let parts = 0..tracker.parts.len();
+        let keys = parts.map(|part| part_key(tracker.cast.id, part)).collect();
+        self.ledger.let_go(keys, Duration::ZERO);
     }
 
     /// What is known of a multicast as a whole; `None` also for one that is never begun.

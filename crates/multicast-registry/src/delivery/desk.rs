@@ -134,7 +134,7 @@ impl Desk {
 /// One that is in nobody's hands but the desk's, and done, can go, once the ledger knows of it where it was begun there.
 fn is_under_way(tracker: &Arc<Tracker>) -> bool {
     let cast = &tracker.cast;
-    let is_begun_there = cast.keyed || cast.delivery != Delivery::AtMostOnce;
+    let is_begun_there = cast.key_window.is_some() || cast.delivery != Delivery::AtMostOnce;
     tracker.phase() == Phase::Running
         || Arc::strong_count(tracker) > 1
         || (is_begun_there && tracker.is_unfinished())

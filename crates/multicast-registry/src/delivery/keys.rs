@@ -15,6 +15,7 @@ use super::{
     Books,
     books::{cast_key, load_key, open_key},
     records::{self, CastEntry, KeyEntry},
+    tracker::Tracker,
 };
 
 /// How long a multicast may take from the claim of its key until it is begun. Longer than that it is not kept that it
@@ -87,7 +88,10 @@ impl Books {
 
     /// Takes back what was written down of a multicast that is not begun after all. Where that fails, it may be: what
     /// is left of it is an orphan.
-    pub(crate) async fn withdraw(&self, id: MulticastId, deadline: Instant) -> Result<()> {
+    pub(crate) async fn withdraw(&self, tracker: &Tracker, deadline: Instant) -> Result<()> {
+        let id = tracker.cast.id;
+        // Where there was no room for all of it, there is for this.
+        self.let_go_of_parts(tracker);
         // First what makes it known, so that nobody is told of one that nobody goes on with.
         let mut begun = self.put_void(id, Expect::Absent, deadline).await?;
         if let Some((version, entry)) = &begun

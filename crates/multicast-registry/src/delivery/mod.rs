@@ -27,6 +27,8 @@ pub(crate) use desk::Desk;
 pub(crate) use gate::{Admission, Crowded, Gate, Turn};
 pub(crate) use keys::{BEGINNING, Claim};
 pub(crate) use note::{Bell, Note, Query, QueryAnswer};
+#[cfg(test)]
+pub(crate) use records::void;
 pub(crate) use records::{CastEntry, KeyEntry, Load, Part, into_parts};
 pub(crate) use state::{News, State};
 pub(crate) use tracker::{Cast, Told, Tracker};

@@ -201,7 +201,7 @@ impl CastEntry {
             expires_at: (record.expires_at_ms != 0).then_some(Timestamp(record.expires_at_ms)),
             kept_until: Timestamp(record.kept_until_ms),
             recorded: true,
-            keyed: false,
+            key_window: None,
         };
         Ok(Self {
             cast,

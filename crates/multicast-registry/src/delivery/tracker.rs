@@ -43,8 +43,8 @@ pub(crate) struct Cast {
     pub(crate) kept_until: Timestamp,
     /// Whether the ledger has it.
     pub(crate) recorded: bool,
-    /// Whether a repeated call must get the same outcome.
-    pub(crate) keyed: bool,
+    /// For how long a repeated call must get the same outcome; absent where it has no idempotency key.
+    pub(crate) key_window: Option<Duration>,
 }
 
 impl Cast {
@@ -300,6 +300,10 @@ impl Tracker {
     pub(crate) fn is_unfinished(&self) -> bool {
         let inner = self.inner.lock();
         inner.phase != Phase::Running && !inner.finished
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.inner.lock().finished
     }
 
     /// The ledger knows that it is sent.
@@ -590,7 +594,7 @@ mod tests {
             expires_at: None,
             kept_until: Timestamp(0),
             recorded: false,
-            keyed: false,
+            key_window: None,
         };
         let targets: Vec<Identity> = names.iter().map(|name| Identity::new(*name).unwrap()).collect();
         Tracker::new(cast, targets.into(), None, Vec::new())

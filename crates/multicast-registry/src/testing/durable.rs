@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -73,11 +74,12 @@ impl Inboxes {
 }
 
 impl Register {
-    pub(crate) fn new(clock: Arc<ManualClock>) -> Arc<Self> {
+    /// One that gives up what it can once it has so many bytes.
+    pub(crate) fn new(max_bytes: usize, clock: Arc<ManualClock>) -> Arc<Self> {
         Arc::new(Self {
             script: Script::default(),
             judge: Mutex::default(),
-            memory: MemoryLedger::with_clock(64 << 20, clock),
+            memory: MemoryLedger::with_clock(max_bytes, clock),
         })
     }
 }
@@ -233,6 +235,10 @@ impl Ledger for Register {
     ) -> Result<Listed> {
         let listed = self.memory.list(prefix, after, limit, deadline);
         self.script.play(Op::List, listed).await
+    }
+
+    fn let_go(&self, keys: Vec<String>, after: Duration) {
+        self.memory.let_go(keys, after);
     }
 
     /// Others use it still.

@@ -30,6 +30,7 @@ pub(super) const CASES: &[Case<LedgerCapability, Fixture>] = cases![
     entries_end_by_themselves,
     late_writes_write_nothing,
     keys_are_listed_in_pages,
+    entries_let_go_are_there_where_there_is_room,
     bodies_over_the_limit_are_not_written,
     a_closed_ledger_refuses,
 ];
@@ -247,19 +248,30 @@ async fn entries_end_by_themselves(fixture: Fixture) {
     assert!(matches!(again, Ok(Wrote::Done(_))), "{again:?}");
 }
 
+/// Each has a moment more than the one before it, so that some find out on the way, or in a queue, that they are too late.
 async fn late_writes_write_nothing(fixture: Fixture) {
     let subject = fixture.open().await;
-    let writes = vec![
-        write("a", "x", Expect::Anything),
-        write("b", "x", Expect::Anything),
-    ];
-    let outcomes = subject.ledger().write(writes, Instant::now()).await;
-    assert_eq!(outcomes.len(), 2);
-    for outcome in outcomes {
-        let error = outcome.unwrap_err();
-        assert_eq!(error.applied(), crate::Applied::No, "{error:?}");
+    let batch = |number: u32| -> Vec<Write> {
+        let keys = (0..10).map(|part| format!("{number}/{part}"));
+        keys.map(|key| write(&key, "x", Expect::Absent)).collect()
+    };
+    let (began, moment) = (Instant::now(), Duration::from_micros(100));
+    let calls = (0..200).map(|number| subject.ledger().write(batch(number), began + moment * number));
+    let outcomes = join_all(calls).await;
+    let is_late =
+        |outcome: &Result<Wrote>| matches!(outcome, Err(error) if error.applied() == crate::Applied::No);
+    assert!(outcomes[0].iter().all(is_late), "{:?}", outcomes[0]);
+    for (number, outcomes) in (0..).zip(outcomes) {
+        let late = batch(number).into_iter().zip(&outcomes);
+        let late: Vec<Write> = late
+            .filter_map(|(write, outcome)| is_late(outcome).then_some(write))
+            .collect();
+        let again = subject.ledger().write(late, deadline()).await;
+        assert!(
+            again.iter().all(|outcome| matches!(outcome, Ok(Wrote::Done(_)))),
+            "it was said not to be written: {again:?}"
+        );
     }
-    assert_eq!(subject.get("a").await, None);
 }
 
 async fn keys_are_listed_in_pages(fixture: Fixture) {
@@ -289,6 +301,19 @@ async fn keys_are_listed_in_pages(fixture: Fixture) {
     }
     assert_eq!(found, keys);
     assert_eq!(page(Some("open/24")).await, Listed::default());
+}
+
+async fn entries_let_go_are_there_where_there_is_room(fixture: Fixture) {
+    let subject = fixture.open().await;
+    let version = subject.put("a", "x").await;
+    let keys = ["a", "absent"].map(str::to_owned).to_vec();
+    subject.ledger().let_go(keys, Duration::ZERO);
+    subject.put("b", "x").await;
+    assert_eq!(subject.get("a").await.map(|entry| entry.version), Some(version));
+    assert_eq!(subject.get("absent").await, None);
+    let again = subject.write(write("a", "y", Expect::Version(version))).await;
+    assert!(matches!(again, Ok(Wrote::Done(_))), "{again:?}");
+    assert_eq!(subject.text("a").await.as_deref(), Some("y"));
 }
 
 async fn bodies_over_the_limit_are_not_written(fixture: Fixture) {

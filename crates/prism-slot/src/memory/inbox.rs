@@ -42,6 +42,8 @@ struct State {
     /// When messages expire, and when those that left are forgotten.
     deadlines: BTreeMap<(Timestamp, u64), (Identity, MulticastId)>,
     dead: BTreeMap<DeadId, DeadLetter>,
+    /// When to look whether sessions are still there.
+    sessions: BTreeMap<(Timestamp, u64), Identity>,
     /// What expired outside of a sweep, which is to tell of it.
     expired: Vec<(Identity, Ticket)>,
 }
@@ -74,6 +76,7 @@ impl MemoryInbox {
             mailboxes: HashMap::new(),
             deadlines: BTreeMap::new(),
             dead: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             expired: Vec::new(),
         };
         Self {
@@ -126,12 +129,14 @@ impl DurableInbox for MemoryInbox {
         let fenced = |()| Error::Fenced(identity.clone());
         let gone = mailbox.open(consumer, now).map_err(fenced)?;
         state.release(identity, gone, now);
+        let look_at = later(now, state.limits.idle);
+        state.watch(identity, look_at);
         Ok(())
     }
 
     async fn fetch(&self, consumer: &Consumer, fetch: Fetch, _deadline: Instant) -> Result<Fetched> {
         let (mut state, now) = self.open_state()?;
-        let (fetched, gone) = state.of_consumer(consumer)?.fetch(fetch, now);
+        let (fetched, gone) = state.of_consumer(consumer, now)?.fetch(fetch, now);
         state.release(&consumer.address.identity, gone, now);
         Ok(fetched)
     }
@@ -143,7 +148,7 @@ impl DurableInbox for MemoryInbox {
         _deadline: Instant,
     ) -> Result<Vec<Settled>> {
         let (mut state, now) = self.open_state()?;
-        state.of_consumer(consumer)?;
+        state.of_consumer(consumer, now)?;
         let identity = &consumer.address.identity;
         let settle = |(multicast, verdict)| state.settle(identity, multicast, verdict, now);
         Ok(verdicts.into_iter().map(settle).collect())
@@ -171,9 +176,17 @@ impl DurableInbox for MemoryInbox {
             return Ok(0);
         };
         let dropped = mailbox.discard(address.holder);
+        let looked_at = if mailbox.has_consumer() {
+            None
+        } else {
+            mailbox.looked_at.take()
+        };
         for entry in &dropped {
             state.deadlines.remove(&(entry.expires_at, entry.number));
             state.bytes -= size(entry);
+        }
+        if let Some(place) = looked_at {
+            state.sessions.remove(&place);
         }
         state.tidy(&address.identity);
         Ok(dropped.len() as u64)
@@ -243,12 +256,41 @@ impl DurableInbox for MemoryInbox {
 }
 
 impl State {
-    fn of_consumer(&mut self, consumer: &Consumer) -> Result<&mut Mailbox> {
+    fn of_consumer(&mut self, consumer: &Consumer, now: Timestamp) -> Result<&mut Mailbox> {
         let identity = &consumer.address.identity;
         let mailbox = self.mailboxes.get_mut(identity);
         mailbox
-            .filter(|mailbox| mailbox.is_consumer(consumer))
+            .and_then(|mailbox| mailbox.hear(consumer, now).then_some(mailbox))
             .ok_or_else(|| Error::Fenced(identity.clone()))
+    }
+
+    /// Has a session looked at then, unless it is sooner.
+    fn watch(&mut self, identity: &Identity, at: Timestamp) {
+        let mailbox = self.mailboxes.get_mut(identity);
+        if let Some(mailbox) = mailbox.filter(|mailbox| mailbox.looked_at.is_none()) {
+            self.next += 1;
+            mailbox.looked_at = Some((at, self.next));
+            self.sessions.insert((at, self.next), identity.clone());
+        }
+    }
+
+    /// Forgets some of the sessions that have gone; whether there may be more.
+    fn forget_sessions(&mut self, now: Timestamp) -> bool {
+        for _ in 0..SWEEP {
+            let Some(due) = self.sessions.first_entry().filter(|due| due.key().0 <= now) else {
+                return false;
+            };
+            let identity = due.remove();
+            let Some(mailbox) = self.mailboxes.get_mut(&identity) else {
+                continue;
+            };
+            mailbox.looked_at = None;
+            match mailbox.forget_consumer(self.limits.idle, now) {
+                Some(at) => self.watch(&identity, at),
+                None => self.tidy(&identity),
+            }
+        }
+        true
     }
 
     fn enqueue(&mut self, to: &Address, message: &Arc<Message>, terms: Terms, now: Timestamp) -> Enqueued {
@@ -420,7 +462,7 @@ impl State {
     fn sweep(&mut self, now: Timestamp) -> Swept {
         let mut swept = Swept {
             expired: std::mem::take(&mut self.expired),
-            more: false,
+            more: self.forget_sessions(now),
         };
         for _ in 0..SWEEP {
             let Some(due) = self.deadlines.first_entry().filter(|due| due.key().0 <= now) else {
@@ -447,4 +489,74 @@ impl State {
 
 fn size(entry: &Entry) -> u64 {
     entry.message.payload.len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{super::ManualClock, *};
+    use crate::{Epoch, Holder, Priority};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    fn consumer(name: &str) -> Consumer {
+        Consumer {
+            address: Address {
+                identity: Identity::new(name).unwrap(),
+                holder: Holder([1; 16]),
+            },
+            epoch: Epoch(1),
+            session_seq: 1,
+        }
+    }
+
+    /// Identities that had a session once cost nothing when they are gone.
+    #[tokio::test]
+    async fn sessions_that_have_gone_leave_nothing() {
+        let clock = Arc::new(ManualClock::new(Timestamp(1_000)));
+        let limits = InboxLimits {
+            idle: Duration::from_secs(10),
+            ..InboxLimits::default()
+        };
+        let inbox = MemoryInbox::with_clock(InboxConfig::default(), limits, clock.clone());
+        let count = || {
+            let state = inbox.state.lock();
+            (state.mailboxes.len(), state.sessions.len())
+        };
+        for name in ["gone", "waited-for", "there", "discarded"] {
+            inbox.open(&consumer(name), soon()).await.unwrap();
+        }
+        let discarded = consumer("discarded").address;
+        inbox.discard(&discarded, soon()).await.unwrap();
+        assert_eq!(count(), (3, 3));
+        let terms = Terms {
+            priority: Priority::Normal,
+            ttl: Duration::from_secs(60),
+        };
+        let message = Arc::new(Message::new(MulticastId(1), "x"));
+        inbox
+            .enqueue(&[consumer("waited-for").address], message, terms, soon())
+            .await;
+        let fetch = Fetch {
+            max_messages: 1,
+            max_bytes: 1,
+            ack_timeout: Duration::from_secs(1),
+            max_deliver: 1,
+        };
+        for _ in 0..3 {
+            clock.advance(Duration::from_secs(4));
+            inbox.fetch(&consumer("there"), fetch, soon()).await.unwrap();
+            assert!(!inbox.sweep(soon()).await.unwrap().more);
+        }
+        assert_eq!(count(), (2, 2));
+        // Until what waited has expired, and is forgotten.
+        clock.advance(Duration::from_secs(170));
+        inbox.sweep(soon()).await.unwrap();
+        clock.advance(Duration::from_secs(10));
+        inbox.sweep(soon()).await.unwrap();
+        assert_eq!(count(), (0, 0));
+    }
 }

@@ -18,7 +18,10 @@ type Place = (Reverse<Priority>, u64);
 /// The messages of one identity, and who works on them.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
-    consumer: Option<Session>,
+    /// With when it was heard of last.
+    consumer: Option<(Session, Timestamp)>,
+    /// Under which number it is looked at whether it is still there, and when.
+    pub(super) looked_at: Option<(Timestamp, u64)>,
     waiting: BTreeMap<Place, Entry>,
     places: HashMap<MulticastId, Place>,
     /// What left, and until when that is remembered.
@@ -110,19 +113,40 @@ impl Mailbox {
         Some(Ticket::from(&*entry.message))
     }
 
-    /// Whether a session is the consumer.
-    pub(super) fn is_consumer(&self, consumer: &Consumer) -> bool {
-        self.consumer == Some(Session::of(consumer))
+    /// Whether a session is the consumer, which is heard of with that.
+    pub(super) fn hear(&mut self, consumer: &Consumer, now: Timestamp) -> bool {
+        let current = self.consumer.as_mut();
+        let current = current.filter(|(session, _)| *session == Session::of(consumer));
+        current.is_some_and(|(_, heard_at)| {
+            *heard_at = now;
+            true
+        })
+    }
+
+    pub(super) fn has_consumer(&self) -> bool {
+        self.consumer.is_some()
+    }
+
+    /// Forgets a session that nothing waits for and that has not been heard of for so long. When to look again, while
+    /// there is one.
+    pub(super) fn forget_consumer(&mut self, idle: Duration, now: Timestamp) -> Option<Timestamp> {
+        let (_, heard_at) = self.consumer?;
+        let since = if self.waiting.is_empty() { heard_at } else { now };
+        let until = later(since, idle.max(Duration::from_millis(1)));
+        if until <= now {
+            self.consumer = None;
+        }
+        (until > now).then_some(until)
     }
 
     /// Makes a session the consumer; what was stored for another holder is returned. `Err` where a later session is.
     pub(super) fn open(&mut self, consumer: &Consumer, now: Timestamp) -> Result<Gone, ()> {
         let session = Session::of(consumer);
         let is_later = |current: Session| current.epoch == session.epoch && current.seq > session.seq;
-        if self.consumer.is_some_and(is_later) {
+        if self.consumer.is_some_and(|(current, _)| is_later(current)) {
             return Err(());
         }
-        self.consumer = Some(session);
+        self.consumer = Some((session, now));
         for entry in self.waiting.values_mut().filter(|entry| entry.is_out) {
             entry.put_back(now);
         }
@@ -190,7 +214,7 @@ impl Mailbox {
 
     /// Drops what was stored for a holder, and the session that it had.
     pub(super) fn discard(&mut self, holder: Holder) -> Vec<Entry> {
-        if self.consumer.is_some_and(|session| session.holder == holder) {
+        if self.consumer.is_some_and(|(session, _)| session.holder == holder) {
             self.consumer = None;
         }
         let of_holder = self.waiting.values().filter(|entry| entry.holder == holder);

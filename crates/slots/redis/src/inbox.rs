@@ -10,6 +10,7 @@ mod store;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
+use parking_lot::Mutex;
 use prism_slot::{
     Address, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox, Enqueued, Error, Fetch, Fetched,
     Identity, InboxCapability, InboxLimits, Message, MulticastId, Redriven, Result, Scope, Settled, Swept,
@@ -34,6 +35,8 @@ pub struct RedisInbox {
     calls: Calls,
     /// How many addresses go into a call, and how many calls of one store are under way.
     store: (usize, usize),
+    /// From where on the next sweep looks at sessions.
+    cursor: Mutex<Bytes>,
 }
 
 impl RedisInbox {
@@ -67,6 +70,7 @@ impl RedisInbox {
         Ok(Self {
             calls,
             store: (config.store_max_inboxes, config.store_calls),
+            cursor: Mutex::new(Bytes::from_static(b"0")),
         })
     }
 }
@@ -218,9 +222,12 @@ impl DurableInbox for RedisInbox {
     }
 
     async fn sweep(&self, deadline: Instant) -> Result<Swept> {
-        let called = self.calls.call(Function::Sweep, &[], deadline, Effect::Write);
+        let cursor = [self.cursor.lock().clone()];
+        let called = self.calls.call(Function::Sweep, &cursor, deadline, Effect::Write);
         let swept = called.await.and_then(deliver::swept);
-        swept.map_err(Refused::into_error)
+        let (swept, cursor) = swept.map_err(Refused::into_error)?;
+        *self.cursor.lock() = cursor;
+        Ok(swept)
     }
 
     async fn probe(&self, deadline: Instant) -> Result<()> {

@@ -51,6 +51,8 @@ pub struct SqliteInbox {
     opening: Opening,
     clock: Arc<dyn Clock>,
     limits: Mutex<InboxLimits>,
+    /// The last inbox whose session a sweep has looked at.
+    swept: Mutex<Option<Identity>>,
 }
 
 impl SqliteInbox {
@@ -87,6 +89,7 @@ impl SqliteInbox {
             opening: Opening::new(namespace, &config).await?,
             clock: Arc::new(clock),
             limits: Mutex::new(limits),
+            swept: Mutex::new(None),
         })
     }
 
@@ -235,7 +238,11 @@ impl DurableInbox for SqliteInbox {
     }
 
     async fn sweep(&self, deadline: Instant) -> Result<Swept> {
-        self.step(deadline, ONE, |desk| desk.sweep()).await
+        let after = self.swept.lock().clone();
+        let work = move |desk: &mut Desk<'_, '_>| Ok((desk.sweep()?, desk.forget_sessions(after.as_ref())?));
+        let (swept, last) = self.step(deadline, ONE, work).await?;
+        *self.swept.lock() = last;
+        Ok(swept)
     }
 
     async fn probe(&self, deadline: Instant) -> Result<()> {

@@ -11,6 +11,7 @@ mod sqlite {
     mod processes;
     mod registry_oracle;
     mod replaced;
+    mod sessions;
     mod setup;
     mod support;
 }

@@ -1,17 +1,17 @@
-//! Idempotency keys while the ledger fails: a key is stuck with nobody who is gone, and nothing is sent twice.
+//! Idempotency keys while the ledger fails, or is full: a key is stuck with nobody who is gone, and nothing is sent twice.
 
 use std::{sync::Arc, time::Duration};
 
-use prism_slot::{Applied, Expect, Ledger, Write};
+use prism_slot::{Applied, Expect, InboxLimits, Ledger, MulticastId, Write};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
     super::{Error, Multicast},
-    delivering::{Fixture, fixture, stored},
+    delivering::{Fixture, fixture, fixture_of, stored},
 };
 use crate::{
     Delivery, Report, Status,
-    delivery::{KeyEntry, Phase, Runner},
+    delivery::{KeyEntry, Phase, Runner, void},
     testing::{Fate, Op, id, soon, unavailable},
 };
 
@@ -86,6 +86,25 @@ impl Fixture {
         };
         self.register.heal();
         came_through
+    }
+
+    /// Of which multicasts the ledger knows.
+    async fn kept(&self) -> Vec<MulticastId> {
+        let listed = self.register.list("cast/".to_owned(), None, 1_000, soon());
+        let keys = listed.await.unwrap().keys.into_iter();
+        keys.map(|key| key["cast/".len()..].parse().unwrap()).collect()
+    }
+
+    /// So many others, without a key.
+    async fn send_others(&self, count: usize) -> Vec<MulticastId> {
+        let mut others = Vec::new();
+        for _ in 0..count {
+            let other = self.coordinator.multicast(stored("y"), soon()).await.unwrap();
+            // Only then may it go.
+            self.coordinator.write_up_all(soon).await;
+            others.push(other.id);
+        }
+        others
     }
 
     /// How often something was sent.
@@ -261,6 +280,52 @@ async fn a_call_at_work_keeps_its_key() {
         let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
         assert_eq!((second.id, second.replayed), (first.id, true));
     }
+}
+
+/// A ledger that is full of receipts gives up receipts, and not that something was sent.
+#[tokio::test]
+async fn receipts_make_room_and_keys_do_not() {
+    let fixture = fixture_of(InboxLimits::default(), 4 << 10);
+    let sibling = fixture.sibling();
+    fixture.register(&["a"]).await;
+    let call = keyed(Delivery::ExactlyOnce);
+    let first = fixture.coordinator.multicast(call.clone(), soon()).await.unwrap();
+    let others = fixture.send_others(100).await;
+    let sent = fixture.sent(Delivery::ExactlyOnce).await;
+    let again = sibling.multicast(call.clone(), soon()).await.unwrap();
+    assert_eq!((again.id, again.replayed), (first.id, true));
+    assert_eq!(fixture.sent(Delivery::ExactlyOnce).await, sent);
+    // Whom it was sent to is not known any more, and it is not as if it had been nobody.
+    assert_eq!((again.targets.len(), again.tally.timeout), (0, 1));
+    let kept = fixture.kept().await;
+    assert!(
+        !kept.contains(&others[0]) && kept.contains(&others[99]),
+        "{kept:?}"
+    );
+
+    // Once the key is over, that it was sent makes room as well.
+    fixture.clock.advance(Duration::from_secs(121));
+    fixture.send_others(100).await;
+    assert!(!fixture.kept().await.contains(&first.id));
+}
+
+/// What was begun and found no room takes no room.
+#[tokio::test]
+async fn what_is_withdrawn_makes_room() {
+    let fixture = fixture_of(InboxLimits::default(), 0);
+    fixture.register(&["a"]).await;
+    fixture.register.judge(|writes| {
+        let begins = writes.iter().any(|write| write.key.starts_with("cast/"));
+        let is_void = writes[0].body.as_ref().is_some_and(|body| *body == void());
+        match begins && !is_void {
+            true => Fate::Refuse(unavailable(Applied::No)),
+            false => Fate::Pass,
+        }
+    });
+    let refused = fixture.coordinator.multicast(stored("x"), soon()).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let parts = fixture.register.list("part/".to_owned(), None, 10, soon());
+    assert_eq!(parts.await.unwrap().keys, Vec::<String>::new());
 }
 
 /// A runner of a version that does not look whether its multicast was ruled out keeps its key.

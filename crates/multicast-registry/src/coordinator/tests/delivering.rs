@@ -39,9 +39,17 @@ pub(super) fn fixture() -> Fixture {
 }
 
 pub(super) fn fixture_with(limits: InboxLimits) -> Fixture {
+    fixture_of(limits, 64 << 20)
+}
+
+/// One whose ledger gives up what it can once it has so many bytes.
+pub(super) fn fixture_of(limits: InboxLimits, ledger: usize) -> Fixture {
     let clock = Arc::new(ManualClock::new(Timestamp::now()));
     let (store, broker) = (Store::new(clock.clone()), Broker::new());
-    let (inboxes, register) = (Inboxes::new(limits, clock.clone()), Register::new(clock.clone()));
+    let (inboxes, register) = (
+        Inboxes::new(limits, clock.clone()),
+        Register::new(ledger, clock.clone()),
+    );
     let coordinator = runner(&store, &broker, &inboxes, &register);
     Fixture {
         clock,
@@ -726,6 +734,8 @@ async fn a_cancellation_waits_for_what_is_under_way() {
         panic!("it begins with the beginning")
     };
     fixture.broker.script.reached(Op::Publish, 1).await;
+    sibling.look_after_once().await;
+    fixture.coordinator.look_after_once().await;
     let shortly = tokio::time::Instant::now() + Duration::from_millis(200);
     let early = sibling.cancel_multicast(started.id, shortly).await;
     assert!(matches!(early, Err(Error::DeadlineExceeded)), "{early:?}");

@@ -245,7 +245,7 @@ async fn times_out(fixture: &Fixture) -> String {
 async fn delivers(fixture: &Fixture) -> String {
     let config = (*fixture.coordinator.config()).clone();
     let inboxes = Inboxes::new(config.inbox_limits(), fixture.clock.clone());
-    let durability = durability(&inboxes, &Ledger::new(fixture.clock.clone()));
+    let durability = durability(&inboxes, &Ledger::new(64 << 20, fixture.clock.clone()));
     let (store, broker) = (fixture.store.clone(), fixture.broker.clone());
     let coordinator = Coordinator::new(config, store, broker, Some(durability));
     coordinator.register(request("a", "{}"), soon()).await.unwrap();

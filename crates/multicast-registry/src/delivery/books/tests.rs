@@ -24,7 +24,7 @@ fn tracker(names: &[&str]) -> Tracker {
         expires_at: None,
         kept_until: Timestamp(now.0 + 3_600_000),
         recorded: true,
-        keyed: true,
+        key_window: Some(Duration::from_secs(60)),
     };
     let targets: Vec<Identity> = names.iter().map(|name| id(name)).collect();
     let all = 0..targets.len();
@@ -34,7 +34,7 @@ fn tracker(names: &[&str]) -> Tracker {
 /// Whoever reads that it is sent reads all that is known of it.
 #[tokio::test]
 async fn nothing_is_finished_while_parts_are_being_written() {
-    let register = Register::new(Arc::new(ManualClock::new(Timestamp::now())));
+    let register = Register::new(64 << 20, Arc::new(ManualClock::new(Timestamp::now())));
     let books = Books::new(register.clone(), Runner(1));
     let tracker = Arc::new(tracker(&["a"]));
     assert!(books.begin(&tracker, None, soon(), soon()).await.unwrap());

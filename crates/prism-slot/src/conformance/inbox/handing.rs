@@ -204,3 +204,35 @@ pub(super) async fn only_the_consumer_fetches_and_settles(fixture: Fixture) {
         "nothing that the first one said holds"
     );
 }
+
+/// Whether a slot forgets sessions or not: none that is heard of, none for whom something waits, and whoever is forgotten
+/// loses nothing by it.
+pub(super) async fn quiet_sessions_open_again(fixture: Fixture) {
+    let limits = InboxLimits {
+        idle: LIFE * 3,
+        ..InboxLimits::default()
+    };
+    let slot = fixture.open_within(limits).await;
+    let [quiet, awaited, there] = [
+        slot.consumer("quiet", 5).await,
+        slot.consumer("awaited", 5).await,
+        slot.consumer("there", 5).await,
+    ];
+    slot.store("awaited", "waits").await;
+    for _ in 0..4 {
+        slot.pass(LIFE).await;
+        assert_eq!(slot.texts(&there).await, [""; 0]);
+        while slot.slot().sweep(deadline()).await.unwrap().more {}
+    }
+    assert_eq!(slot.texts(&awaited).await, ["waits"]);
+    assert_eq!(slot.texts(&there).await, [""; 0]);
+    slot.store("quiet", "later").await;
+    match slot.try_fetch(&quiet, all()).await {
+        Ok(fetched) => return assert_eq!(texts(&fetched.deliveries), ["later"]),
+        Err(error) => assert_eq!(error, Error::Fenced(identity("quiet"))),
+    }
+    slot.slot().open(&quiet, deadline()).await.unwrap();
+    assert_eq!(slot.texts(&quiet).await, ["later"]);
+    let earlier = slot.slot().open(&consumer("quiet", 4), deadline()).await;
+    assert_eq!(earlier, Err(Error::Fenced(identity("quiet"))));
+}

@@ -62,6 +62,7 @@ pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     what_is_released_was_not_handed_out,
     what_is_not_out_can_be_cancelled,
     discarded_inboxes_are_empty,
+    quiet_sessions_open_again,
     depths_are_told,
     dead_letters_are_bounded,
     dead_letters_can_go_back,

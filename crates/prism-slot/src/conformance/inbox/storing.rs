@@ -1,5 +1,7 @@
 //! What is stored, for whom, how much of it and for how long.
 
+use futures::future::join_all;
+
 use super::*;
 
 pub(super) async fn messages_come_in_order(fixture: Fixture) {
@@ -317,12 +319,26 @@ pub(super) async fn what_expires_is_told(fixture: Fixture) {
     assert_eq!(expired, both, "each is told once, by a fetch or a sweep");
 }
 
+/// Each has a moment more than the one before it, so that some find out on the way, or in a queue, that they are too late.
 pub(super) async fn late_stores_store_nothing(fixture: Fixture) {
     let slot = fixture.open().await;
-    let late = slot
-        .slot()
-        .enqueue(&[address("a")], message("late"), terms(), Instant::now())
-        .await;
-    assert!(matches!(late.as_slice(), [Enqueued::NotStored(_)]), "{late:?}");
-    assert_eq!(slot.depth(None).await.messages, 0);
+    let to: Vec<Address> = (0..10).map(|number| address(&format!("id-{number}"))).collect();
+    let sent: Vec<Arc<Message>> = (0..200).map(|number| message(&format!("{number}"))).collect();
+    let (began, moment) = (Instant::now(), Duration::from_micros(100));
+    let stores = sent.iter().zip(0..).map(|(message, number)| {
+        slot.slot()
+            .enqueue(&to, message.clone(), terms(), began + moment * number)
+    });
+    let outcomes = join_all(stores).await;
+    let is_late = |outcome: &&Enqueued| matches!(outcome, Enqueued::NotStored(_));
+    assert_eq!(outcomes[0].iter().filter(is_late).count(), to.len());
+    for (message, outcomes) in sent.iter().zip(&outcomes) {
+        let late = to.iter().zip(outcomes).filter(|(_, outcome)| is_late(outcome));
+        let late: Vec<Address> = late.map(|(address, _)| address.clone()).collect();
+        let again = slot
+            .slot()
+            .enqueue(&late, message.clone(), terms(), deadline())
+            .await;
+        assert_eq!(again, vec![STORED; late.len()], "it was said not to be stored");
+    }
 }

@@ -30,13 +30,23 @@ local function wall_clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- The names under which this server has served its data set. Not a key: a copy of another server's data set comes with
+-- functions of its own, which remember nothing, as they do after a restart.
+local served = {}
+
 -- Names the data set that this server serves. It changes on a restart and when a replica is promoted,
 -- and that is when acknowledged writes may be missing. Asked on every call: a check per connection
 -- would leave a moment between the connecting and the checking.
-local function server_history()
+--
+-- It also changes when the first replica comes, and when the last one has been away for `repl-backlog-ttl`. A server that
+-- has no name of before then is said to be the one that served under that of `last`, if it has.
+local function server_history(last)
   local info = redis.call('INFO', 'replication')
   local _, before = string.find(info, 'master_replid:', 1, true)
-  return string.sub(info, before + 1, before + 40)
+  local server = string.sub(info, before + 1, before + 40)
+  local is_same = server == last or served[last] and string.find(info, 'second_repl_offset:-1', 1, true)
+  served[server] = true
+  return server, is_same
 end
 
 -- Forgets the changes that are kept. Readers of the feed start over.
@@ -66,14 +76,16 @@ end
 -- Checks that what is stored is what was written, and starts a new epoch if history was lost. A key
 -- can only differ from what the head says after somebody deleted it, or Redis evicted it.
 local function verify(ns, found, epoch, secret)
-  local server = server_history()
+  local server, is_same = server_history(ns.server)
   local lost = found.records ~= ns.records or found.terms ~= ns.leased or found.leases ~= ns.leased
   if lost then
     redis.call('UNLINK', ns.keys.records, ns.keys.terms, ns.keys.leases)
     ns.records, ns.leased = 0, 0
   end
-  if lost or server ~= ns.server then
-    ns.epoch, ns.secret, ns.server = epoch, secret, server
+  ns.changed = server ~= ns.server
+  ns.server = server
+  if lost or not is_same then
+    ns.epoch, ns.secret = epoch, secret
     drop_feed(ns)
   elseif found.feed ~= ns.revision - ns.compacted or found.marks ~= ns.marks then
     drop_feed(ns)

@@ -121,11 +121,12 @@ impl Calls {
 
 /// The first argument of every function.
 fn common(namespace: &str, limits: &InboxLimits) -> Bytes {
-    let mut bytes = Vec::with_capacity(25 + namespace.len());
+    let mut bytes = Vec::with_capacity(33 + namespace.len());
     bytes.put_u64(limits.max_messages.into());
     bytes.put_u8(u8::from(limits.overflow == Overflow::DropOldest));
     bytes.put_u64(millis(limits.dedupe));
     bytes.put_u64((limits.max_dead_letters as u64).min(LARGEST));
+    bytes.put_u64(millis(limits.idle));
     bytes.put_slice(namespace.as_bytes());
     bytes.into()
 }

@@ -94,18 +94,20 @@ pub(super) fn settled(mut answer: Answer, count: usize) -> Result<Vec<Settled>, 
     settled.collect()
 }
 
-pub(super) fn swept(mut answer: Answer) -> Result<Swept, Refused> {
+/// And from where on to look at sessions the next time.
+pub(super) fn swept(mut answer: Answer) -> Result<(Swept, Bytes), Refused> {
     let mut swept = Swept {
         more: answer.number()? == 1,
         expired: Vec::new(),
     };
+    let cursor = answer.text()?;
     while let Some(bytes) = answer.optional_text()? {
         let mut told = Reader(bytes);
         let size = told.short()?;
         let identity = identity(&told.bytes(size.into())?)?;
         swept.expired.push((identity, ticket(told.0)?));
     }
-    Ok(swept)
+    Ok((swept, cursor))
 }
 
 pub(super) fn identity(bytes: &[u8]) -> Result<Identity, Malformed> {

@@ -182,12 +182,63 @@ async fn the_promotion_of_an_older_replica_is_a_new_epoch() {
     assert_ne!(anew.position, late.position, "in another history");
 }
 
+/// A server is given another name when its first replica comes, and when its last one has been away for long. It has
+/// everything still.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_come_and_go_change_nothing() {
+    let primary = RedisServer::start_with(&["--repl-backlog-ttl", "1"])
+        .await
+        .unwrap();
+    let slot = open(primary.addr()).await;
+    let admin = Admin::to(primary.addr()).await;
+    let mut written = vec![register(&slot, request("a")).await.unwrap().position];
+    let name = async || admin.info("replication", "master_replid").await;
+    for round in 0..2 {
+        let before = name().await;
+        let replica = RedisServer::start_replica_of(primary.addr()).await.unwrap();
+        eventually(SOON, "it has a replica", || async { name().await != before }).await;
+        let epoch = written[0].epoch;
+        let there = register_in(&slot, in_epoch(epoch), request(&format!("there-{round}"))).await;
+        written.push(there.unwrap().position);
+        let before = name().await;
+        drop(replica);
+        eventually(SOON, "its replica is given up", || async {
+            name().await != before
+        })
+        .await;
+        let gone = register_in(&slot, in_epoch(epoch), request(&format!("gone-{round}"))).await;
+        written.push(gone.unwrap().position);
+    }
+    let revisions: Vec<Revision> = history(&slot, Revision::ZERO)
+        .await
+        .iter()
+        .map(|change| change.revision)
+        .collect();
+    assert_eq!(
+        revisions,
+        written
+            .iter()
+            .map(|position| position.revision)
+            .collect::<Vec<_>>(),
+        "and the feed is whole"
+    );
+}
+
 /// A server that was primary, became a replica of one that knew less, and is primary again: the same
 /// process, which has seen the same head before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_returns_with_less_is_a_new_epoch() {
+    for is_late in [false, true] {
+        returns_with_less(is_late).await;
+    }
+}
+
+/// Perhaps nobody asks it before it has forgotten that it was a replica.
+async fn returns_with_less(is_late: bool) {
     let (one, other) = (
-        RedisServer::start().await.unwrap(),
+        RedisServer::start_with(&["--repl-backlog-ttl", "1"])
+            .await
+            .unwrap(),
         RedisServer::start().await.unwrap(),
     );
     let (to_one, to_other) = (Admin::to(one.addr()).await, Admin::to(other.addr()).await);
@@ -207,6 +258,12 @@ async fn a_primary_that_returns_with_less_is_a_new_epoch() {
     let other_port = other.addr().port().to_string();
     follow(&to_one, &host, &other_port).await;
     to_one.run(&["REPLICAOF", "NO", "ONE"]).await;
+    if is_late {
+        eventually(SOON, "it has forgotten that", || async {
+            to_one.info("replication", "second_repl_offset").await == "-1"
+        })
+        .await;
+    }
 
     let refused = slot.get(in_epoch(late.position.epoch), identity("late")).await;
     assert!(matches!(refused, Err(Error::EpochChanged { .. })), "{refused:?}");

@@ -28,7 +28,7 @@ impl Desk<'_, '_> {
         {
             return Err(Error::Fenced(identity.clone()).into());
         }
-        mailbox.session = Some(session);
+        (mailbox.session, mailbox.heard_at) = (Some(session), Some(self.now));
         for (place, mut waiting) in self.all_waiting(identity)? {
             if waiting.holder != session.holder {
                 let leave = Leave::Dead(DeadReason::OtherHolder);
@@ -52,16 +52,18 @@ impl Desk<'_, '_> {
     pub(super) fn fetch(&mut self, consumer: &Consumer, fetch: Fetch) -> Result<Fetched, Fault> {
         let identity = &consumer.address.identity;
         let mut mailbox = self.of_consumer(consumer)?;
+        let before = mailbox;
+        mailbox.hear(self.limits.idle, self.now);
         let mut found = Found::default();
         self.look_through(identity, fetch, &mut found)?;
         // Before it is answered: a message that comes again has a higher attempt.
         for (place, waiting) in &found.out {
             self.write_waiting(identity, *place, waiting)?;
         }
-        if !found.gone.is_empty() {
-            for (place, waiting, leave) in found.gone {
-                self.take(identity, &mut mailbox, (place, waiting), leave)?;
-            }
+        for (place, waiting, leave) in found.gone {
+            self.take(identity, &mut mailbox, (place, waiting), leave)?;
+        }
+        if mailbox != before {
             self.write_mailbox(identity, &mailbox)?;
         }
         Ok(found.fetched)

@@ -3,9 +3,12 @@
 //! All rows of one inbox lie side by side, in the order of their `part`: the mailbox, the messages in the order in which
 //! they are handed out, and the multicasts.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes};
 use prism_slot::{Consumer, Epoch, Holder, MulticastId, Priority, Timestamp};
 
+use super::desk::later;
 use crate::codec::{Malformed, Read, Reader, begin, put_optional};
 
 /// The part of the mailbox.
@@ -97,6 +100,8 @@ pub(super) struct Mailbox {
     /// None of them expires before.
     pub(super) earliest: Timestamp,
     pub(super) session: Option<Session>,
+    /// When that was heard of, about; versions before this one did not write it down.
+    pub(super) heard_at: Option<Timestamp>,
 }
 
 impl Default for Mailbox {
@@ -105,11 +110,19 @@ impl Default for Mailbox {
             messages: 0,
             earliest: Timestamp(i64::MAX),
             session: None,
+            heard_at: None,
         }
     }
 }
 
 impl Mailbox {
+    /// Its session has been heard of. That is written down only where it matters.
+    pub(super) fn hear(&mut self, idle: Duration, now: Timestamp) {
+        if self.heard_at.is_none_or(|at| later(at, idle / 2) <= now) {
+            self.heard_at = Some(now);
+        }
+    }
+
     /// Whether nothing would be lost with it.
     pub(super) fn is_blank(&self) -> bool {
         self.messages == 0 && self.session.is_none()
@@ -124,6 +137,7 @@ impl Mailbox {
             bytes.put_u64(session.epoch.0);
             bytes.put_u64(session.seq);
         });
+        put_optional(&mut bytes, self.heard_at, |bytes, at| bytes.put_i64(at.0));
         bytes
     }
 
@@ -140,6 +154,10 @@ impl Mailbox {
             messages: reader.long()?,
             earliest: Timestamp(reader.signed()?),
             session: reader.optional(session)?,
+            heard_at: match reader.0.is_empty() {
+                true => None,
+                false => reader.optional(|reader| Ok(Timestamp(reader.signed()?)))?,
+            },
         })
     }
 }
@@ -281,13 +299,22 @@ mod tests {
             epoch: Epoch(u64::MAX),
             seq: 3,
         };
-        for session in [None, Some(session)] {
-            let mailbox = Mailbox {
+        for (session, heard_at) in [(None, None), (Some(session), Some(Timestamp(9)))] {
+            let mut mailbox = Mailbox {
                 messages: 7,
                 earliest: Timestamp(-3),
                 session,
+                heard_at,
             };
             assert_eq!(Mailbox::read(&mailbox.write()), Ok(mailbox));
+            let before = mailbox.write();
+            mailbox.heard_at = None;
+            let end = before.len() - 1 - heard_at.map_or(0, |_| 8);
+            assert_eq!(
+                Mailbox::read(&before[..end]),
+                Ok(mailbox),
+                "as it was written before"
+            );
         }
         let mut waiting = Waiting::new(Holder([1; 16]), Timestamp(5));
         (waiting.attempt, waiting.is_out) = (u32::MAX, true);

@@ -17,6 +17,7 @@ impl Desk<'_, '_> {
         let identity = &consumer.address.identity;
         let mut mailbox = self.of_consumer(consumer)?;
         let before = mailbox;
+        mailbox.hear(self.limits.idle, self.now);
         let mut settled = Vec::with_capacity(verdicts.len());
         for (multicast, verdict) in verdicts {
             settled.push(self.settle_one(identity, &mut mailbox, *multicast, verdict)?);

@@ -6,7 +6,7 @@ use prism_slot::{Identity, Swept, Ticket, Timestamp};
 use rusqlite::{OptionalExtension, Row};
 
 use super::{
-    desk::{Desk, Leave, blob},
+    desk::{Desk, Leave, blob, later},
     parts::Known,
     sendings::{read_identities, read_multicast, write_identities},
 };
@@ -14,6 +14,8 @@ use crate::{error::Fault, step::count};
 
 /// How many messages one round looks at, about.
 const SWEEP: usize = 1_024;
+/// At how many sessions.
+const SESSIONS: usize = 64;
 
 /// Some of those for whom a message was.
 struct Targets {
@@ -55,6 +57,45 @@ impl Desk<'_, '_> {
         }
         swept.more = true;
         Ok(swept)
+    }
+
+    /// Looks at some inboxes, after this one, and forgets sessions that have gone; where to go on.
+    pub(super) fn forget_sessions(&mut self, after: Option<&Identity>) -> Result<Option<Identity>, Fault> {
+        let mut last = after.cloned();
+        for _ in 0..SESSIONS {
+            let Some(identity) = self.inbox_after(last.as_ref())? else {
+                return Ok(None);
+            };
+            self.forget_session(&identity)?;
+            last = Some(identity);
+        }
+        Ok(last)
+    }
+
+    fn inbox_after(&self, identity: Option<&Identity>) -> Result<Option<Identity>, Fault> {
+        let find = "SELECT identity FROM inboxes WHERE ns = ?1 AND identity > ?2 ORDER BY identity LIMIT 1";
+        let mut find = self.step.conn.prepare_cached(find)?;
+        let after = identity.map_or("", Identity::as_str);
+        let found: Option<String> = find.query_row((self.ns, after), |row| row.get(0)).optional()?;
+        let bad = |bad| Fault::Damaged(format!("an inbox is nobody's: {bad}"));
+        found.map(|name| Identity::new(name).map_err(bad)).transpose()
+    }
+
+    fn forget_session(&mut self, identity: &Identity) -> Result<(), Fault> {
+        let Some(before) = self.mailbox(identity)? else {
+            return Ok(());
+        };
+        let mut mailbox = before;
+        match mailbox.heard_at {
+            _ if mailbox.session.is_none() || mailbox.messages > 0 => {}
+            None => mailbox.heard_at = Some(self.now),
+            Some(at) if later(at, self.limits.idle) <= self.now => mailbox.session = None,
+            Some(_) => {}
+        }
+        if mailbox != before {
+            self.write_mailbox(identity, &mailbox)?;
+        }
+        Ok(())
     }
 
     /// What expired outside of a sweep.

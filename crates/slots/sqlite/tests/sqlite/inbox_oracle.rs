@@ -304,6 +304,7 @@ impl Run {
                     },
                     dedupe: Duration::from_millis([0, 1_500, 60_000][usize::from(*dedupe)]),
                     max_dead_letters: *dead,
+                    ..InboxLimits::default()
                 };
                 self.ours.configure(self.limits, deadline()).await.unwrap();
                 self.memory.configure(self.limits, deadline()).await.unwrap();

@@ -46,14 +46,15 @@ local function depth(ns, args)
   return { 'K', length(ns, identity), out, tonumber(redis.call('HGET', ns.at .. 'buried', identity) or 0) }
 end
 
--- Adds whether it is worth going on at once, and what is told of each message that expired.
-local function sweep(ns)
+-- Arguments: from where on to look at sessions, '0' at first. Adds whether it is worth going on at once, from where on to
+-- look at the next sessions, and what is told of each message that expired.
+local function sweep(ns, args)
   local told = redis.call('LPOP', ns.at .. 'expired', LOOK_AT) or {}
   local is_all = end_due(ns, function(what)
     told[#told + 1] = what
   end)
   local more = not is_all or trim_dead(ns) or redis.call('LLEN', ns.at .. 'expired') > 0
-  return { 'K', more and 1 or 0, unpack(told) }
+  return { 'K', more and 1 or 0, forget_sessions(ns, args[2]), unpack(told) }
 end
 
 -- What frees memory, or needs next to none, goes on when Redis is out of it.

@@ -38,13 +38,14 @@ local function begin(keys, common)
   if head and string.byte(head) ~= FORMAT then
     return nil, { 'V', 'the namespace' }
   end
-  local max_messages, drop_oldest, dedupe, max_dead, at = struct.unpack(COMMON, common)
+  local max_messages, drop_oldest, dedupe, max_dead, idle, at = struct.unpack(COMMON, common)
   local name, wall = string.sub(common, at), time[1] * 1000 + math.floor(time[2] / 1000)
   local ns = head and decode_head(head) or new_head(name, wall)
   if ns.name ~= name then
     return nil, { 'O', ns.name }
   end
   ns.max_messages, ns.drop_oldest, ns.dedupe, ns.max_dead = max_messages, drop_oldest == 1, dedupe, max_dead
+  ns.idle = idle
   ns.at = string.sub(keys[1], 1, -5)
   ns.streams = { ns.at .. 'high:', ns.at .. 'normal:', ns.at .. 'low:' }
   ns.books, ns.freed, ns.tickets, ns.may_end = {}, {}, {}, EXPIRE

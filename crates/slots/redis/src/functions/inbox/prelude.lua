@@ -5,7 +5,8 @@
 -- The keys, all under one hash tag and behind `:inbox:`:
 --
 --   head                  string      the clock and what is counted (HEAD, then the namespace's name)
---   sessions              hash        identity -> who works on its inbox (FORMAT, whether it is ready, SESSION)
+--   sessions              hash        identity -> who works on its inbox (FORMAT, whether it is ready, SESSION), and
+--                                     when that was heard of, about
 --   high:<identity>       stream      its messages of a priority, the oldest first: `m` names the message
 --   normal:<identity>                 (REFERENCE), `e` is what the inbox needs to know of it (ENTRY)
 --   low:<identity>
@@ -22,7 +23,8 @@
 --   buried                hash        identity -> how many dead letters it has
 --
 -- A key of an identity exists only while it has messages. What an identity costs beyond them is its
--- field in `sessions`. An id in a stream is a time and a number, the same in every inbox that one call stores in.
+-- field in `sessions`, until nobody has been heard of for long. An id in a stream is a time and a number, the same in
+-- every inbox that one call stores in.
 --
 -- REFERENCE is the multicast in hexadecimal, a dash and a digest of the body: a message that is sent again may
 -- say something else, such as where word of it is welcome. Bodies are not looked into, but for the bytes with
@@ -37,7 +39,7 @@
 -- Lua's numbers are doubles. Times, counts and sizes stay below 2^53.
 
 local FORMAT = 1
-local COMMON = '>I8BI8I8'
+local COMMON = '>I8BI8I8I8'
 local HEAD = '>BI8I8I8I4I8I8I8I8I8'
 local PLACE = '>I8I4'
 local ENTRY = '>Bc16I8I4I2'
@@ -73,7 +75,7 @@ local WORTH_SAVING = 100
 -- What is done with the keys, beside ZUNIONSTORE.
 local COMMANDS = {
   'GET', 'SET', 'MGET', 'GETRANGE', 'EXISTS', 'UNLINK', 'TIME',
-  'HGET', 'HSET', 'HMGET', 'HDEL', 'HLEN', 'HINCRBY', 'HSETNX',
+  'HGET', 'HSET', 'HSCAN', 'HMGET', 'HDEL', 'HLEN', 'HINCRBY', 'HSETNX',
   'ZADD', 'ZREM', 'ZRANGE', 'ZCOUNT', 'ZSCORE',
   'XADD', 'XDEL', 'XLEN', 'XRANGE', 'RPUSH', 'LPOP', 'LLEN',
 }

@@ -7,8 +7,46 @@ local function is_later(current, session)
   return epoch == other_epoch and (high > other_high or high == other_high and low > other_low)
 end
 
+-- A session without the moment when it was heard of.
+local function who(current)
+  return current and string.sub(current, 1, 34)
+end
+
+-- When a session was heard of, about; versions before this one did not say.
+local function heard_at(current)
+  return #current >= 42 and struct.unpack('>I8', current, 35) or nil
+end
+
+local function keep_session(ns, identity, session)
+  redis.call('HSET', ns.at .. 'sessions', identity, session .. struct.pack('>I8', ns.now))
+end
+
+-- Whether a session is the consumer, which is heard of with that. It is written down only where it matters.
 local function is_consumer(ns, identity, session)
-  return session_of(ns, identity) == READY .. session
+  local current = session_of(ns, identity)
+  if who(current) ~= READY .. session then
+    return false
+  end
+  if (heard_at(current) or 0) + ns.idle / 2 <= ns.now then
+    keep_session(ns, identity, READY .. session)
+  end
+  return true
+end
+
+-- Looks at some sessions, from a cursor on, and forgets those that have gone and that nothing waits for. Returns where to
+-- go on.
+local function forget_sessions(ns, cursor)
+  local found = redis.call('HSCAN', ns.at .. 'sessions', cursor, 'COUNT', PAGE)
+  for index = 1, #found[2], 2 do
+    local identity, current = found[2][index], found[2][index + 1]
+    local heard = string.byte(current) == FORMAT and heard_at(current)
+    if heard == nil then
+      keep_session(ns, identity, who(current))
+    elseif heard and heard + ns.idle <= ns.now and is_empty(ns, identity) then
+      redis.call('HDEL', ns.at .. 'sessions', identity)
+    end
+  end
+  return found[1]
 end
 
 -- Looks through an inbox from a place on, and finds some of what is wanted. Returns that and, unless it is through,
@@ -66,7 +104,11 @@ end
 local function open(ns, args)
   local identity, session, from = args[2], args[3], args[4]
   local current = session_of(ns, identity)
-  if from ~= '' and current ~= OPENING .. session or from == '' and current and is_later(current, session) then
+  if from ~= '' and who(current) == READY .. session then
+    -- The last step was taken before, and its answer was lost.
+    return { 'K', '' }
+  end
+  if from ~= '' and who(current) ~= OPENING .. session or from == '' and current and is_later(current, session) then
     return { 'N' }
   end
   if from == '' then
@@ -80,7 +122,7 @@ local function open(ns, args)
     end)
     bury_all(ns, identity, others, OTHER_HOLDER)
   end
-  redis.call('HSET', ns.at .. 'sessions', identity, (next_place and OPENING or READY) .. session)
+  keep_session(ns, identity, (next_place and OPENING or READY) .. session)
   return { 'K', next_place or '' }
 end
 

@@ -9,7 +9,7 @@ use prism_slot::{
 use prism_testkit::RedisServer;
 use serde_json::json;
 
-use super::{super::support::Admin, *};
+use super::{super::support::Admin, layout::number, *};
 
 /// More than any call looks at.
 const MANY: usize = 3_000;
@@ -31,13 +31,13 @@ fn brief() -> Terms {
     }
 }
 
-fn of_another(mut address: Address) -> Address {
+pub(super) fn of_another(mut address: Address) -> Address {
     address.holder = Holder([2; 16]);
     address
 }
 
 /// So many different messages in one inbox.
-async fn fill(slot: &RedisInbox, address: &Address, count: usize, terms: Terms) {
+pub(super) async fn fill(slot: &RedisInbox, address: &Address, count: usize, terms: Terms) {
     for first in (0..count).step_by(100) {
         let some = (first..count.min(first + 100)).map(|number| {
             let to = [address.clone()];
@@ -271,4 +271,41 @@ async fn what_is_out_does_not_slow_down_what_is_not() {
         order[..first.deliveries.len()],
         "in the same order"
     );
+}
+
+/// Identities that had a session once cost nothing when they are gone, however many they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_have_gone_leave_nothing() {
+    let (_server, slot, admin) = roomy_slot().await;
+    let limits = InboxLimits {
+        idle: Duration::from_secs(10),
+        ..roomy()
+    };
+    slot.configure(limits, soon()).await.unwrap();
+    let sessions = key("sessions");
+    let count = async || number(&admin, &["HLEN", &sessions]).await;
+    for name in 0..MANY {
+        consume(&slot, &format!("id-{name}"), 1).await;
+    }
+    store(&slot, "id-7", &message("waits")).await;
+    let (there, sweeps) = (consumer("id-8", 1), 2 * MANY / 64);
+    for _ in 0..3 {
+        pass(&admin, Duration::from_secs(4)).await;
+        fetch(&slot, &there).await;
+        for _ in 0..sweeps {
+            slot.sweep(soon()).await.unwrap();
+        }
+    }
+    assert_eq!(count().await, 2);
+    fetch(&slot, &there).await;
+    assert_eq!(texts(&fetch(&slot, &consumer("id-7", 1)).await), ["waits"]);
+    // As versions before this one wrote it.
+    let before = fred::types::Value::Bytes(bytes::Bytes::from([&[1, 1][..], &[0; 32]].concat()));
+    let session = vec![sessions.as_str().into(), "before".into(), before];
+    admin.run_bytes("HSET", session).await.unwrap();
+    slot.sweep(soon()).await.unwrap();
+    assert_eq!(count().await, 3);
+    pass(&admin, Duration::from_secs(11)).await;
+    slot.sweep(soon()).await.unwrap();
+    assert_eq!(count().await, 1);
 }

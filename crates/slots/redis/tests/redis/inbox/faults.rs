@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use prism_slot::{Applied, DurableInbox, Enqueued, Error, InboxLimits, Redriven, Verdict};
 use prism_slot_redis::RedisInbox;
-use prism_testkit::{FaultProxy, RedisServer, eventually};
+use prism_testkit::{Direction, FaultProxy, Flow, RedisServer, eventually};
 use serde_json::json;
 
-use super::{super::support::Admin, *};
+use super::{
+    super::support::Admin,
+    bounds::{fill, of_another},
+    *,
+};
 
 const SLACK: Duration = Duration::from_millis(400);
 
@@ -56,6 +60,34 @@ async fn an_attempt_whose_reply_was_lost_counts() {
     assert_eq!(lost.applied(), Applied::Unknown, "{lost:?}");
     let second = consume(&direct, "a", 2).await;
     assert_eq!(fetch(&direct, &second).await.deliveries[0].attempt, 2);
+}
+
+/// An opening takes several calls where the inbox was somebody else's. Whichever reply is lost, asking again is answered
+/// as the first time: a session does not lose its inbox to itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_whose_replies_are_lost_ends_well() {
+    let Behind { server, proxy, slot } = behind_a_proxy(json!({ "pool_size": 1 })).await;
+    let direct = open(server.addr()).await;
+    let mut size = 0;
+    // All its replies arrive, which says how much they are; then another one of them does not.
+    for lost in (0..200).step_by(9) {
+        let name = format!("id-{lost}");
+        fill(&direct, &address(&name), 300, terms()).await;
+        let mut other = consumer(&name, 2);
+        other.address = of_another(other.address);
+        let before = proxy.forwarded(Direction::ToClient);
+        if lost > 0 {
+            proxy.set(Direction::ToClient, Flow::CutAfter(size - lost));
+        }
+        slot.open(&other, soon()).await.unwrap();
+        assert_eq!(fetch(&direct, &other).await.deliveries, []);
+        if lost == 0 {
+            size = proxy.forwarded(Direction::ToClient) - before;
+        } else if lost + 9 > size {
+            return;
+        }
+    }
+    panic!("{size} bytes are more than was reckoned with");
 }
 
 #[tokio::test(flavor = "multi_thread")]

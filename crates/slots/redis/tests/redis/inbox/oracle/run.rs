@@ -236,6 +236,7 @@ impl<'a, S: DurableInbox> Run<'a, S> {
                 limits.dedupe
             },
             max_dead_letters: DEAD,
+            ..InboxLimits::default()
         };
         format!("{:?}", self.now().await.configure(limits, soon()).await)
     }

@@ -91,6 +91,7 @@ pub(super) fn limits(redrives: bool) -> InboxLimits {
         overflow: Overflow::Reject,
         dedupe: Duration::from_millis(if redrives { LONG } else { TIMES[1] }),
         max_dead_letters: DEAD,
+        ..InboxLimits::default()
     }
 }
 
