@@ -210,6 +210,9 @@ impl Coordinator {
 
     /// Publishes to as many targets as the slot is handed at a time.
     async fn publish(&self, job: &Job, places: &[usize]) {
+        if job.message.expires_at.is_some_and(|at| at <= Timestamp::now()) {
+            return expired(job, places);
+        }
         let all = &job.tracker.targets;
         let targets = match run_of(places) {
             Some(run) => Cow::Borrowed(&all[run]),
@@ -234,8 +237,7 @@ impl Coordinator {
         };
         let addresses: Vec<Address> = places.iter().map(address).collect();
         let Some(ttl) = ttl(&message) else {
-            let expired = places.iter().map(|_| News::Ended(End::Expired, None));
-            return learn(&job.tracker, places, expired);
+            return expired(job, places);
         };
         let terms = Terms {
             priority: job.priority,
@@ -293,6 +295,12 @@ async fn keep_pace(job: &Job, began: Instant, place: usize) {
         let wait = sleep_until(due.min(job.until));
         let _ = job.tracker.cancel.run_until_cancelled(wait).await;
     }
+}
+
+/// It would be of no use to anybody any more.
+fn expired(job: &Job, places: &[usize]) {
+    let expired = places.iter().map(|_| News::Ended(End::Expired, None));
+    learn(&job.tracker, places, expired);
 }
 
 fn too_late(job: &Job, places: &[usize]) {

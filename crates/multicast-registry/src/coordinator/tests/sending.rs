@@ -11,9 +11,37 @@ use super::{
     fixture,
 };
 use crate::{
-    Status, Target,
+    Stage, Status, Target,
     testing::{Fate, Op, soon},
 };
+
+/// Nobody whose turn comes later than that is said to have been reached.
+#[tokio::test]
+async fn what_has_expired_is_not_sent() {
+    let fixture = fixture(|_| {});
+    for name in ["a", "b"] {
+        fixture.register(name, "{}").await;
+    }
+    let _sessions = [
+        fixture.coordinator.subscribe("a", None, soon()).await.unwrap(),
+        fixture.coordinator.subscribe("b", None, soon()).await.unwrap(),
+    ];
+    let brief = Multicast {
+        expires_in: Some(Duration::from_millis(100)),
+        pace: Pace {
+            per_second: Some(5),
+            batch: Some(1),
+        },
+        ..Default::default()
+    };
+    let before = fixture.broker.batches().len();
+    let report = fixture.coordinator.multicast(brief, soon()).await.unwrap();
+    let told = report.targets.iter();
+    let mut told: Vec<_> = told.map(|target| (target.stage(), target.reason())).collect();
+    told.sort_unstable();
+    assert_eq!(told, [(Stage::Resolved, "EXPIRED"), (Stage::Accepted, "")]);
+    assert_eq!(fixture.broker.batches().len(), before + 1);
+}
 
 #[tokio::test]
 async fn a_multicast_says_what_it_knows_of_each() {
