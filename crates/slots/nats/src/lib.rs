@@ -48,8 +48,11 @@
 //! - An acknowledged message is in the server's file and survives the server's end; to survive that of its machine, the
 //!   server needs `sync_interval: always`, or replicas. What was read is known by sequence: where a stream of messages
 //!   has lost its end, the stream of sessions has to be removed, or new messages are taken for read.
-//! - With replicas, messages are read from any of them. One that lags may show what was dropped with its inbox a moment
-//!   ago, to the next session of the same holder.
+//! - With replicas, messages are read from any of them, and what one does not have is asked of their leader before it is
+//!   taken for gone: one question more for each priority that was read to its end. One that lags may show what was dropped
+//!   with its inbox a moment ago, to the next session of the same holder.
+//! - JetStream lets mirrors of a stream answer for it. Where there is one replica, nobody else is asked, so do not mirror
+//!   these streams without replicas.
 //! - Whether a message is due is judged by the clock of the runner that its identity's session is on.
 //!
 //! ```no_run

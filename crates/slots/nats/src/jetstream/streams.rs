@@ -199,7 +199,8 @@ fn common(layout: &Layout, kind: Kind, storage: Storage, replicas: usize) -> Map
         "num_replicas": replicas,
         "discard": "old",
         "discard_new_per_subject": false,
-        // With replicas a direct answer may come from one that lags.
+        // With replicas a direct answer may come from one that lags. Where that is asked for many at once, which only
+        // direct questions can, what is missing is asked of the leader.
         "allow_direct": replicas == 1 || matches!(kind, Kind::Messages | Kind::Dead),
         "max_msgs": -1,
         "max_bytes": -1,

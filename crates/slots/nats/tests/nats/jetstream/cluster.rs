@@ -13,7 +13,7 @@ use super::{STORED, addresses, all, config, consumer, message, store, take, term
 use crate::{cluster::cluster_with, soon};
 
 /// Elections take their time.
-const ELECTION: Duration = Duration::from_secs(40);
+pub(super) const ELECTION: Duration = Duration::from_secs(40);
 /// Whoever asks a stream that has no leader gets no answer, and asks again.
 const ATTEMPT: Duration = Duration::from_secs(2);
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod faults;
+mod lagging;
 mod opening;
 mod oracle;
 mod races;
