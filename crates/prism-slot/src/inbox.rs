@@ -402,7 +402,8 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<Redriven>>> + Send;
 
-    /// Holds to other limits from now on; what is stored stays (`limits_apply_in_place`).
+    /// Holds to other limits from now on (`limits_apply_in_place`). What is stored stays, also where it is more than a lower
+    /// limit: what is new then waits for room, or makes room one for one (`a_lower_limit_removes_nothing`).
     fn configure(&self, limits: InboxLimits, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
 
     /// Removes some of what has expired (`messages_expire`).

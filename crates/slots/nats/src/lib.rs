@@ -41,6 +41,10 @@
 //! What is promised is what JetStream promises, and this is known to be weaker:
 //!
 //! - `max_messages` counts each priority by itself, and what expires or makes room for others is not told.
+//! - A server that is told of a lower `max_messages` removes what is over it. So it is told when the slot is opened or
+//!   configured and no inbox has more than half of that. Until then whoever stores counts first, which costs a question for
+//!   each inbox: stores at the same moment may be over the limit by as many as they are, and a runner that was opened
+//!   before holds to the limit of then.
 //! - Times to live are whole seconds, rounded up, and a server takes about a second to remove what has expired.
 //! - That a message was stored before is noticed within `dedupe`, also after the server was restarted or the leader has
 //!   changed; but what was *settled* before a restart of all servers is not noticed any more: they learn what they know

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::{
     error::{unavailable, unavailable_after},
     jetstream::{
-        api, enqueue,
+        api,
         inboxes::Inboxes,
         layout::{Kind, rank},
         letter::{self, Envelope},
@@ -91,11 +91,8 @@ impl Inboxes {
         let headers = envelope.redriven(to, generation, letter.id);
         let subject = self.jetstream.layout.messages(&to.identity, rank(terms.priority));
         let message = api::message(subject, headers, letter.message.payload.clone());
-        let stored = self
-            .jetstream
-            .store(messages, std::iter::once(message), deadline)
-            .await;
-        match stored.into_iter().next().map(enqueue::outcome) {
+        let stored = self.put(messages, std::iter::once(message), deadline).await;
+        match stored.into_iter().next() {
             // A duplicate came back by an attempt whose end is not known.
             Some(Enqueued::Stored { .. } | Enqueued::Duplicate) => {}
             Some(Enqueued::Full) => return Ok(Redriven::Full),

@@ -11,7 +11,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{STORED, all, config, consumer, message, open, store, take};
+use super::{STORED, address, all, config, consumer, message, open, store, take};
 use crate::{LONG, plain, soon};
 
 async fn misconfigured(config: JetStreamConfig, parts: &[&str]) {
@@ -120,14 +120,68 @@ async fn the_latest_limits_hold() {
     }
     assert_eq!(store(&first, "a", &message("x"), soon()).await, STORED);
     assert_eq!(store(&second, "a", &message("x"), soon()).await, Enqueued::Full);
-    let third = open(limited(2, Overflow::DropOldest)).await;
+    let third = open(limited(3, Overflow::DropOldest)).await;
     assert_eq!(store(&first, "a", &message("newest"), soon()).await, STORED);
-    let texts: Vec<Bytes> = take(&third, "a", 1)
-        .await
-        .into_iter()
+    assert_eq!(texts(&third, "a", 1).await, ["x", "x", "newest"]);
+}
+
+/// What is over it stays, and is in the way of what is new; the server is told when it would remove nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_limit_of_the_next_opening_removes_nothing() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let client = plain(&server).await;
+    let told = async || {
+        let subject = "$JS.API.STREAM.INFO.prism%2Equeue%-test%-messages";
+        let info = client.request(subject, "".into()).await.unwrap();
+        let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
+        info["config"]["max_msgs_per_subject"].as_u64().unwrap()
+    };
+    let open = async |max_messages| {
+        let limits = InboxLimits {
+            max_messages,
+            ..InboxLimits::default()
+        };
+        JetStreamInbox::open("test", config(&server.url()), limits)
+            .await
+            .unwrap()
+    };
+    let higher = open(9).await;
+    for text in ["1", "2", "3"] {
+        assert_eq!(store(&higher, "a", &message(text), soon()).await, STORED);
+    }
+    for _ in 0..2 {
+        let lower = open(2).await;
+        assert_eq!(told().await, 9);
+        assert_eq!(store(&lower, "a", &message("x"), soon()).await, Enqueued::Full);
+        assert_eq!(texts(&lower, "a", 1).await, ["1", "2", "3"]);
+        for expected in [STORED, STORED, Enqueued::Full] {
+            assert_eq!(store(&lower, "b", &message("x"), soon()).await, expected);
+        }
+        lower.discard(&address("b"), soon()).await.unwrap();
+        lower.close().await;
+    }
+    higher.discard(&address("a"), soon()).await.unwrap();
+    for text in ["1", "2"] {
+        for name in ["c", "d", "e"] {
+            assert_eq!(store(&higher, name, &message(text), soon()).await, STORED);
+        }
+    }
+    // Others could store more until the server is told.
+    open(3).await;
+    assert_eq!(told().await, 9);
+    open(4).await;
+    assert_eq!(told().await, 4);
+    for expected in [STORED, STORED, Enqueued::Full] {
+        assert_eq!(store(&higher, "c", &message("x"), soon()).await, expected);
+    }
+}
+
+/// What is handed out of an inbox.
+async fn texts(slot: &JetStreamInbox, name: &str, session_seq: u64) -> Vec<Bytes> {
+    let deliveries = take(slot, name, session_seq).await.into_iter();
+    deliveries
         .map(|delivery| delivery.message.payload.clone())
-        .collect();
-    assert_eq!(texts, ["x", "newest"]);
+        .collect()
 }
 
 /// Also those who work on an inbox go on: whoever was fenced stays so.
