@@ -133,6 +133,11 @@ impl JetStream {
         self.max_payload
     }
 
+    /// The number of the connection that there is, or was last.
+    pub(crate) fn connection(&self) -> u64 {
+        self.health.connection()
+    }
+
     /// # Errors
     /// For a slot that is closed.
     pub(crate) fn check_open(&self) -> Result<()> {
@@ -172,8 +177,9 @@ impl JetStream {
         deadline: Instant,
     ) -> Result<Info, Failure> {
         let subject = format!("$JS.API.STREAM.INFO.{}", stream.name);
-        let info = self.call(subject, body, deadline).await;
-        self.noted(stream, info)
+        let info: Info = self.noted(stream, self.call(subject, body, deadline).await)?;
+        stream.is_told_of(&info);
+        Ok(info)
     }
 
     /// How many messages there are with each of these subjects.

@@ -118,6 +118,8 @@ impl Inboxes {
     pub(crate) async fn draft(&self, identity: &Identity, deadline: Instant) -> Result<Draft> {
         let (_, generation) = self.jetstream.stream(Kind::Messages, deadline).await?;
         let remembered = self.remembered.lock().get(identity).cloned();
+        // With the stream of messages that of the records may have been lost, and its sequences begun anew.
+        let remembered = remembered.filter(|(_, state)| state.generation == generation);
         let mut draft = match remembered {
             Some((version, state)) => Draft {
                 state,
@@ -126,7 +128,7 @@ impl Inboxes {
             },
             None => self.read(identity, generation, deadline).await?,
         };
-        draft.state.follow(generation);
+        self.follow(&mut draft.state, deadline).await?;
         if !draft.state.intents().is_empty() {
             let carried_out = self
                 .carry_out(identity, &draft.state, &HashMap::new(), deadline)
@@ -162,8 +164,20 @@ impl Inboxes {
     pub(crate) async fn current(&self, identity: &Identity, deadline: Instant) -> Result<State> {
         let (_, generation) = self.jetstream.stream(Kind::Messages, deadline).await?;
         let mut state = self.read(identity, generation, deadline).await?.state;
-        state.follow(generation);
+        self.follow(&mut state, deadline).await?;
         Ok(state)
+    }
+
+    /// Makes a record one of the stream of messages as it is. Where it is of another one, somebody else may have noticed first
+    /// that the stream was made anew: so that is asked before anything is forgotten.
+    async fn follow(&self, state: &mut State, deadline: Instant) -> Result<()> {
+        let (stream, mut generation) = self.jetstream.stream(Kind::Messages, deadline).await?;
+        if state.generation != generation {
+            stream.is_doubtful();
+            (_, generation) = self.jetstream.stream(Kind::Messages, deadline).await?;
+        }
+        state.follow(generation);
+        Ok(())
     }
 
     /// Whether a record from memory is still the one that is stored.

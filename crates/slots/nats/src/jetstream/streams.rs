@@ -23,6 +23,8 @@ use crate::{
 const ATTEMPTS: usize = 5;
 /// The shortest time for which a server notices what it was given before.
 const MIN_DEDUPE_NANOS: u128 = 100_000_000;
+/// The number of no connection.
+const NEVER: u64 = u64::MAX;
 /// How many messages each priority of an inbox has at most.
 const MOST: &str = "max_msgs_per_subject";
 
@@ -32,8 +34,10 @@ pub(crate) struct Stream {
     pub(crate) kind: Kind,
     pub(crate) name: String,
     wanted: Mutex<Map<String, Value>>,
-    /// When it was made, by which it is told from one that was there before; 0 while that has to be asked.
+    /// When it was made, by which it is told from one that was there before; 0 where it is not there.
     generation: AtomicU64,
+    /// Over which connection that was asked.
+    asked_over: AtomicU64,
     /// How many messages each subject is to have at most, where that is less than the server was told; 0 for as it was told.
     lower: AtomicU64,
     making: tokio::sync::Mutex<()>,
@@ -58,6 +62,13 @@ pub(crate) struct State {
     pub(crate) subjects: std::collections::BTreeMap<String, u64>,
 }
 
+impl Info {
+    /// When the stream was made.
+    fn generation(&self) -> u64 {
+        time::parse_nanos(&self.created).unwrap_or(1)
+    }
+}
+
 impl Stream {
     pub(crate) fn new(layout: &Layout, kind: Kind, wanted: Map<String, Value>) -> Self {
         Self {
@@ -65,6 +76,7 @@ impl Stream {
             name: layout.stream(kind),
             wanted: Mutex::new(wanted),
             generation: AtomicU64::new(0),
+            asked_over: AtomicU64::new(NEVER),
             lower: AtomicU64::new(0),
             making: tokio::sync::Mutex::default(),
         }
@@ -75,23 +87,41 @@ impl Stream {
         self.generation.store(0, Ordering::Release);
     }
 
+    /// Says that it may be another one than it was, so that the next call asks.
+    pub(crate) fn is_doubtful(&self) {
+        self.asked_over.store(NEVER, Ordering::Release);
+    }
+
     /// How many messages a subject may have before a store, where the server does not see to that.
     pub(crate) fn lower_limit(&self) -> Option<u64> {
         Some(self.lower.load(Ordering::Acquire)).filter(|most| *most > 0)
     }
 
-    /// When it was made; it is made if it is missing, and changed where it is not as it is wanted.
+    /// When it was made. That is asked once over each connection: those behind it may have lost it, and another runner have
+    /// made it again. It is made if it is missing, and changed where it is not as it is wanted, unless it was so before.
     pub(crate) async fn ready(&self, jetstream: &JetStream, deadline: Instant) -> Result<u64> {
-        let known = self.generation.load(Ordering::Acquire);
-        if known != 0 {
+        if let Some(known) = self.known(jetstream.connection()) {
             return Ok(known);
         }
         let _making = self.making.lock().await;
-        let known = self.generation.load(Ordering::Acquire);
-        if known != 0 {
+        if let Some(known) = self.known(jetstream.connection()) {
             return Ok(known);
         }
-        self.make(jetstream, deadline).await
+        let is_new = self.generation.load(Ordering::Acquire) == 0;
+        self.make(jetstream, is_new, deadline).await
+    }
+
+    fn known(&self, connection: u64) -> Option<u64> {
+        let is_sure = self.asked_over.load(Ordering::Acquire) == connection;
+        Some(self.generation.load(Ordering::Acquire)).filter(|known| is_sure && *known != 0)
+    }
+
+    /// Notes what a server says of it.
+    pub(crate) fn is_told_of(&self, info: &Info) {
+        let known = self.generation.load(Ordering::Acquire);
+        if known != 0 && known != info.generation() {
+            self.is_doubtful();
+        }
     }
 
     /// Has it as it is wanted from now on.
@@ -103,12 +133,14 @@ impl Stream {
     ) -> Result<()> {
         *self.wanted.lock() = wanted;
         let _making = self.making.lock().await;
-        self.make(jetstream, deadline).await.map(drop)
+        self.make(jetstream, true, deadline).await.map(drop)
     }
 
-    async fn make(&self, jetstream: &JetStream, deadline: Instant) -> Result<u64> {
+    async fn make(&self, jetstream: &JetStream, adapts: bool, deadline: Instant) -> Result<u64> {
         for _ in 0..ATTEMPTS {
+            let connection = jetstream.connection();
             let info = match jetstream.info(self, &json!({}), deadline).await {
+                Ok(info) if !adapts => info,
                 Ok(info) => self.adapt(jetstream, info, deadline).await?,
                 Err(Failure::Refused(refusal)) if refusal.code == code::NO_STREAM => {
                     self.lower.store(0, Ordering::Release);
@@ -120,9 +152,9 @@ impl Stream {
                 }
                 Err(failure) => return self.explained(Err(failure)),
             };
-            let generation = time::parse_nanos(&info.created).unwrap_or(1);
-            self.generation.store(generation, Ordering::Release);
-            return Ok(generation);
+            self.generation.store(info.generation(), Ordering::Release);
+            self.asked_over.store(connection, Ordering::Release);
+            return Ok(info.generation());
         }
         Err(misconfigured(format!(
             "the stream `{}` is being made and removed again and again",

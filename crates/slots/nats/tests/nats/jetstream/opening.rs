@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use prism_slot::{DurableInbox, Enqueued, Error, InboxLimits, Ledger, Overflow, capability::Survives};
+use prism_slot::{
+    DurableInbox, Enqueued, Error, InboxLimits, Ledger, Message, MulticastId, Overflow, Settled, Verdict,
+    capability::Survives,
+};
 use prism_slot_nats::{JetStreamConfig, JetStreamInbox, JetStreamLedger, Storage};
 use prism_testkit::{NatsServer, eventually};
 use tokio::{
@@ -12,7 +15,7 @@ use tokio::{
 };
 
 use super::{STORED, address, all, config, consumer, message, open, store, take};
-use crate::{LONG, plain, soon};
+use crate::{LONG, identity, plain, soon};
 
 async fn misconfigured(config: JetStreamConfig, parts: &[&str]) {
     let inbox = JetStreamInbox::open("test", config.clone(), InboxLimits::default()).await;
@@ -209,6 +212,67 @@ async fn a_stream_that_was_removed_is_made_again() {
     }
     let earlier = slot.open(&consumer("a", 1), soon()).await;
     assert!(matches!(earlier, Err(Error::Fenced(_))), "{earlier:?}");
+}
+
+/// Each goes on with what the other has done, whoever has made them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn runners_agree_on_streams_that_a_server_has_lost() {
+    let mut server = NatsServer::start_with_jetstream().await.unwrap();
+    let (one, other) = (open(&server.url()).await, open(&server.url()).await);
+    for slot in [&one, &other] {
+        let sent = message("lost");
+        assert_eq!(store(slot, "a", &sent, soon()).await, STORED);
+        assert_eq!(take(slot, "a", 1).await.len(), 1);
+        slot.settle(&consumer("a", 1), acked(&sent), soon())
+            .await
+            .unwrap();
+    }
+    server.restart_empty().await.unwrap();
+    for (worker, settler) in [(&other, &one), (&one, &other)] {
+        let sent = message("new");
+        eventually(LONG, "it is stored", || async {
+            store(&one, "a", &sent, soon()).await == STORED
+        })
+        .await;
+        // All that was lost has been made again by one of them, both are connected, and none has looked at what is the
+        // other's.
+        for (name, slot) in [("b", &one), ("c", &other)] {
+            eventually(LONG, "it works", || async {
+                slot.open(&consumer(name, 1), soon()).await.is_ok()
+            })
+            .await;
+        }
+        assert_eq!(take(worker, "a", 1).await.len(), 1);
+        let settled = settler.settle(&consumer("a", 1), acked(&sent), soon()).await;
+        assert_eq!(settled.as_deref(), Ok(&[Settled::Done][..]));
+        assert_eq!(take(worker, "a", 1).await.len(), 0);
+    }
+}
+
+/// Nobody's connection was lost meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn runners_agree_on_a_stream_that_somebody_has_removed() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let (one, other) = (open(&server.url()).await, open(&server.url()).await);
+    let client = plain(&server).await;
+    client
+        .request("$JS.API.STREAM.DELETE.prism%2Equeue%-test%-messages", "".into())
+        .await
+        .unwrap();
+    let sent = message("new");
+    eventually(LONG, "it is stored", || async {
+        store(&one, "a", &sent, soon()).await == STORED
+    })
+    .await;
+    assert_eq!(take(&one, "a", 1).await.len(), 1);
+    let depth = other.depth(Some(&identity("a")), soon()).await.unwrap();
+    assert_eq!(depth.out, Some(1));
+    let settled = other.settle(&consumer("a", 1), acked(&sent), soon()).await;
+    assert_eq!(settled.as_deref(), Ok(&[Settled::Done][..]));
+}
+
+fn acked(message: &Message) -> Vec<(MulticastId, Verdict)> {
+    vec![(message.multicast, Verdict::Ack)]
 }
 
 #[tokio::test(flavor = "multi_thread")]
