@@ -256,7 +256,8 @@ pub struct DeadPage {
 /// What became of a dead letter that was to go back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Redriven {
-    /// It waits in the inbox again, as if it had never been handed out.
+    /// It waits in the inbox again, as if it had never been handed out. Where it may have come back before, because nobody
+    /// knows how that ended, it says so ([`Message::again`]).
     Back,
     /// There is no such dead letter.
     Gone,

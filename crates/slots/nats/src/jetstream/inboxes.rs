@@ -42,6 +42,8 @@ pub(crate) struct Draft {
     version: u64,
     /// Whether it is from memory, so that it may have been changed by somebody else.
     is_remembered: bool,
+    /// Whether something of what it says is to be done could not be done now, and may have been done in part.
+    pub(crate) is_left: bool,
 }
 
 /// What is to become of a draft.
@@ -125,16 +127,18 @@ impl Inboxes {
                 state,
                 version,
                 is_remembered: true,
+                is_left: false,
             },
             None => self.read(identity, generation, deadline).await?,
         };
         self.follow(&mut draft.state, deadline).await?;
         if !draft.state.intents().is_empty() {
             let carried_out = self
-                .carry_out(identity, &draft.state, &HashMap::new(), deadline)
+                .carry_out(identity, &draft.state, &HashMap::new(), true, deadline)
                 .await;
             // If not, somebody does it later.
-            if carried_out.is_ok() {
+            draft.is_left = carried_out.is_err();
+            if !draft.is_left {
                 draft.state.drop_intents();
                 self.remember(identity, draft.version, draft.state.clone());
             }
@@ -157,6 +161,7 @@ impl Inboxes {
             state,
             version,
             is_remembered: false,
+            is_left: false,
         })
     }
 
@@ -199,14 +204,17 @@ impl Inboxes {
         deadline: Instant,
     ) -> Result<Option<Removed>> {
         let Draft {
-            mut state, version, ..
+            mut state,
+            version,
+            is_left,
+            ..
         } = draft;
         // Until it is known what is stored.
         self.forget(identity);
         let Some(version) = self.store(identity, version, &state, deadline).await? else {
             return Ok(None);
         };
-        let carried_out = self.carry_out(identity, &state, known, deadline).await;
+        let carried_out = self.carry_out(identity, &state, known, is_left, deadline).await;
         let removed = match carried_out {
             Ok(removed) => {
                 state.drop_intents();

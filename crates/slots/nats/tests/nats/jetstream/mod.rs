@@ -3,6 +3,7 @@
 mod cluster;
 mod faults;
 mod lagging;
+mod moves;
 mod opening;
 mod oracle;
 mod races;
