@@ -259,7 +259,8 @@ pub struct DeadPage {
 /// What became of a dead letter that was to go back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Redriven {
-    /// It waits in the inbox again, as if it had never been handed out.
+    /// It waits in the inbox again, as if it had never been handed out. Where it may have come back before, because nobody
+    /// knows how that ended, it says so ([`Message::again`]).
     Back,
     /// There is no such dead letter.
     Gone,
@@ -405,7 +406,8 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<Redriven>>> + Send;
 
-    /// Holds to other limits from now on; what is stored stays (`limits_apply_in_place`).
+    /// Holds to other limits from now on (`limits_apply_in_place`). What is stored stays, also where it is more than a lower
+    /// limit: what is new then waits for room, or makes room one for one (`a_lower_limit_removes_nothing`).
     fn configure(&self, limits: InboxLimits, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
 
     /// Removes some of what has expired (`messages_expire`), and may forget some of the sessions of empty inboxes that have

@@ -1,6 +1,9 @@
 //! What outlives the runners, and what changes while they run.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use anyhow::Result;
 use integration::{
@@ -24,6 +27,7 @@ pub(crate) const CASES: &[Case] = cases![
     stored_messages_outlive_the_opening if messages_outlive,
     entries_outlive_the_opening if |slots| outlives(slots.registry.survives) && outlives(slots.ledger.survives),
     limits_apply_in_place with { "behavior": { "inbox_max_messages": 2 } } if Slots::store,
+    a_lower_limit_removes_nothing with { "behavior": { "inbox_max_messages": 3 } } if Slots::store,
 ];
 
 fn outlives(survives: Survives) -> bool {
@@ -138,5 +142,32 @@ async fn limits_apply_in_place(fixture: Fixture) -> Result<()> {
     eventually(PATIENCE, "the oldest makes room", async || stores("4").await).await;
     let mut session = client.registry.subscribe("a").await?;
     assert_eq!(texts(&mut session, 3).await?, ["2", "3", "4"]);
+    Ok(())
+}
+
+async fn a_lower_limit_removes_nothing(fixture: Fixture) -> Result<()> {
+    let mut system = fixture.alone().await?;
+    let client = system.client()?;
+    let stores = async |name: &str, payload: &str| {
+        let report = client.registry.multicast(to(name, stored(payload))).await;
+        report.is_ok_and(|report| report.pending_count == 1)
+    };
+    register(&client, &["a"]).await?;
+    for payload in ["1", "2", "3"] {
+        assert!(stores("a", payload).await);
+    }
+    system.configure(json!({ "inbox_max_messages": 2 }))?;
+    let tried = AtomicU32::new(0);
+    eventually(PATIENCE, "another inbox has room for two", async || {
+        let name = format!("b-{}", tried.fetch_add(1, Ordering::Relaxed));
+        register(&client, &[&name]).await.is_ok()
+            && stores(&name, "1").await
+            && stores(&name, "2").await
+            && !stores(&name, "3").await
+    })
+    .await;
+    assert!(!stores("a", "4").await, "it is full");
+    let mut session = client.registry.subscribe("a").await?;
+    assert_eq!(texts(&mut session, 3).await?, ["1", "2", "3"]);
     Ok(())
 }

@@ -41,6 +41,10 @@
 //! What is promised is what JetStream promises, and this is known to be weaker:
 //!
 //! - `max_messages` counts each priority by itself, and what expires or makes room for others is not told.
+//! - A server that is told of a lower `max_messages` removes what is over it. So it is told when the slot is opened or
+//!   configured and no inbox has more than half of that. Until then whoever stores counts first, which costs a question for
+//!   each inbox: stores at the same moment may be over the limit by as many as they are, and a runner that was opened
+//!   before holds to the limit of then.
 //! - Times to live are whole seconds, rounded up, and a server takes about a second to remove what has expired.
 //! - That a message was stored before is noticed within `dedupe`, also after the server was restarted or the leader has
 //!   changed; but what was *settled* before a restart of all servers is not noticed any more: they learn what they know
@@ -48,8 +52,11 @@
 //! - An acknowledged message is in the server's file and survives the server's end; to survive that of its machine, the
 //!   server needs `sync_interval: always`, or replicas. What was read is known by sequence: where a stream of messages
 //!   has lost its end, the stream of sessions has to be removed, or new messages are taken for read.
-//! - With replicas, messages are read from any of them. One that lags may show what was dropped with its inbox a moment
-//!   ago, to the next session of the same holder.
+//! - With replicas, messages are read from any of them, and what one does not have is asked of their leader before it is
+//!   taken for gone: one question more for each priority that was read to its end. One that lags may show what was dropped
+//!   with its inbox a moment ago, to the next session of the same holder.
+//! - JetStream lets mirrors of a stream answer for it. Where there is one replica, nobody else is asked, so do not mirror
+//!   these streams without replicas.
 //! - Whether a message is due is judged by the clock of the runner that its identity's session is on.
 //!
 //! ```no_run

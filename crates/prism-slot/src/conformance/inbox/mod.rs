@@ -45,6 +45,7 @@ pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     the_oldest_makes_room,
     what_makes_room_is_told if |capability: &InboxCapability| capability.tells_losses,
     limits_apply_in_place,
+    a_lower_limit_removes_nothing,
     messages_expire,
     what_expires_is_told if |capability: &InboxCapability| capability.tells_losses,
     late_stores_store_nothing,

@@ -271,6 +271,53 @@ pub(super) async fn limits_apply_in_place(fixture: Fixture) {
     assert_eq!(slot.texts(&consumer).await, ["2", "3", "4"]);
 }
 
+pub(super) async fn a_lower_limit_removes_nothing(fixture: Fixture) {
+    let three = |overflow| InboxLimits {
+        max_messages: 3,
+        ..two(overflow)
+    };
+    let slot = fixture.open_within(three(Overflow::Reject)).await;
+    let first = slot.store("a", "1").await;
+    let mut sent = vec![first.clone()];
+    for text in ["2", "3"] {
+        sent.push(slot.store("a", text).await);
+        slot.store("b", text).await;
+    }
+    slot.store("b", "4").await;
+    slot.slot()
+        .configure(two(Overflow::Reject), deadline())
+        .await
+        .unwrap();
+    assert_eq!(slot.depth(None).await.messages, 6);
+    let full = [Enqueued::Full];
+    assert_eq!(slot.enqueue(&["a"], &message("x"), terms()).await, full);
+    assert_eq!(
+        slot.enqueue(&["a"], &first, terms()).await,
+        [Enqueued::Duplicate],
+        "whether it is there comes before whether there is room"
+    );
+    for expected in [STORED, STORED, Enqueued::Full] {
+        assert_eq!(slot.enqueue(&["c"], &message("x"), terms()).await, [expected]);
+    }
+    let consumer = slot.consumer("a", 1).await;
+    assert_eq!(slot.texts(&consumer).await, ["1", "2", "3"]);
+    slot.settle(&consumer, &sent[0], Verdict::Ack).await;
+    assert_eq!(slot.enqueue(&["a"], &message("x"), terms()).await, full);
+    slot.settle(&consumer, &sent[1], Verdict::Ack).await;
+    slot.store("a", "5").await;
+    assert_eq!(slot.enqueue(&["a"], &message("x"), terms()).await, full);
+
+    slot.slot()
+        .configure(two(Overflow::DropOldest), deadline())
+        .await
+        .unwrap();
+    assert_eq!(slot.depth(Some("b")).await.messages, 3);
+    let outcomes = slot.enqueue(&["b"], &message("5"), terms()).await;
+    assert!(matches!(outcomes[..], [Enqueued::Stored { .. }]), "{outcomes:?}");
+    let consumer = slot.consumer("b", 1).await;
+    assert_eq!(slot.texts(&consumer).await, ["3", "4", "5"]);
+}
+
 /// For a moment only.
 fn brief() -> Terms {
     Terms { ttl: LIFE, ..terms() }

@@ -13,6 +13,8 @@ use crate::{
 pub(crate) const MESSAGE_ID: HeaderName = HeaderName::from_static("Nats-Msg-Id");
 pub(crate) const TTL: HeaderName = HeaderName::from_static("Nats-TTL");
 pub(crate) const EXPECTED: HeaderName = HeaderName::from_static("Nats-Expected-Last-Subject-Sequence");
+/// Of the last message of the stream. No id of ours has a `%-`.
+const EXPECTED_ID: HeaderName = HeaderName::from_static("Nats-Expected-Last-Msg-Id");
 
 /// Codes of errors that mean something here.
 pub(crate) mod code {
@@ -24,7 +26,8 @@ pub(crate) mod code {
     pub(crate) const NAME_IN_USE: u16 = 10_058;
     pub(crate) const NO_STREAM: u16 = 10_059;
     pub(crate) const STORE_FAILED: u16 = 10_077;
-    pub(crate) const WRONG_LAST_SEQUENCE: [u16; 2] = [10_071, 10_164];
+    /// Not what was expected to be the last: its sequence, or its id.
+    pub(crate) const WRONG_LAST: [u16; 3] = [10_071, 10_164, 10_070];
     /// The same message is under way already.
     pub(crate) const DUPLICATE_IN_PROCESS: u16 = 10_158;
 }
@@ -75,7 +78,7 @@ impl Failure {
 
     /// Whether somebody else has written first.
     pub(crate) fn is_conflict(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if code::WRONG_LAST_SEQUENCE.contains(&refusal.code))
+        matches!(self, Self::Refused(refusal) if code::WRONG_LAST.contains(&refusal.code))
     }
 
     /// Whether there is no such message.
@@ -152,6 +155,16 @@ pub(crate) fn message(subject: impl Into<String>, headers: HeaderMap, body: Byte
 /// Headers of a message to be stored only if the last one with its subject has this sequence.
 pub(crate) fn expecting(sequence: u64) -> HeaderMap {
     [(EXPECTED, HeaderValue::from(sequence))].into_iter().collect()
+}
+
+/// Has a message not stored, whatever else, so that only whether it was stored before is told. A server looks at these
+/// headers after it has looked for that; at the other one it does so only with replicas, and at this one only without.
+pub(crate) fn never(headers: &mut HeaderMap, has_replicas: bool) {
+    if has_replicas {
+        headers.insert(EXPECTED, HeaderValue::from(u64::MAX));
+    } else {
+        headers.insert(EXPECTED_ID, "%-");
+    }
 }
 
 /// The answer to a request of the API, or to a message that was to be stored.

@@ -133,6 +133,11 @@ impl JetStream {
         self.max_payload
     }
 
+    /// The number of the connection that there is, or was last.
+    pub(crate) fn connection(&self) -> u64 {
+        self.health.connection()
+    }
+
     /// # Errors
     /// For a slot that is closed.
     pub(crate) fn check_open(&self) -> Result<()> {
@@ -172,8 +177,40 @@ impl JetStream {
         deadline: Instant,
     ) -> Result<Info, Failure> {
         let subject = format!("$JS.API.STREAM.INFO.{}", stream.name);
-        let info = self.call(subject, body, deadline).await;
-        self.noted(stream, info)
+        let info: Info = self.noted(stream, self.call(subject, body, deadline).await)?;
+        stream.is_told_of(&info);
+        Ok(info)
+    }
+
+    /// How many messages there are with each of these subjects.
+    pub(crate) async fn counts(
+        &self,
+        stream: &Stream,
+        subjects: impl ExactSizeIterator<Item = &str> + Send,
+        deadline: Instant,
+    ) -> Vec<Result<u64, Failure>> {
+        let at = format!("$JS.API.STREAM.INFO.{}", stream.name);
+        let requests =
+            subjects.map(|subject| api::request(at.clone(), &json!({ "subjects_filter": subject })));
+        let read = |reply| {
+            let info = self.noted(stream, api::read::<Info>(reply))?;
+            Ok(info.state.subjects.values().sum())
+        };
+        self.requests.all(requests, deadline, read).await
+    }
+
+    /// Has the oldest messages removed of each of these subjects, but for so many.
+    pub(crate) async fn trim(
+        &self,
+        stream: &Stream,
+        subjects: impl ExactSizeIterator<Item = (&str, u64)> + Send,
+        deadline: Instant,
+    ) -> Vec<Result<Value, Failure>> {
+        let at = format!("$JS.API.STREAM.PURGE.{}", stream.name);
+        let body = |(subject, keep)| json!({ "filter": subject, "keep": keep });
+        let requests = subjects.map(|subject| api::request(at.clone(), &body(subject)));
+        let read = |reply| self.noted(stream, api::read(reply));
+        self.requests.all(requests, deadline, read).await
     }
 
     /// Has messages removed; whether each was there.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prism_slot::{Address, Enqueued, Message, Terms};
+use prism_slot::{Address, Enqueued, Error, Message, Overflow, Terms};
 use tokio::time::Instant;
 
 use crate::jetstream::{
@@ -10,7 +10,8 @@ use crate::jetstream::{
     inboxes::Inboxes,
     layout::{Kind, rank},
     letter::Envelope,
-    requests::Silence,
+    requests::{Request, Silence},
+    streams::Stream,
     ttl,
 };
 
@@ -37,8 +38,60 @@ impl Inboxes {
             let subject = self.jetstream.layout.messages(&to.identity, rank);
             api::message(subject, envelope.address(to), message.payload.clone())
         });
-        let stored = self.jetstream.store(stream, requests, deadline).await;
+        self.put(stream, requests, deadline).await
+    }
+
+    /// Has the server store messages, and sees to limits that it does not know of.
+    pub(crate) async fn put(
+        &self,
+        stream: &Stream,
+        messages: impl ExactSizeIterator<Item = Request> + Send,
+        deadline: Instant,
+    ) -> Vec<Enqueued> {
+        if let Some(most) = stream.lower_limit() {
+            return self.put_counted(stream, messages.collect(), most, deadline).await;
+        }
+        let stored = self.jetstream.store(stream, messages, deadline).await;
         stored.into_iter().map(outcome).collect()
+    }
+
+    /// Looks first for how many there are. Those who do so at the same moment do not see each other's.
+    async fn put_counted(
+        &self,
+        stream: &Stream,
+        mut messages: Vec<Request>,
+        most: u64,
+        deadline: Instant,
+    ) -> Vec<Enqueued> {
+        let is_rejecting = self.limits.read().overflow == Overflow::Reject;
+        let subjects: Vec<_> = messages.iter().map(|message| message.subject.clone()).collect();
+        let names = subjects.iter().map(|subject| &**subject);
+        let counts = self.jetstream.counts(stream, names, deadline).await;
+        let is_full = |count: &Result<u64, Failure>| count.as_ref().is_ok_and(|count| *count >= most);
+        for (message, count) in messages.iter_mut().zip(&counts) {
+            if count.is_err() || is_rejecting && is_full(count) {
+                api::never(&mut message.headers, self.jetstream.has_replicas);
+            }
+        }
+        let stored = self.jetstream.store(stream, messages.into_iter(), deadline).await;
+        let outcomes = stored
+            .into_iter()
+            .zip(&counts)
+            .map(|(stored, count)| match (stored, count) {
+                (Err(failure), Err(why)) if failure.is_conflict() => {
+                    Enqueued::NotStored(Error::from(why.clone()).to_string())
+                }
+                (Err(failure), Ok(_)) if failure.is_conflict() => Enqueued::Full,
+                (stored, _) => outcome(stored),
+            });
+        let outcomes: Vec<Enqueued> = outcomes.collect();
+        let grown: Vec<_> = (outcomes.iter().zip(&counts).zip(&subjects))
+            .filter(|((outcome, count), _)| matches!(outcome, Enqueued::Stored { .. }) && is_full(count))
+            .filter_map(|((_, count), subject)| Some((&**subject, *count.as_ref().ok()?)))
+            .collect();
+        // If not, the next one makes room.
+        self.jetstream.trim(stream, grown.into_iter(), deadline).await;
+        outcomes
     }
 }
 

@@ -111,10 +111,11 @@ impl Inboxes {
         room: usize,
         max_bytes: usize,
         deadline: Instant,
-    ) -> Result<(Vec<letter::Found>, bool), Failure> {
+    ) -> Result<(Option<Vec<letter::Found>>, bool), Failure> {
         let room = room.min(self.room().entries().saturating_sub(state.entries.len()));
         if room == 0 {
-            return Ok((Vec::new(), false));
+            // Where the record is full, asking again brings nothing before something was settled.
+            return Ok((None, false));
         }
         let next = Next {
             seq: state.seen[rank] + 1,
@@ -124,7 +125,7 @@ impl Inboxes {
         };
         let (messages, beyond) = self.jetstream.next(stream, &next, deadline).await?;
         let fresh = messages.into_iter().map(letter::read).collect::<Result<_, _>>()?;
-        Ok((fresh, beyond > 0))
+        Ok((Some(fresh), beyond > 0))
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Draft {
     version: u64,
     /// Whether it is from memory, so that it may have been changed by somebody else.
     is_remembered: bool,
+    /// Whether something of what it says is to be done could not be done now, and may have been done in part.
+    pub(crate) is_left: bool,
 }
 
 /// What is to become of a draft.
@@ -118,21 +120,25 @@ impl Inboxes {
     pub(crate) async fn draft(&self, identity: &Identity, deadline: Instant) -> Result<Draft> {
         let (_, generation) = self.jetstream.stream(Kind::Messages, deadline).await?;
         let remembered = self.remembered.lock().get(identity).cloned();
+        // With the stream of messages that of the records may have been lost, and its sequences begun anew.
+        let remembered = remembered.filter(|(_, state)| state.generation == generation);
         let mut draft = match remembered {
             Some((version, state)) => Draft {
                 state,
                 version,
                 is_remembered: true,
+                is_left: false,
             },
             None => self.read(identity, generation, deadline).await?,
         };
-        draft.state.follow(generation);
+        self.follow(&mut draft.state, deadline).await?;
         if !draft.state.intents().is_empty() {
             let carried_out = self
-                .carry_out(identity, &draft.state, &HashMap::new(), deadline)
+                .carry_out(identity, &draft.state, &HashMap::new(), true, deadline)
                 .await;
             // If not, somebody does it later.
-            if carried_out.is_ok() {
+            draft.is_left = carried_out.is_err();
+            if !draft.is_left {
                 draft.state.drop_intents();
                 self.remember(identity, draft.version, draft.state.clone());
             }
@@ -155,6 +161,7 @@ impl Inboxes {
             state,
             version,
             is_remembered: false,
+            is_left: false,
         })
     }
 
@@ -162,8 +169,20 @@ impl Inboxes {
     pub(crate) async fn current(&self, identity: &Identity, deadline: Instant) -> Result<State> {
         let (_, generation) = self.jetstream.stream(Kind::Messages, deadline).await?;
         let mut state = self.read(identity, generation, deadline).await?.state;
-        state.follow(generation);
+        self.follow(&mut state, deadline).await?;
         Ok(state)
+    }
+
+    /// Makes a record one of the stream of messages as it is. Where it is of another one, somebody else may have noticed first
+    /// that the stream was made anew: so that is asked before anything is forgotten.
+    async fn follow(&self, state: &mut State, deadline: Instant) -> Result<()> {
+        let (stream, mut generation) = self.jetstream.stream(Kind::Messages, deadline).await?;
+        if state.generation != generation {
+            stream.is_doubtful();
+            (_, generation) = self.jetstream.stream(Kind::Messages, deadline).await?;
+        }
+        state.follow(generation);
+        Ok(())
     }
 
     /// Whether a record from memory is still the one that is stored.
@@ -185,14 +204,17 @@ impl Inboxes {
         deadline: Instant,
     ) -> Result<Option<Removed>> {
         let Draft {
-            mut state, version, ..
+            mut state,
+            version,
+            is_left,
+            ..
         } = draft;
         // Until it is known what is stored.
         self.forget(identity);
         let Some(version) = self.store(identity, version, &state, deadline).await? else {
             return Ok(None);
         };
-        let carried_out = self.carry_out(identity, &state, known, deadline).await;
+        let carried_out = self.carry_out(identity, &state, known, is_left, deadline).await;
         let removed = match carried_out {
             Ok(removed) => {
                 state.drop_intents();

@@ -1,9 +1,11 @@
 //! Carrying out what a record says is to be done: burying messages, and removing them.
 //!
-//! Each part of it may have been done before, by a runner that is gone since. Doing it again changes nothing: a message is
-//! buried once, by its sequence, and what is removed already stays so.
+//! Each part of it may have been done before, by a runner that is gone since. Doing it again changes nothing: what is removed
+//! already stays so, and a message is buried once, by its sequence. That of some time ago the server does not know any more, so
+//! before what was left undone is done it is looked for among the dead letters. None of them leaves before that: what goes
+//! back has done first what was left undone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use prism_slot::{Error, Identity};
 use tokio::time::Instant;
@@ -13,6 +15,7 @@ use crate::jetstream::{
     inboxes::Inboxes,
     layout::Kind,
     letter::{self, Letter},
+    read::{Next, number},
     state::{Entry, State, Status},
     streams::Stream,
 };
@@ -20,16 +23,21 @@ use crate::jetstream::{
 /// From how many messages on it is worth having all of them removed at once.
 const MANY: usize = 8;
 
+/// How many dead letters are looked at at once, and how many bytes of them.
+const PAGE: usize = 256;
+const PAGE_BYTES: usize = 8 << 20;
+
 /// Whether messages that were to be removed were there, by sequence.
 pub(crate) type Removed = HashMap<u64, bool>;
 
 impl Inboxes {
-    /// Buries and removes what a record says is to go.
+    /// Buries and removes what a record says is to go; `is_left` where that may have been tried before.
     pub(crate) async fn carry_out(
         &self,
         identity: &Identity,
         state: &State,
         known: &HashMap<u64, Letter>,
+        is_left: bool,
         deadline: Instant,
     ) -> Result<Removed, Failure> {
         let intents = state.intents();
@@ -50,8 +58,13 @@ impl Inboxes {
             .filter(|(_, entry)| matches!(entry.status, Status::Dying(_)))
             .collect();
         if !dying.is_empty() && self.limits.read().max_dead_letters > 0 {
-            let letters = self.letters(stream, &dying, known, deadline).await?;
+            let mut letters = self.letters(stream, &dying, known, deadline).await?;
             let (dead, _) = self.jetstream.stream(Kind::Dead, deadline).await.map_err(gone)?;
+            if is_left && !letters.is_empty() {
+                let buried = self.buried(dead, identity, deadline).await?;
+                let name = |sequence| letter::grave(state.generation, sequence);
+                letters.retain(|((sequence, _), _)| !buried.contains(&name(*sequence)));
+            }
             self.bury(dead, identity, state.generation, letters, deadline)
                 .await?;
         }
@@ -82,6 +95,31 @@ impl Inboxes {
             Some((*intent, letter?))
         };
         Ok(dying.iter().filter_map(letter).collect())
+    }
+
+    /// Under which names the dead letters of an identity were buried.
+    async fn buried(
+        &self,
+        dead: &Stream,
+        identity: &Identity,
+        deadline: Instant,
+    ) -> Result<HashSet<String>, Failure> {
+        let mut names = HashSet::new();
+        let mut next = Next {
+            seq: 1,
+            subject: self.jetstream.layout.named(Kind::Dead, identity.as_str()),
+            batch: PAGE,
+            max_bytes: PAGE_BYTES,
+        };
+        loop {
+            let (page, beyond) = self.jetstream.next(dead, &next, deadline).await?;
+            names.extend(page.iter().filter_map(letter::name).map(str::to_owned));
+            let last = page.last().and_then(|last| number(last, "Nats-Sequence"));
+            match last.filter(|_| beyond > 0) {
+                Some(last) => next.seq = last + 1,
+                None => return Ok(names),
+            }
+        }
     }
 
     async fn bury(

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `<p>%-<n>%-messages` | `<prefix>.<n>.m.<identity>.<priority>` | messages that wait |
 //! | `<p>%-<n>%-sessions` | `<prefix>.<n>.s.<identity>` | who works on an inbox, and what is out |
+//! | | `<prefix>.<n>.s.%-<generation>-<sequence>` | that a dead letter may have gone back |
 //! | `<p>%-<n>%-dead` | `<prefix>.<n>.d.<identity>` | dead letters |
 //! | `<p>%-<n>%-ledger` | `<prefix>.<n>.l.<key>` | the ledger |
 //!
@@ -125,6 +126,11 @@ impl Layout {
             Kind::Messages => format!("{}m.%-.0", self.prefix),
             _ => self.subject(kind, "%-"),
         }
+    }
+
+    /// Where it is noted that a dead letter is on its way back. Nobody's name has a `%-`.
+    pub(crate) fn way_back(&self, generation: u64, sequence: u64) -> String {
+        self.subject(Kind::Sessions, &format!("%-{generation}-{sequence}"))
     }
 
     /// What all subjects begin with, with a trailing dot.

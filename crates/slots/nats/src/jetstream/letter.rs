@@ -162,8 +162,18 @@ pub(crate) fn bury(
         format!("attempts={attempts};reason={}", reason_text(reason)),
     );
     // Whoever finds the intent again buries it no second time.
-    headers.insert(MESSAGE_ID, format!("{generation}.{sequence}"));
+    headers.insert(MESSAGE_ID, grave(generation, sequence));
     Some(headers)
+}
+
+/// The name under which a message is buried.
+pub(crate) fn grave(generation: u64, sequence: u64) -> String {
+    format!("{generation}.{sequence}")
+}
+
+/// The name under which something was stored.
+pub(crate) fn name(received: &async_nats::Message) -> Option<&str> {
+    Some(received.headers.as_ref()?.get(MESSAGE_ID)?.as_str())
 }
 
 /// # Errors

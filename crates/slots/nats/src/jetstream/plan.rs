@@ -14,8 +14,8 @@ use crate::jetstream::{
 pub(crate) struct Read {
     /// What is due again, by sequence; `None` for what is not there any more.
     pub(crate) due: Vec<(u64, Option<Found>)>,
-    /// What comes after what was seen.
-    pub(crate) fresh: Vec<Found>,
+    /// What comes after what was seen; `None` where there is no room for any of it, so that nobody has looked.
+    pub(crate) fresh: Option<Vec<Found>>,
     /// Whether there is more after that.
     pub(crate) more: bool,
 }
@@ -71,7 +71,10 @@ impl<'a> Plan<'a> {
                 return false;
             }
         }
-        for found in read.fresh {
+        let Some(fresh) = read.fresh else {
+            return !read.more;
+        };
+        for found in fresh {
             let sequence = found.sequence;
             // What was cancelled has an entry, and is on its way out.
             if !self.state.entries.contains_key(&sequence) && !self.consider(found) {

@@ -1,6 +1,6 @@
 //! Reading what is stored.
 
-use async_nats::StatusCode;
+use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -35,13 +35,13 @@ impl JetStream {
         let requests = subjects.map(|subject| api::request(at.clone(), &json!({ "last_by_subj": subject })));
         let read = |reply| match self.has_replicas {
             true => told(reply),
-            false => direct(reply).map(|found| found.map(Kept::from)),
+            false => direct(reply),
         };
-        let read = |reply| self.noted(stream, read(reply));
+        let read = |reply| Ok(self.noted(stream, read(reply))?.map(Kept::from));
         self.requests.all(requests, deadline, read).await
     }
 
-    /// Single messages by sequence, from whoever has them.
+    /// Single messages by sequence, from whoever has them. What is missing is so at the leader.
     pub(crate) async fn by_sequence(
         &self,
         stream: &Stream,
@@ -54,10 +54,20 @@ impl JetStream {
             .map(|seq| api::request(at.clone(), &json!({ "seq": seq })));
         let read = |reply| self.noted(stream, direct(reply));
         let found = self.requests.all(requests, deadline, read).await;
-        found.into_iter().collect()
+        let mut found: Vec<Option<_>> = found.into_iter().collect::<Result<_, _>>()?;
+        if self.has_replicas {
+            let missing: Vec<usize> = (0..found.len()).filter(|at| found[*at].is_none()).collect();
+            let asked = missing.iter().map(|at| json!({ "seq": sequences[*at] }));
+            let told = self.told_by_leader(stream, asked, deadline).await;
+            for (at, told) in missing.into_iter().zip(told) {
+                found[at] = told?;
+            }
+        }
+        Ok(found)
     }
 
-    /// The next messages that match a subject, from a sequence on, from whoever has them; and how many there are beyond.
+    /// The next messages that match a subject, from a sequence on, from whoever has them; and how many there are beyond,
+    /// as far as that is known: none only where the leader has none.
     pub(crate) async fn next(
         &self,
         stream: &Stream,
@@ -76,7 +86,37 @@ impl JetStream {
             Some(end) => Err(unexpected(&end)),
             None => Err(Failure::Unreadable("no answer of JetStream".to_owned())),
         };
-        self.noted(stream, read)
+        let (mut messages, beyond) = self.noted(stream, read)?;
+        if beyond > 0 || !self.has_replicas {
+            return Ok((messages, beyond));
+        }
+        // A replica that lags has the first ones, and does not know of those that it lacks.
+        let last = messages.last().and_then(|last| number(last, "Nats-Sequence"));
+        let from = last.map_or(next.seq, |last| last + 1);
+        let asked = json!({ "seq": from, "next_by_subj": next.subject });
+        let told = self
+            .told_by_leader(stream, std::iter::once(asked), deadline)
+            .await;
+        let Some(lacking) = told.into_iter().next().unwrap_or(Ok(None))? else {
+            return Ok((messages, 0));
+        };
+        // It may be long until a replica has it.
+        if messages.len() < next.batch {
+            messages.push(lacking);
+        }
+        Ok((messages, 1))
+    }
+
+    async fn told_by_leader(
+        &self,
+        stream: &Stream,
+        asked: impl ExactSizeIterator<Item = serde_json::Value> + Send,
+        deadline: Instant,
+    ) -> Vec<Result<Option<async_nats::Message>, Failure>> {
+        let at = format!("$JS.API.STREAM.MSG.GET.{}", stream.name);
+        let requests = asked.map(|asked| api::request(at.clone(), &asked));
+        let read = |reply| self.noted(stream, told(reply));
+        self.requests.all(requests, deadline, read).await
     }
 }
 
@@ -126,9 +166,9 @@ fn direct(reply: Reply) -> Result<Option<async_nats::Message>, Failure> {
 }
 
 /// The same, as a leader tells it.
-fn told(reply: Reply) -> Result<Option<Kept>, Failure> {
+fn told(reply: Reply) -> Result<Option<async_nats::Message>, Failure> {
     match api::read::<Found>(reply) {
-        Ok(Found { message }) => message.kept().map(Some),
+        Ok(Found { message }) => message.direct().map(Some),
         Err(failure) if failure.is_missing_message() => Ok(None),
         Err(failure) => Err(failure),
     }
@@ -151,9 +191,13 @@ struct Found {
 
 #[derive(Deserialize)]
 struct Raw {
+    subject: String,
     seq: u64,
     #[serde(default)]
     data: String,
+    #[serde(default)]
+    hdrs: String,
+    time: String,
 }
 
 impl From<async_nats::Message> for Kept {
@@ -166,14 +210,41 @@ impl From<async_nats::Message> for Kept {
 }
 
 impl Raw {
-    fn kept(self) -> Result<Kept, Failure> {
-        let body = STANDARD.decode(self.data);
-        let body = body.map_err(|error| Failure::Unreadable(format!("an answer of JetStream: {error}")))?;
-        Ok(Kept {
-            sequence: self.seq,
-            body: body.into(),
+    /// As whoever has it would have answered.
+    fn direct(self) -> Result<async_nats::Message, Failure> {
+        let unreadable = |what: &str| Failure::Unreadable(format!("an answer of JetStream: {what}"));
+        let decoded = |text: &str| {
+            STANDARD
+                .decode(text)
+                .map_err(|error| unreadable(&error.to_string()))
+        };
+        let lines =
+            String::from_utf8(decoded(&self.hdrs)?).map_err(|error| unreadable(&error.to_string()))?;
+        let mut headers = headers(&lines).ok_or_else(|| unreadable("malformed headers"))?;
+        headers.insert("Nats-Sequence", self.seq.to_string());
+        headers.insert("Nats-Subject", &*self.subject);
+        headers.insert("Nats-Time-Stamp", &*self.time);
+        Ok(async_nats::Message {
+            subject: self.subject.into(),
+            reply: None,
+            payload: decoded(&self.data)?.into(),
+            headers: Some(headers),
+            status: None,
+            description: None,
+            length: 0,
         })
     }
+}
+
+/// Headers as they are stored: a version, and then one a line.
+fn headers(lines: &str) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for line in lines.lines().skip(1).filter(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':')?;
+        let name: HeaderName = name.parse().ok()?;
+        headers.append(name, value.trim().parse::<HeaderValue>().ok()?);
+    }
+    Some(headers)
 }
 
 #[cfg(test)]
@@ -194,6 +265,28 @@ mod tests {
             description: None,
             length: 0,
         }
+    }
+
+    #[test]
+    fn what_a_leader_tells_is_as_whoever_has_it_would_answer() {
+        let hdrs = STANDARD.encode("NATS/1.0\r\na: 1\r\nb:  c:d \r\na: 2\r\n\r\n");
+        let raw = |hdrs: String| Raw {
+            subject: "s.0".to_owned(),
+            seq: 7,
+            data: STANDARD.encode("x"),
+            hdrs,
+            time: "2026-11-28T13:34:39.1Z".to_owned(),
+        };
+        let message = raw(hdrs).direct().unwrap();
+        let headers = message.headers.as_ref().unwrap();
+        let all: Vec<&str> = headers.get_all("a").map(HeaderValue::as_str).collect();
+        assert_eq!(all, ["1", "2"]);
+        assert_eq!(headers.get("b").map(HeaderValue::as_str), Some("c:d"));
+        assert_eq!(number(&message, "Nats-Sequence"), Some(7));
+        assert_eq!(headers.get("Nats-Subject").map(HeaderValue::as_str), Some("s.0"));
+        assert_eq!(message.payload, "x");
+        assert!(raw(String::new()).direct().is_ok());
+        assert!(raw(STANDARD.encode("NATS/1.0\r\nnone\r\n")).direct().is_err());
     }
 
     #[test]

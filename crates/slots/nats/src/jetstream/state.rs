@@ -34,6 +34,12 @@ impl Room {
         (self.max_payload / 2 / ENTRY).clamp(1, MOST_ENTRIES)
     }
 
+    /// How many there may be where a message is cancelled: what is not read yet keeps its entry, and those must not take
+    /// the room of what is read before them.
+    pub(crate) fn to_cancel(self) -> usize {
+        self.entries().div_ceil(2)
+    }
+
     /// How long what is said of each of so many messages may be.
     fn reason(self, count: usize) -> usize {
         (self.max_payload / 2 / count.max(1)).min(MAX_REASON)
@@ -226,7 +232,7 @@ impl State {
             .retain(|sequence, entry| entry.due().is_some() || is_read && *sequence > seen[entry.rank]);
     }
 
-    /// Notes that everything of a priority has been read.
+    /// Notes that everything of a priority has been read, which has to be so.
     pub(crate) fn pass_cancelled(&mut self, rank: usize) {
         let mut of_rank = self.entries.iter().filter(|(_, entry)| entry.rank == rank);
         if let Some((last, _)) = of_rank.next_back() {

@@ -53,7 +53,7 @@ impl Inboxes {
             },
         };
         let cancel = |state: &mut super::state::State, now| {
-            if state.entries.len() >= self.room().entries() {
+            if state.entries.len() >= self.room().to_cancel() {
                 Step::Refuse(unavailable("too much of the inbox is out or on its way out"))
             } else if state.cancel(sequence, rank, multicast, now) {
                 Step::Write(true)

@@ -131,11 +131,11 @@ async fn doing_it_twice_does_no_harm() {
     for _ in 0..3 {
         // With and without the message at hand.
         slot.inboxes
-            .carry_out(&identity, &draft.state, &known, soon())
+            .carry_out(&identity, &draft.state, &known, false, soon())
             .await
             .unwrap();
         slot.inboxes
-            .carry_out(&identity, &draft.state, &HashMap::new(), soon())
+            .carry_out(&identity, &draft.state, &HashMap::new(), true, soon())
             .await
             .unwrap();
     }

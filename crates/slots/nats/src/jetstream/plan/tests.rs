@@ -23,7 +23,7 @@ fn found(sequence: u64, rank: usize, size: usize) -> Found {
 
 fn fresh(found: Vec<Found>) -> Read {
     Read {
-        fresh: found,
+        fresh: Some(found),
         ..Read::default()
     }
 }
@@ -96,7 +96,11 @@ fn what_was_taken_back_is_passed_over_also_where_it_is_still_found() {
     assert!(!state.entries.contains_key(&3) && state.seen[1] == 5);
     // And where it is not found any more, it is not waited for.
     state.entries.insert(8, entry(8, 0, Status::Done));
+    // Not before it was looked for what comes first.
     handed_out(&mut state, fetch(10), vec![Read::default(), Read::default()]);
+    state.drop_intents();
+    assert!(state.entries.contains_key(&8) && state.seen[1] == 5);
+    handed_out(&mut state, fetch(10), vec![fresh(vec![]), fresh(vec![])]);
     state.drop_intents();
     assert!(!state.entries.contains_key(&8) && state.seen[1] == 8);
 }

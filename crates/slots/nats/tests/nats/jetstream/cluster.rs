@@ -13,7 +13,7 @@ use super::{STORED, addresses, all, config, consumer, message, store, take, term
 use crate::{cluster::cluster_with, soon};
 
 /// Elections take their time.
-const ELECTION: Duration = Duration::from_secs(40);
+pub(super) const ELECTION: Duration = Duration::from_secs(40);
 /// Whoever asks a stream that has no leader gets no answer, and asks again.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
@@ -81,6 +81,51 @@ async fn any_one_server_may_go() {
         take(&slot, addresses[1].identity.as_str(), 1).await.len(),
         nodes.len()
     );
+}
+
+/// As on one server: what is there is known before it is looked for room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_limit_removes_nothing_from_replicas() {
+    let nodes = cluster_with("jetstream: enabled").await;
+    let replicated = JetStreamConfig {
+        replicas: 3,
+        timeout: Duration::from_secs(5),
+        ..config(&nodes[0].url())
+    };
+    let open = async |max_messages| {
+        let limits = InboxLimits {
+            max_messages,
+            ..InboxLimits::default()
+        };
+        eventually_some(ELECTION, "the cluster works", || async {
+            let opened = JetStreamInbox::open("test", replicated.clone(), limits).await;
+            opened.ok()
+        })
+        .await
+    };
+    let slot = open(3).await;
+    let sent = [message("1"), message("2"), message("3")];
+    for message in &sent {
+        eventually(ELECTION, "it is stored", || async {
+            let stored = store(&slot, "a", message, soon()).await;
+            [STORED, Enqueued::Duplicate].contains(&stored)
+        })
+        .await;
+    }
+    let slot = open(2).await;
+    for message in &sent {
+        assert_eq!(store(&slot, "a", message, soon()).await, Enqueued::Duplicate);
+    }
+    for name in ["a", "b"] {
+        let expected: &[Enqueued] = match name {
+            "a" => &[Enqueued::Full, Enqueued::Full],
+            _ => &[STORED, STORED, Enqueued::Full],
+        };
+        for expected in expected {
+            assert_eq!(store(&slot, name, &message("x"), soon()).await, *expected);
+        }
+    }
+    assert_eq!(take(&slot, "a", 1).await.len(), 3);
 }
 
 /// Writes an entry that has this version, and reads it back; the version then.

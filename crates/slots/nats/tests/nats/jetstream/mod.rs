@@ -2,6 +2,8 @@
 
 mod cluster;
 mod faults;
+mod lagging;
+mod moves;
 mod opening;
 mod oracle;
 mod races;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use prism_slot::{DurableInbox, Enqueued, Error, InboxLimits, Ledger, Overflow, capability::Survives};
+use prism_slot::{
+    DurableInbox, Enqueued, Error, InboxLimits, Ledger, Message, MulticastId, Overflow, Settled, Verdict,
+    capability::Survives,
+};
 use prism_slot_nats::{JetStreamConfig, JetStreamInbox, JetStreamLedger, Storage};
 use prism_testkit::{NatsServer, eventually};
 use tokio::{
@@ -11,8 +14,8 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{STORED, all, config, consumer, message, open, store, take};
-use crate::{LONG, plain, soon};
+use super::{STORED, address, all, config, consumer, message, open, store, take};
+use crate::{LONG, identity, plain, soon};
 
 async fn misconfigured(config: JetStreamConfig, parts: &[&str]) {
     let inbox = JetStreamInbox::open("test", config.clone(), InboxLimits::default()).await;
@@ -120,14 +123,68 @@ async fn the_latest_limits_hold() {
     }
     assert_eq!(store(&first, "a", &message("x"), soon()).await, STORED);
     assert_eq!(store(&second, "a", &message("x"), soon()).await, Enqueued::Full);
-    let third = open(limited(2, Overflow::DropOldest)).await;
+    let third = open(limited(3, Overflow::DropOldest)).await;
     assert_eq!(store(&first, "a", &message("newest"), soon()).await, STORED);
-    let texts: Vec<Bytes> = take(&third, "a", 1)
-        .await
-        .into_iter()
+    assert_eq!(texts(&third, "a", 1).await, ["x", "x", "newest"]);
+}
+
+/// What is over it stays, and is in the way of what is new; the server is told when it would remove nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_limit_of_the_next_opening_removes_nothing() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let client = plain(&server).await;
+    let told = async || {
+        let subject = "$JS.API.STREAM.INFO.prism%2Equeue%-test%-messages";
+        let info = client.request(subject, "".into()).await.unwrap();
+        let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
+        info["config"]["max_msgs_per_subject"].as_u64().unwrap()
+    };
+    let open = async |max_messages| {
+        let limits = InboxLimits {
+            max_messages,
+            ..InboxLimits::default()
+        };
+        JetStreamInbox::open("test", config(&server.url()), limits)
+            .await
+            .unwrap()
+    };
+    let higher = open(9).await;
+    for text in ["1", "2", "3"] {
+        assert_eq!(store(&higher, "a", &message(text), soon()).await, STORED);
+    }
+    for _ in 0..2 {
+        let lower = open(2).await;
+        assert_eq!(told().await, 9);
+        assert_eq!(store(&lower, "a", &message("x"), soon()).await, Enqueued::Full);
+        assert_eq!(texts(&lower, "a", 1).await, ["1", "2", "3"]);
+        for expected in [STORED, STORED, Enqueued::Full] {
+            assert_eq!(store(&lower, "b", &message("x"), soon()).await, expected);
+        }
+        lower.discard(&address("b"), soon()).await.unwrap();
+        lower.close().await;
+    }
+    higher.discard(&address("a"), soon()).await.unwrap();
+    for text in ["1", "2"] {
+        for name in ["c", "d", "e"] {
+            assert_eq!(store(&higher, name, &message(text), soon()).await, STORED);
+        }
+    }
+    // Others could store more until the server is told.
+    open(3).await;
+    assert_eq!(told().await, 9);
+    open(4).await;
+    assert_eq!(told().await, 4);
+    for expected in [STORED, STORED, Enqueued::Full] {
+        assert_eq!(store(&higher, "c", &message("x"), soon()).await, expected);
+    }
+}
+
+/// What is handed out of an inbox.
+async fn texts(slot: &JetStreamInbox, name: &str, session_seq: u64) -> Vec<Bytes> {
+    let deliveries = take(slot, name, session_seq).await.into_iter();
+    deliveries
         .map(|delivery| delivery.message.payload.clone())
-        .collect();
-    assert_eq!(texts, ["x", "newest"]);
+        .collect()
 }
 
 /// Also those who work on an inbox go on: whoever was fenced stays so.
@@ -155,6 +212,67 @@ async fn a_stream_that_was_removed_is_made_again() {
     }
     let earlier = slot.open(&consumer("a", 1), soon()).await;
     assert!(matches!(earlier, Err(Error::Fenced(_))), "{earlier:?}");
+}
+
+/// Each goes on with what the other has done, whoever has made them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn runners_agree_on_streams_that_a_server_has_lost() {
+    let mut server = NatsServer::start_with_jetstream().await.unwrap();
+    let (one, other) = (open(&server.url()).await, open(&server.url()).await);
+    for slot in [&one, &other] {
+        let sent = message("lost");
+        assert_eq!(store(slot, "a", &sent, soon()).await, STORED);
+        assert_eq!(take(slot, "a", 1).await.len(), 1);
+        slot.settle(&consumer("a", 1), acked(&sent), soon())
+            .await
+            .unwrap();
+    }
+    server.restart_empty().await.unwrap();
+    for (worker, settler) in [(&other, &one), (&one, &other)] {
+        let sent = message("new");
+        eventually(LONG, "it is stored", || async {
+            store(&one, "a", &sent, soon()).await == STORED
+        })
+        .await;
+        // All that was lost has been made again by one of them, both are connected, and none has looked at what is the
+        // other's.
+        for (name, slot) in [("b", &one), ("c", &other)] {
+            eventually(LONG, "it works", || async {
+                slot.open(&consumer(name, 1), soon()).await.is_ok()
+            })
+            .await;
+        }
+        assert_eq!(take(worker, "a", 1).await.len(), 1);
+        let settled = settler.settle(&consumer("a", 1), acked(&sent), soon()).await;
+        assert_eq!(settled.as_deref(), Ok(&[Settled::Done][..]));
+        assert_eq!(take(worker, "a", 1).await.len(), 0);
+    }
+}
+
+/// Nobody's connection was lost meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn runners_agree_on_a_stream_that_somebody_has_removed() {
+    let server = NatsServer::start_with_jetstream().await.unwrap();
+    let (one, other) = (open(&server.url()).await, open(&server.url()).await);
+    let client = plain(&server).await;
+    client
+        .request("$JS.API.STREAM.DELETE.prism%2Equeue%-test%-messages", "".into())
+        .await
+        .unwrap();
+    let sent = message("new");
+    eventually(LONG, "it is stored", || async {
+        store(&one, "a", &sent, soon()).await == STORED
+    })
+    .await;
+    assert_eq!(take(&one, "a", 1).await.len(), 1);
+    let depth = other.depth(Some(&identity("a")), soon()).await.unwrap();
+    assert_eq!(depth.out, Some(1));
+    let settled = other.settle(&consumer("a", 1), acked(&sent), soon()).await;
+    assert_eq!(settled.as_deref(), Ok(&[Settled::Done][..]));
+}
+
+fn acked(message: &Message) -> Vec<(MulticastId, Verdict)> {
+    vec![(message.multicast, Verdict::Ack)]
 }
 
 #[tokio::test(flavor = "multi_thread")]

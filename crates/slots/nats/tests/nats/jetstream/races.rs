@@ -6,7 +6,9 @@ use std::{
 };
 
 use futures::future::join_all;
-use prism_slot::{DurableInbox, Error, Fetch, InboxLimits, MulticastId, Priority, Settled, Terms, Verdict};
+use prism_slot::{
+    Delivery, DurableInbox, Error, Fetch, InboxLimits, MulticastId, Priority, Settled, Terms, Verdict,
+};
 use prism_slot_nats::JetStreamInbox;
 use prism_testkit::{NatsServer, eventually};
 
@@ -168,6 +170,63 @@ async fn many_acknowledged_at_once_leave_the_others() {
         .collect();
     assert_eq!(again.len(), 13);
     assert!(kept.iter().all(|multicast| again.contains(multicast)));
+}
+
+/// A record has room for so much; what waits for room is neither passed over nor kept from it by what was cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_record_loses_nothing() {
+    // Room for 51 messages.
+    let server = NatsServer::start_with("jetstream: enabled, max_payload: 8192")
+        .await
+        .unwrap();
+    let slot = open(&server.url()).await;
+    let (name, consumer) = ([identity("a")], consumer("a", 1));
+    slot.open(&consumer, soon()).await.unwrap();
+    let (waits, cancelled) = (message("waits"), message("cancelled"));
+    for message in [&waits, &cancelled] {
+        assert_eq!(store(&slot, "a", message, soon()).await, STORED);
+    }
+    let taken_back = slot.cancel(cancelled.multicast, &name, soon()).await;
+    assert_eq!(taken_back, Ok(vec![true]));
+    let urgent = Terms {
+        priority: Priority::High,
+        ..terms()
+    };
+    for number in 0..60 {
+        let sent = message(&number.to_string());
+        let outcomes = slot.enqueue(&[address("a")], sent, urgent, soon()).await;
+        assert_eq!(outcomes, [STORED]);
+    }
+    let fetch = Fetch {
+        max_messages: 50,
+        ..all()
+    };
+    let first = slot.fetch(&consumer, fetch, soon()).await.unwrap();
+    assert_eq!((first.deliveries.len(), first.more), (50, true));
+    let full = slot.fetch(&consumer, fetch, soon()).await.unwrap();
+    assert_eq!((full.deliveries.len(), full.more), (0, false));
+    let acked = |deliveries: &[Delivery]| -> Vec<_> {
+        let multicasts = deliveries.iter().map(|delivery| delivery.message.multicast);
+        multicasts.map(|multicast| (multicast, Verdict::Ack)).collect()
+    };
+    slot.settle(&consumer, acked(&first.deliveries), soon())
+        .await
+        .unwrap();
+    let rest = slot.fetch(&consumer, fetch, soon()).await.unwrap().deliveries;
+    assert_eq!(rest.len(), 11);
+    assert_eq!(rest[10].message, waits);
+    slot.settle(&consumer, acked(&rest), soon()).await.unwrap();
+
+    assert_eq!(store(&slot, "a", &message("waits, too"), soon()).await, STORED);
+    let mut refused = 0;
+    for number in 0..60 {
+        let sent = message(&number.to_string());
+        assert_eq!(store(&slot, "a", &sent, soon()).await, STORED);
+        refused += u32::from(slot.cancel(sent.multicast, &name, soon()).await.is_err());
+    }
+    assert!((30..40).contains(&refused), "{refused}");
+    let rest = slot.fetch(&consumer, fetch, soon()).await.unwrap().deliveries;
+    assert_eq!(&*rest[0].message.payload, b"waits, too");
 }
 
 /// Together they want more room than there is.
