@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use prism_plugin_sdk::Refusal;
-use prism_slot::{DynMessaging, Error};
+use prism_slot::{DynDurableInbox, DynMessaging, Error, InboxLimits};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +40,14 @@ struct Opened {
     registry: OpenRegistry,
     messaging: OpenMessaging,
     durability: OpenDurability,
+}
+
+/// The slots that another configuration opens anew.
+#[derive(Default)]
+struct Changed {
+    registry: Option<OpenRegistry>,
+    messaging: Option<OpenMessaging>,
+    durability: Option<OpenDurability>,
 }
 
 impl Running {
@@ -113,9 +121,12 @@ impl Running {
             .may_become(&config_of(&next), Instant::now() + CHECK_WITHIN)
             .await
             .map_err(|refused| Refusal::new(refused.to_string()).key("identity_schema"))?;
-        let registry = self.changed_registry(&next, tasks).await?;
-        let messaging = self.changed_messaging(&next, tasks).await?;
-        let durability = self.changed_durability(&next, tasks).await?;
+        let Changed {
+            registry,
+            messaging,
+            durability,
+        } = self.open_changed(&next, tasks).await?;
+        // From here on nothing fails.
         if let Some(opened) = registry {
             self.registry = opened;
             let before = self.coordinator.replace_registry(self.registry.slot.clone());
@@ -133,6 +144,9 @@ impl Running {
                 .replace_durability(self.durability.durability.clone());
             tasks.spawn(close_durability(before));
         }
+        self.registry.retune(&next.slots.registry);
+        self.messaging.retune(&next.slots.messaging);
+        self.durability.retune(next.slots.durability.as_ref());
         self.coordinator.reconfigure(config_of(&next));
         tracing::info!(namespace = next.name, "the namespace was reconfigured");
         self.namespace = next;
@@ -157,13 +171,41 @@ impl Running {
         (both && identity(now) != identity(then)).then_some("durability")
     }
 
+    /// Does what may fail of a change. Where it does, nothing was changed, and what was opened is closed again.
+    async fn open_changed(&self, next: &Namespace, tasks: &TaskTracker) -> Result<Changed, Refusal> {
+        let mut changed = Changed::default();
+        match self.open_into(&mut changed, next, tasks).await {
+            Ok(()) => Ok(changed),
+            Err(refusal) => {
+                changed.close().await;
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn open_into(
+        &self,
+        changed: &mut Changed,
+        next: &Namespace,
+        tasks: &TaskTracker,
+    ) -> Result<(), Refusal> {
+        changed.registry = self.changed_registry(next, tasks).await?;
+        changed.messaging = self.changed_messaging(next, tasks).await?;
+        changed.durability = self.changed_durability(next, tasks).await?;
+        // An inbox that stays open has its limits changed at once, so that comes last.
+        match changed.durability {
+            None => self.limit_inbox(next).await,
+            Some(_) => Ok(()),
+        }
+    }
+
     async fn changed_registry(
         &self,
         next: &Namespace,
         tasks: &TaskTracker,
     ) -> Result<Option<OpenRegistry>, Refusal> {
         let (now, then) = (&self.namespace.slots.registry, &next.slots.registry);
-        if now.same_settings(then) || self.registry.retune(then) {
+        if now.same_settings(then) || self.registry.takes(then) {
             return Ok(None);
         }
         open_registry(next, tasks)
@@ -178,7 +220,7 @@ impl Running {
         tasks: &TaskTracker,
     ) -> Result<Option<OpenMessaging>, Refusal> {
         let (now, then) = (&self.namespace.slots.messaging, &next.slots.messaging);
-        if now.same_settings(then) || self.messaging.retune(then) {
+        if now.same_settings(then) || self.messaging.takes(then) {
             return Ok(None);
         }
         open_messaging(next, tasks)
@@ -187,30 +229,61 @@ impl Running {
             .map_err(|error| in_slot("messaging", &error))
     }
 
-    /// The slot with other settings; limits are applied to the one that is open.
     async fn changed_durability(
         &self,
         next: &Namespace,
         tasks: &TaskTracker,
     ) -> Result<Option<OpenDurability>, Refusal> {
         let (now, then) = (&self.namespace.slots.durability, &next.slots.durability);
-        let limits = config_of(next).inbox_limits();
         let beside =
             registry_identity(&self.namespace.slots.registry) == registry_identity(&next.slots.registry);
-        if now == then && beside || self.durability.retune(then.as_ref()) {
-            let inbox = &self.durability.durability.inbox;
-            let changed = limits != config_of(&self.namespace).inbox_limits();
-            if let Some(inbox) = inbox.as_ref().filter(|_| changed) {
-                let configured = inbox.configure(limits, Instant::now() + CONFIGURE_WITHIN).await;
-                configured.map_err(|error| in_slot("durability", &error))?;
-            }
+        if now == then && beside || self.durability.takes(then.as_ref()) {
             return Ok(None);
         }
-        open_durability(next, limits, tasks)
+        open_durability(next, config_of(next).inbox_limits(), tasks)
             .await
             .map(Some)
             .map_err(|error| in_slot("durability", &error))
     }
+
+    /// Applies changed limits to the inbox that is open.
+    async fn limit_inbox(&self, next: &Namespace) -> Result<(), Refusal> {
+        let limits = [&self.namespace, next].map(|namespace| config_of(namespace).inbox_limits());
+        match &self.durability.durability.inbox {
+            Some(inbox) if limits[0] != limits[1] => limit(&**inbox, limits).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Changed {
+    async fn close(self) {
+        if let Some(registry) = self.registry {
+            registry.slot.close().await;
+        }
+        if let Some(messaging) = self.messaging {
+            messaging.slot.close().await;
+        }
+        if let Some(durability) = self.durability {
+            close_durability(durability.durability).await;
+        }
+    }
+}
+
+/// Gives an inbox other limits. Where it does not say that it took them, it is given back those from before, as far as
+/// it answers: it may have taken some.
+pub(super) async fn limit(
+    inbox: &dyn DynDurableInbox,
+    [before, limits]: [InboxLimits; 2],
+) -> Result<(), Refusal> {
+    let until = || Instant::now() + CONFIGURE_WITHIN;
+    let Err(error) = inbox.configure(limits, until()).await else {
+        return Ok(());
+    };
+    if let Err(error) = inbox.configure(before, until()).await {
+        tracing::warn!(%error, "the limits of inboxes may be those that were refused");
+    }
+    Err(in_slot("durability", &error))
 }
 
 /// Opens all slots at the same time; where one cannot be used, the others are closed again.
