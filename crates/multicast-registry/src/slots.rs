@@ -292,35 +292,44 @@ fn connect_inbox<'a>(
 }
 
 impl OpenInbox {
+    /// As [`OpenRegistry::takes`].
+    pub fn takes(&self, slot: Option<&DurabilitySlot>) -> bool {
+        self.memory.is_some() && slot.is_some_and(|slot| slot.memory().is_some())
+    }
+
     /// As [`OpenRegistry::retune`]. Limits are applied apart from this.
-    pub fn retune(&self, slot: Option<&DurabilitySlot>) -> bool {
-        let (Some(memory), Some(config)) = (&self.memory, slot.and_then(DurabilitySlot::memory)) else {
-            return false;
-        };
-        memory.retune(config);
-        true
+    pub fn retune(&self, slot: Option<&DurabilitySlot>) {
+        if let (Some(memory), Some(config)) = (&self.memory, slot.and_then(DurabilitySlot::memory)) {
+            memory.retune(config);
+        }
     }
 }
 
 impl OpenRegistry {
-    /// Applies changed settings in place, where the slot is one that must not be opened twice.
-    pub fn retune(&self, slot: &RegistrySlot) -> bool {
-        let (Some(memory), Some(config)) = (&self.memory, slot.memory()) else {
-            return false;
-        };
-        memory.configure(config);
-        true
+    /// Whether these settings are applied in place, because the slot is one that must not be opened twice.
+    pub fn takes(&self, slot: &RegistrySlot) -> bool {
+        self.memory.is_some() && slot.memory().is_some()
+    }
+
+    /// Applies settings where [`Self::takes`] says so. Cannot fail.
+    pub fn retune(&self, slot: &RegistrySlot) {
+        if let (Some(memory), Some(config)) = (&self.memory, slot.memory()) {
+            memory.configure(config);
+        }
     }
 }
 
 impl OpenMessaging {
+    /// As [`OpenRegistry::takes`].
+    pub fn takes(&self, slot: &MessagingSlot) -> bool {
+        self.memory.is_some() && slot.memory().is_some()
+    }
+
     /// As [`OpenRegistry::retune`].
-    pub fn retune(&self, slot: &MessagingSlot) -> bool {
-        let (Some(memory), Some(config)) = (&self.memory, slot.memory()) else {
-            return false;
-        };
-        memory.configure(config);
-        true
+    pub fn retune(&self, slot: &MessagingSlot) {
+        if let (Some(memory), Some(config)) = (&self.memory, slot.memory()) {
+            memory.configure(config);
+        }
     }
 }
 

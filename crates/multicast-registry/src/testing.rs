@@ -39,6 +39,7 @@ pub(crate) enum Op {
     Claim,
     Publish,
     Send,
+    Configure,
     Enqueue,
     Fetch,
     Settle,

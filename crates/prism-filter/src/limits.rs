@@ -14,8 +14,8 @@ pub struct Limits {
     pub max_operand_bytes: usize,
     /// How many values `in` and `nin` may list. Default 1,000.
     pub max_in_values: usize,
-    /// The longest regular expression in bytes: reading one, with Unicode classes in any case, takes up to
-    /// 60 µs a byte. Default 256.
+    /// How many bytes the regular expressions of one filter may have together: reading them, with Unicode
+    /// classes in any case, takes up to 60 µs a byte. Default 256.
     pub max_regex_bytes: usize,
     /// How much memory the compiled regular expressions of one filter may take together, without the
     /// caches of their engines. Default 256 KiB.

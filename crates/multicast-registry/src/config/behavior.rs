@@ -51,7 +51,8 @@ pub struct Behavior {
     pub max_filter_depth: usize,
     /// How many clauses a filter may have.
     pub max_clauses: usize,
-    /// The longest regular expression in a filter, in bytes or as `1KiB`. Reading one takes up to 60 µs a byte.
+    /// How long the regular expressions of one filter may be together, in bytes or as `1KiB`. Reading them takes up to
+    /// 60 µs a byte.
     #[serde(deserialize_with = "size")]
     #[schemars(with = "SizeText")]
     pub max_regex_bytes: usize,

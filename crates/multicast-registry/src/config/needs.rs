@@ -30,7 +30,7 @@ pub struct Needs {
     /// `true` asks that exactly-once delivery is possible, and is refused without a durability slot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exactly_once: Option<bool>,
-    /// How many identities must fit, like `10000+ services`. Raises `max_identities` where that is
+    /// How many identities must fit, like `10000+ services`, `10,000`, `100k` or `1M`. Raises `max_identities` where that is
     /// not set, and is refused where it is set to less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<String>,
@@ -151,14 +151,13 @@ fn consistency(behavior: &mut Behavior, text: &str, written: bool) -> Result<(),
 }
 
 fn scale(behavior: &mut Behavior, text: &str, written: bool) -> Result<(), String> {
-    let digits: String = text
-        .chars()
-        .filter(|c| *c != '_')
-        .take_while(char::is_ascii_digit)
-        .collect();
-    let wanted: u64 = digits
-        .parse()
-        .map_err(|_| format!("`{text}` does not begin with a number of identities"))?;
+    let unclear = || {
+        format!(
+            "`{text}` is not plainly a number of identities; write it like `10000`, `10,000+`, `100k` or `1M`, with \
+             what they are behind it"
+        )
+    };
+    let wanted = count(text).ok_or_else(unclear)?;
     if !written {
         behavior.max_identities = behavior.max_identities.max(wanted);
     }
@@ -169,6 +168,38 @@ fn scale(behavior: &mut Behavior, text: &str, written: bool) -> Result<(), Strin
         ));
     }
     Ok(())
+}
+
+/// Words that make another number of the one before them.
+const AMOUNTS: [&str; 7] = ["k", "m", "dozen", "hundred", "thousand", "million", "billion"];
+
+/// The number that a text begins with, like `10,000+ services` or `100k devices`; `None` where it may mean another one.
+fn count(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (number, words) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let is_amount = |word: &str| {
+        word.contains(|c: char| c.is_ascii_digit()) || AMOUNTS.contains(&word.to_lowercase().as_str())
+    };
+    if words.split_whitespace().any(is_amount) {
+        return None;
+    }
+    let number = number.strip_suffix('+').unwrap_or(number);
+    let (number, by) = match (number.strip_suffix(['k', 'K']), number.strip_suffix('M')) {
+        (Some(thousands), _) => (thousands, 1_000),
+        (_, Some(millions)) => (millions, 1_000_000),
+        _ => (number, 1),
+    };
+    digits(number)?.parse::<u64>().ok()?.checked_mul(by)
+}
+
+/// The digits of a number, which may stand in groups of three.
+fn digits(number: &str) -> Option<String> {
+    let groups: Vec<&str> = number.split([',', '_']).collect();
+    let (first, others) = groups.split_first()?;
+    let in_threes = others.is_empty() || first.len() <= 3 && others.iter().all(|group| group.len() == 3);
+    let digits = groups.concat();
+    let is_number = in_threes && !first.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some(digits)
 }
 
 fn region(text: &str) -> Result<(), String> {

@@ -442,6 +442,51 @@ fn a_need_does_not_change_what_is_written() {
     assert!(scale(json!({ "max_identities": 10_000 })).is_err());
 }
 
+/// A scale is what it says, with its separators and its multiplier, or it is refused.
+#[test]
+fn a_scale_is_the_whole_number_or_refused() {
+    let read = |scale: &str| {
+        let slots = json!({ "registry": "memory", "messaging": "memory" });
+        let tree = json!({ "slots": slots, "needs": { "scale": scale } });
+        Namespace::read(None, &tree).map(|namespace| namespace.behavior.max_identities)
+    };
+    for (scale, identities) in [
+        ("20000", 20_000),
+        ("20_000+ services", 20_000),
+        ("20,000+", 20_000),
+        ("1,200,000 devices in all", 1_200_000),
+        (" 100k devices", 100_000),
+        ("100K+", 100_000),
+        ("1M", 1_000_000),
+    ] {
+        assert_eq!(read(scale).unwrap(), identities, "{scale}");
+    }
+    for scale in [
+        "",
+        "+",
+        "k",
+        "1.5M",
+        "20.000",
+        "20 000",
+        "2,0000",
+        ",000",
+        "20,",
+        "1m",
+        "1 million devices",
+        "10 K",
+        "10k-20k",
+        "10k to 20k",
+        "20000devices",
+        "<20000",
+        "-1",
+        "99999999999999999999",
+        "18446744073709551615k",
+    ] {
+        let refused = read(scale).expect_err(scale).to_string();
+        assert!(refused.contains("is not plainly a number"), "{refused}");
+    }
+}
+
 #[test]
 fn every_need_is_honoured_or_refused() {
     let read = |needs: serde_json::Value| {
@@ -490,7 +535,7 @@ fn every_need_is_honoured_or_refused() {
         ),
         (
             json!({ "scale": "many" }),
-            "needs.scale: `many` does not begin with a number",
+            "needs.scale: `many` is not plainly a number of identities; write it like `10000`",
         ),
         (
             json!({ "region": "multi-region" }),

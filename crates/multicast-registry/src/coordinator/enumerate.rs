@@ -368,16 +368,16 @@ impl Coordinator {
         if freshness == Freshness::Stale || !filter.is_some_and(Compiled::uses_expires_at) {
             return Ok(None);
         }
-        let leased: Vec<Identity> = self.shared.directory.read(|view| {
-            if view.leased() == 0 {
-                return Vec::new();
-            }
-            let rows = view.matching(view.head().revision, None, None);
-            rows.into_iter()
-                .filter(|row| row.ttl.is_some())
-                .map(|row| row.identity.clone())
-                .collect()
-        });
+        let directory = &self.shared.directory;
+        if directory.read(|view| view.leased() == 0) {
+            return Ok(None);
+        }
+        let mut leased: Vec<Identity> = Vec::new();
+        let take = |rows: &[&Row]| {
+            let rows = rows.iter().filter(|row| row.ttl.is_some());
+            leased.extend(rows.map(|row| row.identity.clone()));
+        };
+        directory.take_matching(&Query::default(), take).await;
         self.leases(leased, deadline).await
     }
 

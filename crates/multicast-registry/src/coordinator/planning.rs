@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::ReadConsistency,
     delivery::{Delivery, Load, Stage},
-    directory::Row,
+    directory::{Query, Row},
 };
 
 /// What is kept of the time that is left for the answer to travel back: a tenth, between these.
@@ -198,16 +198,23 @@ impl Coordinator {
         let mut freshness = self.freshen(config, consistency, None, None, deadline).await?;
         let leases = self.filter_leases(filter.as_deref(), freshness, deadline).await;
         let leases = tolerate(config, leases, &mut freshness)?;
-        Ok(self.shared.directory.read(|view| {
-            let head = view.head();
-            let rows = view.matching(head.revision, filter.as_deref(), leases.as_ref());
-            let holder = |row: &&Row| holder_of(&row.principal);
-            Targets {
-                position: head,
-                holders: stored.then(|| rows.iter().map(holder).collect()),
-                identities: rows.into_iter().map(|row| row.identity.clone()).collect(),
+        let query = Query {
+            filter: filter.as_deref(),
+            leases: leases.as_ref(),
+            ..Query::default()
+        };
+        let (mut identities, mut holders) = (Vec::new(), Vec::new());
+        let take = |rows: &[&Row]| {
+            if stored {
+                holders.extend(rows.iter().map(|row| holder_of(&row.principal)));
             }
-        }))
+            identities.extend(rows.iter().map(|row| row.identity.clone()));
+        };
+        Ok(Targets {
+            position: self.shared.directory.take_matching(&query, take).await,
+            identities,
+            holders: stored.then_some(holders),
+        })
     }
 }
 

@@ -6,20 +6,26 @@
 use std::collections::BTreeMap;
 
 use prism_filter::{Path, ValueRef};
-use prism_slot::Revision;
+use prism_slot::{Position, Revision};
 use roaring::RoaringBitmap;
 
 use super::{
-    index::Key,
+    Directory,
+    index::{Key, plan::Space},
     query::{Found, Query, compare, compare_to_bookmark, value_at},
     rows::{Row, Selection},
-    view::View,
+    view::{SpaceAt, View},
 };
 
-/// From here on a read is large.
+/// From so many rows on a page is a large read, though none of them is asked whether it matches.
 const LARGE: u64 = 20_000;
-/// How many rows are looked at before others get their turn.
-const SLICE: usize = 4_096;
+/// From so many rows on it is one to take something of each.
+const MANY: u64 = 4_096;
+/// How many bytes of rows are looked at before others get their turn. A read that has to ask more than these whether
+/// they match is large: a row may be as long as a thousand others.
+const SLICE: usize = 1 << 20;
+/// How many rows more than a page needs are held before they are cut back.
+const SLACK: usize = 4_096;
 /// How many values of one field are counted apart.
 const MAX_VALUES: usize = 10_000;
 
@@ -29,6 +35,14 @@ pub(crate) enum Begun {
     /// It was small.
     Done(Found),
     Large(Candidates),
+}
+
+/// Everything that matches.
+#[derive(Debug)]
+pub(super) enum Matching<'a> {
+    /// It was little.
+    Few(Vec<&'a Row>),
+    Many(Candidates),
 }
 
 /// What a large read looks at.
@@ -74,16 +88,42 @@ impl View {
         query: &Query<'_>,
         found: Option<(RoaringBitmap, bool)>,
     ) -> Begun {
-        let rows = match &found {
-            Some((found, _)) => found.len(),
-            None if query.is_short() => 0,
-            None => (self.open().len() + self.closed().len()) as u64,
-        };
-        let counted = query.facets.is_empty() && query.limit == 0 && matches!(found, Some((_, true)));
-        if query.facets.is_empty() && (rows <= LARGE || counted) {
+        let counted = query.limit == 0 && matches!(found, Some((_, true)));
+        let short = found.is_none() && query.is_short();
+        if query.facets.is_empty() && (counted || short || self.is_small(at, query, found.as_ref(), LARGE)) {
             return Begun::Done(self.select_in(at, query, found));
         }
         Begun::Large(self.candidates(at, query, found))
+    }
+
+    /// Finds everything that matches at a revision, in no particular order, or says what has to be looked at for it.
+    pub(super) fn matching(&self, at: Revision, query: &Query<'_>) -> Matching<'_> {
+        let found = self.indexed(at, query);
+        if self.is_small(at, query, found.as_ref(), MANY) {
+            return Matching::Few(self.matching_in(at, query, found));
+        }
+        Matching::Many(self.candidates(at, query, found))
+    }
+
+    /// Whether there are no more than `most` rows to look at, and no more than a slice of them to ask.
+    fn is_small(
+        &self,
+        at: Revision,
+        query: &Query<'_>,
+        found: Option<&(RoaringBitmap, bool)>,
+        most: u64,
+    ) -> bool {
+        let (rows, sure) = match found {
+            Some((found, sure)) => (found.len(), *sure),
+            None => (SpaceAt { view: self, at }.count(), query.filter.is_none()),
+        };
+        let size = |id| self.rows().get(id).size();
+        rows <= most
+            && (sure
+                || match found {
+                    Some((found, _)) => is_slice(found.iter().map(size)),
+                    None => is_slice(self.visible(at, query.after_identity()).map(size)),
+                })
     }
 
     /// What has to be looked at for a page.
@@ -108,14 +148,51 @@ impl View {
     }
 }
 
+impl Directory {
+    /// Hands over everything that matches at the head, in no particular order: what is little at once, more of it in
+    /// parts and without holding up readers or changes. Returns the head.
+    pub(crate) async fn take_matching(&self, query: &Query<'_>, mut take: impl FnMut(&[&Row])) -> Position {
+        let (head, many) = self.read(|view| {
+            let head = view.head();
+            match view.matching(head.revision, query) {
+                Matching::Few(rows) => {
+                    take(&rows);
+                    (head, None)
+                }
+                Matching::Many(candidates) => (head, Some(candidates)),
+            }
+        });
+        if let Some(candidates) = many {
+            candidates.take(query, take).await;
+        }
+        head
+    }
+}
+
 impl Candidates {
+    /// Hands over those that match, in parts.
+    async fn take(&self, query: &Query<'_>, mut take: impl FnMut(&[&Row])) {
+        let (mut slice, mut part) = (Slice::default(), Vec::new());
+        for row in self.rows.iter() {
+            if self.sure || query.matches(row) {
+                part.push(row);
+            }
+            if slice.is_over_with(row) {
+                take(&part);
+                part.clear();
+                tokio::task::yield_now().await;
+            }
+        }
+        take(&part);
+    }
+
     /// Looks at all of them.
     pub(crate) async fn page(self, query: &Query<'_>) -> Result<(Found, Vec<Facet>), TooManyValues> {
         let mut counts: Vec<Counts> = query.facets.iter().map(Counts::of).collect();
         let mut page = Best::new(&self, query);
-        let mut total = 0;
+        let (mut slice, mut total) = (Slice::default(), 0);
         for (index, row) in self.rows.iter().enumerate() {
-            if index % SLICE == SLICE - 1 {
+            if slice.is_over_with(row) {
                 tokio::task::yield_now().await;
             }
             if query.total.is_some() && page.is_full() {
@@ -135,6 +212,27 @@ impl Candidates {
         };
         Ok((found, counts.into_iter().map(Counts::into_facet).collect()))
     }
+}
+
+/// What was looked at since others had their turn, in bytes.
+#[derive(Default)]
+struct Slice(usize);
+
+impl Slice {
+    fn is_over_with(&mut self, row: &Row) -> bool {
+        self.0 += row.size();
+        let is_over = self.0 > SLICE;
+        if is_over {
+            self.0 = 0;
+        }
+        is_over
+    }
+}
+
+/// Whether rows of these sizes are no more than a slice. Asks no further than that.
+fn is_slice(mut sizes: impl Iterator<Item = usize>) -> bool {
+    let add = |sum: usize, size| Some(sum + size).filter(|sum| *sum <= SLICE);
+    sizes.try_fold(0, add).is_some()
 }
 
 /// The rows of a page, of all that were offered.
@@ -170,7 +268,7 @@ impl<'a> Best<'a> {
         }
         self.kept.push(index);
         // Cut back now and then, so that memory goes with the page and time with what is looked at.
-        if !self.in_order && self.kept.len() >= self.most.saturating_mul(2) + SLICE {
+        if !self.in_order && self.kept.len() >= self.most.saturating_mul(2) + SLACK {
             self.cut();
         }
     }

@@ -113,23 +113,18 @@ impl View {
         }
     }
 
-    /// Everything that matches, in no particular order.
-    pub(crate) fn matching(
+    /// Everything that matches among the rows that indexes led to, if they did, in no particular order.
+    pub(super) fn matching_in(
         &self,
         at: Revision,
-        filter: Option<&Compiled>,
-        leases: Option<&Leases>,
+        query: &Query<'_>,
+        found: Option<(RoaringBitmap, bool)>,
     ) -> Vec<&Row> {
-        let query = Query {
-            filter,
-            leases,
-            ..Query::default()
-        };
-        if let Some((found, sure)) = self.indexed(at, &query) {
+        if let Some((found, sure)) = found {
             let rows = found.into_iter().map(|id| self.rows().get(id));
             return rows.filter(|row| sure || query.matches(row)).collect();
         }
-        if filter.is_none() && at == self.head().revision {
+        if query.filter.is_none() && at == self.head().revision {
             return self.open().iter().map(|id| self.rows().get(id)).collect();
         }
         self.visible(at, None)

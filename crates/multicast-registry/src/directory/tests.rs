@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::{
     Begun, Explained, Facet, SortKey,
+    large::Matching,
     past::Past,
     query::{Found, Query, bookmark},
     rows::Row,
@@ -386,6 +387,18 @@ fn explain(view: &View, filter: &Compiled) -> (Explained, u64) {
     }
 }
 
+/// How many match, of few.
+fn matching(view: &View, filter: &Compiled) -> usize {
+    let query = Query {
+        filter: Some(filter),
+        ..Query::default()
+    };
+    match view.matching(view.head().revision, &query) {
+        Matching::Few(rows) => rows.len(),
+        Matching::Many(_) => panic!("so few are no large read"),
+    }
+}
+
 /// Explaining finds nothing worth an index, and uses one no more than asking does.
 #[test]
 fn to_explain_is_not_to_ask() {
@@ -402,15 +415,14 @@ fn to_explain_is_not_to_ask() {
         assert_eq!(explain(&view, &free).1, 1);
     }
     assert!(!adapted(&mut view), "nobody asked");
-    let at = view.head().revision;
     for _ in 0..100 {
-        assert_eq!(view.matching(at, Some(&free), None).len(), 1);
+        assert_eq!(matching(&view, &free), 1);
     }
     assert!(adapted(&mut view), "many asked");
 
     let status = Path::parse("status").unwrap();
     let before = view.indexes().uses(&status);
-    view.matching(at, Some(&indexed), None);
+    matching(&view, &indexed);
     let asked = view.indexes().uses(&status) - before;
     explain(&view, &indexed);
     assert!(view.indexes().uses(&status) - before - asked <= asked);
@@ -424,14 +436,13 @@ fn a_second_field_is_worth_an_index_too() {
     let both = Filter::new().eq("status", "s3").eq("level", 7);
     let both = both.compile(&Limits::default()).unwrap();
     let level = Path::parse("level").unwrap();
-    let at = view.head().revision;
     for _ in 0..100 {
-        assert_eq!(view.matching(at, Some(&both), None).len(), 1);
+        assert_eq!(matching(&view, &both), 1);
     }
     assert_eq!(view.indexes().uses(&level), 0, "there is none yet");
     view.begin_index();
     view.fill_indexes(1_000);
-    assert_eq!(view.matching(at, Some(&both), None).len(), 1);
+    assert_eq!(matching(&view, &both), 1);
     assert!(view.indexes().uses(&level) > 0);
 }
 
@@ -482,6 +493,58 @@ async fn a_large_explanation_gives_others_their_turn() {
         };
         assert_eq!(found.map(|found| found.total), Some(matches), "{filter}");
     }
+}
+
+/// A view of so many rows, each with so much text.
+fn filled(rows: u32, text: usize) -> View {
+    let text = "x".repeat(text);
+    let rows = (1..=rows).map(|number| {
+        let value = serde_json::json!({ "status": "s3", "text": text, "level": number });
+        let (document, revision) = (Document::from_value(&value).unwrap(), Revision(u64::from(number)));
+        let named = Record {
+            identity: Identity::new(format!("id-{number:05}")).unwrap(),
+            ..(*record(0, &document, revision)).clone()
+        };
+        Row::new(&named, document)
+    });
+    let rows: Vec<Row> = rows.collect();
+    View::new(position(rows.len() as u64), &settings(Horizon::default()), rows)
+}
+
+/// Rows are asked under the view's lock only as far as that is over soon, however long each of them is.
+#[test]
+fn what_is_asked_of_few_rows_is_large_where_they_are() {
+    let exact = Filter::new().eq("status", "s3");
+    let asked = Filter::new().contains("text", "y");
+    let partly = exact.clone().contains("text", "y");
+    for (rows, text, filter, large) in [
+        (1_000, 100, &asked, false),
+        (1_000, 100, &partly, false),
+        (40, 60 << 10, &asked, true),
+        (40, 60 << 10, &partly, true),
+        (40, 60 << 10, &exact, false),
+        (4_096, 0, &exact, false),
+    ] {
+        let (view, filter) = (filled(rows, text), filter.compile(&Limits::default()).unwrap());
+        let query = Query {
+            filter: Some(&filter),
+            limit: 10,
+            ..Query::default()
+        };
+        let at = view.head().revision;
+        let begun = matches!(view.begin(at, &query), Begun::Large(_));
+        let found = matches!(view.matching(at, &query), Matching::Many(_));
+        assert_eq!(
+            [begun, found],
+            [large; 2],
+            "{rows} rows of {text} bytes, {filter:?}"
+        );
+    }
+    let many = filled(4_097, 0);
+    assert!(matches!(
+        many.matching(many.head().revision, &Query::default()),
+        Matching::Many(_)
+    ));
 }
 
 #[test]

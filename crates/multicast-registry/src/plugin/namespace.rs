@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use prism_plugin_sdk::Refusal;
-use prism_slot::{DynLedger, Error};
+use prism_slot::{DynDurableInbox, DynLedger, Error, InboxLimits};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +42,15 @@ struct Opened {
     messaging: OpenMessaging,
     inbox: OpenInbox,
     ledger: Arc<dyn DynLedger>,
+}
+
+/// The slots that another configuration opens anew.
+#[derive(Default)]
+struct Changed {
+    registry: Option<OpenRegistry>,
+    messaging: Option<OpenMessaging>,
+    ledger: Option<Arc<dyn DynLedger>>,
+    inbox: Option<OpenInbox>,
 }
 
 impl Running {
@@ -120,10 +129,13 @@ impl Running {
             .may_become(&config_of(&next), Instant::now() + CHECK_WITHIN)
             .await
             .map_err(|refused| Refusal::new(refused.to_string()).key("identity_schema"))?;
-        let registry = self.changed_registry(&next, tasks).await?;
-        let messaging = self.changed_messaging(&next, tasks).await?;
-        let ledger = self.changed_ledger(&next, tasks).await?;
-        let inbox = self.changed_inbox(&next, tasks).await?;
+        let Changed {
+            registry,
+            messaging,
+            ledger,
+            inbox,
+        } = self.open_changed(&next, tasks).await?;
+        // From here on nothing fails.
         if let Some(opened) = registry {
             self.registry = opened;
             let before = self.coordinator.replace_registry(self.registry.slot.clone());
@@ -154,6 +166,9 @@ impl Running {
                 });
             }
         }
+        self.registry.retune(&next.slots.registry);
+        self.messaging.retune(&next.slots.messaging);
+        self.inbox.retune(next.slots.durability.as_ref());
         self.coordinator.reconfigure(config_of(&next));
         tracing::info!(namespace = next.name, "the namespace was reconfigured");
         self.namespace = next;
@@ -178,13 +193,42 @@ impl Running {
         (both && identity(now) != identity(then)).then_some("durability")
     }
 
+    /// Does what may fail of a change. Where it does, nothing was changed, and what was opened is closed again.
+    async fn open_changed(&self, next: &Namespace, tasks: &TaskTracker) -> Result<Changed, Refusal> {
+        let mut changed = Changed::default();
+        match self.open_into(&mut changed, next, tasks).await {
+            Ok(()) => Ok(changed),
+            Err(refusal) => {
+                changed.close().await;
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn open_into(
+        &self,
+        changed: &mut Changed,
+        next: &Namespace,
+        tasks: &TaskTracker,
+    ) -> Result<(), Refusal> {
+        changed.registry = self.changed_registry(next, tasks).await?;
+        changed.messaging = self.changed_messaging(next, tasks).await?;
+        changed.ledger = self.changed_ledger(next, tasks).await?;
+        changed.inbox = self.changed_inbox(next, tasks).await?;
+        // An inbox that stays open has its limits changed at once, so that comes last.
+        match changed.inbox {
+            None => self.limit_inbox(next).await,
+            Some(_) => Ok(()),
+        }
+    }
+
     async fn changed_registry(
         &self,
         next: &Namespace,
         tasks: &TaskTracker,
     ) -> Result<Option<OpenRegistry>, Refusal> {
         let (now, then) = (&self.namespace.slots.registry, &next.slots.registry);
-        if now.same_settings(then) || self.registry.retune(then) {
+        if now.same_settings(then) || self.registry.takes(then) {
             return Ok(None);
         }
         open_registry(next, tasks)
@@ -199,7 +243,7 @@ impl Running {
         tasks: &TaskTracker,
     ) -> Result<Option<OpenMessaging>, Refusal> {
         let (now, then) = (&self.namespace.slots.messaging, &next.slots.messaging);
-        if now.same_settings(then) || self.messaging.retune(then) {
+        if now.same_settings(then) || self.messaging.takes(then) {
             return Ok(None);
         }
         open_messaging(next, tasks)
@@ -222,27 +266,62 @@ impl Running {
             .map_err(|error| in_slot("durability", &error))
     }
 
-    /// The slot with other settings; limits are applied to the one that is open.
     async fn changed_inbox(
         &self,
         next: &Namespace,
         tasks: &TaskTracker,
     ) -> Result<Option<OpenInbox>, Refusal> {
         let (now, then) = (&self.namespace.slots.durability, &next.slots.durability);
-        let limits = config_of(next).inbox_limits();
-        if now == then || self.inbox.retune(then.as_ref()) {
-            let changed = limits != config_of(&self.namespace).inbox_limits();
-            if let Some(inbox) = self.inbox.slot.as_ref().filter(|_| changed) {
-                let configured = inbox.configure(limits, Instant::now() + CONFIGURE_WITHIN).await;
-                configured.map_err(|error| in_slot("durability", &error))?;
-            }
+        if now == then || self.inbox.takes(then.as_ref()) {
             return Ok(None);
         }
-        open_inbox(next, limits, tasks)
+        open_inbox(next, config_of(next).inbox_limits(), tasks)
             .await
             .map(Some)
             .map_err(|error| in_slot("durability", &error))
     }
+
+    /// Applies changed limits to the inbox that is open.
+    async fn limit_inbox(&self, next: &Namespace) -> Result<(), Refusal> {
+        let limits = [&self.namespace, next].map(|namespace| config_of(namespace).inbox_limits());
+        match &self.inbox.slot {
+            Some(inbox) if limits[0] != limits[1] => limit(&**inbox, limits).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Changed {
+    async fn close(self) {
+        if let Some(registry) = self.registry {
+            registry.slot.close().await;
+        }
+        if let Some(messaging) = self.messaging {
+            messaging.slot.close().await;
+        }
+        if let Some(ledger) = self.ledger {
+            ledger.close().await;
+        }
+        if let Some(inbox) = self.inbox.and_then(|inbox| inbox.slot) {
+            inbox.close().await;
+        }
+    }
+}
+
+/// Gives an inbox other limits. Where it does not say that it took them, it is given back those from before, as far as
+/// it answers: it may have taken some.
+pub(super) async fn limit(
+    inbox: &dyn DynDurableInbox,
+    [before, limits]: [InboxLimits; 2],
+) -> Result<(), Refusal> {
+    let until = || Instant::now() + CONFIGURE_WITHIN;
+    let Err(error) = inbox.configure(limits, until()).await else {
+        return Ok(());
+    };
+    if let Err(error) = inbox.configure(before, until()).await {
+        tracing::warn!(%error, "the limits of inboxes may be those that were refused");
+    }
+    Err(in_slot("durability", &error))
 }
 
 /// Opens all slots at the same time; where one cannot be used, the others are closed again.

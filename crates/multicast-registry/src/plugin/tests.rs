@@ -5,19 +5,27 @@
     allow(dead_code, unused_imports, reason = "some cases need every backend")
 )]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use prism_plugin_sdk::{Initialize, Plugin};
-use prism_slot::{Message, MulticastId, Outcome, Verdict};
+use prism_slot::{
+    Address, DurableInbox, Enqueued, Holder, InboxLimits, Message, MulticastId, Outcome, Overflow, Terms,
+    Timestamp, Verdict, memory::ManualClock,
+};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::Instant};
+use tokio_util::task::TaskTracker;
 
-use super::MulticastRegistry;
+use super::{
+    MulticastRegistry,
+    namespace::{Running, limit},
+};
 use crate::{
     Delivery, Stage,
     coordinator::{Closed, Coordinator, Multicast, Pages, Register, Session, SessionEvent},
-    testing::{id, soon},
+    metrics::Metrics,
+    testing::{Fate, Op, durable::Inboxes, id, soon},
 };
 
 fn configuration(namespace: &str, config: &Value) -> Initialize {
@@ -286,6 +294,112 @@ async fn the_last_word_on_a_durability_slot_that_was_changed_is_heard() {
     let acked = tokio::time::timeout(Duration::from_secs(3), acked).await;
     assert!(acked.is_ok(), "its sender never learns of it");
     plugin.stop(soon()).await.unwrap();
+}
+
+/// A configuration whose durability slot answers that it cannot be used as it is set up.
+#[cfg(feature = "nats")]
+fn with_unusable_durability(mut config: Value) -> Value {
+    config["slots"]["durability"] = json!({
+        "backend": "nats",
+        "config": { "servers": "nats://127.0.0.1:1", "creds_file": "/does/not/exist" },
+    });
+    config
+}
+
+/// Nothing of a configuration that is refused is in force, whichever slot refused it.
+#[cfg(feature = "nats")]
+#[tokio::test]
+async fn what_is_refused_is_not_half_applied() {
+    let plugin = MulticastRegistry::default();
+    plugin.initialize(configuration("n", &on_memory())).await.unwrap();
+    for name in ["a", "b"] {
+        register(&plugin, "n", name).await;
+    }
+    let tuned = with_unusable_durability(json!({ "slots": {
+        "registry": { "backend": "memory", "config": { "feed_max_changes": 1, "feed_max_bytes": 1 } },
+        "messaging": { "backend": "memory", "config": { "listener_queue": 1 } },
+    } }));
+    let refusal = plugin.initialize(configuration("n", &tuned)).await.unwrap_err();
+    assert!(refusal.to_string().contains("`creds_file`"), "{refusal}");
+
+    let coordinator = plugin.namespaces().get("n").unwrap();
+    let call = prism_slot::Call {
+        epoch: None,
+        deadline: soon(),
+    };
+    let all = coordinator
+        .registry()
+        .sync(call, prism_slot::Revision::ZERO, 10)
+        .await;
+    assert_eq!(all.unwrap().changes.len(), 2);
+    let _session = coordinator.subscribe("a", None, soon()).await.unwrap();
+    let message = std::sync::Arc::new(Message::new(MulticastId(1), ""));
+    let outcomes = coordinator
+        .messaging()
+        .publish_batch(&["a", "a"].map(id), message, soon())
+        .await;
+    assert_eq!(outcomes, [Outcome::Accepted, Outcome::Accepted]);
+}
+
+/// Limits that an inbox may have taken and did not say so are taken back.
+#[tokio::test]
+async fn limits_that_are_refused_are_not_in_force() {
+    let [before, next] = [2, 1].map(|max_messages| InboxLimits {
+        max_messages,
+        overflow: Overflow::Reject,
+        ..Default::default()
+    });
+    let inboxes = Inboxes::new(before, Arc::new(ManualClock::new(Timestamp::now())));
+    let silent = prism_slot::Error::Timeout {
+        backend: "double",
+        applied: prism_slot::Applied::Unknown,
+    };
+    inboxes.script.next(Op::Configure, Fate::Lose(silent));
+    let refusal = limit(&*inboxes, [before, next]).await.unwrap_err();
+    assert_eq!(refusal.slot.as_deref(), Some("durability"));
+
+    let address = Address {
+        identity: id("a"),
+        holder: Holder([0; 16]),
+    };
+    let terms = Terms {
+        priority: Default::default(),
+        ttl: Duration::from_secs(60),
+    };
+    for number in 1..=2 {
+        let message = Arc::new(Message::new(MulticastId(number), ""));
+        let stored = inboxes
+            .enqueue(std::slice::from_ref(&address), message, terms, soon())
+            .await;
+        assert_eq!(stored, [Enqueued::Stored { displaced: None }], "message {number}");
+    }
+}
+
+/// What was opened for a configuration that is then refused does not stay open.
+#[cfg(feature = "nats")]
+#[tokio::test(start_paused = true)]
+async fn what_was_opened_in_vain_is_closed() {
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let servers = format!("nats://{}", mute.local_addr().unwrap());
+    let within = |timeout: &str| {
+        let messaging = json!({ "backend": "nats", "config": { "servers": servers, "timeout": timeout } });
+        json!({ "slots": { "registry": "memory", "messaging": messaging } })
+    };
+    let read = |config: &Value| crate::config::Namespace::read(Some("n"), config).unwrap();
+    let (metrics, tasks) = (Metrics::default(), TaskTracker::new());
+    let mut running = Running::start(read(&within("2s")), &metrics, &tasks)
+        .await
+        .unwrap();
+    assert_eq!(
+        tasks.len(),
+        1,
+        "the one that does not answer is still being opened"
+    );
+    let next = read(&with_unusable_durability(within("1s")));
+    let refusal = running.change(next, &metrics, &tasks).await.unwrap_err();
+    assert_eq!(refusal.slot.as_deref(), Some("durability"));
+    tokio::task::yield_now().await;
+    assert_eq!(tasks.len(), 1);
 }
 
 #[tokio::test]

@@ -41,6 +41,10 @@ fn shape(shape: &Shape) -> Map<String, Value> {
             tree.insert("items".to_owned(), Value::Object(self::shape(items)));
             "array".to_owned()
         }
+        Type::Enum(values) if !values.iter().all(|value| is_plain(value)) => {
+            tree.insert("values".to_owned(), json!(values));
+            "enum".to_owned()
+        }
         Type::Object(Some(fields)) => {
             inside(fields, &mut tree);
             "object".to_owned()
@@ -59,7 +63,14 @@ fn is_simple(shape: &Shape) -> bool {
     let inner = match &shape.kind {
         Type::Object(fields) => fields.is_none(),
         Type::Array(Some(items)) => is_simple(items),
+        Type::Enum(values) => values.iter().all(|value| is_plain(value)),
         _ => true,
     };
     inner && shape.max_length.is_none()
+}
+
+/// Whether a value of an enum is read back from between brackets, where commas separate and blanks around them do not
+/// count.
+fn is_plain(value: &str) -> bool {
+    !value.is_empty() && value.trim() == value && !value.contains(',')
 }

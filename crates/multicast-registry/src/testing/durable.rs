@@ -186,7 +186,8 @@ impl DurableInbox for Inboxes {
     }
 
     async fn configure(&self, limits: InboxLimits, deadline: Instant) -> Result<()> {
-        self.memory.configure(limits, deadline).await
+        let configured = self.memory.configure(limits, deadline);
+        self.script.play(Op::Configure, configured).await
     }
 
     async fn sweep(&self, deadline: Instant) -> Result<Swept> {

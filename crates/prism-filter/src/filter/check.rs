@@ -24,11 +24,17 @@ pub(super) fn share_an_object(nodes: &[Node]) -> bool {
 pub(crate) struct Budget<'l> {
     pub(crate) limits: &'l Limits,
     clauses: usize,
+    /// Of regular expressions, in bytes.
+    patterns: usize,
 }
 
 impl<'l> Budget<'l> {
     pub(crate) fn new(limits: &'l Limits) -> Self {
-        Self { limits, clauses: 0 }
+        Self {
+            limits,
+            clauses: 0,
+            patterns: 0,
+        }
     }
 
     /// Takes one clause.
@@ -92,7 +98,7 @@ impl<'l> Budget<'l> {
         Ok(())
     }
 
-    fn sizes(&self, clause: &Clause, path_bytes: usize, at: &Location<'_>) -> Result<(), Error> {
+    fn sizes(&mut self, clause: &Clause, path_bytes: usize, at: &Location<'_>) -> Result<(), Error> {
         let limits = self.limits;
         let within = |part, bytes, limit| {
             let too_large = || Error::TooLarge {
@@ -106,7 +112,13 @@ impl<'l> Budget<'l> {
         within("operand", clause.operand().byte_len(), limits.max_operand_bytes)?;
         match (clause.operator(), clause.operand().view()) {
             (Operator::Regex, ValueRef::String(pattern)) => {
-                within("regular expression", pattern.len(), limits.max_regex_bytes)
+                self.patterns += pattern.len();
+                let part = if pattern.len() == self.patterns {
+                    "regular expression"
+                } else {
+                    "regular expression, together with those before it,"
+                };
+                within(part, self.patterns, limits.max_regex_bytes)
             }
             (Operator::In | Operator::Nin, ValueRef::Array(values))
                 if values.len() > limits.max_in_values =>

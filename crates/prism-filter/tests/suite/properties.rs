@@ -16,6 +16,7 @@ fn limits() -> Limits {
     Limits {
         max_depth: 20,
         max_clauses: 500,
+        max_regex_bytes: 64 << 10,
         max_regex_program_bytes: 64 << 20,
         ..Limits::default()
     }

@@ -320,6 +320,35 @@ fn regular_expressions_have_a_bounded_size() {
     ));
 }
 
+/// Reading an expression may take long however little comes of it, and that holds for all of a filter together.
+#[test]
+fn regular_expressions_are_bounded_together() {
+    let limits = Limits::default();
+    let pattern = r"(?i)[\pL&&\PL]".repeat(4);
+    let clauses = |count: usize| -> Vec<_> {
+        let clause = |index| json!({format!("f{index}.regex"): pattern});
+        (0..count).map(clause).collect()
+    };
+    let most = limits.max_regex_bytes / pattern.len();
+    let fits = Filter::parse_json(&json!({"$or": clauses(most)}), &limits).unwrap();
+    assert!(fits.compile(&limits).is_ok());
+    for refused in [
+        json!({"$or": clauses(most + 1)}),
+        json!({"$not": {"$and": clauses(20)}}),
+    ] {
+        let error = refusal(&refused, &limits);
+        assert_eq!(
+            error,
+            Error::TooLarge {
+                clause: error.clause().to_owned(),
+                part: "regular expression, together with those before it,",
+                limit: limits.max_regex_bytes
+            }
+        );
+        assert!(error.clause().ends_with(&format!("f{most}")), "{error}");
+    }
+}
+
 fn nested(operator: &str, depth: usize) -> Value {
     (0..depth).fold(json!({"a": 1}), |inner, _| match operator {
         "$not" => json!({"$not": inner}),

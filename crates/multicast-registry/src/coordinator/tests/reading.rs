@@ -1,6 +1,6 @@
 //! Enumerate: what is found, in which order, how fresh, page by page.
 
-use std::time::Duration;
+use std::{task::Poll, time::Duration};
 
 use prism_filter::{Filter, Path};
 use prism_slot::{Error as SlotError, RegistryStore, Renew, Timestamp};
@@ -8,8 +8,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    super::{Coordinator, Enumerate, Error, Multicast, Page, enumerate::query_digest},
-    fixture, names, slot_error,
+    super::{
+        Coordinator, Enumerate, Error, Multicast, Page, Register,
+        enumerate::{Freshness, query_digest},
+    },
+    fixture, names, request, slot_error,
 };
 use crate::{
     config::{ReadConsistency, StoreLoss},
@@ -538,4 +541,77 @@ async fn what_cannot_be_read_back_is_not_the_callers_mistake() {
     };
     let error = fixture.coordinator.stored_document(&damaged).unwrap_err();
     assert!(matches!(slot_error(error), SlotError::Unreadable { .. }));
+}
+
+/// Whatever is read of long rows or of many is read in parts, and others get their turn in between.
+#[tokio::test]
+async fn a_long_read_gives_others_their_turn() {
+    let fixture = fixture(|_| {});
+    let text = "x".repeat(60 << 10);
+    for number in 0..40 {
+        let metadata = format!(r#"{{"text":"{text}","n":{number}}}"#);
+        fixture.register(&format!("id-{number:02}"), &metadata).await;
+    }
+    let long = Filter::new().contains("text", "x");
+    let few = Filter::new().contains("text", "x").eq("$identity", "id-07");
+    assert_eq!(fixture.names(long.clone()).await.len(), 40);
+    for (filter, targets) in [(few, 1), (long, 40)] {
+        let multicast = Multicast {
+            consistency: Some(ReadConsistency::Stale),
+            filter: Some(filter.clone()),
+            ..Default::default()
+        };
+        let planned = fixture.coordinator.targets(&multicast, true, soon());
+        tokio::pin!(planned);
+        let at_once = futures::poll!(planned.as_mut());
+        assert_eq!(at_once.is_ready(), targets == 1, "{filter}");
+        let planned = match at_once {
+            Poll::Ready(planned) => planned,
+            Poll::Pending => planned.await,
+        };
+        let planned = planned.unwrap();
+        assert_eq!(planned.identities.len(), targets);
+        assert_eq!(planned.holders.map(|holders| holders.len()), Some(targets));
+
+        let request = Enumerate {
+            consistency: Some(ReadConsistency::Stale),
+            filter: Some(filter),
+            limit: 5,
+            ..Default::default()
+        };
+        let page = fixture.coordinator.enumerate(request, soon());
+        tokio::pin!(page);
+        assert_eq!(futures::poll!(page.as_mut()).is_ready(), targets == 1);
+    }
+}
+
+/// So are those whose leases a filter asks for.
+#[tokio::test]
+async fn many_leases_are_gathered_in_parts() {
+    let fixture = fixture(|_| {});
+    let metadata = format!(r#"{{"text":"{}"}}"#, "x".repeat(200));
+    for number in 0..6_000 {
+        let leased = Register {
+            ttl: Some(Duration::from_secs(60)),
+            ..request(&format!("id-{number:04}"), &metadata)
+        };
+        fixture.coordinator.register(leased, soon()).await.unwrap();
+    }
+    assert_eq!(fixture.names(Filter::new()).await.len(), 100);
+    let filter = Filter::new()
+        .exists("$expires_at")
+        .compile(&Default::default())
+        .unwrap();
+    let asked = fixture.script().count(Op::Leases);
+    let leases = fixture
+        .coordinator
+        .filter_leases(Some(&filter), Freshness::Current, soon());
+    tokio::pin!(leases);
+    assert!(futures::poll!(leases.as_mut()).is_pending());
+    assert_eq!(
+        fixture.script().count(Op::Leases),
+        asked,
+        "they are still gathered"
+    );
+    assert_eq!(leases.await.unwrap().unwrap().len(), 6_000);
 }

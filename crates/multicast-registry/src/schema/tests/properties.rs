@@ -44,9 +44,17 @@ fn kind() -> impl Strategy<Value = String> {
         "array",
         "array[int]",
         "array[array[string]]",
+        "array[enum[on, off]]",
         "object",
     ])
     .prop_map(str::to_owned)
+}
+
+/// An enum whose values stand beside it, of which some could not stand in its type.
+fn listed() -> impl Strategy<Value = Value> {
+    let value = prop::sample::select(vec!["on", "off", "R&D, Berlin", "", " ", " on", "[on", "on]"]);
+    let values = prop::collection::vec(value, 1..4);
+    values.prop_map(|values| json!({ "type": "enum", "values": values }))
 }
 
 /// A field in one of its forms, of which some make no sense.
@@ -73,7 +81,7 @@ fn field() -> impl Strategy<Value = Value> {
         }
         tree
     });
-    let leaf = prop_oneof![kind().prop_map(Value::from), long];
+    let leaf = prop_oneof![4 => kind().prop_map(Value::from), 4 => long, 1 => listed()];
     leaf.prop_recursive(2, 8, 3, |inner| {
         let fields = prop::collection::btree_map(name(), inner.clone(), 0..3);
         prop_oneof![
