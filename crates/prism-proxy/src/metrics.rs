@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -107,6 +108,16 @@ pub struct Metrics {
     /// Runners on the control port.
     pub runners: Gauge,
     series: Mutex<HashMap<String, Arc<Series>>>,
+    beside: OnceLock<Beside>,
+}
+
+/// Writes what else there is, in the Prometheus text format.
+struct Beside(Box<dyn Fn() -> String + Send + Sync>);
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Beside").finish_non_exhaustive()
+    }
 }
 
 impl Default for Metrics {
@@ -131,6 +142,7 @@ impl Metrics {
             connections: Gauge::default(),
             runners: Gauge::default(),
             series: Mutex::default(),
+            beside: OnceLock::new(),
         };
         metrics.register();
         for cause in [
@@ -243,6 +255,11 @@ impl Metrics {
         self.restarts.get_or_create_owned(&labels).inc();
     }
 
+    /// Shows what another part of the process measures as well, in the Prometheus text format. The first one counts.
+    pub fn show_beside(&self, text: impl Fn() -> String + Send + Sync + 'static) {
+        let _ = self.beside.set(Beside(Box::new(text)));
+    }
+
     /// The Prometheus text exposition.
     ///
     /// # Errors
@@ -250,7 +267,11 @@ impl Metrics {
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
-        Ok(prometheus_text(&text))
+        let mut text = prometheus_text(&text);
+        if let Some(Beside(beside)) = self.beside.get() {
+            text += &beside();
+        }
+        Ok(text)
     }
 }
 

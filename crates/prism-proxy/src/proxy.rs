@@ -188,6 +188,7 @@ impl Builder {
             forward,
             lanes,
             readiness,
+            metrics,
             supervisor,
             reload,
             following,
@@ -206,6 +207,7 @@ pub struct Proxy {
     forward: Arc<Forward>,
     lanes: Arc<Lanes>,
     readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
     supervisor: Supervisor,
     reload: mpsc::Sender<Asked>,
     following: Option<AbortOnDropHandle<()>>,
@@ -239,6 +241,11 @@ impl Proxy {
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// What is measured.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The control plane.

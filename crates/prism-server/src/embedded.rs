@@ -5,6 +5,7 @@ use std::{future::pending, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, anyhow};
 use multicast_registry::MulticastRegistry;
+use prism_core::exposition::prometheus_text;
 use prism_plugin_sdk::{ExitStatus, Runner};
 use prism_proxy::{Proxy, listen};
 use tokio::net::TcpListener;
@@ -26,7 +27,13 @@ impl Embedded {
         let data = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
         data.set_nonblocking(true)?;
         let control = listen::reachable(proxy.addresses().control).to_string();
-        let runner = Runner::new(MulticastRegistry::default())
+        let registry = MulticastRegistry::default();
+        // It has no health port of its own.
+        let exposition = registry.exposition();
+        proxy
+            .metrics()
+            .show_beside(move || prometheus_text(&exposition()));
+        let runner = Runner::new(registry)
             .proxies(vec![control])
             .data_listener(TcpListener::from_std(data)?);
         let stop = CancellationToken::new();

@@ -447,5 +447,12 @@ async fn the_embedded_system_needs_nothing_else() -> Result<()> {
     client.registry.register(RegisterRequest::new("a")).await?;
     let (status, ready) = proxy.admin("/readyz?verbose").await?;
     assert_eq!(status, 200, "{ready}");
+    let (_, metrics) = proxy.admin("/metrics").await?;
+    for line in [
+        "multicast_registry_registered_identities{namespace=\"default\"} 1",
+        "prism_proxy_runners 1",
+    ] {
+        assert!(metrics.lines().any(|other| other == line), "{line}: {metrics}");
+    }
     Ok(())
 }

@@ -66,6 +66,14 @@ pub struct MulticastRegistry {
     tasks: TaskTracker,
 }
 
+impl MulticastRegistry {
+    /// Writes the metrics as OpenMetrics text, also once it is a runner's.
+    pub fn exposition(&self) -> impl Fn() -> String + Send + Sync + use<> {
+        let metrics = self.metrics.clone();
+        move || metrics.encode()
+    }
+}
+
 impl Default for MulticastRegistry {
     fn default() -> Self {
         let (namespaces, gate) = (Namespaces::default(), Gate::default());
