@@ -11,6 +11,7 @@ mod support;
 use std::{fs, path::PathBuf};
 
 use prism_client::testing::FakeRegistry;
+use prism_proto::pattern::subscribe_request::{Ack, Message as Word, Nack, Term};
 use serde_json::json;
 use support::{
     Ran, against, run,
@@ -47,6 +48,12 @@ impl Desk {
             .arg(file)
             .args(more);
         run(&mut command).await
+    }
+
+    /// What the sessions said about messages.
+    fn said(&self) -> Vec<Word> {
+        let said = self.fake.said().into_iter();
+        said.filter(|word| !matches!(word, Word::Credit(_))).collect()
     }
 }
 
@@ -207,4 +214,41 @@ async fn what_is_to_be_kept_stays() {
         .exits(0);
     assert_eq!(ran.json()["steps"][0]["name"], "register a");
     assert_eq!(desk.town.store.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_received_is_acknowledged_unless_the_step_says_otherwise() {
+    let ids = || vec!["m-0/alice".to_owned()];
+    let nack = Nack {
+        delivery_ids: ids(),
+        delay_ms: 2_000,
+    };
+    let term = Term {
+        delivery_ids: ids(),
+        reason: "no thanks".to_owned(),
+    };
+    for (with, said) in [
+        ("", vec![Word::Ack(Ack { delivery_ids: ids() })]),
+        (", ack: true", vec![Word::Ack(Ack { delivery_ids: ids() })]),
+        (", ack: false", vec![]),
+        (", nack: 2s", vec![Word::Nack(nack)]),
+        (", term: no thanks", vec![Word::Term(term)]),
+    ] {
+        let desk = Desk::new().await;
+        let story = format!(
+            "steps:\n  - register: {{ identity: alice }}\n  - subscribe: {{ identity: alice }}\n  - publish: {{ payload: hi }}\n  \
+             - receive: {{ by: alice, payload: hi{with} }}\n"
+        );
+        desk.run(&story, &[]).await.exits(0);
+        assert_eq!(desk.said(), said, "{with}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_expected_is_left_to_whoever_wants_it() {
+    let desk = Desk::new().await;
+    let story = "steps:\n  - register: { identity: alice }\n  - subscribe: { identity: alice }\n  - publish: { payload: hi }\n  \
+                 - receive: { by: alice, payload: ho }\n";
+    desk.run(story, &[]).await.exits(1);
+    assert_eq!(desk.said(), []);
 }

@@ -204,7 +204,14 @@ impl Reader<'_> {
         if let Some(it) = step.subscribe {
             all.push(("subscribe", Action::Subscribe(it, self.expected()?)));
         }
-        all.extend(step.receive.map(|it| ("receive", Action::Receive(it))));
+        if let Some(it) = step.receive {
+            if it.is_ambiguous() {
+                let path = self.path.clone().key("receive");
+                let message = "of `ack`, `nack` and `term` one is said about a message";
+                return Err(self.source.place(Error::new(path, message)));
+            }
+            all.push(("receive", Action::Receive(it)));
+        }
         all.extend(step.silence.map(|it| ("silence", Action::Silence(it))));
         all.extend(step.close.map(|it| ("close", Action::Close(it))));
         all.extend(step.wait.map(|it| ("wait", Action::Wait(it))));

@@ -7,10 +7,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prism_client::{Event, Registry, Result as Answer, SubscribeRequest};
+use prism_client::{Event, Message, Registry, Result as Answer, SubscribeRequest};
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
-use super::{expect::Problem, step::Receive};
+use super::{
+    expect::Problem,
+    step::{Receive, Word},
+};
 use crate::load::reason;
 
 /// Sessions by their names. Dropping this ends them.
@@ -33,7 +36,7 @@ struct Inbox {
 
 #[derive(Default)]
 struct State {
-    messages: VecDeque<String>,
+    messages: VecDeque<Message>,
     /// Why there will be no more.
     ended: Option<String>,
 }
@@ -51,9 +54,7 @@ impl Sessions {
         reader.spawn(async move {
             while let Some(event) = session.next().await {
                 match event {
-                    Ok(Event::Message(message)) => {
-                        told.put(String::from_utf8_lossy(&message.payload).into_owned());
-                    }
+                    Ok(Event::Message(message)) => told.put(message),
                     Ok(_) => {}
                     Err(error) => told.end(format!("{error}, reason `{}`", reason(&error))),
                 }
@@ -74,7 +75,7 @@ impl Sessions {
             .ok_or_else(|| format!("`{name}` has no session"))
     }
 
-    /// Takes what a step asks for, as soon as it is there.
+    /// Takes what a step asks for, as soon as it is there. Only about what was expected something is said.
     pub(super) async fn receive(&self, asked: &Receive, patience: Duration) -> Result<(), Problem> {
         let inbox = self.inbox(&asked.by)?;
         let count = asked.count.unwrap_or_else(|| asked.payload.len().max(1));
@@ -85,12 +86,18 @@ impl Sessions {
             ));
         };
         let taken = taken?;
-        for (found, expected) in taken.iter().zip(&asked.payload) {
-            if found != expected {
+        for (found, expected) in taken.iter().map(text).zip(&asked.payload) {
+            if found != *expected {
                 return Err(format!("received `{found}`, expected `{expected}`"));
             }
         }
-        Ok(())
+        let Some(word) = asked.word() else { return Ok(()) };
+        match timeout(patience, say(word, &taken)).await {
+            Ok(said) => said.map_err(|error| format!("it failed: {error}, reason `{}`", reason(&error))),
+            Err(_) => Err(format!(
+                "what was said about the messages was not confirmed within {patience:?}"
+            )),
+        }
     }
 
     /// Waits for a while in which nothing is to come.
@@ -98,7 +105,10 @@ impl Sessions {
         let inbox = self.inbox(name)?;
         match timeout(length, inbox.take(1)).await {
             Err(_) => Ok(()),
-            Ok(Ok(messages)) => Err(format!("received `{}`, expected nothing", messages.concat())),
+            Ok(Ok(messages)) => {
+                let messages: Vec<_> = messages.iter().map(text).collect();
+                Err(format!("received `{}`, expected nothing", messages.concat()))
+            }
             Ok(Err(problem)) => Err(problem),
         }
     }
@@ -111,8 +121,28 @@ impl Sessions {
     }
 }
 
+/// Says the same about each, and returns once the service knows, so that the steps that follow find it done.
+async fn say(word: Word<'_>, messages: &[Message]) -> Answer<()> {
+    let mut said = Vec::new();
+    for message in messages {
+        said.push(match word {
+            Word::Ack => message.ack().await?,
+            Word::Nack(delay) => message.nack(delay).await?,
+            Word::Term(reason) => message.term(reason).await?,
+        });
+    }
+    for said in said {
+        said.settled().await?;
+    }
+    Ok(())
+}
+
+fn text(message: &Message) -> String {
+    String::from_utf8_lossy(&message.payload).into_owned()
+}
+
 impl Inbox {
-    fn put(&self, message: String) {
+    fn put(&self, message: Message) {
         self.state.lock().messages.push_back(message);
         self.changed.notify_waiters();
     }
@@ -123,7 +153,7 @@ impl Inbox {
     }
 
     /// The next ones, all of them or none. Cancel safe.
-    async fn take(&self, count: usize) -> Result<Vec<String>, Problem> {
+    async fn take(&self, count: usize) -> Result<Vec<Message>, Problem> {
         loop {
             let changed = self.changed.notified();
             {

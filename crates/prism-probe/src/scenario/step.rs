@@ -82,7 +82,7 @@ impl Subscribe {
     }
 }
 
-/// Waits until a session has received messages that no step before has asked for.
+/// Waits until a session has received messages that no step before has asked for, and says what is to become of them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Receive {
@@ -95,6 +95,40 @@ pub(crate) struct Receive {
     pub(crate) count: Option<usize>,
     #[serde(default, deserialize_with = "optional_duration_ms")]
     pub(crate) within: Option<Duration>,
+    /// Whether they are acknowledged, as they are where nothing else is said.
+    #[serde(default)]
+    pub(crate) ack: Option<bool>,
+    /// They are to come again, after this time.
+    #[serde(default, deserialize_with = "optional_duration_ms")]
+    pub(crate) nack: Option<Duration>,
+    /// They are to become dead letters, with this reason.
+    #[serde(default)]
+    pub(crate) term: Option<String>,
+}
+
+/// What a session says about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word<'a> {
+    Ack,
+    Nack(Duration),
+    Term(&'a str),
+}
+
+impl Receive {
+    /// What is said about each message, if anything is.
+    pub(crate) fn word(&self) -> Option<Word<'_>> {
+        match (self.nack, &self.term) {
+            (Some(delay), _) => Some(Word::Nack(delay)),
+            (None, Some(reason)) => Some(Word::Term(reason)),
+            (None, None) => self.ack.unwrap_or(true).then_some(Word::Ack),
+        }
+    }
+
+    /// Whether more than one thing is to be said about each message.
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        let said = [self.ack.is_some(), self.nack.is_some(), self.term.is_some()];
+        said.into_iter().filter(|said| *said).count() > 1
+    }
 }
 
 /// A session receives nothing for a while.

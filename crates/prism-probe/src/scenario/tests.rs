@@ -104,6 +104,11 @@ fn a_mistake_is_placed_and_what_was_meant_is_suggested() {
             "only `get` and `enumerate`",
         ),
         (
+            "steps:\n  - subscribe: { identity: a }\n  - receive: { by: a, ack: true, nack: 1s }",
+            "x.yaml:3:14",
+            "one is said",
+        ),
+        (
             "steps:\n  - subscribe: { identity: alice }\n  - receive: { by: alise }",
             "x.yaml:3:20",
             "did you mean `alice`?",
