@@ -10,14 +10,21 @@ mod support;
 
 use std::{fs, path::PathBuf};
 
-use prism_client::testing::FakeRegistry;
-use prism_proto::pattern::subscribe_request::{Ack, Message as Word, Nack, Term};
-use serde_json::json;
+use prism_client::{Reason, testing::FakeRegistry};
+use prism_core::failure::Failure;
+use prism_proto::pattern::{
+    self,
+    subscribe_request::{Ack, Message as Word, Nack, Term},
+};
+use prism_testkit::eventually;
+use serde_json::{Value, json};
 use support::{
-    Ran, against, run,
+    PATIENCE, Ran, against, finish, program, run,
     town::{Lie, Town},
 };
 use tempfile::TempDir;
+use tokio::process::Command;
+use tonic::Status;
 
 struct Desk {
     town: Town,
@@ -40,6 +47,10 @@ impl Desk {
     }
 
     async fn run(&self, text: &str, more: &[&str]) -> Ran {
+        run(&mut self.command(text, more)).await
+    }
+
+    fn command(&self, text: &str, more: &[&str]) -> Command {
         let file = self.file("story.yaml");
         fs::write(&file, text).unwrap();
         let mut command = against(&self.fake);
@@ -47,7 +58,7 @@ impl Desk {
             .args(["-o", "json", "scenario", "run"])
             .arg(file)
             .args(more);
-        run(&mut command).await
+        command
     }
 
     /// What the sessions said about messages.
@@ -55,6 +66,11 @@ impl Desk {
         let said = self.fake.said().into_iter();
         said.filter(|word| !matches!(word, Word::Credit(_))).collect()
     }
+}
+
+fn results(told: &Value) -> Vec<&str> {
+    let steps = told["steps"].as_array().unwrap().iter();
+    steps.map(|step| step["result"].as_str().unwrap()).collect()
 }
 
 const STORY: &str = r#"
@@ -251,4 +267,93 @@ async fn what_was_not_expected_is_left_to_whoever_wants_it() {
                  - receive: { by: alice, payload: ho }\n";
     desk.run(story, &[]).await.exits(1);
     assert_eq!(desk.said(), []);
+}
+
+/// A broken environment is no failed expectation: for the exit code, and for whoever reads the report.
+#[tokio::test]
+async fn a_service_that_is_not_there_is_an_error_and_no_failure() {
+    let desk = Desk::new().await;
+    let report = desk.file("report.xml");
+    let junit = ["--junit", report.to_str().unwrap(), "--deadline", "500ms"];
+    let story = "steps:\n  - wait: 1ms\n  - get: { identity: alice }\n    expect: { error: NOT_FOUND }\n  - wait: 1ms\n";
+    let refused = |reason| Status::from(Failure::new(reason, "sorry").not_applied());
+    for (status, code, reason) in [
+        (Some(refused(Reason::UnknownNamespace)), 3, "UNKNOWN_NAMESPACE"),
+        (
+            Some(refused(Reason::BackendUnavailable)),
+            5,
+            "BACKEND_UNAVAILABLE",
+        ),
+        (Some(Status::permission_denied("no")), 6, ""),
+        (None, 5, "DEADLINE_EXCEEDED"),
+    ] {
+        desk.fake.on_get(move |_| {
+            let status = status.clone();
+            async move {
+                match status {
+                    Some(status) => Err(status),
+                    None => std::future::pending().await,
+                }
+            }
+        });
+        let ran = desk.run(story, &junit).await.exits(code);
+        let error = ran.error();
+        assert_eq!(error["reason"], reason, "{error}");
+        assert!(
+            error["message"]
+                .as_str()
+                .unwrap()
+                .contains("story.yaml:3: get alice: "),
+            "{error}"
+        );
+        assert_eq!(results(&ran.json()), ["passed", "error", "skipped"]);
+        let report = fs::read_to_string(&report).unwrap();
+        for part in [r#"errors="1""#, r#"failures="0""#, "<error"] {
+            assert!(report.contains(part), "{part} is missing in\n{report}");
+        }
+    }
+    let nobody = format!("127.0.0.1:{}", prism_testkit::free_port());
+    let mut command = program();
+    command
+        .args(["--endpoint", &nobody, "-o", "json", "scenario", "run"])
+        .arg(desk.file("story.yaml"))
+        .args(junit);
+    let ran = run(&mut command).await.exits(5);
+    assert_eq!(results(&ran.json()), ["passed", "error", "skipped"]);
+}
+
+#[tokio::test]
+async fn an_interrupt_leaves_what_is_known_by_then() {
+    let desk = Desk::new().await;
+    desk.fake
+        .on_get(|_| std::future::pending::<Result<pattern::GetResponse, Status>>());
+    let report = desk.file("report.xml");
+    let story = "steps:\n  - register: { identity: alice }\n  - get: { identity: alice }\n  - wait: 1ms\n";
+    let child = desk
+        .command(story, &["--junit", report.to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    eventually(PATIENCE, "the second step has begun", || {
+        let begun = desk.fake.count("Get") > 0;
+        async move { begun }
+    })
+    .await;
+    let id = child.id().unwrap().to_string();
+    let killed = std::process::Command::new("kill").args(["-INT", &id]).status();
+    assert!(killed.unwrap().success());
+    let ran = finish(child).await.exits(130);
+    let told = ran.json();
+    assert_eq!(results(&told), ["passed", "interrupted", "skipped"]);
+    assert_eq!(told["passed"], json!(false));
+    let report = fs::read_to_string(report).unwrap();
+    for part in [
+        r#"tests="3""#,
+        r#"errors="1""#,
+        r#"failures="0""#,
+        r#"skipped="1""#,
+        "INTERRUPTED",
+    ] {
+        assert!(report.contains(part), "{part} is missing in\n{report}");
+    }
+    assert_eq!(desk.town.store.len(), 0, "it is tidied up all the same");
 }

@@ -10,8 +10,9 @@ Examples:
 const AFTER_RUN: &str = "\
 A file has `steps`, each with one thing to do and what is to come of it (`expect`): register, update, get, renew, \
 unregister, enumerate, publish, subscribe, receive, silence, close, wait. The first step that fails ends it, with exit \
-code 1; a file that is no scenario is told with line and column, with 2. In the end what the scenario \
-registered is removed.";
+code 1; a file that is no scenario is told with line and column, with 2. Where the service is not there, has no such \
+namespace, lets nobody in or does not answer in time, the exit code says so as that of any other command does, and \
+the report has an error and no failure. In the end what the scenario registered is removed.";
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {

@@ -1,18 +1,63 @@
 //! Whether what came of a step is what was to come of it.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug},
+};
 
 use prism_client::{
-    DeliveryStatus, Error, Found as FoundIdentity, Multicast, Page, Registration, Renewal, Result as Answer,
-    Unregistered,
+    DeliveryStatus, Error, Found as FoundIdentity, Multicast, Page, Reason, Registration, Renewal,
+    Result as Answer, Unregistered,
 };
 use serde_json::{Map, Value};
 
 use super::step::{Found, Listed, Opened, Published, Registered, Removed, Renewed};
-use crate::load::reason;
+use crate::{exit::Exit, load::reason};
 
-/// Why a step failed, for people.
-pub(crate) type Problem = String;
+/// Why a step did not pass.
+#[derive(Debug, Clone)]
+pub(crate) enum Problem {
+    /// Something came of it that was not to come of it.
+    Unexpected(String),
+    /// What it tells of could not even be tried.
+    Broken(Box<Error>),
+}
+
+impl Problem {
+    /// Of a call that failed and was not to fail so.
+    pub(super) fn of(error: &Error) -> Self {
+        if is_broken(error) {
+            return Self::Broken(Box::new(error.clone()));
+        }
+        Self::Unexpected(failed(error))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unexpected(message) => f.write_str(message),
+            Self::Broken(error) => f.write_str(&failed(error)),
+        }
+    }
+}
+
+impl From<String> for Problem {
+    fn from(message: String) -> Self {
+        Self::Unexpected(message)
+    }
+}
+
+fn failed(error: &Error) -> String {
+    format!("it failed: {error}, reason `{}`", reason(error))
+}
+
+/// Whether a failure says nothing about the service that is tested: it is not there or does not answer in time, it
+/// lets nobody in, or has no such namespace.
+pub(super) fn is_broken(error: &Error) -> bool {
+    matches!(Exit::of(error), Exit::Unavailable | Exit::Denied)
+        || error.reason() == Some(Reason::UnknownNamespace)
+}
 
 /// What can be held against an answer.
 pub(crate) trait Expect<T> {
@@ -26,15 +71,16 @@ pub(crate) trait Expect<T> {
     fn check(&self, answer: &Answer<T>) -> Result<(), Problem> {
         match (answer, self.error()) {
             (Ok(answer), None) => self.holds(answer),
-            (Ok(_), Some(expected)) => Err(format!("expected the error `{expected}`, and it succeeded")),
-            (Err(error), None) => Err(format!("it failed: {error}, reason `{}`", reason(error))),
-            (Err(error), Some(expected)) => same("the error", reason_of(error).as_str(), expected),
+            (Ok(_), Some(expected)) => {
+                Err(format!("expected the error `{expected}`, and it succeeded").into())
+            }
+            (Err(error), Some(expected)) if reason(error) == expected => Ok(()),
+            (Err(error), Some(expected)) if !is_broken(error) => {
+                same("the error", reason(error).as_str(), expected)
+            }
+            (Err(error), _) => Err(Problem::of(error)),
         }
     }
-}
-
-fn reason_of(error: &Error) -> String {
-    reason(error)
 }
 
 macro_rules! expects_error {
@@ -171,7 +217,7 @@ fn contains(at: &str, found: &Map<String, Value>, expected: &Map<String, Value>)
             (Some(found), expected) if equal(found, expected) => {}
             (found, _) => {
                 let found = found.map_or("nothing".to_owned(), |found| format!("`{found}`"));
-                return Err(format!("`{at}` is {found}, expected `{expected}`"));
+                return Err(format!("`{at}` is {found}, expected `{expected}`").into());
             }
         }
     }
@@ -194,7 +240,7 @@ fn same<T: PartialEq + Debug + ?Sized>(what: &str, found: &T, expected: &T) -> R
     if found == expected {
         return Ok(());
     }
-    Err(format!("{what}: found {found:?}, expected {expected:?}"))
+    Err(format!("{what}: found {found:?}, expected {expected:?}").into())
 }
 
 fn same_set(what: &str, mut found: Vec<String>, mut expected: Vec<String>) -> Result<(), Problem> {

@@ -1,6 +1,9 @@
 //! Carrying out a scenario.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use prism_client::{
     EnumerateRequest, MulticastRequest, RegisterRequest, Registration, Registry, Result as Answer,
@@ -10,7 +13,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::{
-    expect::{Expect, Ordered, Problem},
+    expect::{Expect, Ordered, Problem, is_broken},
     file::{Action, Scenario, Step},
     sessions::Sessions,
     step::{Enumerate, Publish, Register},
@@ -36,26 +39,37 @@ pub(crate) struct PlayedStep {
 }
 
 /// How a step ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Outcome {
     Passed,
     Failed(Problem),
-    /// One before it failed.
+    /// Somebody ended the run while it was under way.
+    Interrupted,
+    /// One before it did not pass.
     Skipped,
 }
 
 impl Played {
     /// The first step that failed, and why.
-    pub(crate) fn failure(&self) -> Option<(&PlayedStep, &str)> {
+    pub(crate) fn failure(&self) -> Option<(&PlayedStep, &Problem)> {
         self.steps.iter().find_map(|step| match &step.outcome {
-            Outcome::Failed(problem) => Some((step, problem.as_str())),
+            Outcome::Failed(problem) => Some((step, problem)),
             _ => None,
         })
     }
 
+    /// Whether it was ended before it was over.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| matches!(step.outcome, Outcome::Interrupted))
+    }
+
+    /// How many steps passed.
     pub(crate) fn passed(&self) -> usize {
-        let passed = self.steps.iter().filter(|step| step.outcome == Outcome::Passed);
-        passed.count()
+        let passed = self.steps.iter();
+        passed
+            .filter(|step| matches!(step.outcome, Outcome::Passed))
+            .count()
     }
 }
 
@@ -76,8 +90,14 @@ impl Player {
         }
     }
 
-    /// Says of each step what became of it, as soon as that is known.
-    pub(crate) async fn play(&mut self, scenario: &Scenario, mut told: impl FnMut(usize, &Step)) -> Played {
+    /// Does each step, of which it tells, until one does not pass or `interrupted` resolves.
+    pub(crate) async fn play(
+        &mut self,
+        scenario: &Scenario,
+        interrupted: impl Future,
+        mut told: impl FnMut(usize, &Step),
+    ) -> Played {
+        let mut interrupted = pin!(interrupted);
         let mut steps = Vec::new();
         let mut is_over = false;
         for (index, step) in scenario.steps.iter().enumerate() {
@@ -86,11 +106,12 @@ impl Player {
             let outcome = if is_over {
                 Outcome::Skipped
             } else {
-                self.step(step)
-                    .await
-                    .map_or_else(Outcome::Failed, |()| Outcome::Passed)
+                tokio::select! {
+                    done = self.step(step) => done.map_or_else(Outcome::Failed, |()| Outcome::Passed),
+                    _ = &mut interrupted => Outcome::Interrupted,
+                }
             };
-            is_over |= outcome != Outcome::Passed;
+            is_over |= !matches!(outcome, Outcome::Passed);
             steps.push(PlayedStep {
                 name: step.name.clone(),
                 line: step.line,
@@ -104,14 +125,17 @@ impl Player {
         }
     }
 
-    /// Ends the sessions and removes what was registered, if it is still that. What cannot be removed stays.
+    /// Ends the sessions and removes what was registered, if it is still that. What cannot be removed stays; where
+    /// the service is gone that is found out once.
     pub(crate) async fn tidy(self) {
         drop(self.sessions);
         for registration in &self.registered {
-            let _ = self
-                .registry
-                .unregister(UnregisterRequest::from(registration))
-                .await;
+            let request = UnregisterRequest::from(registration);
+            if let Err(error) = self.registry.unregister(request).await
+                && is_broken(&error)
+            {
+                break;
+            }
         }
     }
 
@@ -122,10 +146,11 @@ impl Player {
             let is_to_wait = step.within.is_some_and(|within| began.elapsed() + PAUSE < within);
             match outcome {
                 Err(_) if is_to_wait => sleep(PAUSE).await,
-                Err(problem) => {
+                Err(Problem::Unexpected(problem)) => {
                     let waited = step.within.map(|within| format!(", for {within:?}"));
-                    return Err(problem + &waited.unwrap_or_default());
+                    return Err((problem + &waited.unwrap_or_default()).into());
                 }
+                Err(broken) => return Err(broken),
                 Ok(()) => return Ok(()),
             }
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prism_client::{Event, Message, Registry, Result as Answer, SubscribeRequest};
+use prism_client::{Error, Event, Message, Registry, Result as Answer, SubscribeRequest};
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
 use super::{
@@ -38,7 +38,7 @@ struct Inbox {
 struct State {
     messages: VecDeque<Message>,
     /// Why there will be no more.
-    ended: Option<String>,
+    ended: Option<Error>,
 }
 
 impl Sessions {
@@ -56,7 +56,7 @@ impl Sessions {
                 match event {
                     Ok(Event::Message(message)) => told.put(message),
                     Ok(_) => {}
-                    Err(error) => told.end(format!("{error}, reason `{}`", reason(&error))),
+                    Err(error) => told.end(error),
                 }
             }
         });
@@ -72,7 +72,7 @@ impl Sessions {
         self.open
             .remove(name)
             .map(drop)
-            .ok_or_else(|| format!("`{name}` has no session"))
+            .ok_or_else(|| format!("`{name}` has no session").into())
     }
 
     /// Takes what a step asks for, as soon as it is there. Only about what was expected something is said.
@@ -81,22 +81,21 @@ impl Sessions {
         let count = asked.count.unwrap_or_else(|| asked.payload.len().max(1));
         let Ok(taken) = timeout(patience, inbox.take(count)).await else {
             let there = inbox.state.lock().messages.len();
-            return Err(format!(
-                "received {there} of {count} messages within {patience:?}"
-            ));
+            return Err(format!("received {there} of {count} messages within {patience:?}").into());
         };
         let taken = taken?;
         for (found, expected) in taken.iter().map(text).zip(&asked.payload) {
             if found != *expected {
-                return Err(format!("received `{found}`, expected `{expected}`"));
+                return Err(format!("received `{found}`, expected `{expected}`").into());
             }
         }
         let Some(word) = asked.word() else { return Ok(()) };
         match timeout(patience, say(word, &taken)).await {
-            Ok(said) => said.map_err(|error| format!("it failed: {error}, reason `{}`", reason(&error))),
-            Err(_) => Err(format!(
-                "what was said about the messages was not confirmed within {patience:?}"
-            )),
+            Ok(said) => said.map_err(|error| Problem::of(&error)),
+            Err(_) => {
+                let message = "what was said about the messages was not confirmed within";
+                Err(format!("{message} {patience:?}").into())
+            }
         }
     }
 
@@ -107,7 +106,7 @@ impl Sessions {
             Err(_) => Ok(()),
             Ok(Ok(messages)) => {
                 let messages: Vec<_> = messages.iter().map(text).collect();
-                Err(format!("received `{}`, expected nothing", messages.concat()))
+                Err(format!("received `{}`, expected nothing", messages.concat()).into())
             }
             Ok(Err(problem)) => Err(problem),
         }
@@ -117,7 +116,14 @@ impl Sessions {
         let session = self.open.get(name);
         session
             .map(|session| &*session.inbox)
-            .ok_or_else(|| format!("`{name}` has no session"))
+            .ok_or_else(|| format!("`{name}` has no session").into())
+    }
+}
+
+fn ended(why: &Error) -> Problem {
+    match Problem::of(why) {
+        Problem::Unexpected(_) => format!("the session ended: {why}, reason `{}`", reason(why)).into(),
+        broken => broken,
     }
 }
 
@@ -147,7 +153,7 @@ impl Inbox {
         self.changed.notify_waiters();
     }
 
-    fn end(&self, why: String) {
+    fn end(&self, why: Error) {
         self.state.lock().ended = Some(why);
         self.changed.notify_waiters();
     }
@@ -162,7 +168,7 @@ impl Inbox {
                     return Ok(state.messages.drain(..count).collect());
                 }
                 if let Some(why) = &state.ended {
-                    return Err(format!("the session ended: {why}"));
+                    return Err(ended(why));
                 }
             }
             changed.await;

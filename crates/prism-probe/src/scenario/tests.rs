@@ -134,7 +134,10 @@ fn junit_has_a_case_for_each_step() {
         name: "a & b".to_owned(),
         steps: vec![
             step("one", Outcome::Passed),
-            step("two", Outcome::Failed("found \"1\", expected <2>".to_owned())),
+            step(
+                "two",
+                Outcome::Failed("found \"1\", expected <2>".to_owned().into()),
+            ),
             step("three", Outcome::Skipped),
         ],
     };
