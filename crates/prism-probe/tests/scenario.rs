@@ -8,9 +8,12 @@
 
 mod support;
 
-use std::{fs, path::PathBuf};
+use std::{fs, future::ready, path::PathBuf};
 
-use prism_client::{Reason, testing::FakeRegistry};
+use prism_client::{
+    Reason,
+    testing::{FakeRegistry, answers, in_turn},
+};
 use prism_core::failure::Failure;
 use prism_proto::pattern::{
     self,
@@ -267,6 +270,87 @@ async fn what_was_not_expected_is_left_to_whoever_wants_it() {
                  - receive: { by: alice, payload: ho }\n";
     desk.run(story, &[]).await.exits(1);
     assert_eq!(desk.said(), []);
+}
+
+const STORED: &str = r#"
+steps:
+  - publish:
+      payload: offer
+      delivery: exactly-once
+      require: stored
+      idempotency_key: o-1
+      expires: 2h
+      headers: { sender: shop }
+      as: offer
+    expect: { targets: 1, pending: 1, replayed: true, state: SENT, statuses: { alice: PENDING }, reason_counts: {} }
+  - receipts: { of: offer }
+    expect: { failed: 1, reason_counts: { NO_SUBSCRIBER: 1 } }
+    within: 2s
+  - cancel: { of: offer }
+    expect: { state: CANCELLED }
+  - dead_letters: { identity: alice }
+    expect: { count: 1, payloads: [hello], reason_counts: { TERMINATED: 1 } }
+  - redrive: { identity: alice }
+    expect: { redriven: 2, full: 1, gone: 0 }
+  - redrive: { all: true }
+"#;
+
+#[tokio::test]
+async fn stored_deliveries_are_followed_stopped_and_put_back() {
+    let desk = Desk::new().await;
+    desk.fake.on_multicast(|request| {
+        let expected = pattern::MulticastRequest {
+            payload: "offer".into(),
+            delivery: Some(pattern::DeliverySemantics::ExactlyOnce.into()),
+            require: pattern::Stage::Stored.into(),
+            idempotency_key: "o-1".to_owned(),
+            expires_in_ms: Some(7_200_000),
+            headers: [("sender".to_owned(), "shop".to_owned())].into(),
+            ..Default::default()
+        };
+        assert_eq!(request.get_ref(), &expected);
+        let mut answer = answers::stored(&["alice"]);
+        answer.replayed = true;
+        ready(Ok(answer))
+    });
+    // More is known a little later.
+    let early = in_turn([Ok(answers::stored(&["alice", "bob"]))]);
+    desk.fake.on_get_multicast(move |request| {
+        assert_eq!(request.get_ref().multicast_id, "m-1");
+        ready(early().or_else(|_| Ok(answers::delivered_but_one(&["alice", "bob"]))))
+    });
+    desk.fake.on_cancel_multicast(|request| {
+        assert_eq!(request.get_ref().multicast_id, "m-1");
+        let mut answer = answers::stored(&["alice"]);
+        answer.state = pattern::multicast_response::State::Cancelled.into();
+        ready(Ok(answer))
+    });
+    desk.fake.on_list_dead_letters(|request| {
+        assert_eq!(request.get_ref().identity.as_deref(), Some("alice"));
+        ready(Ok(pattern::ListDeadLettersResponse {
+            letters: vec![answers::dead_letter("17", "alice")],
+            next_cursor: None,
+        }))
+    });
+    desk.fake.on_redrive_dead_letters(|request| {
+        let request = request.into_inner();
+        assert!(request.all != (request.identity.as_deref() == Some("alice")));
+        ready(Ok(pattern::RedriveDeadLettersResponse {
+            redriven_count: 2,
+            full_count: 1,
+            gone_count: 0,
+        }))
+    });
+    desk.run(STORED, &[]).await.exits(0);
+    for (holds, fails) in [
+        ("replayed: true", "replayed: false"),
+        ("state: CANCELLED", "state: SENT"),
+        ("TERMINATED: 1", "TERMINATED: 2"),
+        ("count: 1", "count: 2"),
+        ("full: 1", "full: 0"),
+    ] {
+        desk.run(&STORED.replace(holds, fails), &[]).await.exits(1);
+    }
 }
 
 /// A broken environment is no failed expectation: for the exit code, and for whoever reads the report.

@@ -6,12 +6,12 @@ use std::{
 };
 
 use prism_client::{
-    DeliveryStatus, Error, Found as FoundIdentity, Multicast, Page, Reason, Registration, Renewal,
-    Result as Answer, Unregistered,
+    DeadLetters, DeliveryStatus, Error, Found as FoundIdentity, Multicast, Page, Reason, Redriven as PutBack,
+    Registration, Renewal, Result as Answer, Unregistered,
 };
 use serde_json::{Map, Value};
 
-use super::step::{Found, Listed, Opened, Published, Registered, Removed, Renewed};
+use super::step::{Dead, Found, Listed, Opened, Published, Redriven, Registered, Removed, Renewed};
 use crate::{exit::Exit, load::reason};
 
 /// Why a step did not pass.
@@ -182,7 +182,45 @@ impl Expect<Multicast> for Published {
         each("the status", answer, &self.statuses, status)?;
         each("the reason", answer, &self.reasons, |target| {
             target.reason.clone().unwrap_or_default()
-        })
+        })?;
+        let reasons = answer.statuses.iter().filter_map(|target| target.reason.clone());
+        if_some("the reasons", &counted(reasons), self.reason_counts.as_ref())?;
+        let state = format!("{:?}", answer.state).to_uppercase();
+        if_some("the state", &state, self.state.as_ref())?;
+        if_some("`replayed`", &answer.replayed, self.replayed.as_ref())
+    }
+}
+
+impl Expect<DeadLetters> for Dead {
+    expects_error!();
+
+    fn holds(&self, answer: &DeadLetters) -> Result<(), Problem> {
+        let letters = &answer.letters;
+        let count = letters.len() as u64;
+        if_some("the number of dead letters", &count, self.count.as_ref())?;
+        if let Some(expected) = &self.payloads {
+            let payloads = letters
+                .iter()
+                .map(|letter| String::from_utf8_lossy(&letter.payload).into_owned());
+            same_set("the payloads", payloads.collect(), expected.clone())?;
+        }
+        let reasons = letters.iter().map(|letter| letter.reason.clone());
+        if_some("the reasons", &counted(reasons), self.reason_counts.as_ref())
+    }
+}
+
+impl Expect<PutBack> for Redriven {
+    expects_error!();
+
+    fn holds(&self, answer: &PutBack) -> Result<(), Problem> {
+        for (what, found, expected) in [
+            ("the number put back", answer.redriven_count, self.redriven),
+            ("the number without room", answer.full_count, self.full),
+            ("the number gone", answer.gone_count, self.gone),
+        ] {
+            if_some(what, &found, expected.as_ref())?;
+        }
+        Ok(())
     }
 }
 
@@ -206,6 +244,15 @@ fn each(
         same(&format!("{what} of `{identity}`"), &of(target), expected)?;
     }
     Ok(())
+}
+
+/// How often each is there.
+fn counted(reasons: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for reason in reasons {
+        *counts.entry(reason).or_default() += 1;
+    }
+    counts
 }
 
 /// Whether all that is expected is there; objects may have more.

@@ -1,13 +1,15 @@
 //! Carrying out a scenario.
 
 use std::{
+    collections::HashMap,
     pin::pin,
     time::{Duration, Instant},
 };
 
 use prism_client::{
-    EnumerateRequest, MulticastRequest, RegisterRequest, Registration, Registry, Result as Answer,
-    UnregisterRequest, UpdateRequest,
+    EnumerateRequest, Filter, GetMulticastRequest, ListDeadLettersRequest, Multicast, MulticastRequest,
+    RedriveRequest, RegisterRequest, Registration, Registry, Result as Answer, UnregisterRequest,
+    UpdateRequest,
 };
 use serde_json::Value;
 use tokio::time::sleep;
@@ -18,6 +20,9 @@ use super::{
     sessions::Sessions,
     step::{Enumerate, Publish, Register},
 };
+
+/// How many receipts, or dead letters, are looked at: all that fit a page.
+const PAGE: u32 = 1_000;
 
 /// Between the attempts of a step that waits for something.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -79,6 +84,8 @@ pub(crate) struct Player {
     sessions: Sessions,
     /// What was registered and is to be removed in the end.
     registered: Vec<Registration>,
+    /// What was sent, by the names that later steps call it.
+    sent: HashMap<String, String>,
 }
 
 impl Player {
@@ -87,6 +94,7 @@ impl Player {
             registry,
             sessions: Sessions::default(),
             registered: Vec::new(),
+            sent: HashMap::new(),
         }
     }
 
@@ -184,7 +192,30 @@ impl Player {
                 expected.check(&registry.enumerate(enumeration(asked, filter.clone())).await)
             }
             Action::Publish(asked, filter, expected) => {
-                expected.check(&registry.multicast(multicast(asked, filter.clone())).await)
+                expected.check(&self.publish(asked, filter.clone()).await)
+            }
+            Action::Receipts(asked, expected) => {
+                let request = GetMulticastRequest {
+                    limit: Some(PAGE),
+                    ..self.sent(&asked.of)?.into()
+                };
+                expected.check(&registry.get_multicast(request).await)
+            }
+            Action::Cancel(asked, expected) => {
+                expected.check(&registry.cancel_multicast(self.sent(&asked.of)?).await)
+            }
+            Action::DeadLetters(asked, expected) => {
+                let request = ListDeadLettersRequest {
+                    identity: asked.identity.clone(),
+                    limit: Some(PAGE),
+                    cursor: None,
+                };
+                expected.check(&registry.list_dead_letters(request).await)
+            }
+            Action::Redrive(asked, expected) => {
+                let identity = asked.identity.clone();
+                let which = identity.map_or(RedriveRequest::All, RedriveRequest::OfIdentity);
+                expected.check(&registry.redrive_dead_letters(which).await)
             }
             Action::Subscribe(asked, expected) => {
                 let opened = self.sessions.open(&registry, asked.name(), &asked.identity).await;
@@ -215,9 +246,23 @@ impl Player {
         self.registered.extend(answer.iter().cloned());
         answer
     }
+
+    async fn publish(&mut self, asked: &Publish, filter: Option<Filter>) -> Answer<Multicast> {
+        let answer = self.registry.multicast(multicast(asked, filter)).await?;
+        if let Some(name) = &asked.name {
+            self.sent.insert(name.clone(), answer.multicast_id.clone());
+        }
+        Ok(answer)
+    }
+
+    /// The multicast that a step calls so. That one publishes as this is known; it may not have succeeded.
+    fn sent(&self, name: &str) -> Result<String, Problem> {
+        let sent = self.sent.get(name).cloned();
+        sent.ok_or_else(|| format!("`{name}` was not sent").into())
+    }
 }
 
-fn enumeration(asked: &Enumerate, filter: Option<prism_client::Filter>) -> EnumerateRequest {
+fn enumeration(asked: &Enumerate, filter: Option<Filter>) -> EnumerateRequest {
     EnumerateRequest {
         filter,
         limit: asked.limit,
@@ -227,12 +272,17 @@ fn enumeration(asked: &Enumerate, filter: Option<prism_client::Filter>) -> Enume
 }
 
 /// The one place where a scenario makes its multicasts.
-fn multicast(asked: &Publish, filter: Option<prism_client::Filter>) -> MulticastRequest {
+fn multicast(asked: &Publish, filter: Option<Filter>) -> MulticastRequest {
     MulticastRequest {
         filter,
         payload: asked.payload.clone().into_bytes(),
         content_type: asked.content_type.clone(),
         timeout: asked.timeout,
+        delivery: asked.delivery.map(Into::into),
+        require: asked.require.map(Into::into),
+        idempotency_key: asked.idempotency_key.clone(),
+        expires_in: asked.expires,
+        headers: asked.headers.clone(),
         ..MulticastRequest::default()
     }
 }

@@ -101,7 +101,22 @@ fn a_mistake_is_placed_and_what_was_meant_is_suggested() {
         (
             "steps:\n  - publish: { payload: x }\n    within: 1s",
             "x.yaml:3:13",
-            "only `get` and `enumerate`",
+            "only what reads is repeated",
+        ),
+        (
+            "steps:\n  - publish: { payload: x, as: offer }\n  - cancel: { of: ofer }",
+            "x.yaml:3:19",
+            "did you mean `offer`?",
+        ),
+        (
+            "steps:\n  - redrive: { identity: a, all: true }",
+            "x.yaml:2:14",
+            "either",
+        ),
+        (
+            "steps:\n  - publish: { payload: x, delivery: at-leest-once }",
+            "x.yaml:2:",
+            "at-least-once",
         ),
         (
             "steps:\n  - subscribe: { identity: a }\n  - receive: { by: a, ack: true, nack: 1s }",
