@@ -9,7 +9,8 @@ use super::value;
 
 pub(super) const AFTER_PUBLISH: &str = "\
 Exit code 4 says that some target did not get the message, or that this is not known. One for which the message is \
-stored will get it, and counts as one that did, unless --require says otherwise; so does one whose turn has not come.
+stored will get it, and counts as one that did, unless --require says otherwise; so does one whose turn has not come. \
+`-o name` lists those that are not known to have missed it, as it does for `receipts` and `cancel`.
 
 Whatever is not sent, or not confirmed as far as was required, within --timeout (or --deadline) is told as it is then: \
 `prism-probe multicast receipts` shows how it went on.
@@ -163,7 +164,7 @@ pub(crate) struct Receipts {
     /// The multicast, as `publish` tells it
     #[arg(value_name = "MULTICAST_ID")]
     pub(crate) multicast_id: String,
-    /// Only targets of which this is so; several separated by commas
+    /// Only targets of which this is so; several separated by commas. Without it, -o name leaves out those that failed
     #[arg(long, value_name = "STATUS", value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Status>,
     /// How many to show, at most 1000; without it, 100
