@@ -324,6 +324,21 @@ async fn names_are_those_of_targets_that_are_not_known_to_have_failed() {
     assert_eq!(ran.stdout, "alice\nbob\n");
 }
 
+/// What the help says is the most is held to before anything is sent.
+#[tokio::test]
+async fn more_than_the_most_is_wrong_usage() {
+    let fake = fake().await;
+    for line in [
+        &["publish", "--payload", "x", "--batch-size", "1025"][..],
+        &["enumerate", "--limit", "1001"],
+        &["receipts", "m-1", "--limit", "1001"],
+        &["dlq", "ls", "--limit", "1001"],
+    ] {
+        multicast(&fake, line).await.exits(2);
+    }
+    assert_eq!(fake.calls().len(), 0);
+}
+
 #[tokio::test]
 async fn dead_letters_are_listed_and_put_back() {
     let fake = fake().await;

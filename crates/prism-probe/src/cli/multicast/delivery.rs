@@ -77,7 +77,7 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..), allow_negative_numbers = true)]
     pub(crate) max_per_second: Option<i64>,
     /// How many targets are sent to at a time, at most 1024
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1024), allow_negative_numbers = true)]
     pub(crate) batch_size: Option<i32>,
     /// Wait for the answers of the targets, and show them
     #[arg(long)]
@@ -168,7 +168,7 @@ pub(crate) struct Receipts {
     #[arg(long, value_name = "STATUS", value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Status>,
     /// How many to show, at most 1000; without it, 100
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000), allow_negative_numbers = true)]
     pub(crate) limit: Option<i32>,
     /// Continue where the page before ended
     #[arg(long, value_name = "C")]
@@ -212,7 +212,7 @@ pub(crate) struct DlqList {
     #[arg(long, value_name = "ID")]
     pub(crate) identity: Option<String>,
     /// How many to show, at most 1000; without it, 100
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000), allow_negative_numbers = true)]
     pub(crate) limit: Option<i32>,
     /// Continue where the page before ended
     #[arg(long, value_name = "C")]
