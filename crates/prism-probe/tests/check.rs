@@ -8,7 +8,12 @@
 
 mod support;
 
-use std::{future::ready, net::SocketAddr};
+use std::{
+    future::ready,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Json, Router, http::StatusCode, routing::get};
 use prism_client::{
@@ -18,7 +23,7 @@ use prism_client::{
 use prism_core::failure::Failure;
 use serde_json::{Value, json};
 use support::{against, program, run};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Barrier};
 use tokio_util::task::AbortOnDropHandle;
 
 /// An admin API that is ready, or not.
@@ -161,4 +166,63 @@ async fn each_of_several_endpoints_is_looked_at() {
         ("admin", "ok"),
     ];
     assert_eq!(states(&tree), expected);
+}
+
+/// Both wait for each other before they answer.
+#[tokio::test]
+async fn everything_is_looked_at_at_a_time() {
+    let meet = Arc::new(Barrier::new(2));
+    let fake = FakeRegistry::start().await.unwrap();
+    let here = meet.clone();
+    fake.on_enumerate(move |_| {
+        let here = here.clone();
+        async move {
+            here.wait().await;
+            Ok(answers::page(&["alice"]))
+        }
+    });
+    let readiness = get(move || async move {
+        meet.wait().await;
+        "ready\n"
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let router = Router::new().route("/readyz", readiness);
+    let _admin = AbortOnDropHandle::new(tokio::spawn(async move {
+        axum::serve(listener, router).await.unwrap()
+    }));
+    let ran = run(against(&fake).args(["-o", "json", "check", "--admin", &address])).await;
+    assert_eq!(
+        states(&ran.json())[..3],
+        [("endpoint", "ok"), ("namespace", "ok"), ("admin", "ok")]
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_answer_costs_the_deadline_once() {
+    // Connections are made, and nobody takes them.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hung = listener.local_addr().unwrap().to_string();
+    let began = Instant::now();
+    let line = [
+        "--endpoint",
+        &hung,
+        "--deadline",
+        "3s",
+        "-o",
+        "json",
+        "check",
+        "--admin",
+        &hung,
+    ];
+    let ran = run(program().args(line)).await.exits(5);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert_eq!(
+        states(&ran.json()),
+        [
+            ("endpoint", "failed"),
+            ("namespace", "failed"),
+            ("admin", "failed")
+        ]
+    );
 }

@@ -318,6 +318,51 @@ async fn receipts_are_read_and_a_multicast_is_stopped() {
     assert!(ran.stderr.contains("receipts_window"), "{}", ran.stderr);
 }
 
+/// Whoever it is stored for will get it, and is one of those that can be worked with.
+#[tokio::test]
+async fn names_are_those_of_targets_that_are_not_known_to_have_failed() {
+    let fake = fake().await;
+    let line = ["publish", "--payload", "x"];
+    fake.on_multicast(|_| ready(Ok(answers::stored(&["alice", "bob"]))));
+    let ran = multicast_as(&fake, "name", &line).await.exits(0);
+    assert_eq!(ran.stdout, "alice\nbob\n");
+    fake.on_multicast(|_| ready(Ok(answers::delivered_but_one(&["alice", "bob"]))));
+    let ran = multicast_as(&fake, "name", &line).await.exits(4);
+    assert_eq!(ran.stdout, "alice\n");
+    fake.on_get_multicast(|_| ready(Ok(answers::delivered_but_one(&["alice", "bob"]))));
+    for (line, names) in [
+        (&["receipts", "m-1"][..], "alice\n"),
+        // Those that were asked for.
+        (&["receipts", "m-1", "--only", "delivered,failed"], "alice\nbob\n"),
+    ] {
+        let ran = multicast_as(&fake, "name", line).await.exits(0);
+        assert_eq!(ran.stdout, names, "{line:?}");
+    }
+    fake.on_multicast_stream(|_| {
+        let told = answers::told(answers::stored(&["alice", "bob"])).into_iter();
+        ready(Ok(stream::iter(told.map(Ok))))
+    });
+    let ran = multicast_as(&fake, "name", &["publish", "--payload", "x", "--follow"])
+        .await
+        .exits(0);
+    assert_eq!(ran.stdout, "alice\nbob\n");
+}
+
+/// What the help says is the most is held to before anything is sent.
+#[tokio::test]
+async fn more_than_the_most_is_wrong_usage() {
+    let fake = fake().await;
+    for line in [
+        &["publish", "--payload", "x", "--batch-size", "1025"][..],
+        &["enumerate", "--limit", "1001"],
+        &["receipts", "m-1", "--limit", "1001"],
+        &["dlq", "ls", "--limit", "1001"],
+    ] {
+        multicast(&fake, line).await.exits(2);
+    }
+    assert_eq!(fake.calls().len(), 0);
+}
+
 #[tokio::test]
 async fn dead_letters_are_listed_and_put_back() {
     let fake = fake().await;

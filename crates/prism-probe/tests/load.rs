@@ -394,8 +394,9 @@ async fn people_see_a_table() {
 async fn what_cannot_be_begun_says_so_before_anything_is_sent() {
     let (_, fake) = Town::serve().await;
     for (line, field) in [
-        (&["mixed"][..], "ramp"),
+        (&["mixed"][..], "rate"),
         (&["mixed", "--rate", "1", "--ramp", "steps:1,2"], "ramp"),
+        (&["mixed", "--ramp", "up:10s"], "rate"),
         (&["mixed", "--rate", "1", "--mix", "regster=1"], "mix"),
         (&["mixed", "--rate", "1", "--in-flight", "2"], "rate"),
         (&["fanout", "--subscribers", "5", "--targets", "1,6"], "targets"),

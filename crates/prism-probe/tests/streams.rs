@@ -238,10 +238,17 @@ async fn the_end_of_the_registration_is_an_error() {
 async fn a_lost_session_is_opened_again_and_the_gap_is_shown() {
     let fake = FakeRegistry::start().await.unwrap();
     let turns = in_turn([
-        Ok(vec![Ok(answers::opened(1)), Ok(answers::message("one"))]),
-        Ok(vec![Ok(answers::opened(2)), Ok(answers::message("two"))]),
+        Ok((vec![Ok(answers::opened(1)), Ok(answers::message("one"))], 0)),
+        Ok((vec![Ok(answers::opened(2)), Ok(answers::message("two"))], 1)),
     ]);
-    fake.on_subscribe(move |_| ready(turns().map(stream::iter::<Vec<Answer>>)));
+    fake.on_subscribe(move |_| {
+        // The second one stays.
+        let session = |(answers, stays): (Vec<Answer>, usize)| {
+            let rest = stream::pending().take(stays);
+            stream::iter(answers).chain(rest)
+        };
+        ready(turns().map(session))
+    });
     let ran = run(&mut subscribe(&fake, "table", &["--count", "2"]))
         .await
         .exits(0);
@@ -253,10 +260,71 @@ async fn a_lost_session_is_opened_again_and_the_gap_is_shown() {
     assert_eq!(
         talk[1..],
         [
+            "the connection was lost and is being made again: the service ended the session without saying why",
             "listening as `alice`, session 2",
             "messages may be missing here: CONNECTION_LOST"
         ]
     );
+}
+
+#[tokio::test]
+async fn a_watch_that_goes_on_says_where_it_did_not() {
+    let fake = FakeRegistry::start().await.unwrap();
+    let told = |kind: Kind, revision: u64| {
+        Ok(WatchResponse {
+            kind: kind.into(),
+            identity: answers::found("a").identity,
+            position: Some(Position { epoch: 255, revision }),
+            ..Default::default()
+        })
+    };
+    let streams = in_turn([Ok(vec![told(Kind::Enter, 1)]), Ok(vec![told(Kind::Leave, 2)])]);
+    fake.on_watch(move |_| ready(streams().map(stream::iter::<Vec<_>>)));
+    let mut command = against(&fake);
+    command.args(["multicast", "watch", "--count", "2"]);
+    let ran = run(&mut command).await.exits(0);
+    let talk = "the connection was lost and is being made again: the service ended the watch without saying why\n\
+                the connection is there again\n";
+    assert_eq!(ran.stderr, talk);
+}
+
+/// While it is lost, and not when it is back.
+#[tokio::test]
+async fn a_lost_connection_is_told_at_once() {
+    let fake = FakeRegistry::start().await.unwrap();
+    let sessions = in_turn([Ok(vec![Ok(answers::opened(1))])]);
+    fake.on_subscribe(move |_| {
+        let session = sessions().map(stream::iter::<Vec<Answer>>);
+        async move {
+            match session {
+                Ok(session) => Ok(session),
+                Err(_) => std::future::pending().await,
+            }
+        }
+    });
+    let watches = in_turn([Ok(Vec::new())]);
+    fake.on_watch(move |_| {
+        let watch = watches().map(stream::iter::<Vec<Result<WatchResponse, tonic::Status>>>);
+        async move {
+            match watch {
+                Ok(watch) => Ok(watch),
+                Err(_) => std::future::pending().await,
+            }
+        }
+    });
+    for line in [&["subscribe", "alice"][..], &["watch"]] {
+        let mut child = against(&fake).arg("multicast").args(line).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let told = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if line.starts_with("the connection was lost and is being made again: ") {
+                    return;
+                }
+            }
+            panic!("it is not told");
+        };
+        timeout(PATIENCE, told).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -139,12 +139,28 @@ async fn every_other_load_comes_to_its_end_on_a_whole_system() -> Result<()> {
 
 #[tokio::test]
 async fn the_example_scenario_comes_true() -> Result<()> {
-    let proxy = Proxy::embedded().await?;
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/scenarios/presence.yaml");
+    comes_true(&Proxy::embedded().await?, "default", "presence.yaml").await
+}
+
+#[tokio::test]
+async fn the_example_of_stored_delivery_comes_true() -> Result<()> {
+    let config = json!({ "namespaces": [{
+        "name": "workshop",
+        "pattern": "multicast-registry",
+        "slots": { "registry": "memory", "messaging": "memory", "durability": "memory" },
+    }] });
+    let proxy = Proxy::start_with(&config, &["--embedded"]).await?;
+    comes_true(&proxy, "workshop", "delivery.yaml").await
+}
+
+async fn comes_true(proxy: &Proxy, namespace: &str, example: &str) -> Result<()> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../examples/scenarios")
+        .join(example);
     let directory = tempfile::tempdir()?;
     let report = directory.path().join("report.xml");
     let (file, report) = (file.display().to_string(), report.display().to_string());
-    let told = probe(&proxy, "default", &["scenario", "run", &file, "--junit", &report]).await?;
+    let told = probe(proxy, namespace, &["scenario", "run", &file, "--junit", &report]).await?;
     assert_eq!(told["passed"], true, "{told}");
     let steps = told["steps"].as_array().context("no steps")?.len();
     let report = fs::read_to_string(report)?;

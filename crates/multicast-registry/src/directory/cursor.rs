@@ -94,10 +94,12 @@ impl Cursor {
     /// Reads a text back.
     pub(crate) fn open(text: &str, seal: &Seal<'_>, digest: [u8; 16]) -> Result<Self, InvalidCursor> {
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor::Forged)?;
-        if *sealed.first().ok_or(InvalidCursor::Forged)? > VERSION {
+        let checked = undamaged(&sealed, seal.namespace).ok_or(InvalidCursor::Forged)?;
+        // Only of what is a cursor: any text begins with something.
+        if checked.first().is_some_and(|version| *version > VERSION) {
             return Err(InvalidCursor::Newer);
         }
-        let (epoch, given, body) = parts(&sealed, seal.namespace).ok_or(InvalidCursor::Forged)?;
+        let (epoch, given, body) = parts(checked).ok_or(InvalidCursor::Forged)?;
         if u64::from_be_bytes(epoch) != seal.epoch.0 {
             return Err(InvalidCursor::OtherEpoch);
         }
@@ -113,12 +115,14 @@ impl Cursor {
     }
 }
 
-/// Epoch, tag and body of an undamaged cursor of the namespace.
-fn parts<'a>(sealed: &'a [u8], namespace: &str) -> Option<([u8; EPOCH_BYTES], &'a [u8], &'a [u8])> {
+/// A cursor of the namespace without its checksum.
+fn undamaged<'a>(sealed: &'a [u8], namespace: &str) -> Option<&'a [u8]> {
     let (checked, given) = sealed.split_at_checked(sealed.len().checked_sub(CHECK_BYTES)?)?;
-    if check(namespace, checked) != given {
-        return None;
-    }
+    (check(namespace, checked) == given).then_some(checked)
+}
+
+/// Epoch, tag and body.
+fn parts(checked: &[u8]) -> Option<([u8; EPOCH_BYTES], &[u8], &[u8])> {
     let (epoch, rest) = checked.get(1..)?.split_first_chunk()?;
     let (tag, body) = rest.split_at_checked(TAG_BYTES)?;
     Some((*epoch, tag, body))
@@ -213,13 +217,21 @@ mod tests {
             forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
             let opened = open(std::str::from_utf8(&forged).unwrap(), &SEAL);
             assert!(
-                matches!(opened, Err(InvalidCursor::Forged | InvalidCursor::Newer)),
+                matches!(opened, Err(InvalidCursor::Forged)),
                 "at {at}: {opened:?}"
             );
         }
-        for nonsense in ["", "x", "AQ", "AQAAAAAA", "ü"] {
-            assert_eq!(open(nonsense, &SEAL), Err(InvalidCursor::Forged));
+        for nonsense in ["", "x", "AQ", "AQAAAAAA", "ü", "foo", "zzzz"] {
+            assert_eq!(open(nonsense, &SEAL), Err(InvalidCursor::Forged), "{nonsense}");
         }
+    }
+
+    #[test]
+    fn a_cursor_of_a_newer_version_is_told_from_a_damaged_one() {
+        let mut newer = vec![VERSION + 1, 1, 2, 3];
+        newer.extend_from_slice(&check(SEAL.namespace, &newer));
+        let opened = open(&URL_SAFE_NO_PAD.encode(newer), &SEAL);
+        assert_eq!(opened, Err(InvalidCursor::Newer));
     }
 
     /// The checksum is no secret, so whoever changes a cursor can set it right.

@@ -62,7 +62,20 @@ pub struct Raw {
     throttle: Arc<Throttle>,
     headers: Headers,
     timeout: Duration,
+    observer: Option<Arc<Observer>>,
 }
+
+/// What becomes of the connection of a subscription, or of a watch, that goes on by itself.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Line<'a> {
+    /// It was lost, and is being made again for as long as it takes.
+    Lost(&'a Error),
+    /// It is there again. Of a subscription `opened` says so.
+    Regained,
+}
+
+type Observer = dyn Fn(Line<'_>) + Send + Sync;
 
 /// What the clients of all namespaces share.
 pub(crate) struct Shared {
@@ -79,6 +92,22 @@ impl Raw {
             shared,
             headers,
             timeout: timeout.min(LONGEST_TIMEOUT),
+            observer: None,
+        }
+    }
+
+    /// The same, telling what becomes of the connections of its subscriptions and watches as soon as that is known.
+    #[must_use]
+    pub fn observed(&self, observer: impl Fn(Line<'_>) + Send + Sync + 'static) -> Self {
+        Self {
+            observer: Some(Arc::new(observer)),
+            ..self.clone()
+        }
+    }
+
+    fn tell(&self, line: Line<'_>) {
+        if let Some(observer) = &self.observer {
+            observer(line);
         }
     }
 

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use tonic::{Code, Streaming};
 use tracing::Instrument;
 
-use super::{Raw, recovery::Recovery};
+use super::{Line, Raw, recovery::Recovery};
 use crate::{
     Applied, Error, Result,
     call::{self, Repeat},
@@ -60,6 +60,7 @@ impl Watch {
             raw,
             request,
             live: Some(live),
+            lost: false,
             ended: false,
         };
         let answers = stream::unfold(feed, |mut feed| async move {
@@ -142,6 +143,8 @@ struct Feed {
     live: Option<Live>,
     /// The position of the last answer; `None` in a snapshot, which begins again when it is lost.
     at: Option<Position>,
+    /// The connection was lost, and that was told.
+    lost: bool,
     /// Something was told that a new snapshot makes void.
     told: bool,
     recovery: Recovery,
@@ -175,6 +178,9 @@ impl Feed {
                         Ok(live) => {
                             self.recovery.opened();
                             self.live = Some(live);
+                            if std::mem::take(&mut self.lost) {
+                                self.raw.tell(Line::Regained);
+                            }
                             if self.at.is_none() && std::mem::take(&mut self.told) {
                                 return Ok(Watched::Restarted);
                             }
@@ -188,7 +194,11 @@ impl Feed {
             match Verdict::on(&error) {
                 Verdict::Final => return Err(error),
                 Verdict::Lost => self.at = None,
-                Verdict::Resume => {}
+                Verdict::Resume if self.lost => {}
+                Verdict::Resume => {
+                    self.lost = true;
+                    self.raw.tell(Line::Lost(&error));
+                }
             }
             let pause = self.recovery.pause().max(error.retry_after().unwrap_or_default());
             tracing::warn!(%error, ?pause, "watch lost, opening another one");

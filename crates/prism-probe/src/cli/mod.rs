@@ -109,7 +109,7 @@ pub(crate) enum Command {
     /// Do what a file says, and see whether it comes out as the file says
     #[command(subcommand, after_help = scenario::EXAMPLES)]
     Scenario(scenario::Command),
-    /// Is everything reachable, and what serves what?
+    /// Is everything reachable, and what serves what? Told within --deadline
     Check(Check),
     /// Print a completion script for a shell
     #[command(after_help = INSTALL_COMPLETIONS)]

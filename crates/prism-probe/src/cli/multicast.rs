@@ -126,7 +126,7 @@ pub(crate) struct Enumerate {
     #[arg(long, value_name = "F")]
     pub(crate) sort: Vec<String>,
     /// How many to show, at most 1000; without it, 100
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000), allow_negative_numbers = true)]
     pub(crate) limit: Option<i32>,
     /// Continue where the page before ended
     #[arg(long, value_name = "C")]

@@ -1,5 +1,7 @@
 //! `prism-probe load …`
 
+use std::time::Duration;
+
 use prism_core::shutdown::Signals;
 use tokio_util::sync::CancellationToken;
 
@@ -89,9 +91,8 @@ fn fanout_plan(asked: &Fanout) -> Result<fanout::Plan, Stop> {
 }
 
 fn presence_plan(asked: &Presence) -> Result<presence::Plan, Stop> {
-    let own_rates = !matches!(asked.ramp, Shape::Constant | Shape::Up(_));
-    let rate = asked.rate.or((!own_rates).then_some(ROOM_RATE));
-    let ramp = Ramp::new(&asked.ramp, rate, asked.duration).map_err(|message| usage("ramp", message))?;
+    let rate = asked.rate.or(needs_rate(&asked.ramp).then_some(ROOM_RATE));
+    let ramp = ramp(&asked.ramp, rate, asked.duration)?;
     Ok(presence::Plan {
         users: asked.users,
         rooms: asked.rooms.min(asked.users),
@@ -101,6 +102,19 @@ fn presence_plan(asked: &Presence) -> Result<presence::Plan, Stop> {
     })
 }
 
+/// Whether a shape says nothing of how fast.
+fn needs_rate(shape: &Shape) -> bool {
+    matches!(shape, Shape::Constant | Shape::Up(_))
+}
+
+fn ramp(shape: &Shape, rate: Option<f64>, length: Duration) -> Result<Ramp, Stop> {
+    let field = match rate {
+        None if needs_rate(shape) => "rate",
+        _ => "ramp",
+    };
+    Ramp::new(shape, rate, length).map_err(|message| usage(field, message))
+}
+
 fn mixed_plan(asked: &Mixed, global: &Global) -> Result<mixed::Plan, Stop> {
     let pace = match asked.in_flight {
         Some(at_once) => mixed::Pace::Closed {
@@ -108,8 +122,7 @@ fn mixed_plan(asked: &Mixed, global: &Global) -> Result<mixed::Plan, Stop> {
             length: asked.duration,
         },
         None => mixed::Pace::Open {
-            ramp: Ramp::new(&asked.ramp, asked.rate, asked.duration)
-                .map_err(|message| usage("ramp", message))?,
+            ramp: ramp(&asked.ramp, asked.rate, asked.duration)?,
             most: asked.max_in_flight as usize,
         },
     };

@@ -1,18 +1,63 @@
 //! Whether what came of a step is what was to come of it.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug},
+};
 
 use prism_client::{
-    DeliveryStatus, Error, Found as FoundIdentity, Multicast, Page, Registration, Renewal, Result as Answer,
-    Unregistered,
+    DeadLetters, DeliveryStatus, Error, Found as FoundIdentity, Multicast, Page, Reason, Redriven as PutBack,
+    Registration, Renewal, Result as Answer, Unregistered,
 };
 use serde_json::{Map, Value};
 
-use super::step::{Found, Listed, Opened, Published, Registered, Removed, Renewed};
-use crate::load::reason;
+use super::step::{Dead, Found, Listed, Opened, Published, Redriven, Registered, Removed, Renewed};
+use crate::{exit::Exit, load::reason};
 
-/// Why a step failed, for people.
-pub(crate) type Problem = String;
+/// Why a step did not pass.
+#[derive(Debug, Clone)]
+pub(crate) enum Problem {
+    /// Something came of it that was not to come of it.
+    Unexpected(String),
+    /// What it tells of could not even be tried.
+    Broken(Box<Error>),
+}
+
+impl Problem {
+    /// Of a call that failed and was not to fail so.
+    pub(super) fn of(error: &Error) -> Self {
+        if is_broken(error) {
+            return Self::Broken(Box::new(error.clone()));
+        }
+        Self::Unexpected(failed(error))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unexpected(message) => f.write_str(message),
+            Self::Broken(error) => f.write_str(&failed(error)),
+        }
+    }
+}
+
+impl From<String> for Problem {
+    fn from(message: String) -> Self {
+        Self::Unexpected(message)
+    }
+}
+
+fn failed(error: &Error) -> String {
+    format!("it failed: {error}, reason `{}`", reason(error))
+}
+
+/// Whether a failure says nothing about the service that is tested: it is not there or does not answer in time, it
+/// lets nobody in, or has no such namespace.
+pub(super) fn is_broken(error: &Error) -> bool {
+    matches!(Exit::of(error), Exit::Unavailable | Exit::Denied)
+        || error.reason() == Some(Reason::UnknownNamespace)
+}
 
 /// What can be held against an answer.
 pub(crate) trait Expect<T> {
@@ -26,15 +71,16 @@ pub(crate) trait Expect<T> {
     fn check(&self, answer: &Answer<T>) -> Result<(), Problem> {
         match (answer, self.error()) {
             (Ok(answer), None) => self.holds(answer),
-            (Ok(_), Some(expected)) => Err(format!("expected the error `{expected}`, and it succeeded")),
-            (Err(error), None) => Err(format!("it failed: {error}, reason `{}`", reason(error))),
-            (Err(error), Some(expected)) => same("the error", reason_of(error).as_str(), expected),
+            (Ok(_), Some(expected)) => {
+                Err(format!("expected the error `{expected}`, and it succeeded").into())
+            }
+            (Err(error), Some(expected)) if reason(error) == expected => Ok(()),
+            (Err(error), Some(expected)) if !is_broken(error) => {
+                same("the error", reason(error).as_str(), expected)
+            }
+            (Err(error), _) => Err(Problem::of(error)),
         }
     }
-}
-
-fn reason_of(error: &Error) -> String {
-    reason(error)
 }
 
 macro_rules! expects_error {
@@ -136,7 +182,45 @@ impl Expect<Multicast> for Published {
         each("the status", answer, &self.statuses, status)?;
         each("the reason", answer, &self.reasons, |target| {
             target.reason.clone().unwrap_or_default()
-        })
+        })?;
+        let reasons = answer.statuses.iter().filter_map(|target| target.reason.clone());
+        if_some("the reasons", &counted(reasons), self.reason_counts.as_ref())?;
+        let state = format!("{:?}", answer.state).to_uppercase();
+        if_some("the state", &state, self.state.as_ref())?;
+        if_some("`replayed`", &answer.replayed, self.replayed.as_ref())
+    }
+}
+
+impl Expect<DeadLetters> for Dead {
+    expects_error!();
+
+    fn holds(&self, answer: &DeadLetters) -> Result<(), Problem> {
+        let letters = &answer.letters;
+        let count = letters.len() as u64;
+        if_some("the number of dead letters", &count, self.count.as_ref())?;
+        if let Some(expected) = &self.payloads {
+            let payloads = letters
+                .iter()
+                .map(|letter| String::from_utf8_lossy(&letter.payload).into_owned());
+            same_set("the payloads", payloads.collect(), expected.clone())?;
+        }
+        let reasons = letters.iter().map(|letter| letter.reason.clone());
+        if_some("the reasons", &counted(reasons), self.reason_counts.as_ref())
+    }
+}
+
+impl Expect<PutBack> for Redriven {
+    expects_error!();
+
+    fn holds(&self, answer: &PutBack) -> Result<(), Problem> {
+        for (what, found, expected) in [
+            ("the number put back", answer.redriven_count, self.redriven),
+            ("the number without room", answer.full_count, self.full),
+            ("the number gone", answer.gone_count, self.gone),
+        ] {
+            if_some(what, &found, expected.as_ref())?;
+        }
+        Ok(())
     }
 }
 
@@ -162,6 +246,15 @@ fn each(
     Ok(())
 }
 
+/// How often each is there.
+fn counted(reasons: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for reason in reasons {
+        *counts.entry(reason).or_default() += 1;
+    }
+    counts
+}
+
 /// Whether all that is expected is there; objects may have more.
 fn contains(at: &str, found: &Map<String, Value>, expected: &Map<String, Value>) -> Result<(), Problem> {
     for (name, expected) in expected {
@@ -171,7 +264,7 @@ fn contains(at: &str, found: &Map<String, Value>, expected: &Map<String, Value>)
             (Some(found), expected) if equal(found, expected) => {}
             (found, _) => {
                 let found = found.map_or("nothing".to_owned(), |found| format!("`{found}`"));
-                return Err(format!("`{at}` is {found}, expected `{expected}`"));
+                return Err(format!("`{at}` is {found}, expected `{expected}`").into());
             }
         }
     }
@@ -194,7 +287,7 @@ fn same<T: PartialEq + Debug + ?Sized>(what: &str, found: &T, expected: &T) -> R
     if found == expected {
         return Ok(());
     }
-    Err(format!("{what}: found {found:?}, expected {expected:?}"))
+    Err(format!("{what}: found {found:?}, expected {expected:?}").into())
 }
 
 fn same_set(what: &str, mut found: Vec<String>, mut expected: Vec<String>) -> Result<(), Problem> {

@@ -8,8 +8,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::step::{
-    Close, Enumerate, Found, Listed, One, Opened, Publish, Published, Receive, Register, Registered, Removed,
-    Renew, Renewed, Silence, Subscribe, Update,
+    Close, Dead, DeadLetters, Enumerate, Found, Listed, One, Opened, Publish, Published, Receive, Redrive,
+    Redriven, Register, Registered, Removed, Renew, Renewed, Sent, Silence, Subscribe, Update,
 };
 use crate::cli;
 
@@ -44,7 +44,11 @@ pub(crate) enum Action {
     Renew(Renew, Renewed),
     Unregister(One, Removed),
     Enumerate(Enumerate, Option<Filter>, Listed),
-    Publish(Publish, Option<Filter>, Published),
+    Publish(Box<Publish>, Option<Filter>, Published),
+    Receipts(Sent, Published),
+    Cancel(Sent, Published),
+    DeadLetters(DeadLetters, Dead),
+    Redrive(Redrive, Redriven),
     Subscribe(Subscribe, Opened),
     Receive(Receive),
     Silence(Silence),
@@ -69,7 +73,11 @@ struct WrittenStep {
     renew: Option<Renew>,
     unregister: Option<One>,
     enumerate: Option<Enumerate>,
-    publish: Option<Publish>,
+    publish: Option<Box<Publish>>,
+    receipts: Option<Sent>,
+    cancel: Option<Sent>,
+    dead_letters: Option<DeadLetters>,
+    redrive: Option<Redrive>,
     subscribe: Option<Subscribe>,
     receive: Option<Receive>,
     silence: Option<Silence>,
@@ -87,7 +95,7 @@ impl Scenario {
     ///
     /// # Errors
     /// A file that cannot be read, an unknown key, a step that does nothing or two things, a filter that is none, a
-    /// session that no step before opens; with line and column.
+    /// session that no step before opens, a multicast that none sends; with line and column.
     pub(crate) fn load(path: &std::path::Path) -> Result<Self, Error> {
         Self::read(&Source::load(path)?)
     }
@@ -110,28 +118,34 @@ impl Scenario {
             name: written.name.unwrap_or_else(|| source.name().to_owned()),
             steps: read,
         };
-        scenario.check_sessions(source)?;
+        scenario.check_names(source)?;
         Ok(scenario)
     }
 
-    /// Whoever is to receive something has been opened by a step before.
-    fn check_sessions(&self, source: &Source) -> Result<(), Error> {
-        let mut open: Vec<&str> = Vec::new();
+    /// Whoever is to receive something has been opened by a step before, and what is asked after was sent by one.
+    fn check_names(&self, source: &Source) -> Result<(), Error> {
+        let (mut open, mut sent): (Vec<&str>, Vec<&str>) = Default::default();
         for (index, step) in self.steps.iter().enumerate() {
-            let (key, field, name) = match &step.action {
+            let (key, field, name, known, verb) = match &step.action {
                 Action::Subscribe(subscribe, _) => {
                     open.push(subscribe.name());
                     continue;
                 }
-                Action::Receive(receive) => ("receive", "by", &receive.by),
-                Action::Silence(silence) => ("silence", "by", &silence.by),
-                Action::Close(close) => ("close", "session", &close.session),
+                Action::Publish(publish, ..) => {
+                    sent.extend(publish.name.as_deref());
+                    continue;
+                }
+                Action::Receive(receive) => ("receive", "by", &receive.by, &open, "subscribes"),
+                Action::Silence(silence) => ("silence", "by", &silence.by, &open, "subscribes"),
+                Action::Close(close) => ("close", "session", &close.session, &open, "subscribes"),
+                Action::Receipts(asked, _) => ("receipts", "of", &asked.of, &sent, "publishes"),
+                Action::Cancel(asked, _) => ("cancel", "of", &asked.of, &sent, "publishes"),
                 _ => continue,
             };
-            if !open.contains(&name.as_str()) {
+            if !known.contains(&name.as_str()) {
                 let path = Path::root().key("steps").index(index).key(key).key(field);
-                let near = prism_core::config::nearest(name, open.iter().copied());
-                let message = format!("no step before this one subscribes as `{name}`");
+                let near = prism_core::config::nearest(name, known.iter().copied());
+                let message = format!("no step before this one {verb} as `{name}`");
                 return Err(source.place(Error::new(path, message).suggest(near)));
             }
         }
@@ -162,9 +176,9 @@ impl Reader<'_> {
             let message = format!("`{kind}` says itself what it expects");
             return Err(self.source.place(Error::new(path, message)));
         }
-        if within.is_some() && !matches!(action, Action::Get(..) | Action::Enumerate(..)) {
+        if within.is_some() && !action.is_read() {
             let path = self.path.clone().key("within");
-            let message = format!("`{kind}` is done once: only `get` and `enumerate` are repeated");
+            let message = format!("`{kind}` is done once: only what reads is repeated, such as `get`");
             return Err(self.source.place(Error::new(path, message)));
         }
         Ok(Step {
@@ -201,10 +215,33 @@ impl Reader<'_> {
             let filter = self.filter("publish", it.filter.as_ref())?;
             all.push(("publish", Action::Publish(it, filter, self.expected()?)));
         }
+        if let Some(it) = step.receipts {
+            all.push(("receipts", Action::Receipts(it, self.expected()?)));
+        }
+        if let Some(it) = step.cancel {
+            all.push(("cancel", Action::Cancel(it, self.expected()?)));
+        }
+        if let Some(it) = step.dead_letters {
+            all.push(("dead_letters", Action::DeadLetters(it, self.expected()?)));
+        }
+        if let Some(it) = step.redrive {
+            if it.all == it.identity.is_some() {
+                return Err(self.error_in("redrive", "either names an `identity` or says `all: true`"));
+            }
+            all.push(("redrive", Action::Redrive(it, self.expected()?)));
+        }
         if let Some(it) = step.subscribe {
             all.push(("subscribe", Action::Subscribe(it, self.expected()?)));
         }
-        all.extend(step.receive.map(|it| ("receive", Action::Receive(it))));
+        if let Some(it) = step.receive {
+            if it.is_ambiguous() {
+                return Err(self.error_in(
+                    "receive",
+                    "of `ack`, `nack` and `term` one is said about a message",
+                ));
+            }
+            all.push(("receive", Action::Receive(it)));
+        }
         all.extend(step.silence.map(|it| ("silence", Action::Silence(it))));
         all.extend(step.close.map(|it| ("close", Action::Close(it))));
         all.extend(step.wait.map(|it| ("wait", Action::Wait(it))));
@@ -231,6 +268,11 @@ impl Reader<'_> {
     fn error(&self, message: impl Into<String>) -> Error {
         self.source.place(Error::new(self.path.clone(), message))
     }
+
+    fn error_in(&self, action: &str, message: &str) -> Error {
+        let path = self.path.clone().key(action);
+        self.source.place(Error::new(path, message))
+    }
 }
 
 impl Action {
@@ -238,6 +280,14 @@ impl Action {
         !matches!(
             self,
             Self::Receive(_) | Self::Silence(_) | Self::Close(_) | Self::Wait(_)
+        )
+    }
+
+    /// Whether it changes nothing, and may be repeated until what is expected comes of it.
+    fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Self::Get(..) | Self::Enumerate(..) | Self::Receipts(..) | Self::DeadLetters(..)
         )
     }
 
@@ -259,6 +309,10 @@ impl Action {
                 Some(filter) => filter.to_string(),
                 None => "all".to_owned(),
             },
+            Self::Receipts(it, _) | Self::Cancel(it, _) => it.of.clone(),
+            Self::DeadLetters(DeadLetters { identity }, _) | Self::Redrive(Redrive { identity, .. }, _) => {
+                identity.clone().unwrap_or_else(|| "all".to_owned())
+            }
             Self::Subscribe(it, _) => it.identity.clone(),
             Self::Receive(it) => it.by.clone(),
             Self::Silence(it) => it.by.clone(),

@@ -2,9 +2,14 @@
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::play::{Outcome, Played};
+use super::{
+    expect::Problem,
+    play::{Outcome, Played},
+};
+use crate::load::reason;
 
-/// One suite for the scenario, one case for each step.
+/// One suite for the scenario, one case for each step. What was not as expected is a failure; what could not be tried,
+/// or was broken off, is an error.
 ///
 /// # Errors
 /// When it cannot be written as XML.
@@ -14,13 +19,13 @@ pub(crate) fn junit(played: &Played) -> Result<String, quick_junit::SerializeErr
         let status = match &step.outcome {
             Outcome::Passed => TestCaseStatus::success(),
             Outcome::Skipped => TestCaseStatus::skipped(),
-            Outcome::Failed(problem) => {
-                let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-                status
-                    .set_message(problem.as_str())
-                    .set_type("EXPECTATION_FAILED");
-                status
-            }
+            Outcome::Failed(problem) => match problem {
+                Problem::Unexpected(message) => {
+                    failed(NonSuccessKind::Failure, "EXPECTATION_FAILED", message)
+                }
+                Problem::Broken(error) => failed(NonSuccessKind::Error, &reason(error), &problem.to_string()),
+            },
+            Outcome::Interrupted => failed(NonSuccessKind::Error, "INTERRUPTED", "it was interrupted"),
         };
         // Numbered, as two steps may well have one name.
         let mut case = TestCase::new(format!("{} {}", index + 1, step.name), status);
@@ -31,4 +36,10 @@ pub(crate) fn junit(played: &Played) -> Result<String, quick_junit::SerializeErr
     let mut report = Report::new("prism-probe scenario");
     report.add_test_suite(suite);
     report.to_string()
+}
+
+fn failed(kind: NonSuccessKind, cause: &str, message: &str) -> TestCaseStatus {
+    let mut status = TestCaseStatus::non_success(kind);
+    status.set_message(message).set_type(cause);
+    status
 }

@@ -10,6 +10,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use expect::Problem;
 pub(crate) use file::Scenario;
 pub(crate) use junit::junit;
 pub(crate) use play::{Outcome, Played, Player};

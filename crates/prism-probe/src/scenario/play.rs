@@ -1,20 +1,28 @@
 //! Carrying out a scenario.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use prism_client::{
-    EnumerateRequest, MulticastRequest, RegisterRequest, Registration, Registry, Result as Answer,
-    UnregisterRequest, UpdateRequest,
+    EnumerateRequest, Filter, GetMulticastRequest, ListDeadLettersRequest, Multicast, MulticastRequest,
+    RedriveRequest, RegisterRequest, Registration, Registry, Result as Answer, UnregisterRequest,
+    UpdateRequest,
 };
 use serde_json::Value;
 use tokio::time::sleep;
 
 use super::{
-    expect::{Expect, Ordered, Problem},
+    expect::{Expect, Ordered, Problem, is_broken},
     file::{Action, Scenario, Step},
     sessions::Sessions,
     step::{Enumerate, Publish, Register},
 };
+
+/// How many receipts, or dead letters, are looked at: all that fit a page.
+const PAGE: u32 = 1_000;
 
 /// Between the attempts of a step that waits for something.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -36,26 +44,37 @@ pub(crate) struct PlayedStep {
 }
 
 /// How a step ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Outcome {
     Passed,
     Failed(Problem),
-    /// One before it failed.
+    /// Somebody ended the run while it was under way.
+    Interrupted,
+    /// One before it did not pass.
     Skipped,
 }
 
 impl Played {
     /// The first step that failed, and why.
-    pub(crate) fn failure(&self) -> Option<(&PlayedStep, &str)> {
+    pub(crate) fn failure(&self) -> Option<(&PlayedStep, &Problem)> {
         self.steps.iter().find_map(|step| match &step.outcome {
-            Outcome::Failed(problem) => Some((step, problem.as_str())),
+            Outcome::Failed(problem) => Some((step, problem)),
             _ => None,
         })
     }
 
+    /// Whether it was ended before it was over.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| matches!(step.outcome, Outcome::Interrupted))
+    }
+
+    /// How many steps passed.
     pub(crate) fn passed(&self) -> usize {
-        let passed = self.steps.iter().filter(|step| step.outcome == Outcome::Passed);
-        passed.count()
+        let passed = self.steps.iter();
+        passed
+            .filter(|step| matches!(step.outcome, Outcome::Passed))
+            .count()
     }
 }
 
@@ -65,6 +84,8 @@ pub(crate) struct Player {
     sessions: Sessions,
     /// What was registered and is to be removed in the end.
     registered: Vec<Registration>,
+    /// What was sent, by the names that later steps call it.
+    sent: HashMap<String, String>,
 }
 
 impl Player {
@@ -73,11 +94,18 @@ impl Player {
             registry,
             sessions: Sessions::default(),
             registered: Vec::new(),
+            sent: HashMap::new(),
         }
     }
 
-    /// Says of each step what became of it, as soon as that is known.
-    pub(crate) async fn play(&mut self, scenario: &Scenario, mut told: impl FnMut(usize, &Step)) -> Played {
+    /// Does each step, of which it tells, until one does not pass or `interrupted` resolves.
+    pub(crate) async fn play(
+        &mut self,
+        scenario: &Scenario,
+        interrupted: impl Future,
+        mut told: impl FnMut(usize, &Step),
+    ) -> Played {
+        let mut interrupted = pin!(interrupted);
         let mut steps = Vec::new();
         let mut is_over = false;
         for (index, step) in scenario.steps.iter().enumerate() {
@@ -86,11 +114,12 @@ impl Player {
             let outcome = if is_over {
                 Outcome::Skipped
             } else {
-                self.step(step)
-                    .await
-                    .map_or_else(Outcome::Failed, |()| Outcome::Passed)
+                tokio::select! {
+                    done = self.step(step) => done.map_or_else(Outcome::Failed, |()| Outcome::Passed),
+                    _ = &mut interrupted => Outcome::Interrupted,
+                }
             };
-            is_over |= outcome != Outcome::Passed;
+            is_over |= !matches!(outcome, Outcome::Passed);
             steps.push(PlayedStep {
                 name: step.name.clone(),
                 line: step.line,
@@ -104,14 +133,17 @@ impl Player {
         }
     }
 
-    /// Ends the sessions and removes what was registered, if it is still that. What cannot be removed stays.
+    /// Ends the sessions and removes what was registered, if it is still that. What cannot be removed stays; where
+    /// the service is gone that is found out once.
     pub(crate) async fn tidy(self) {
         drop(self.sessions);
         for registration in &self.registered {
-            let _ = self
-                .registry
-                .unregister(UnregisterRequest::from(registration))
-                .await;
+            let request = UnregisterRequest::from(registration);
+            if let Err(error) = self.registry.unregister(request).await
+                && is_broken(&error)
+            {
+                break;
+            }
         }
     }
 
@@ -122,10 +154,11 @@ impl Player {
             let is_to_wait = step.within.is_some_and(|within| began.elapsed() + PAUSE < within);
             match outcome {
                 Err(_) if is_to_wait => sleep(PAUSE).await,
-                Err(problem) => {
+                Err(Problem::Unexpected(problem)) => {
                     let waited = step.within.map(|within| format!(", for {within:?}"));
-                    return Err(problem + &waited.unwrap_or_default());
+                    return Err((problem + &waited.unwrap_or_default()).into());
                 }
+                Err(broken) => return Err(broken),
                 Ok(()) => return Ok(()),
             }
         }
@@ -159,7 +192,30 @@ impl Player {
                 expected.check(&registry.enumerate(enumeration(asked, filter.clone())).await)
             }
             Action::Publish(asked, filter, expected) => {
-                expected.check(&registry.multicast(multicast(asked, filter.clone())).await)
+                expected.check(&self.publish(asked, filter.clone()).await)
+            }
+            Action::Receipts(asked, expected) => {
+                let request = GetMulticastRequest {
+                    limit: Some(PAGE),
+                    ..self.sent(&asked.of)?.into()
+                };
+                expected.check(&registry.get_multicast(request).await)
+            }
+            Action::Cancel(asked, expected) => {
+                expected.check(&registry.cancel_multicast(self.sent(&asked.of)?).await)
+            }
+            Action::DeadLetters(asked, expected) => {
+                let request = ListDeadLettersRequest {
+                    identity: asked.identity.clone(),
+                    limit: Some(PAGE),
+                    cursor: None,
+                };
+                expected.check(&registry.list_dead_letters(request).await)
+            }
+            Action::Redrive(asked, expected) => {
+                let identity = asked.identity.clone();
+                let which = identity.map_or(RedriveRequest::All, RedriveRequest::OfIdentity);
+                expected.check(&registry.redrive_dead_letters(which).await)
             }
             Action::Subscribe(asked, expected) => {
                 let opened = self.sessions.open(&registry, asked.name(), &asked.identity).await;
@@ -190,9 +246,23 @@ impl Player {
         self.registered.extend(answer.iter().cloned());
         answer
     }
+
+    async fn publish(&mut self, asked: &Publish, filter: Option<Filter>) -> Answer<Multicast> {
+        let answer = self.registry.multicast(multicast(asked, filter)).await?;
+        if let Some(name) = &asked.name {
+            self.sent.insert(name.clone(), answer.multicast_id.clone());
+        }
+        Ok(answer)
+    }
+
+    /// The multicast that a step calls so. That one publishes as this is known; it may not have succeeded.
+    fn sent(&self, name: &str) -> Result<String, Problem> {
+        let sent = self.sent.get(name).cloned();
+        sent.ok_or_else(|| format!("`{name}` was not sent").into())
+    }
 }
 
-fn enumeration(asked: &Enumerate, filter: Option<prism_client::Filter>) -> EnumerateRequest {
+fn enumeration(asked: &Enumerate, filter: Option<Filter>) -> EnumerateRequest {
     EnumerateRequest {
         filter,
         limit: asked.limit,
@@ -202,12 +272,17 @@ fn enumeration(asked: &Enumerate, filter: Option<prism_client::Filter>) -> Enume
 }
 
 /// The one place where a scenario makes its multicasts.
-fn multicast(asked: &Publish, filter: Option<prism_client::Filter>) -> MulticastRequest {
+fn multicast(asked: &Publish, filter: Option<Filter>) -> MulticastRequest {
     MulticastRequest {
         filter,
         payload: asked.payload.clone().into_bytes(),
         content_type: asked.content_type.clone(),
         timeout: asked.timeout,
+        delivery: asked.delivery.map(Into::into),
+        require: asked.require.map(Into::into),
+        idempotency_key: asked.idempotency_key.clone(),
+        expires_in: asked.expires,
+        headers: asked.headers.clone(),
         ..MulticastRequest::default()
     }
 }

@@ -7,10 +7,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prism_client::{Event, Registry, Result as Answer, SubscribeRequest};
+use prism_client::{Error, Event, Message, Registry, Result as Answer, SubscribeRequest};
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
-use super::{expect::Problem, step::Receive};
+use super::{
+    expect::Problem,
+    step::{Receive, Word},
+};
 use crate::load::reason;
 
 /// Sessions by their names. Dropping this ends them.
@@ -33,9 +36,9 @@ struct Inbox {
 
 #[derive(Default)]
 struct State {
-    messages: VecDeque<String>,
+    messages: VecDeque<Message>,
     /// Why there will be no more.
-    ended: Option<String>,
+    ended: Option<Error>,
 }
 
 impl Sessions {
@@ -51,11 +54,9 @@ impl Sessions {
         reader.spawn(async move {
             while let Some(event) = session.next().await {
                 match event {
-                    Ok(Event::Message(message)) => {
-                        told.put(String::from_utf8_lossy(&message.payload).into_owned());
-                    }
+                    Ok(Event::Message(message)) => told.put(message),
                     Ok(_) => {}
-                    Err(error) => told.end(format!("{error}, reason `{}`", reason(&error))),
+                    Err(error) => told.end(error),
                 }
             }
         });
@@ -71,26 +72,31 @@ impl Sessions {
         self.open
             .remove(name)
             .map(drop)
-            .ok_or_else(|| format!("`{name}` has no session"))
+            .ok_or_else(|| format!("`{name}` has no session").into())
     }
 
-    /// Takes what a step asks for, as soon as it is there.
+    /// Takes what a step asks for, as soon as it is there. Only about what was expected something is said.
     pub(super) async fn receive(&self, asked: &Receive, patience: Duration) -> Result<(), Problem> {
         let inbox = self.inbox(&asked.by)?;
         let count = asked.count.unwrap_or_else(|| asked.payload.len().max(1));
         let Ok(taken) = timeout(patience, inbox.take(count)).await else {
             let there = inbox.state.lock().messages.len();
-            return Err(format!(
-                "received {there} of {count} messages within {patience:?}"
-            ));
+            return Err(format!("received {there} of {count} messages within {patience:?}").into());
         };
         let taken = taken?;
-        for (found, expected) in taken.iter().zip(&asked.payload) {
-            if found != expected {
-                return Err(format!("received `{found}`, expected `{expected}`"));
+        for (found, expected) in taken.iter().map(text).zip(&asked.payload) {
+            if found != *expected {
+                return Err(format!("received `{found}`, expected `{expected}`").into());
             }
         }
-        Ok(())
+        let Some(word) = asked.word() else { return Ok(()) };
+        match timeout(patience, say(word, &taken)).await {
+            Ok(said) => said.map_err(|error| Problem::of(&error)),
+            Err(_) => {
+                let message = "what was said about the messages was not confirmed within";
+                Err(format!("{message} {patience:?}").into())
+            }
+        }
     }
 
     /// Waits for a while in which nothing is to come.
@@ -98,7 +104,10 @@ impl Sessions {
         let inbox = self.inbox(name)?;
         match timeout(length, inbox.take(1)).await {
             Err(_) => Ok(()),
-            Ok(Ok(messages)) => Err(format!("received `{}`, expected nothing", messages.concat())),
+            Ok(Ok(messages)) => {
+                let messages: Vec<_> = messages.iter().map(text).collect();
+                Err(format!("received `{}`, expected nothing", messages.concat()).into())
+            }
             Ok(Err(problem)) => Err(problem),
         }
     }
@@ -107,23 +116,50 @@ impl Sessions {
         let session = self.open.get(name);
         session
             .map(|session| &*session.inbox)
-            .ok_or_else(|| format!("`{name}` has no session"))
+            .ok_or_else(|| format!("`{name}` has no session").into())
     }
 }
 
+fn ended(why: &Error) -> Problem {
+    match Problem::of(why) {
+        Problem::Unexpected(_) => format!("the session ended: {why}, reason `{}`", reason(why)).into(),
+        broken => broken,
+    }
+}
+
+/// Says the same about each, and returns once the service knows, so that the steps that follow find it done.
+async fn say(word: Word<'_>, messages: &[Message]) -> Answer<()> {
+    let mut said = Vec::new();
+    for message in messages {
+        said.push(match word {
+            Word::Ack => message.ack().await?,
+            Word::Nack(delay) => message.nack(delay).await?,
+            Word::Term(reason) => message.term(reason).await?,
+        });
+    }
+    for said in said {
+        said.settled().await?;
+    }
+    Ok(())
+}
+
+fn text(message: &Message) -> String {
+    String::from_utf8_lossy(&message.payload).into_owned()
+}
+
 impl Inbox {
-    fn put(&self, message: String) {
+    fn put(&self, message: Message) {
         self.state.lock().messages.push_back(message);
         self.changed.notify_waiters();
     }
 
-    fn end(&self, why: String) {
+    fn end(&self, why: Error) {
         self.state.lock().ended = Some(why);
         self.changed.notify_waiters();
     }
 
     /// The next ones, all of them or none. Cancel safe.
-    async fn take(&self, count: usize) -> Result<Vec<String>, Problem> {
+    async fn take(&self, count: usize) -> Result<Vec<Message>, Problem> {
         loop {
             let changed = self.changed.notified();
             {
@@ -132,7 +168,7 @@ impl Inbox {
                     return Ok(state.messages.drain(..count).collect());
                 }
                 if let Some(why) = &state.ended {
-                    return Err(format!("the session ended: {why}"));
+                    return Err(ended(why));
                 }
             }
             changed.await;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use prism_client::{DeliverySemantics, Stage as ClientStage};
 use prism_core::config::{one_or_many, optional_duration_ms, optional_duration_seconds};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -64,6 +65,91 @@ pub(crate) struct Publish {
     pub(crate) content_type: Option<String>,
     #[serde(default, deserialize_with = "optional_duration_ms")]
     pub(crate) timeout: Option<Duration>,
+    /// What the delivery must survive; without it, as the namespace is configured.
+    #[serde(default)]
+    pub(crate) delivery: Option<Delivery>,
+    /// From which stage on a target has got it, which is waited for.
+    #[serde(default)]
+    pub(crate) require: Option<Stage>,
+    #[serde(default)]
+    pub(crate) idempotency_key: Option<String>,
+    /// After how long it is of no more use.
+    #[serde(default, deserialize_with = "optional_duration_ms")]
+    pub(crate) expires: Option<Duration>,
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+    /// What other steps call it.
+    #[serde(default, rename = "as")]
+    pub(crate) name: Option<String>,
+}
+
+/// What a delivery must survive, as on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum Delivery {
+    #[serde(rename = "at-most-once")]
+    AtMost,
+    #[serde(rename = "at-least-once")]
+    AtLeast,
+    #[serde(rename = "exactly-once")]
+    Exactly,
+}
+
+impl From<Delivery> for DeliverySemantics {
+    fn from(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::AtMost => Self::AtMostOnce,
+            Delivery::AtLeast => Self::AtLeastOnce,
+            Delivery::Exactly => Self::ExactlyOnce,
+        }
+    }
+}
+
+/// How far a message is to come, as on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Stage {
+    Accepted,
+    Stored,
+    Handed,
+    Acked,
+}
+
+impl From<Stage> for ClientStage {
+    fn from(stage: Stage) -> Self {
+        match stage {
+            Stage::Accepted => Self::Accepted,
+            Stage::Stored => Self::Stored,
+            Stage::Handed => Self::Handed,
+            Stage::Acked => Self::Acked,
+        }
+    }
+}
+
+/// Reads what became of a multicast, or stops what of it has not been handed over.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sent {
+    /// The multicast, as the step that published it calls it.
+    pub(crate) of: String,
+}
+
+/// Lists messages that could not be delivered.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeadLetters {
+    /// To whom; without it, to anybody.
+    #[serde(default)]
+    pub(crate) identity: Option<String>,
+}
+
+/// Puts dead letters back: those to an identity, or all.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Redrive {
+    #[serde(default)]
+    pub(crate) identity: Option<String>,
+    #[serde(default)]
+    pub(crate) all: bool,
 }
 
 /// Opens a session in the background, which goes on until the end or until it is closed.
@@ -82,7 +168,7 @@ impl Subscribe {
     }
 }
 
-/// Waits until a session has received messages that no step before has asked for.
+/// Waits until a session has received messages that no step before has asked for, and says what is to become of them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Receive {
@@ -95,6 +181,40 @@ pub(crate) struct Receive {
     pub(crate) count: Option<usize>,
     #[serde(default, deserialize_with = "optional_duration_ms")]
     pub(crate) within: Option<Duration>,
+    /// Whether they are acknowledged, as they are where nothing else is said.
+    #[serde(default)]
+    pub(crate) ack: Option<bool>,
+    /// They are to come again, after this time.
+    #[serde(default, deserialize_with = "optional_duration_ms")]
+    pub(crate) nack: Option<Duration>,
+    /// They are to become dead letters, with this reason.
+    #[serde(default)]
+    pub(crate) term: Option<String>,
+}
+
+/// What a session says about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word<'a> {
+    Ack,
+    Nack(Duration),
+    Term(&'a str),
+}
+
+impl Receive {
+    /// What is said about each message, if anything is.
+    pub(crate) fn word(&self) -> Option<Word<'_>> {
+        match (self.nack, &self.term) {
+            (Some(delay), _) => Some(Word::Nack(delay)),
+            (None, Some(reason)) => Some(Word::Term(reason)),
+            (None, None) => self.ack.unwrap_or(true).then_some(Word::Ack),
+        }
+    }
+
+    /// Whether more than one thing is to be said about each message.
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        let said = [self.ack.is_some(), self.nack.is_some(), self.term.is_some()];
+        said.into_iter().filter(|said| *said).count() > 1
+    }
 }
 
 /// A session receives nothing for a while.
@@ -159,7 +279,7 @@ pub(crate) struct Listed {
     pub(crate) error: Option<String>,
 }
 
-/// What is to come of a multicast.
+/// What is to come of a multicast, at once or later.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Published {
@@ -172,6 +292,34 @@ pub(crate) struct Published {
     pub(crate) identities: Option<Vec<String>>,
     pub(crate) statuses: BTreeMap<String, String>,
     pub(crate) reasons: BTreeMap<String, String>,
+    /// How many targets there are of each reason.
+    pub(crate) reason_counts: Option<BTreeMap<String, u64>>,
+    pub(crate) state: Option<String>,
+    /// Whether it is the outcome of an earlier call with the same key.
+    pub(crate) replayed: Option<bool>,
+    pub(crate) error: Option<String>,
+}
+
+/// What is to come of a list of dead letters.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Dead {
+    /// How many there are, of which 1,000 are looked at.
+    pub(crate) count: Option<u64>,
+    /// Their contents, in no particular order.
+    pub(crate) payloads: Option<Vec<String>>,
+    /// How many there are of each reason.
+    pub(crate) reason_counts: Option<BTreeMap<String, u64>>,
+    pub(crate) error: Option<String>,
+}
+
+/// What is to come of putting dead letters back.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Redriven {
+    pub(crate) redriven: Option<u64>,
+    pub(crate) full: Option<u64>,
+    pub(crate) gone: Option<u64>,
     pub(crate) error: Option<String>,
 }
 

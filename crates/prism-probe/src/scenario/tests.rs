@@ -101,7 +101,27 @@ fn a_mistake_is_placed_and_what_was_meant_is_suggested() {
         (
             "steps:\n  - publish: { payload: x }\n    within: 1s",
             "x.yaml:3:13",
-            "only `get` and `enumerate`",
+            "only what reads is repeated",
+        ),
+        (
+            "steps:\n  - publish: { payload: x, as: offer }\n  - cancel: { of: ofer }",
+            "x.yaml:3:19",
+            "did you mean `offer`?",
+        ),
+        (
+            "steps:\n  - redrive: { identity: a, all: true }",
+            "x.yaml:2:14",
+            "either",
+        ),
+        (
+            "steps:\n  - publish: { payload: x, delivery: at-leest-once }",
+            "x.yaml:2:",
+            "at-least-once",
+        ),
+        (
+            "steps:\n  - subscribe: { identity: a }\n  - receive: { by: a, ack: true, nack: 1s }",
+            "x.yaml:3:14",
+            "one is said",
         ),
         (
             "steps:\n  - subscribe: { identity: alice }\n  - receive: { by: alise }",
@@ -129,7 +149,10 @@ fn junit_has_a_case_for_each_step() {
         name: "a & b".to_owned(),
         steps: vec![
             step("one", Outcome::Passed),
-            step("two", Outcome::Failed("found \"1\", expected <2>".to_owned())),
+            step(
+                "two",
+                Outcome::Failed("found \"1\", expected <2>".to_owned().into()),
+            ),
             step("three", Outcome::Skipped),
         ],
     };

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::{Claim, Pinned, shared::Shared, verdict::Verdict};
 use crate::{
     Error, Result,
-    raw::{Raw, recovery::Recovery, session::Session},
+    raw::{Line, Raw, recovery::Recovery, session::Session},
     wire::CONNECTION_LOST,
 };
 
@@ -63,6 +63,9 @@ impl Feed {
 
     /// Another session, after as many attempts as it takes.
     async fn another(&mut self, mut lost: Error) -> Result<Session> {
+        if matches!(Verdict::on(&lost), Verdict::ServiceLost) {
+            self.raw.tell(Line::Lost(&lost));
+        }
         loop {
             self.recover(lost).await?;
             match self.reopen().await {

@@ -9,7 +9,8 @@ use super::value;
 
 pub(super) const AFTER_PUBLISH: &str = "\
 Exit code 4 says that some target did not get the message, or that this is not known. One for which the message is \
-stored will get it, and counts as one that did, unless --require says otherwise; so does one whose turn has not come.
+stored will get it, and counts as one that did, unless --require says otherwise; so does one whose turn has not come. \
+`-o name` lists those that are not known to have missed it, as it does for `receipts` and `cancel`.
 
 Whatever is not sent, or not confirmed as far as was required, within --timeout (or --deadline) is told as it is then: \
 `prism-probe multicast receipts` shows how it went on.
@@ -76,7 +77,7 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..), allow_negative_numbers = true)]
     pub(crate) max_per_second: Option<i64>,
     /// How many targets are sent to at a time, at most 1024
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1024), allow_negative_numbers = true)]
     pub(crate) batch_size: Option<i32>,
     /// Wait for the answers of the targets, and show them
     #[arg(long)]
@@ -163,11 +164,11 @@ pub(crate) struct Receipts {
     /// The multicast, as `publish` tells it
     #[arg(value_name = "MULTICAST_ID")]
     pub(crate) multicast_id: String,
-    /// Only targets of which this is so; several separated by commas
+    /// Only targets of which this is so; several separated by commas. Without it, -o name leaves out those that failed
     #[arg(long, value_name = "STATUS", value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Status>,
     /// How many to show, at most 1000; without it, 100
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000), allow_negative_numbers = true)]
     pub(crate) limit: Option<i32>,
     /// Continue where the page before ended
     #[arg(long, value_name = "C")]
@@ -211,7 +212,7 @@ pub(crate) struct DlqList {
     #[arg(long, value_name = "ID")]
     pub(crate) identity: Option<String>,
     /// How many to show, at most 1000; without it, 100
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000), allow_negative_numbers = true)]
     pub(crate) limit: Option<i32>,
     /// Continue where the page before ended
     #[arg(long, value_name = "C")]

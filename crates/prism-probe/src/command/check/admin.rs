@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::future::join_all;
 use http::{Request, StatusCode, Uri, header::HOST, uri::Authority};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -66,25 +70,36 @@ impl Address {
     }
 }
 
-/// Looks at readiness and, where the API is there, at what it lists.
-pub(super) async fn look(address: &Address, deadline: Duration, report: &mut Report) {
-    let limit = if address.said {
-        deadline
+/// Looks at readiness and, where the API is there, at what it lists, all of it until then.
+pub(super) async fn look(address: &Address, until: Instant) -> Report {
+    let mut report = Report::default();
+    let until = if address.said {
+        until
     } else {
-        deadline.min(GUESS)
+        until.min(Instant::now() + GUESS)
     };
     let check = format!("admin {}", address.authority);
-    match get(&address.authority, "/readyz?verbose", limit).await {
+    match get(&address.authority, "/readyz?verbose", until).await {
         Ok((StatusCode::OK, _)) => report.fine(check, "ready"),
         Ok((StatusCode::NOT_FOUND, _)) if !address.said => {
-            return report.absent(check, "something else listens there");
+            report.absent(check, "something else listens there");
+            return report;
         }
         Ok((status, body)) => report.bad(check, Exit::Unavailable, failing(status, &body)),
-        Err(error) if address.said => return report.bad(check, Exit::Unavailable, format!("{error:#}")),
-        Err(error) => return report.absent(check, format!("{error:#}; --admin says where it is")),
+        Err(error) if address.said => {
+            report.bad(check, Exit::Unavailable, format!("{error:#}"));
+            return report;
+        }
+        Err(error) => {
+            report.absent(check, format!("{error:#}; --admin says where it is"));
+            return report;
+        }
     }
-    for kind in Kind::ALL {
-        match list(&address.authority, kind, limit).await {
+    let listings = Kind::ALL
+        .into_iter()
+        .map(async |kind| (kind, list(&address.authority, kind, until).await));
+    for (kind, listing) in join_all(listings).await {
+        match listing {
             Ok(listing) => report.list(listing),
             Err(error) => report.bad(
                 format!("admin {}", kind.path()),
@@ -93,6 +108,7 @@ pub(super) async fn look(address: &Address, deadline: Duration, report: &mut Rep
             ),
         }
     }
+    report
 }
 
 /// The lines of a readiness report that say what fails, or all of it where none does.
@@ -112,16 +128,17 @@ fn failing(status: StatusCode, body: &[u8]) -> String {
     }
 }
 
-async fn list(authority: &Authority, kind: Kind, limit: Duration) -> anyhow::Result<Listing> {
-    let (status, body) = get(authority, kind.path(), limit).await?;
+async fn list(authority: &Authority, kind: Kind, until: Instant) -> anyhow::Result<Listing> {
+    let (status, body) = get(authority, kind.path(), until).await?;
     anyhow::ensure!(status.is_success(), "answers {status}");
     let page = serde_json::from_slice(&body).context("does not answer JSON")?;
     Listing::read(kind, page).context("does not answer with a list")
 }
 
-async fn get(authority: &Authority, path: &str, limit: Duration) -> anyhow::Result<(StatusCode, Bytes)> {
-    let exchange = timeout(limit, exchange(authority, path)).await;
-    exchange.with_context(|| format!("does not answer within {} ms", limit.as_millis()))?
+async fn get(authority: &Authority, path: &str, until: Instant) -> anyhow::Result<(StatusCode, Bytes)> {
+    let began = Instant::now();
+    let exchange = timeout_at(until, exchange(authority, path)).await;
+    exchange.with_context(|| format!("does not answer within {} ms", began.elapsed().as_millis()))?
 }
 
 async fn exchange(authority: &Authority, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {

@@ -10,38 +10,41 @@ use tonic_health::pb::{
 };
 
 use super::report::Report;
-use crate::{
-    cli::Global,
-    command::{client, connect_timeout},
-    exit::Exit,
-    fault::Stop,
-};
+use crate::{command::connect_timeout, exit::Exit, fault::Stop};
 
-/// Looks at each endpoint, and through all of them at the namespace. Returns the endpoints.
-pub(super) async fn look(global: &Global, report: &mut Report) -> Result<Vec<String>, Stop> {
-    let client = client(global)?;
-    let raw = client.registry.raw();
-    for endpoint in raw.endpoints() {
-        look_at(endpoint, global.deadline, report).await?;
-    }
-    look_through(raw, report).await;
-    Ok(raw.endpoints().to_vec())
+/// A client of one endpoint alone.
+pub(super) struct Direct {
+    endpoint: String,
+    client: Client,
 }
 
-async fn look_at(endpoint: &str, deadline: Duration, report: &mut Report) -> Result<(), Stop> {
-    let builder = Client::builder()
-        .endpoint(endpoint)
-        .timeout(deadline)
-        .connect_timeout(connect_timeout(deadline));
-    // To look once is the point.
-    let client = builder.attempts(1).connect_lazy()?;
-    let health = client
+/// One for each endpoint.
+pub(super) fn direct(endpoints: &[String], deadline: Duration) -> Result<Vec<Direct>, Stop> {
+    let direct = endpoints.iter().map(|endpoint| {
+        let builder = Client::builder()
+            .endpoint(endpoint)
+            .timeout(deadline)
+            .connect_timeout(connect_timeout(deadline));
+        Ok(Direct {
+            endpoint: endpoint.clone(),
+            // To look once is the point.
+            client: builder.attempts(1).connect_lazy()?,
+        })
+    });
+    direct.collect()
+}
+
+/// Looks at one endpoint.
+pub(super) async fn look_at(direct: &Direct) -> Report {
+    let mut report = Report::default();
+    let health = direct
+        .client
         .registry
         .raw()
         .call_other(HealthCheckRequest::default(), |channel, request| async move {
             HealthClient::new(channel).check(request).await
         });
-    let check = format!("endpoint {endpoint}");
+    let check = format!("endpoint {}", direct.endpoint);
     match health.await.map(|answer| answer.status()) {
         Ok(ServingStatus::Serving) => report.fine(check, "serving"),
         Ok(status) => report.bad(check, Exit::Unavailable, status.as_str_name().to_lowercase()),
@@ -50,11 +53,12 @@ async fn look_at(endpoint: &str, deadline: Duration, report: &mut Report) -> Res
         }
         Err(error) => report.bad(check, Exit::of(&error), describe(&error)),
     }
-    Ok(())
+    report
 }
 
-/// A small read reaches everything that a namespace needs for answers.
-async fn look_through(raw: &Raw, report: &mut Report) {
+/// Looks at the namespace through all endpoints. A small read reaches everything that it needs for answers.
+pub(super) async fn look_through(raw: &Raw) -> Report {
+    let mut report = Report::default();
     let check = format!("namespace {}", raw.namespace());
     let request = EnumerateRequest {
         pagination: Some(Pagination {
@@ -68,6 +72,7 @@ async fn look_through(raw: &Raw, report: &mut Report) {
         Ok(answer) => report.fine(check, format!("served, {} identities", answer.total_count)),
         Err(error) => report.bad(check, Exit::of(&error), describe(&error)),
     }
+    report
 }
 
 fn describe(error: &Error) -> String {

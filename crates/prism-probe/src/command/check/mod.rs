@@ -5,6 +5,10 @@ mod data;
 mod listing;
 mod report;
 
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::client;
 use crate::{
     cli::{Check, Global},
     exit::Exit,
@@ -15,10 +19,19 @@ use crate::{
 use report::Report;
 
 pub(super) async fn run(check: &Check, global: &Global, output: &mut Output) -> Result<Exit, Stop> {
-    let mut report = Report::default();
-    let endpoints = data::look(global, &mut report).await?;
+    let client = client(global)?;
+    let raw = client.registry.raw();
+    let endpoints = raw.endpoints();
     let admin = admin::Address::of(check.admin.as_deref(), endpoints.first().map(String::as_str))?;
-    admin::look(&admin, global.deadline, &mut report).await;
+    let direct = data::direct(endpoints, global.deadline)?;
+    let until = Instant::now() + global.deadline;
+    // At a time, so that whatever hangs costs the deadline once.
+    let (each, through, admin) = tokio::join!(
+        join_all(direct.iter().map(data::look_at)),
+        data::look_through(raw),
+        admin::look(&admin, until),
+    );
+    let report: Report = each.into_iter().chain([through, admin]).collect();
 
     let written = output.answer(&report.shown()).and_then(|()| output.flush());
     if let Some((exit, failed)) = report.verdict() {

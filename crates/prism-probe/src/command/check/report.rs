@@ -131,6 +131,18 @@ impl Report {
     }
 }
 
+impl FromIterator<Report> for Report {
+    /// What each has found, in turn.
+    fn from_iter<I: IntoIterator<Item = Self>>(reports: I) -> Self {
+        let mut all = Self::default();
+        for report in reports {
+            all.findings.extend(report.findings);
+            all.listings.extend(report.listings);
+        }
+        all
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

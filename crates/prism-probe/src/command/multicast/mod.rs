@@ -13,7 +13,10 @@ mod write;
 
 use std::str;
 
-use prism_client::raw::Raw;
+use prism_client::{
+    Error,
+    raw::{Line, Raw},
+};
 use prost_types::Timestamp;
 
 use super::client;
@@ -21,7 +24,7 @@ use crate::{
     cli::{Global, multicast::Command},
     exit::Exit,
     fault::{Fault, Stop},
-    output::{Output, Shown},
+    output::{Output, Shown, Style, printable},
 };
 
 pub(super) async fn run(command: &Command, global: &Global, output: &mut Output) -> Result<Exit, Stop> {
@@ -45,10 +48,10 @@ pub(super) async fn run(command: &Command, global: &Global, output: &mut Output)
             .map_err(Stop::of_a_read),
         Command::Cancel { multicast_id } => receipts::cancel(&raw(global)?, multicast_id, output).await,
         Command::Dlq(command) => dead::run(&raw(global)?, command, output).await,
-        Command::Subscribe(subscribe) => subscribe::subscribe(&raw(global)?, subscribe, output)
+        Command::Subscribe(subscribe) => subscribe::subscribe(&lasting(global)?, subscribe, output)
             .await
             .map_err(Stop::of_a_read),
-        Command::Watch(watch) => watch::watch(&raw(global)?, watch, output)
+        Command::Watch(watch) => watch::watch(&lasting(global)?, watch, output)
             .await
             .map_err(Stop::of_a_read),
         Command::Import(import) => import::import(client(global)?.registry, import, output).await,
@@ -60,6 +63,22 @@ pub(super) async fn run(command: &Command, global: &Global, output: &mut Output)
 
 fn raw(global: &Global) -> Result<Raw, Stop> {
     Ok(client(global)?.registry.raw().clone())
+}
+
+/// For what goes on by itself when its connection is lost, and says so: silence would look as if nothing happened.
+fn lasting(global: &Global) -> Result<Raw, Stop> {
+    Ok(raw(global)?.observed(|line| match line {
+        Line::Lost(error) => {
+            let why = match error {
+                Error::ConnectionLost { message, .. } => message.clone(),
+                other => other.to_string(),
+            };
+            let why = printable(&why);
+            Style::talk(&format!("the connection was lost and is being made again: {why}"));
+        }
+        Line::Regained => Style::talk("the connection is there again"),
+        _ => {}
+    }))
 }
 
 /// Shows an answer of which a part may be bad news. Bad news counts more than that nobody reads it.

@@ -29,7 +29,13 @@ pub(super) async fn receipts(raw: &Raw, receipts: &Receipts, output: &mut Output
             .collect(),
     };
     let answer = raw.get_multicast(request).await?;
-    let exit = show(&answer, output)?;
+    let mut shown = shown(&answer, output)?;
+    if !receipts.only.is_empty() {
+        // Those that were asked for, whatever became of them.
+        let names = answer.statuses.iter().map(|status| status.identity.clone());
+        shown.names = names.collect();
+    }
+    let exit = conclude(output, &shown, None)?;
     if matches!(output.format(), Format::Table | Format::Name)
         && let Some(cursor) = answer.next_cursor.as_deref().filter(|cursor| !cursor.is_empty())
     {
@@ -43,24 +49,20 @@ pub(super) async fn cancel(raw: &Raw, multicast_id: &str, output: &mut Output) -
         multicast_id: multicast_id.to_owned(),
     };
     let answer = raw.cancel_multicast(request).await?;
-    let exit = show(&answer, output)?;
+    let shown = shown(&answer, output)?;
+    let exit = conclude(output, &shown, None)?;
     if output.format() == Format::Table && answer.next_cursor.is_some() {
         publish::receipts_hint(&answer);
     }
     Ok(exit)
 }
 
-fn show(answer: &MulticastResponse, output: &mut Output) -> Result<Exit, Stop> {
+/// What is known of each target on the page, after the totals of all.
+fn shown(answer: &MulticastResponse, output: &Output) -> Result<Shown, Stop> {
     if output.format() == Format::Table {
         talk(answer);
     }
-    let names = answer.statuses.iter().map(|status| status.identity.clone());
-    let shown = Shown {
-        // Those that were asked for, whatever became of them.
-        names: names.collect(),
-        ..publish::answer(answer)?
-    };
-    conclude(output, &shown, None)
+    publish::answer(answer)
 }
 
 /// The totals of all targets, of which the table has some.

@@ -153,17 +153,18 @@ impl<'a> Follower<'a> {
 
     fn end(self, summary: &MulticastResponse, publish: &Publish) -> Result<Exit, Stop> {
         self.progress.end();
-        let missed = Shown {
+        let rest = Shown {
             tree: serde_json::Value::Null,
             table: self.targets.groups(summary),
-            names: Vec::new(),
+            names: self.targets.open(),
         };
         if self.output.format() == Format::Table {
             show::talk(summary, publish);
         }
         // Whatever has a form of its own was shown as it came.
         let written = match self.output.format() {
-            Format::Table if !missed.table.is_empty() => self.output.answer(&missed),
+            Format::Table if !rest.table.is_empty() => self.output.answer(&rest),
+            Format::Name => self.output.answer(&rest),
             _ => Ok(()),
         };
         let written = written.and_then(|()| self.output.flush());

@@ -71,6 +71,13 @@ impl Targets {
         is_new && !had
     }
 
+    /// Who has not got it, as far as was told, and is not known to have missed it.
+    pub(super) fn open(&self) -> Vec<String> {
+        let open = self.told.iter();
+        let open = open.filter(|(_, told)| !matches!(told.status, Status::Delivered | Status::Failed));
+        open.map(|(identity, _)| identity.clone()).collect()
+    }
+
     /// Who did not get it, by the reason, the most frequent first. The summary knows how it ended for those that
     /// nothing final was told of.
     pub(super) fn groups(&self, summary: &MulticastResponse) -> Table {

@@ -24,16 +24,17 @@ pub(super) fn sent(answer: &MulticastResponse, publish: &Publish, output: &mut O
 
 /// What is known of each target, and what each answered.
 pub(in super::super) fn answer(answer: &MulticastResponse) -> Result<Shown, Stop> {
-    let delivered = answer
+    // Whoever it waits for will get it.
+    let not_failed = answer
         .statuses
         .iter()
-        .filter(|status| status.status() == Status::Delivered);
+        .filter(|status| status.status() != Status::Failed);
     let mut table = statuses(&answer.statuses);
     table.below(replies(&answer.replies));
     Ok(Shown {
         tree: tree(answer)?,
         table,
-        names: delivered.map(|status| status.identity.clone()).collect(),
+        names: not_failed.map(|status| status.identity.clone()).collect(),
     })
 }
 
