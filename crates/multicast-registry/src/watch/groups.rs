@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use prism_filter::{Compiled, Node, Operator, Path, ValueRef};
+use prism_filter::{Compiled, Node, Operator, Path, SystemField, ValueRef};
 use tokio::sync::broadcast;
 
 use super::{Event, Kind, transition};
@@ -218,6 +218,8 @@ fn anchor(node: &Node) -> Option<Anchor> {
             .filter_map(anchor)
             .min_by_key(|anchor| anchor.values.len()),
         Node::Or(_) | Node::Not(_) => None,
+        // A moment is written in many ways, and rows have a number.
+        Node::Clause(clause) if clause.path().system().is_some_and(SystemField::is_time) => None,
         Node::Clause(clause) => {
             let values = match (clause.operator(), clause.operand().view()) {
                 (Operator::Eq, value) => vec![Key::of(value)?],

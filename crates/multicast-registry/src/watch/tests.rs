@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::FutureExt;
 use prism_filter::{Document, Filter};
 use prism_slot::{
-    Position, Revision,
+    Position, Revision, Timestamp,
     memory::{ManualClock, MemoryMessaging, MemoryRegistry},
 };
+use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::{
     config::Behavior,
     coordinator::{Config, Coordinator, Error, Register},
     directory::Row,
-    testing::{Broker, Fate, Op, Store, soon},
+    testing::{Broker, Fate, Op, Store, generated, soon},
 };
 
 fn coordinator(change: impl FnOnce(&mut Behavior)) -> Coordinator {
@@ -270,6 +271,95 @@ async fn a_watcher_that_does_not_read_is_cut_and_misses_nothing() {
     let items = take(&mut again, CHANGES + 1).await;
     assert!(items[0].starts_with("id-0000") && items[CHANGES - 1].starts_with("id-2999"));
     assert!(items[CHANGES].starts_with("all up to"));
+}
+
+/// It is written as text, and rows have a number.
+#[tokio::test]
+async fn moments_are_watched_like_any_value() {
+    let moment = Timestamp(1_800_000_000_000);
+    let clock = Arc::new(ManualClock::new(moment));
+    let store = Store::new(clock.clone());
+    let coordinator = Coordinator::new(Config::named("test"), store, Broker::new(), None);
+    let now = "2027-01-15T08:00:00Z";
+    let filters = [
+        Filter::new().eq("$registered_at", now),
+        Filter::new().eq("$updated_at", now).exists("n"),
+        Filter::new().is_in("$registered_at", [now, "2000-01-01T00:00:00Z"]),
+        Filter::new().eq("$registered_at", moment.0 as f64),
+    ];
+    for filter in filters {
+        let mut live = watch(&coordinator, &filter).await;
+        take(&mut live, 2).await;
+        put(&coordinator, "a", r#"{"n":1}"#).await;
+        assert_eq!(next(&mut live).await, "a Enter Registered", "{filter}");
+        remove(&coordinator, "a").await;
+        assert_eq!(next(&mut live).await, "a Leave Unregistered", "{filter}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Wherever a filter is anchored, it is told of every change that it says anything about.
+    #[test]
+    fn a_watch_is_told_what_its_filter_says(
+        writes in prop::collection::vec((0..4, prop::option::weighted(0.8, generated::document())), 1..12),
+        filters in prop::collection::vec(generated::filter(), 6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(watched_as_said(writes, filters))?;
+    }
+}
+
+async fn watched_as_said(
+    writes: Vec<(i32, Option<Document>)>,
+    filters: Vec<Filter>,
+) -> Result<(), TestCaseError> {
+    let clock = Arc::new(ManualClock::new(Timestamp(0)));
+    let mut config = Config::named("test");
+    config.behavior.max_filter_depth = generated::MAX_DEPTH;
+    let coordinator = Coordinator::new(config, Store::new(clock.clone()), Broker::new(), None);
+    let mut watches = Vec::new();
+    for filter in filters {
+        // `now` is not watched.
+        if let Ok(compiled) = filter.compile(&coordinator.config().limits()) {
+            let mut watch = watch(&coordinator, &filter).await;
+            take(&mut watch, 2).await;
+            watches.push((compiled, watch, Vec::new()));
+        }
+    }
+    let directory = coordinator.directory();
+    let row_of = |name: &str| directory.read(|view| view.get(name).map(Row::copy));
+    for (number, document) in writes {
+        let name = format!("id-{number}");
+        let before = row_of(&name);
+        match document {
+            Some(document) => {
+                let json = String::from_utf8(document.to_json()).unwrap();
+                put(&coordinator, &name, &json).await;
+            }
+            None => remove(&coordinator, &name).await,
+        }
+        clock.advance(Duration::from_millis(1));
+        directory.make_current(soon()).await.unwrap();
+        let (at, after) = (directory.head().revision.0, row_of(&name));
+        for (filter, _, expected) in &mut watches {
+            let matches = |row: &Option<Row>| row.as_ref().is_some_and(|row| filter.matches(row));
+            let kind = match (matches(&before), matches(&after)) {
+                (false, true) => "Enter",
+                (true, true) => "Update",
+                (true, false) => "Leave",
+                _ => continue,
+            };
+            expected.push(format!("{name} {kind} {at}"));
+        }
+    }
+    for (filter, watch, expected) in &mut watches {
+        let (mut model, mut told) = (Model::default(), Vec::new());
+        drain(watch, &mut model, &mut told, usize::MAX).await.unwrap();
+        prop_assert_eq!(&told, expected, "{}", filter.filter());
+    }
+    Ok(())
 }
 
 #[tokio::test]
