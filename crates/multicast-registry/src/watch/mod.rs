@@ -2,7 +2,7 @@
 //!
 //! Everything comes from the view's log of changes. One hub reads it once for all watchers: those with
 //! the same filter are one group, and a change is shown only to the groups that it may concern. A watcher
-//! that has just come, or comes back, reads the log itself until it has caught up with the hub.
+//! that has just come, comes back or falls behind reads the log itself until it has caught up with the hub.
 
 mod groups;
 mod stream;
@@ -27,8 +27,9 @@ use groups::{GroupId, Groups, Told};
 pub(crate) use stream::Place;
 pub use stream::{Watch, WatchItem};
 
-/// How many changes the groups are told of before others get their turn.
-const SLICE: usize = 256;
+/// How many changes the groups are told of before others get their turn: no more than a watcher is told before it
+/// reads, so that whoever reads at once does not fall behind.
+const SLICE: usize = groups::BACKLOG;
 
 /// What a change did to the set of registrations that match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,10 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
 
-use super::{Kind, Watch, WatchItem};
+use super::{
+    Kind, Watch, WatchItem,
+    groups::{BACKLOG, Told},
+};
 use crate::{
     config::Behavior,
     coordinator::{Config, Coordinator, Error, Register},
@@ -247,30 +250,59 @@ async fn what_is_relative_to_now_is_not_watched() {
     );
 }
 
+/// The next changes, whatever else is said in between.
+async fn changes(watch: &mut Watch, count: usize) -> Vec<String> {
+    let mut changes = Vec::new();
+    while changes.len() < count {
+        let item = next(watch).await;
+        if !item.starts_with("all up to") {
+            changes.push(item);
+        }
+    }
+    changes
+}
+
+async fn put_online(coordinator: &Coordinator, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        put(coordinator, &format!("id-{number:04}"), r#"{"status":"online"}"#).await;
+    }
+}
+
+/// It reads what it was not told of in the log.
 #[tokio::test]
-async fn a_watcher_that_does_not_read_is_cut_and_misses_nothing() {
+async fn a_watcher_that_falls_behind_misses_nothing() {
     const CHANGES: usize = 3_000;
-    let coordinator = coordinator(|_| {});
+    let coordinator = coordinator(|behavior| behavior.max_watch_filters = 1);
+    let all = Filter::new();
     let (mut slow, mut quick) = (
-        watch(&coordinator, &online()).await,
+        watch(&coordinator, &all).await,
         watch(&coordinator, &online()).await,
     );
     take(&mut slow, 2).await;
     take(&mut quick, 2).await;
-    for number in 0..CHANGES {
-        put(&coordinator, &format!("id-{number:04}"), r#"{"status":"online"}"#).await;
-        if number % 100 == 99 {
-            // Its neighbours in the group are told all the same.
-            take(&mut quick, 100).await;
-        }
+    for begin in (0..CHANGES).step_by(100) {
+        put_online(&coordinator, begin..begin + 100).await;
+        changes(&mut quick, 100).await;
     }
-    let error = error_of(&mut slow).await;
-    let at = slow.position().unwrap();
-    assert_eq!(error, Error::TooSlow { at });
-    let mut again = resume(&coordinator, &online(), at).await.unwrap();
-    let items = take(&mut again, CHANGES + 1).await;
-    assert!(items[0].starts_with("id-0000") && items[CHANGES - 1].starts_with("id-2999"));
-    assert!(items[CHANGES].starts_with("all up to"));
+    let read = changes(&mut slow, 1_000).await;
+    put_online(&coordinator, CHANGES..CHANGES + 100).await;
+    // It has its place all the time: nobody else gets it meanwhile.
+    let mut other = watch(&coordinator, &Filter::new().gt("n", 1)).await;
+    let refused = error_of(&mut other).await;
+    assert!(matches!(refused, Error::Overloaded { limit: 1, .. }));
+    let more = changes(&mut slow, CHANGES - 900).await;
+    let expected = (0..CHANGES + 100).map(|number| format!("id-{number:04} Enter Registered"));
+    assert!(read.into_iter().chain(more).eq(expected));
+    // And is told of what comes next as it comes.
+    put(&coordinator, "last", "{}").await;
+    assert_eq!(changes(&mut slow, 1).await, ["last Enter Registered"]);
+}
+
+/// There may be as many filters as there are watchers.
+#[test]
+fn a_filter_that_is_watched_takes_little_memory() {
+    let each = BACKLOG * size_of::<Told>();
+    assert!(each <= 1_024, "{each} bytes");
 }
 
 /// It is written as text, and rows have a number.
