@@ -35,6 +35,8 @@ const PACE: Duration = Duration::from_millis(10);
 const ADAPT_EVERY: Duration = Duration::from_secs(60);
 /// How many rows a new index takes in at once, while readers and changes wait.
 const FILL_ROWS: usize = 2_048;
+/// How many rows are given up at once, while readers and changes wait.
+const COLLECT_ROWS: usize = 2_048;
 /// How many changes one call to the slot brings.
 pub(super) const SYNC_LIMIT: usize = 1_024;
 /// How long one call to the slot may take in the background.
@@ -152,7 +154,10 @@ impl Directory {
                 self.build_until_ready().await;
                 self.until_there_may_be_more().await;
                 if self.fetch_in_background().await {
-                    self.shared.view.write().collect(std::time::Instant::now());
+                    while self.collect() {
+                        // Readers and changes come in between.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 if adapted_at.elapsed() >= ADAPT_EVERY {
                     adapted_at = Instant::now();
@@ -165,6 +170,12 @@ impl Directory {
             }
         };
         cancelled.run_until_cancelled(work).await;
+    }
+
+    /// Gives up some of what is past; whether there is more.
+    fn collect(&self) -> bool {
+        let mut view = self.shared.view.write();
+        view.collect(std::time::Instant::now(), COLLECT_ROWS)
     }
 
     /// Sees to indexes for a moment; whether there is more to do.

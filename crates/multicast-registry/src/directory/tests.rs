@@ -122,7 +122,7 @@ fn play(horizon: Horizon, steps: &[Step]) -> (View, Vec<State>) {
     let (changes, states) = history(steps);
     for past in changes {
         view.apply(&past.change, past.document, now);
-        view.collect(now);
+        view.collect(now, usize::MAX);
     }
     (view, states)
 }
@@ -544,7 +544,7 @@ fn an_answer_outlives_the_rows_it_selected() {
             before: None,
         };
         view.apply(&change, document, std::time::Instant::now());
-        view.collect(std::time::Instant::now());
+        view.collect(std::time::Instant::now(), usize::MAX);
     }
     let kept: Vec<_> = found.rows.iter().map(|row| row.document().to_json()).collect();
     assert_eq!(kept, [br#"{"level":1,"status":"s3"}"#.to_vec()]);

@@ -222,15 +222,14 @@ impl View {
         !cause.removes()
     }
 
-    /// Gives up closed rows that are past the horizon.
-    pub(crate) fn collect(&mut self, now: Instant) {
-        while let Some(oldest) = self.retired.front() {
-            let past = now.saturating_duration_since(oldest.at) > self.horizon.age;
-            if !past && self.retired_bytes <= self.horizon.bytes {
-                return;
+    /// Gives up to so many closed rows that are past the horizon; whether there are more.
+    pub(crate) fn collect(&mut self, now: Instant, count: usize) -> bool {
+        for _ in 0..count {
+            if !self.is_past(now) {
+                return false;
             }
             let Some(Retired { id, size, .. }) = self.retired.pop_front() else {
-                return;
+                return false;
             };
             self.retired_bytes -= size;
             self.floor = self.floor.max(self.rows.get(id).to());
@@ -240,6 +239,16 @@ impl View {
             self.indexes.remove(id, &self.rows.get(id).document);
             self.release(id);
         }
+        self.is_past(now)
+    }
+
+    /// Whether the oldest closed row is past the horizon.
+    fn is_past(&self, now: Instant) -> bool {
+        let Some(oldest) = self.retired.front() else {
+            return false;
+        };
+        let past = now.saturating_duration_since(oldest.at) > self.horizon.age;
+        past || self.retired_bytes > self.horizon.bytes
     }
 
     /// Gives up indexes that nobody asks for. To be called once a minute or so.

@@ -251,6 +251,37 @@ async fn what_is_of_an_ended_epoch_is_refused_as_such() {
     );
 }
 
+/// However many registrations go at once, readers come in between while what is left of them is given up.
+#[tokio::test(start_paused = true)]
+async fn what_is_past_is_given_up_in_pieces() {
+    const COUNT: usize = 10_000;
+    let fixture = fixture(|config| {
+        config.behavior.max_identities = COUNT as u64;
+        config.behavior.ttl_default = Some(Duration::from_secs(10));
+    });
+    for number in 0..COUNT {
+        fixture.register(&format!("id-{number}"), "{}").await;
+    }
+    for _ in 0..10 {
+        fixture.clock.advance(Duration::from_secs(2));
+        fixture.names(Filter::new()).await;
+    }
+    let directory = fixture.coordinator.directory().clone();
+    let kept = || directory.read(|view| view.closed().len());
+    assert_eq!(kept(), COUNT);
+    let mut settings = fixture.coordinator.config().directory();
+    settings.horizon.age = Duration::ZERO;
+    directory.configure(settings);
+    let (mut before, mut most) = (COUNT, 0);
+    while before > 0 {
+        let now = kept();
+        most = most.max(before - now);
+        before = now;
+        tokio::task::yield_now().await;
+    }
+    assert!(most <= 2_048, "{most} at once");
+}
+
 /// A generation fences its holder out of everything once somebody else holds the identity.
 #[tokio::test]
 async fn a_replaced_generation_is_fenced_out() {
