@@ -114,6 +114,8 @@ struct Shared {
     /// Where the view stands, told after it has moved.
     heads: watch::Sender<Position>,
     wake: Notify,
+    /// What happened after this revision is not given up. Lowered while the view is read.
+    held: AtomicU64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +142,7 @@ impl Directory {
             current_at: Mutex::new(Instant::now()),
             heads: watch::Sender::new(View::unbuilt().head()),
             wake: Notify::new(),
+            held: AtomicU64::new(u64::MAX),
         };
         Self {
             shared: Arc::new(shared),
@@ -175,7 +178,15 @@ impl Directory {
     /// Gives up some of what is past; whether there is more.
     fn collect(&self) -> bool {
         let mut view = self.shared.view.write();
-        view.collect(std::time::Instant::now(), COLLECT_ROWS)
+        let held = Revision(self.shared.held.load(Ordering::Acquire));
+        view.collect(std::time::Instant::now(), held, COLLECT_ROWS)
+    }
+
+    /// Keeps what happens after a revision although it is past, until another one is named; `None`: keeps nothing so. Who
+    /// is to be sure that it is still there names the first one while the view is read.
+    pub(crate) fn hold(&self, after: Option<Revision>) {
+        let held = after.map_or(u64::MAX, |revision| revision.0);
+        self.shared.held.store(held, Ordering::Release);
     }
 
     /// Sees to indexes for a moment; whether there is more to do.

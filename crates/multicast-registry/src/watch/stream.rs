@@ -65,7 +65,6 @@ pub struct Watch {
     _place: Place,
 }
 
-#[derive(Debug)]
 enum Phase {
     /// The pages as of `at`, from this cursor on.
     Snapshot(Enumerate),

@@ -163,10 +163,7 @@ async fn a_watch_goes_on_where_another_one_ended() {
 
 #[tokio::test]
 async fn positions_that_lead_nowhere_are_refused() {
-    let coordinator = coordinator(|behavior| {
-        behavior.history_age = Duration::ZERO;
-        behavior.history_bytes = 0;
-    });
+    let coordinator = coordinator(no_history);
     let first = put(&coordinator, "a", "{}").await;
     for _ in 0..3 {
         put(&coordinator, "a", "{}").await;
@@ -175,9 +172,10 @@ async fn positions_that_lead_nowhere_are_refused() {
     let all = Filter::new();
     // Past versions go when the view is next looked after.
     let compacted = loop {
-        match resume(&coordinator, &all, first).await {
+        // Whoever watches has what came last kept.
+        match resume(&coordinator, &all, first).await.map(drop) {
             Err(error) => break error,
-            Ok(_) => tokio::task::yield_now().await,
+            Ok(()) => tokio::task::yield_now().await,
         }
     };
     assert!(
@@ -298,11 +296,62 @@ async fn a_watcher_that_falls_behind_misses_nothing() {
     assert_eq!(changes(&mut slow, 1).await, ["last Enter Registered"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_is_behind_what_is_kept_is_cut() {
+    let coordinator = coordinator(no_history);
+    let mut slow = watch(&coordinator, &Filter::new()).await;
+    let mut quick = watch(&coordinator, &Filter::new()).await;
+    take(&mut slow, 2).await;
+    take(&mut quick, 2).await;
+    for number in 0..3_000 {
+        put(&coordinator, "a", &format!(r#"{{"n":{number}}}"#)).await;
+        changes(&mut quick, 1).await;
+    }
+    let error = error_of(&mut slow).await;
+    let at = slow.position().unwrap();
+    assert_eq!(error, Error::TooSlow { at });
+}
+
 /// There may be as many filters as there are watchers.
 #[test]
 fn a_filter_that_is_watched_takes_little_memory() {
     let each = BACKLOG * size_of::<Told>();
     assert!(each <= 1_024, "{each} bytes");
+}
+
+fn no_history(behavior: &mut Behavior) {
+    behavior.history_age = Duration::ZERO;
+    behavior.history_bytes = 0;
+}
+
+/// However little is kept of the past, whoever watches is told first.
+#[tokio::test(start_paused = true)]
+async fn watches_outlast_a_history_that_is_short() {
+    let short = |behavior: &mut Behavior| behavior.history_age = Duration::ZERO;
+    let small = |behavior: &mut Behavior| behavior.history_bytes = 0;
+    for coordinator in [coordinator(short), coordinator(small), coordinator(no_history)] {
+        let mut live = watch(&coordinator, &Filter::new()).await;
+        take(&mut live, 2).await;
+        for number in 0..5 {
+            put(&coordinator, "a", &format!(r#"{{"n":{number}}}"#)).await;
+            changes(&mut live, 1).await;
+        }
+        remove(&coordinator, "a").await;
+        assert_eq!(changes(&mut live, 1).await, ["a Leave Unregistered"]);
+        // All at once, and more than a watcher is told before it reads.
+        for number in 0..500 {
+            put(&coordinator, "a", &format!(r#"{{"n":{number}}}"#)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let told = changes(&mut live, 500).await;
+        assert_eq!(told[499], "a Update Replaced");
+        // Nothing is kept for those who are gone.
+        drop(live);
+        put(&coordinator, "a", "{}").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let kept = coordinator.directory().read(|view| view.closed().len());
+        assert_eq!(kept, 0);
+    }
 }
 
 /// It is written as text, and rows have a number.
