@@ -251,6 +251,49 @@ async fn what_is_of_an_ended_epoch_is_refused_as_such() {
     );
 }
 
+/// A runner that has not noticed the new epoch goes on with the pages that another one has begun in it.
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_is_behind_takes_a_cursor_of_a_new_epoch() {
+    let fixture = fixture(|_| {});
+    let behind = fixture.sibling();
+    fixture.register("before", "{}").await;
+    read(&behind, soon()).await.unwrap().unwrap();
+    let ended = behind.directory().head().epoch;
+    let emptied = Store::new(Arc::new(ManualClock::new(prism_slot::Timestamp(
+        1_800_000_000_000,
+    ))));
+    fixture.coordinator.replace_registry(emptied.clone());
+    behind.replace_registry(emptied.clone());
+    for name in ["a", "b", "c"] {
+        fixture.register(name, "{}").await;
+    }
+    let first = Enumerate {
+        limit: 1,
+        ..Default::default()
+    };
+    let page = fixture
+        .coordinator
+        .enumerate(first.clone(), soon())
+        .await
+        .unwrap();
+    assert_eq!(names(&page), ["a"]);
+    let second = Enumerate {
+        cursor: page.next.clone(),
+        limit: 2,
+        ..first.clone()
+    };
+    // Where the store does not answer, nobody knows.
+    let lost = unavailable(Applied::No);
+    assert_eq!(behind.directory().head().epoch, ended, "it has not noticed yet");
+    emptied.script.next(Op::Sync, Fate::Refuse(lost.clone()));
+    let unknown = behind.enumerate(second.clone(), soon()).await;
+    assert_eq!(slot_error(unknown.unwrap_err()), lost);
+    assert_eq!(behind.directory().head().epoch, ended, "it has not noticed yet");
+    let rest = behind.enumerate(second, soon()).await.unwrap();
+    assert_eq!((names(&rest), rest.total), (vec!["b".into(), "c".into()], 3));
+    assert_eq!(rest.position, page.position);
+}
+
 /// However many registrations go at once, readers come in between while what is left of them is given up.
 #[tokio::test(start_paused = true)]
 async fn what_is_past_is_given_up_in_pieces() {
