@@ -149,7 +149,7 @@ impl Coordinator {
         let mut filter = compile_at(&config, request.filter.as_ref(), Timestamp::now())?;
         self.shared.directory.ready(deadline).await?;
         let digest = self.digest(&request);
-        let cursor = self.open_cursor(&config, &request, digest)?;
+        let cursor = self.current_cursor(&config, &request, digest, deadline).await?;
         let moment = |filter: &Option<Arc<Compiled>>| filter.as_ref().and_then(|filter| filter.now());
         if let (Some(cursor), Some(_)) = (&cursor, moment(&filter)) {
             filter = compile_at(&config, request.filter.as_ref(), moment_of(cursor)?)?;
@@ -302,11 +302,7 @@ impl Coordinator {
         let mut lost = None;
         // A cursor names its revision, and nothing newer would change the answer.
         if !reached(directory.head()) || !(stale || cursor.is_some()) {
-            match directory.make_current(patience(config, deadline)).await {
-                Ok(()) => {}
-                Err(Unavailable::Store(error)) if may_be_stale(config, &error) => lost = Some(error),
-                Err(unavailable) => return Err(unavailable.into()),
-            }
+            lost = self.follow(config, deadline).await?;
         }
         let head = directory.head();
         match (wanted, lost) {
@@ -323,6 +319,33 @@ impl Coordinator {
             )),
             (_, None) if !stale => Ok(Freshness::Current),
             _ => Ok(Freshness::Stale),
+        }
+    }
+
+    /// Brings the view up to date; with the slot's failure where that may be stale.
+    async fn follow(&self, config: &Config, deadline: Instant) -> Result<Option<SlotError>, Error> {
+        let patience = patience(config, deadline);
+        match self.shared.directory.make_current(patience).await {
+            Ok(()) => Ok(None),
+            Err(Unavailable::Store(error)) if may_be_stale(config, &error) => Ok(Some(error)),
+            Err(unavailable) => Err(unavailable.into()),
+        }
+    }
+
+    /// Opens the request's cursor. One of another epoch may be of one that the view has not noticed yet.
+    async fn current_cursor(
+        &self,
+        config: &Config,
+        request: &Enumerate,
+        digest: [u8; 16],
+        deadline: Instant,
+    ) -> Result<Option<Cursor>, Error> {
+        match self.open_cursor(config, request, digest) {
+            Err(Error::OtherEpoch { .. }) => {
+                self.follow(config, deadline).await?;
+                self.open_cursor(config, request, digest)
+            }
+            opened => opened,
         }
     }
 

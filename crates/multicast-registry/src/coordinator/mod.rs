@@ -281,9 +281,9 @@ impl Coordinator {
         let schema = CurrentSchema::new(counted);
         let census = Census::new(&config.namespace, directory.clone(), metrics.clone(), &schema);
         tasks.spawn(census.run(closing.clone()));
-        let watches = Arc::new(Hub::new(metrics.clone()));
-        let tell = (watches.clone(), directory.clone(), closing.clone());
-        tasks.spawn(async move { tell.0.run(&tell.1, tell.2).await });
+        let watches = Arc::new(Hub::new(directory.clone(), metrics.clone()));
+        let tell = (watches.clone(), closing.clone());
+        tasks.spawn(async move { tell.0.run(tell.1).await });
         let runner = Runner::random();
         let desk = Arc::new(Desk::new(config.behavior.receipts_memory));
         let courier = Arc::new(Courier::new(desk.clone(), metrics.clone()));

@@ -35,6 +35,8 @@ const PACE: Duration = Duration::from_millis(10);
 const ADAPT_EVERY: Duration = Duration::from_secs(60);
 /// How many rows a new index takes in at once, while readers and changes wait.
 const FILL_ROWS: usize = 2_048;
+/// How many rows are given up at once, while readers and changes wait.
+const COLLECT_ROWS: usize = 2_048;
 /// How many changes one call to the slot brings.
 pub(super) const SYNC_LIMIT: usize = 1_024;
 /// How long one call to the slot may take in the background.
@@ -112,6 +114,8 @@ struct Shared {
     /// Where the view stands, told after it has moved.
     heads: watch::Sender<Position>,
     wake: Notify,
+    /// What happened after this revision is not given up. Lowered while the view is read.
+    held: AtomicU64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +142,7 @@ impl Directory {
             current_at: Mutex::new(Instant::now()),
             heads: watch::Sender::new(View::unbuilt().head()),
             wake: Notify::new(),
+            held: AtomicU64::new(u64::MAX),
         };
         Self {
             shared: Arc::new(shared),
@@ -152,7 +157,10 @@ impl Directory {
                 self.build_until_ready().await;
                 self.until_there_may_be_more().await;
                 if self.fetch_in_background().await {
-                    self.shared.view.write().collect(std::time::Instant::now());
+                    while self.collect() {
+                        // Readers and changes come in between.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 if adapted_at.elapsed() >= ADAPT_EVERY {
                     adapted_at = Instant::now();
@@ -165,6 +173,20 @@ impl Directory {
             }
         };
         cancelled.run_until_cancelled(work).await;
+    }
+
+    /// Gives up some of what is past; whether there is more.
+    fn collect(&self) -> bool {
+        let mut view = self.shared.view.write();
+        let held = Revision(self.shared.held.load(Ordering::Acquire));
+        view.collect(std::time::Instant::now(), held, COLLECT_ROWS)
+    }
+
+    /// Keeps what happens after a revision although it is past, until another one is named; `None`: keeps nothing so. Who
+    /// is to be sure that it is still there names the first one while the view is read.
+    pub(crate) fn hold(&self, after: Option<Revision>) {
+        let held = after.map_or(u64::MAX, |revision| revision.0);
+        self.shared.held.store(held, Ordering::Release);
     }
 
     /// Sees to indexes for a moment; whether there is more to do.

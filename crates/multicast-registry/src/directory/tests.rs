@@ -123,7 +123,7 @@ fn play(horizon: Horizon, steps: &[Step]) -> (View, Vec<State>) {
     let (changes, states) = history(steps);
     for past in changes {
         view.apply(&past.change, past.document, now);
-        view.collect(now);
+        view.collect(now, Revision(u64::MAX), usize::MAX);
     }
     (view, states)
 }
@@ -607,10 +607,40 @@ fn an_answer_outlives_the_rows_it_selected() {
             before: None,
         };
         view.apply(&change, document, std::time::Instant::now());
-        view.collect(std::time::Instant::now());
+        view.collect(std::time::Instant::now(), Revision(u64::MAX), usize::MAX);
     }
     let kept: Vec<_> = found.rows.iter().map(|row| row.document().to_json()).collect();
     assert_eq!(kept, [br#"{"level":1,"status":"s3"}"#.to_vec()]);
+}
+
+/// What somebody is still to be told of stays, but not whatever it takes.
+#[test]
+fn what_is_held_is_kept_up_to_a_limit() {
+    const LIMIT: usize = 64 << 20;
+    let horizon = Horizon {
+        age: Duration::ZERO,
+        bytes: 0,
+    };
+    let mut view = View::new(position(0), &settings(horizon), Vec::new());
+    let document = Document::from_value(&serde_json::json!({ "text": "x".repeat(1 << 20) })).unwrap();
+    let write = |view: &mut View, revision| {
+        let change = Change {
+            revision: Revision(revision),
+            cause: Cause::Replaced,
+            record: record(1, &Document::empty(), Revision(revision)),
+            before: None,
+        };
+        view.apply(&change, document.clone(), std::time::Instant::now());
+        while view.collect(std::time::Instant::now(), Revision(5), 1) {}
+        view.closed().len()
+    };
+    // What was told of goes at once.
+    assert_eq!([1, 2, 3, 4, 5].map(|revision| write(&mut view, revision)), [0; 5]);
+    let kept: Vec<_> = (6..200).map(|revision| write(&mut view, revision)).collect();
+    assert_eq!(kept[..60], (1..=60).collect::<Vec<_>>());
+    assert!(view.changes_after(Revision(5)).is_none());
+    let most = kept.iter().max().copied().unwrap();
+    assert!(most << 20 <= LIMIT, "{most} MiB");
 }
 
 /// On one of the two fields that the steps write, so that both ways are taken and mixed.

@@ -18,6 +18,9 @@ use super::{
     rows::{Row, RowId, Rows},
 };
 
+/// How many bytes of closed rows are kept beyond the horizon for whoever is to be told of them first.
+const HELD_BYTES: usize = 64 << 20;
+
 /// How long closed rows stay readable, for the pages of an enumeration to agree with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Horizon {
@@ -222,15 +225,15 @@ impl View {
         !cause.removes()
     }
 
-    /// Gives up closed rows that are past the horizon.
-    pub(crate) fn collect(&mut self, now: Instant) {
-        while let Some(oldest) = self.retired.front() {
-            let past = now.saturating_duration_since(oldest.at) > self.horizon.age;
-            if !past && self.retired_bytes <= self.horizon.bytes {
-                return;
+    /// Gives up to so many closed rows that are past the horizon; whether there are more. What was closed after `held` is
+    /// kept all the same, up to a limit.
+    pub(crate) fn collect(&mut self, now: Instant, held: Revision, count: usize) -> bool {
+        for _ in 0..count {
+            if !self.is_past(now, held) {
+                return false;
             }
             let Some(Retired { id, size, .. }) = self.retired.pop_front() else {
-                return;
+                return false;
             };
             self.retired_bytes -= size;
             self.floor = self.floor.max(self.rows.get(id).to());
@@ -240,6 +243,18 @@ impl View {
             self.indexes.remove(id, &self.rows.get(id).document);
             self.release(id);
         }
+        self.is_past(now, held)
+    }
+
+    /// Whether the oldest closed row is past the horizon.
+    fn is_past(&self, now: Instant, held: Revision) -> bool {
+        let Some(oldest) = self.retired.front() else {
+            return false;
+        };
+        let past = now.saturating_duration_since(oldest.at) > self.horizon.age;
+        let (kept, allowed) = (self.retired_bytes, self.horizon.bytes);
+        let may_go = self.rows.get(oldest.id).to() <= held || kept > allowed.saturating_add(HELD_BYTES);
+        (past || kept > allowed) && may_go
     }
 
     /// Gives up indexes that nobody asks for. To be called once a minute or so.

@@ -138,6 +138,19 @@ fn operand(operator: Operator) -> BoxedStrategy<Value> {
     }
 }
 
+/// A system field that is a time and moves by writes only.
+fn system_time() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["$registered_at", "$updated_at"])
+}
+
+/// One of the first moments of 1970, as a number or as text.
+fn moment() -> impl Strategy<Value = Value> {
+    (0..5, any::<bool>()).prop_map(|(at, text)| match text {
+        true => json!(format!("1970-01-01T00:00:00.00{at}Z")),
+        false => json!(at),
+    })
+}
+
 /// One clause as JSON. Those that the language refuses are left out by the caller.
 pub(crate) fn clause() -> impl Strategy<Value = Value> {
     let names = prop::collection::vec("id-[0-6]", 0..3);
@@ -152,6 +165,10 @@ pub(crate) fn clause() -> impl Strategy<Value = Value> {
             json!({ "$identity": { if not { "$nin" } else { "$in" }: names } })
         }),
         1 => (0..5).prop_map(|at| json!({ "$registered_at": { "$gte": at } })),
+        1 => (system_time(), moment()).prop_map(|(field, at)| json!({ field: at })),
+        1 => (system_time(), prop::collection::vec(moment(), 0..3), any::<bool>()).prop_map(|(field, moments, not)| {
+            json!({ field: { if not { "$nin" } else { "$in" }: moments } })
+        }),
         1 => (1_998..2_003).prop_map(|away| json!({ "$registered_at": { "$lt": format!("now-{away}ms") } })),
     ]
 }

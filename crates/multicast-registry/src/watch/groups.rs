@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use prism_filter::{Compiled, Node, Operator, Path, ValueRef};
+use prism_filter::{Compiled, Node, Operator, Path, SystemField, ValueRef};
 use tokio::sync::broadcast;
 
 use super::{Event, Kind, transition};
@@ -14,8 +14,9 @@ use crate::{
     directory::{Key, Step, value_at},
 };
 
-/// How many events a watcher may be behind.
-const BACKLOG: usize = 1_024;
+/// How many events a watcher is told before it reads; whoever is further behind finds them in the log. Each group has
+/// room for so many from the beginning, and there may be as many groups as watchers.
+pub(super) const BACKLOG: usize = 32;
 
 pub(super) type GroupId = u64;
 
@@ -24,7 +25,7 @@ pub(super) type GroupId = u64;
 pub(super) enum Told {
     Event(Arc<Event>),
     /// Nothing more will come.
-    End(Error),
+    End(Box<Error>),
 }
 
 /// The watchers of one filter.
@@ -132,7 +133,7 @@ impl Groups {
     pub(super) fn end(&mut self, why: &Error) {
         for group in self.all.values() {
             // Nobody may be listening any more.
-            let _ = group.told.send(Told::End(why.clone()));
+            let _ = group.told.send(Told::End(Box::new(why.clone())));
         }
         *self = Self {
             next: self.next,
@@ -218,6 +219,8 @@ fn anchor(node: &Node) -> Option<Anchor> {
             .filter_map(anchor)
             .min_by_key(|anchor| anchor.values.len()),
         Node::Or(_) | Node::Not(_) => None,
+        // A moment is written in many ways, and rows have a number.
+        Node::Clause(clause) if clause.path().system().is_some_and(SystemField::is_time) => None,
         Node::Clause(clause) => {
             let values = match (clause.operator(), clause.operand().view()) {
                 (Operator::Eq, value) => vec![Key::of(value)?],

@@ -2,7 +2,7 @@
 //!
 //! Everything comes from the view's log of changes. One hub reads it once for all watchers: those with
 //! the same filter are one group, and a change is shown only to the groups that it may concern. A watcher
-//! that has just come, or comes back, reads the log itself until it has caught up with the hub.
+//! that has just come, comes back or falls behind reads the log itself until it has caught up with the hub.
 
 mod groups;
 mod stream;
@@ -27,8 +27,13 @@ use groups::{GroupId, Groups, Told};
 pub(crate) use stream::Place;
 pub use stream::{Watch, WatchItem};
 
-/// How many changes the groups are told of before others get their turn.
-const SLICE: usize = 256;
+/// How many changes the groups are told of before others get their turn: no more than a watcher is told before it
+/// reads, so that whoever reads at once does not fall behind.
+const SLICE: usize = groups::BACKLOG;
+
+/// How many changes before those that the groups are told of next are kept for watchers who have not read yet, however
+/// short the namespace's history is.
+const BEHIND: u64 = 1_024;
 
 /// What a change did to the set of registrations that match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +82,8 @@ impl Step<'_> {
 }
 
 /// Tells groups of watchers what happens in a view.
-#[derive(Debug)]
 pub(crate) struct Hub {
+    directory: Directory,
     state: Mutex<State>,
     metrics: NamespaceMetrics,
 }
@@ -93,7 +98,7 @@ struct State {
 }
 
 impl Hub {
-    pub(crate) fn new(metrics: NamespaceMetrics) -> Self {
+    pub(crate) fn new(directory: Directory, metrics: NamespaceMetrics) -> Self {
         let state = State {
             at: Position {
                 epoch: Epoch(0),
@@ -103,18 +108,19 @@ impl Hub {
             closed: false,
         };
         Self {
+            directory,
             state: Mutex::new(state),
             metrics,
         }
     }
 
     /// Tells the groups what happens, until cancelled. Exactly one task runs this.
-    pub(crate) async fn run(&self, directory: &Directory, cancelled: CancellationToken) {
-        let mut heads = directory.heads();
+    pub(crate) async fn run(&self, cancelled: CancellationToken) {
+        let mut heads = self.directory.heads();
         let follow = async {
             loop {
                 heads.mark_unchanged();
-                while self.advance(directory) {
+                while self.advance() {
                     // However much there is to tell, others get their turn.
                     tokio::task::yield_now().await;
                 }
@@ -132,13 +138,14 @@ impl Hub {
         let mut state = self.state.lock();
         state.closed = true;
         state.groups.end(&Error::Draining);
+        self.hold(&state);
     }
 
     /// Tells of some changes; whether there are more.
-    fn advance(&self, directory: &Directory) -> bool {
+    fn advance(&self) -> bool {
         let mut state = self.state.lock();
         let State { at, groups, .. } = &mut *state;
-        let more = directory.read(|view| {
+        let more = self.directory.read(|view| {
             let head = view.head();
             if groups.is_empty() {
                 *at = head;
@@ -159,7 +166,14 @@ impl Hub {
             *at != head
         });
         self.metrics.watch_evaluated(groups.take_evaluations());
+        self.hold(&state);
         more
+    }
+
+    /// Has the view keep what the groups are to be told of, and some of what they were told of last.
+    fn hold(&self, state: &State) {
+        let after = Revision(state.at.revision.0.saturating_sub(BEHIND));
+        self.directory.hold((!state.groups.is_empty()).then_some(after));
     }
 
     /// Has a watcher told of what happens to those who match, if it has `caught_up` with the view. The groups are told
@@ -174,15 +188,31 @@ impl Hub {
         if state.closed {
             return Err(Error::Draining);
         }
-        if !caught_up()? {
-            return Ok(None);
+        if state.groups.is_empty() {
+            // Whoever has caught up is to be told of everything from here on.
+            state.at = self.directory.read(|view| {
+                self.directory.hold(Some(view.head().revision));
+                view.head()
+            });
         }
-        let (group, told) = state.groups.enter(filter, most)?;
-        Ok(Some(Member {
+        let entered = caught_up().and_then(|caught_up| match caught_up {
+            true => state.groups.enter(filter, most).map(Some),
+            false => Ok(None),
+        });
+        self.hold(&state);
+        let member = |(group, told)| Member {
             hub: self.clone(),
             group,
             told,
-        }))
+        };
+        Ok(entered?.map(member))
+    }
+
+    /// Takes a watcher out of its group.
+    fn leave(&self, group: GroupId) {
+        let mut state = self.state.lock();
+        state.groups.leave(group);
+        self.hold(&state);
     }
 
     /// The groups have been told of everything up to here.
@@ -203,7 +233,6 @@ fn lost_at(at: Position, head: Position, compacted: bool) -> Error {
 }
 
 /// One watcher's place in a group.
-#[derive(Debug)]
 struct Member {
     hub: Arc<Hub>,
     group: GroupId,
@@ -212,6 +241,6 @@ struct Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.hub.state.lock().groups.leave(self.group);
+        self.hub.leave(self.group);
     }
 }

@@ -65,11 +65,11 @@ pub struct Watch {
     _place: Place,
 }
 
-#[derive(Debug)]
 enum Phase {
     /// The pages as of `at`, from this cursor on.
     Snapshot(Enumerate),
-    CatchingUp,
+    /// In the log. One that fell behind keeps its place in its group meanwhile.
+    CatchingUp(Option<Member>),
     Live(Member),
     Over(Error),
 }
@@ -138,7 +138,7 @@ impl Watch {
         place: Place,
         at: Position,
     ) -> Result<Self, Error> {
-        let mut watch = Self::new(coordinator, hub, filter, Phase::CatchingUp, Some(at), place);
+        let mut watch = Self::new(coordinator, hub, filter, Phase::CatchingUp(None), Some(at), place);
         watch.catch_up()?;
         Ok(watch)
     }
@@ -177,8 +177,8 @@ impl Watch {
     /// The next item. Cancel safe: what was not given is given next time.
     ///
     /// # Errors
-    /// Why the watch is over. After [`Error::TooSlow`] it can be resumed from the last position given, after
-    /// [`Error::Draining`] elsewhere; after [`Error::Compacted`] and [`Error::OtherEpoch`] it begins anew.
+    /// Why the watch is over. After [`Error::TooSlow`] it can be resumed from the last position given where that is still
+    /// known, after [`Error::Draining`] elsewhere; after [`Error::Compacted`] and [`Error::OtherEpoch`] it begins anew.
     pub async fn next(&mut self) -> Result<WatchItem, Error> {
         let item = self.go_on().await;
         match &item {
@@ -205,8 +205,14 @@ impl Watch {
                     let patience = self.coordinator.config().behavior.call_timeout;
                     self.next_page(Instant::now() + patience).await?;
                 }
-                Phase::CatchingUp => {
-                    self.catch_up()?;
+                Phase::CatchingUp(member) => {
+                    let fell_behind = member.is_some();
+                    match self.catch_up() {
+                        Err(Error::Compacted { .. }) if fell_behind => {
+                            return Err(Error::TooSlow { at: self.at });
+                        }
+                        caught_up => caught_up?,
+                    }
                     // However much there is to look at, others get their turn.
                     tokio::task::yield_now().await;
                 }
@@ -246,9 +252,19 @@ impl Watch {
             }
             // Found in the log before.
             Ok(Told::Event(_)) => Ok(None),
-            Ok(Told::End(why)) => Err(why),
-            Err(RecvError::Lagged(_)) => Err(Error::TooSlow { at: self.at }),
+            Ok(Told::End(why)) => Err(*why),
+            Err(RecvError::Lagged(_)) => {
+                self.fall_behind();
+                Ok(None)
+            }
             Err(RecvError::Closed) => Err(Error::Draining),
+        }
+    }
+
+    /// Goes back to the log, which has what the watcher was not told of.
+    fn fall_behind(&mut self) {
+        if let Phase::Live(member) = std::mem::replace(&mut self.phase, Phase::CatchingUp(None)) {
+            self.phase = Phase::CatchingUp(Some(member));
         }
     }
 
@@ -266,7 +282,7 @@ impl Watch {
         request.cursor = page.next.take();
         if request.cursor.is_none() {
             self.ready.push_back(WatchItem::Bookmark(self.at));
-            self.phase = Phase::CatchingUp;
+            self.phase = Phase::CatchingUp(None);
         }
         Ok(())
     }

@@ -5,18 +5,22 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::FutureExt;
 use prism_filter::{Document, Filter};
 use prism_slot::{
-    Position, Revision,
+    Position, Revision, Timestamp,
     memory::{ManualClock, MemoryMessaging, MemoryRegistry},
 };
+use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
 
-use super::{Kind, Watch, WatchItem};
+use super::{
+    Kind, Watch, WatchItem,
+    groups::{BACKLOG, Told},
+};
 use crate::{
     config::Behavior,
     coordinator::{Config, Coordinator, Error, Register},
     directory::Row,
-    testing::{Broker, Fate, Op, Store, soon},
+    testing::{Broker, Fate, Op, Store, generated, soon},
 };
 
 fn coordinator(change: impl FnOnce(&mut Behavior)) -> Coordinator {
@@ -159,10 +163,7 @@ async fn a_watch_goes_on_where_another_one_ended() {
 
 #[tokio::test]
 async fn positions_that_lead_nowhere_are_refused() {
-    let coordinator = coordinator(|behavior| {
-        behavior.history_age = Duration::ZERO;
-        behavior.history_bytes = 0;
-    });
+    let coordinator = coordinator(no_history);
     let first = put(&coordinator, "a", "{}").await;
     for _ in 0..3 {
         put(&coordinator, "a", "{}").await;
@@ -171,9 +172,10 @@ async fn positions_that_lead_nowhere_are_refused() {
     let all = Filter::new();
     // Past versions go when the view is next looked after.
     let compacted = loop {
-        match resume(&coordinator, &all, first).await {
+        // Whoever watches has what came last kept.
+        match resume(&coordinator, &all, first).await.map(drop) {
             Err(error) => break error,
-            Ok(_) => tokio::task::yield_now().await,
+            Ok(()) => tokio::task::yield_now().await,
         }
     };
     assert!(
@@ -246,30 +248,199 @@ async fn what_is_relative_to_now_is_not_watched() {
     );
 }
 
+/// The next changes, whatever else is said in between.
+async fn changes(watch: &mut Watch, count: usize) -> Vec<String> {
+    let mut changes = Vec::new();
+    while changes.len() < count {
+        let item = next(watch).await;
+        if !item.starts_with("all up to") {
+            changes.push(item);
+        }
+    }
+    changes
+}
+
+async fn put_online(coordinator: &Coordinator, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        put(coordinator, &format!("id-{number:04}"), r#"{"status":"online"}"#).await;
+    }
+}
+
+/// It reads what it was not told of in the log.
 #[tokio::test]
-async fn a_watcher_that_does_not_read_is_cut_and_misses_nothing() {
+async fn a_watcher_that_falls_behind_misses_nothing() {
     const CHANGES: usize = 3_000;
-    let coordinator = coordinator(|_| {});
+    let coordinator = coordinator(|behavior| behavior.max_watch_filters = 1);
+    let all = Filter::new();
     let (mut slow, mut quick) = (
-        watch(&coordinator, &online()).await,
+        watch(&coordinator, &all).await,
         watch(&coordinator, &online()).await,
     );
     take(&mut slow, 2).await;
     take(&mut quick, 2).await;
-    for number in 0..CHANGES {
-        put(&coordinator, &format!("id-{number:04}"), r#"{"status":"online"}"#).await;
-        if number % 100 == 99 {
-            // Its neighbours in the group are told all the same.
-            take(&mut quick, 100).await;
-        }
+    for begin in (0..CHANGES).step_by(100) {
+        put_online(&coordinator, begin..begin + 100).await;
+        changes(&mut quick, 100).await;
+    }
+    let read = changes(&mut slow, 1_000).await;
+    put_online(&coordinator, CHANGES..CHANGES + 100).await;
+    // It has its place all the time: nobody else gets it meanwhile.
+    let mut other = watch(&coordinator, &Filter::new().gt("n", 1)).await;
+    let refused = error_of(&mut other).await;
+    assert!(matches!(refused, Error::Overloaded { limit: 1, .. }));
+    let more = changes(&mut slow, CHANGES - 900).await;
+    let expected = (0..CHANGES + 100).map(|number| format!("id-{number:04} Enter Registered"));
+    assert!(read.into_iter().chain(more).eq(expected));
+    // And is told of what comes next as it comes.
+    put(&coordinator, "last", "{}").await;
+    assert_eq!(changes(&mut slow, 1).await, ["last Enter Registered"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_is_behind_what_is_kept_is_cut() {
+    let coordinator = coordinator(no_history);
+    let mut slow = watch(&coordinator, &Filter::new()).await;
+    let mut quick = watch(&coordinator, &Filter::new()).await;
+    take(&mut slow, 2).await;
+    take(&mut quick, 2).await;
+    for number in 0..3_000 {
+        put(&coordinator, "a", &format!(r#"{{"n":{number}}}"#)).await;
+        changes(&mut quick, 1).await;
     }
     let error = error_of(&mut slow).await;
     let at = slow.position().unwrap();
     assert_eq!(error, Error::TooSlow { at });
-    let mut again = resume(&coordinator, &online(), at).await.unwrap();
-    let items = take(&mut again, CHANGES + 1).await;
-    assert!(items[0].starts_with("id-0000") && items[CHANGES - 1].starts_with("id-2999"));
-    assert!(items[CHANGES].starts_with("all up to"));
+}
+
+/// There may be as many filters as there are watchers.
+#[test]
+fn a_filter_that_is_watched_takes_little_memory() {
+    let each = BACKLOG * size_of::<Told>();
+    assert!(each <= 1_024, "{each} bytes");
+}
+
+fn no_history(behavior: &mut Behavior) {
+    behavior.history_age = Duration::ZERO;
+    behavior.history_bytes = 0;
+}
+
+/// However little is kept of the past, whoever watches is told first.
+#[tokio::test(start_paused = true)]
+async fn watches_outlast_a_history_that_is_short() {
+    let short = |behavior: &mut Behavior| behavior.history_age = Duration::ZERO;
+    let small = |behavior: &mut Behavior| behavior.history_bytes = 0;
+    for coordinator in [coordinator(short), coordinator(small), coordinator(no_history)] {
+        let mut live = watch(&coordinator, &Filter::new()).await;
+        take(&mut live, 2).await;
+        for number in 0..5 {
+            put(&coordinator, "a", &format!(r#"{{"n":{number}}}"#)).await;
+            changes(&mut live, 1).await;
+        }
+        remove(&coordinator, "a").await;
+        assert_eq!(changes(&mut live, 1).await, ["a Leave Unregistered"]);
+        // All at once, and more than a watcher is told before it reads.
+        for number in 0..500 {
+            put(&coordinator, "a", &format!(r#"{{"n":{number}}}"#)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let told = changes(&mut live, 500).await;
+        assert_eq!(told[499], "a Update Replaced");
+        // Nothing is kept for those who are gone.
+        drop(live);
+        put(&coordinator, "a", "{}").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let kept = coordinator.directory().read(|view| view.closed().len());
+        assert_eq!(kept, 0);
+    }
+}
+
+/// It is written as text, and rows have a number.
+#[tokio::test]
+async fn moments_are_watched_like_any_value() {
+    let moment = Timestamp(1_800_000_000_000);
+    let clock = Arc::new(ManualClock::new(moment));
+    let store = Store::new(clock.clone());
+    let coordinator = Coordinator::new(Config::named("test"), store, Broker::new(), None);
+    let now = "2027-01-15T08:00:00Z";
+    let filters = [
+        Filter::new().eq("$registered_at", now),
+        Filter::new().eq("$updated_at", now).exists("n"),
+        Filter::new().is_in("$registered_at", [now, "2000-01-01T00:00:00Z"]),
+        Filter::new().eq("$registered_at", moment.0 as f64),
+    ];
+    for filter in filters {
+        let mut live = watch(&coordinator, &filter).await;
+        take(&mut live, 2).await;
+        put(&coordinator, "a", r#"{"n":1}"#).await;
+        assert_eq!(next(&mut live).await, "a Enter Registered", "{filter}");
+        remove(&coordinator, "a").await;
+        assert_eq!(next(&mut live).await, "a Leave Unregistered", "{filter}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Wherever a filter is anchored, it is told of every change that it says anything about.
+    #[test]
+    fn a_watch_is_told_what_its_filter_says(
+        writes in prop::collection::vec((0..4, prop::option::weighted(0.8, generated::document())), 1..12),
+        filters in prop::collection::vec(generated::filter(), 6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(watched_as_said(writes, filters))?;
+    }
+}
+
+async fn watched_as_said(
+    writes: Vec<(i32, Option<Document>)>,
+    filters: Vec<Filter>,
+) -> Result<(), TestCaseError> {
+    let clock = Arc::new(ManualClock::new(Timestamp(0)));
+    let mut config = Config::named("test");
+    config.behavior.max_filter_depth = generated::MAX_DEPTH;
+    let coordinator = Coordinator::new(config, Store::new(clock.clone()), Broker::new(), None);
+    let mut watches = Vec::new();
+    for filter in filters {
+        // `now` is not watched.
+        if let Ok(compiled) = filter.compile(&coordinator.config().limits()) {
+            let mut watch = watch(&coordinator, &filter).await;
+            take(&mut watch, 2).await;
+            watches.push((compiled, watch, Vec::new()));
+        }
+    }
+    let directory = coordinator.directory();
+    let row_of = |name: &str| directory.read(|view| view.get(name).map(Row::copy));
+    for (number, document) in writes {
+        let name = format!("id-{number}");
+        let before = row_of(&name);
+        match document {
+            Some(document) => {
+                let json = String::from_utf8(document.to_json()).unwrap();
+                put(&coordinator, &name, &json).await;
+            }
+            None => remove(&coordinator, &name).await,
+        }
+        clock.advance(Duration::from_millis(1));
+        directory.make_current(soon()).await.unwrap();
+        let (at, after) = (directory.head().revision.0, row_of(&name));
+        for (filter, _, expected) in &mut watches {
+            let matches = |row: &Option<Row>| row.as_ref().is_some_and(|row| filter.matches(row));
+            let kind = match (matches(&before), matches(&after)) {
+                (false, true) => "Enter",
+                (true, true) => "Update",
+                (true, false) => "Leave",
+                _ => continue,
+            };
+            expected.push(format!("{name} {kind} {at}"));
+        }
+    }
+    for (filter, watch, expected) in &mut watches {
+        let (mut model, mut told) = (Model::default(), Vec::new());
+        drain(watch, &mut model, &mut told, usize::MAX).await.unwrap();
+        prop_assert_eq!(&told, expected, "{}", filter.filter());
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -251,6 +251,80 @@ async fn what_is_of_an_ended_epoch_is_refused_as_such() {
     );
 }
 
+/// A runner that has not noticed the new epoch goes on with the pages that another one has begun in it.
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_is_behind_takes_a_cursor_of_a_new_epoch() {
+    let fixture = fixture(|_| {});
+    let behind = fixture.sibling();
+    fixture.register("before", "{}").await;
+    read(&behind, soon()).await.unwrap().unwrap();
+    let ended = behind.directory().head().epoch;
+    let emptied = Store::new(Arc::new(ManualClock::new(prism_slot::Timestamp(
+        1_800_000_000_000,
+    ))));
+    fixture.coordinator.replace_registry(emptied.clone());
+    behind.replace_registry(emptied.clone());
+    for name in ["a", "b", "c"] {
+        fixture.register(name, "{}").await;
+    }
+    let first = Enumerate {
+        limit: 1,
+        ..Default::default()
+    };
+    let page = fixture
+        .coordinator
+        .enumerate(first.clone(), soon())
+        .await
+        .unwrap();
+    assert_eq!(names(&page), ["a"]);
+    let second = Enumerate {
+        cursor: page.next.clone(),
+        limit: 2,
+        ..first.clone()
+    };
+    // Where the store does not answer, nobody knows.
+    let lost = unavailable(Applied::No);
+    assert_eq!(behind.directory().head().epoch, ended, "it has not noticed yet");
+    emptied.script.next(Op::Sync, Fate::Refuse(lost.clone()));
+    let unknown = behind.enumerate(second.clone(), soon()).await;
+    assert_eq!(slot_error(unknown.unwrap_err()), lost);
+    assert_eq!(behind.directory().head().epoch, ended, "it has not noticed yet");
+    let rest = behind.enumerate(second, soon()).await.unwrap();
+    assert_eq!((names(&rest), rest.total), (vec!["b".into(), "c".into()], 3));
+    assert_eq!(rest.position, page.position);
+}
+
+/// However many registrations go at once, readers come in between while what is left of them is given up.
+#[tokio::test(start_paused = true)]
+async fn what_is_past_is_given_up_in_pieces() {
+    const COUNT: usize = 10_000;
+    let fixture = fixture(|config| {
+        config.behavior.max_identities = COUNT as u64;
+        config.behavior.ttl_default = Some(Duration::from_secs(10));
+    });
+    for number in 0..COUNT {
+        fixture.register(&format!("id-{number}"), "{}").await;
+    }
+    for _ in 0..10 {
+        fixture.clock.advance(Duration::from_secs(2));
+        fixture.names(Filter::new()).await;
+    }
+    let directory = fixture.coordinator.directory().clone();
+    let kept = || directory.read(|view| view.closed().len());
+    assert_eq!(kept(), COUNT);
+    let mut settings = fixture.coordinator.config().directory();
+    settings.horizon.age = Duration::ZERO;
+    directory.configure(settings);
+    let (mut before, mut most) = (COUNT, 0);
+    while before > 0 {
+        let now = kept();
+        most = most.max(before - now);
+        before = now;
+        tokio::task::yield_now().await;
+    }
+    assert!(most <= 2_048, "{most} at once");
+}
+
 /// A generation fences its holder out of everything once somebody else holds the identity.
 #[tokio::test]
 async fn a_replaced_generation_is_fenced_out() {
