@@ -406,6 +406,20 @@ async fn a_service_that_is_not_there_is_an_error_and_no_failure() {
     assert_eq!(results(&ran.json()), ["passed", "error", "skipped"]);
 }
 
+/// A session goes on by itself while its connection is lost, and receives nothing.
+#[tokio::test]
+async fn what_is_not_received_from_a_service_that_is_gone_is_an_error() {
+    let desk = Desk::new().await;
+    let story = "steps:\n  - register: { identity: alice }\n  - subscribe: { identity: alice }\n  \
+                 - receive: { by: alice, within: 20ms }\n";
+    desk.run(story, &["--keep"]).await.exits(1);
+    let gone = Status::from(Failure::new(Reason::NoRunner, "sorry").not_applied());
+    desk.fake.on_get(move |_| ready(Err(gone.clone())));
+    desk.town.store.remove("alice");
+    let ran = desk.run(story, &["--deadline", "500ms"]).await.exits(5);
+    assert_eq!(results(&ran.json()), ["passed", "passed", "error"]);
+}
+
 #[tokio::test]
 async fn an_interrupt_leaves_what_is_known_by_then() {
     let desk = Desk::new().await;

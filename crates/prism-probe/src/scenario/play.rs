@@ -221,7 +221,11 @@ impl Player {
                 let opened = self.sessions.open(&registry, asked.name(), &asked.identity).await;
                 expected.check(&opened)
             }
-            Action::Receive(asked) => self.sessions.receive(asked, action.patience()).await,
+            Action::Receive(asked) => match self.sessions.receive(asked, action.patience()).await {
+                // A session whose connection is lost receives nothing either, and goes on by itself.
+                Err(problem) => Err(self.broken(&asked.by).await.unwrap_or(problem)),
+                Ok(()) => Ok(()),
+            },
             Action::Silence(asked) => self.sessions.silence(&asked.by, asked.length).await,
             Action::Close(asked) => self.sessions.close(&asked.session),
             Action::Wait(length) => {
@@ -253,6 +257,12 @@ impl Player {
             self.sent.insert(name.clone(), answer.multicast_id.clone());
         }
         Ok(answer)
+    }
+
+    /// What is broken, if anything is: whether the identity is there makes no difference.
+    async fn broken(&self, identity: &str) -> Option<Problem> {
+        let error = self.registry.get(identity).await.err()?;
+        is_broken(&error).then(|| Problem::of(&error))
     }
 
     /// The multicast that a step calls so. That one publishes as this is known; it may not have succeeded.
