@@ -12,6 +12,7 @@ mod desk;
 mod gate;
 mod keys;
 mod note;
+mod orphans;
 mod places;
 mod records;
 pub(crate) mod state;
@@ -21,12 +22,13 @@ pub use state::{End, Stage, Status};
 pub use tracker::{Phase, Reply};
 
 pub(crate) use bells::Bells;
-pub(crate) use books::{Books, Orphan};
+pub(crate) use books::Books;
 pub(crate) use courier::{Courier, Strays};
 pub(crate) use desk::Desk;
 pub(crate) use gate::{Admission, Crowded, Gate, Turn};
 pub(crate) use keys::{BEGINNING, Claim};
 pub(crate) use note::{Bell, Note, Query, QueryAnswer};
+pub(crate) use orphans::Orphan;
 #[cfg(test)]
 pub(crate) use records::void;
 pub(crate) use records::{CastEntry, KeyEntry, Load, Part, into_parts};
