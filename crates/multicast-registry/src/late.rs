@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prism_core::backoff::{Backoff, Policy};
 use prism_slot::{
-    Address, Applied, Call, Claim, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox,
+    Address, Applied, Call, Claim, Consumer, DeadId, DeadPage, DeadQuery, Depth, Discarded, DurableInbox,
     DynDurableInbox, DynLedger, DynMessaging, DynRegistryStore, Enqueued, Entry, Error, Fetch, Fetched,
     Identity, InboxCapability, InboxLimits, Ledger, LedgerCapability, Listed, Listener, Message, Messaging,
     MessagingCapability, MulticastId, Outcome, Position, Post, Put, Query, QueryPage, Read, Record, Redriven,
@@ -261,7 +261,7 @@ impl DurableInbox for Late<InboxCapability, dyn DynDurableInbox> {
         self.slot()?.cancel(multicast, identities, deadline).await
     }
 
-    async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
+    async fn discard(&self, address: &Address, deadline: Instant) -> Result<Discarded> {
         self.slot()?.discard(address, deadline).await
     }
 

@@ -268,6 +268,15 @@ pub enum Redriven {
     Full,
 }
 
+/// What was dropped of an inbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Discarded {
+    /// Each message that certainly is gone with this call.
+    pub dropped: Vec<Ticket>,
+    /// Whether something stopped it after these, so that there may be more to drop; never without any.
+    pub more: bool,
+}
+
 /// How many messages wait, in one inbox or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Depth {
@@ -378,9 +387,14 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
-    /// Drops what was stored for a holder, and forgets its session; how many messages that were
-    /// (`discarded_inboxes_are_empty`).
-    fn discard(&self, address: &Address, deadline: Instant) -> impl Future<Output = Result<u64>> + Send;
+    /// Drops what was stored for a holder, also what is out with a consumer, and forgets its session; which messages that
+    /// were, in no order (`discarded_inboxes_are_empty`).
+    ///
+    /// A backend that works in steps tells what it has dropped also where a later step fails, and that there is more:
+    /// dropping it again goes on from there. Of a step whose answer is lost nobody knows what it has dropped, and
+    /// dropping it again tells only what was left: whatever else that step took is never told.
+    fn discard(&self, address: &Address, deadline: Instant)
+    -> impl Future<Output = Result<Discarded>> + Send;
 
     /// How many messages wait, in one inbox or in all (`depths_are_told`).
     fn depth(
@@ -462,7 +476,7 @@ pub trait DynDurableInbox: Send + std::marker::Sync + 'static {
         deadline: Instant,
     ) -> BoxFuture<'a, Result<Vec<bool>>>;
     /// See [`DurableInbox::discard`].
-    fn discard<'a>(&'a self, address: &'a Address, deadline: Instant) -> BoxFuture<'a, Result<u64>>;
+    fn discard<'a>(&'a self, address: &'a Address, deadline: Instant) -> BoxFuture<'a, Result<Discarded>>;
     /// See [`DurableInbox::depth`].
     fn depth<'a>(&'a self, identity: Option<&'a Identity>, deadline: Instant)
     -> BoxFuture<'a, Result<Depth>>;
@@ -564,7 +578,7 @@ impl<I: DurableInbox> DynDurableInbox for I {
         Box::pin(bounded(self, deadline, call))
     }
 
-    fn discard<'a>(&'a self, address: &'a Address, deadline: Instant) -> BoxFuture<'a, Result<u64>> {
+    fn discard<'a>(&'a self, address: &'a Address, deadline: Instant) -> BoxFuture<'a, Result<Discarded>> {
         Box::pin(bounded(
             self,
             deadline,

@@ -28,9 +28,9 @@ mod registry;
 pub use capability::{InboxCapability, LedgerCapability, MessagingCapability, RegistryCapability, Scope};
 pub use error::{Applied, Error, Result};
 pub use inbox::{
-    Address, Consumer, DeadId, DeadLetter, DeadPage, DeadQuery, DeadReason, Delivery, Depth, DurableInbox,
-    DynDurableInbox, Enqueued, Fetch, Fetched, Holder, InboxLimits, Overflow, Priority, Redriven, Settled,
-    Swept, Terms, Ticket, Verdict,
+    Address, Consumer, DeadId, DeadLetter, DeadPage, DeadQuery, DeadReason, Delivery, Depth, Discarded,
+    DurableInbox, DynDurableInbox, Enqueued, Fetch, Fetched, Holder, InboxLimits, Overflow, Priority,
+    Redriven, Settled, Swept, Terms, Ticket, Verdict,
 };
 pub use ledger::{DynLedger, Entry, Expect, Ledger, Listed, Write, Wrote};
 pub use listener::{GapReason, Listener, ListenerSink, Received, listener};

@@ -16,6 +16,7 @@ use crate::{
     combination::Slots,
     fixture::{Fixture, status_of, text, texts, to},
     handing::letters,
+    storing::becomes,
     suite::{Case, cases},
 };
 
@@ -151,11 +152,15 @@ fn is_cancelled(report: &Multicast) -> bool {
 async fn discarded_inboxes_are_empty(fixture: Fixture) -> Result<()> {
     let client = fixture.client()?;
     register(&client, &["a", "b"]).await?;
+    let mut dropped = Vec::new();
     for payload in ["1", "2"] {
-        store(&client, "a", payload).await?;
+        dropped.push(store(&client, "a", payload).await?);
     }
     store(&client, "b", "stays").await?;
     client.registry.unregister("a").await?;
+    for report in &dropped {
+        becomes(&client, report, Status::Failed, Some("UNREGISTERED")).await;
+    }
     register(&client, &["a"]).await?;
     store(&client, "a", "new").await?;
     let mut session = client.registry.subscribe("a").await?;

@@ -190,7 +190,7 @@ async fn the_oldest_makes_room(fixture: Fixture) -> Result<()> {
 }
 
 /// Waits for what is known of the only target to be this.
-async fn becomes(client: &Client, multicast: &str, status: Status, reason: Option<&str>) {
+pub(crate) async fn becomes(client: &Client, multicast: &str, status: Status, reason: Option<&str>) {
     let what = format!("{multicast} is {status:?} with {reason:?}");
     eventually(PATIENCE, &what, async || {
         let known = client.registry.get_multicast(multicast).await;

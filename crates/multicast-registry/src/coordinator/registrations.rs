@@ -13,7 +13,12 @@ use prism_slot::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Config, Coordinator, Error, pacing::Answer, planning::holder_of};
-use crate::{config::LongTtl, directory::stored_document, schema::Occasion};
+use crate::{
+    config::LongTtl,
+    delivery::{End, News},
+    directory::stored_document,
+    schema::Occasion,
+};
 
 /// The longest lease that can be asked for, about a hundred years.
 const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -310,18 +315,40 @@ impl Coordinator {
                 // Its sessions here should not wait for the next tick.
                 self.shared.directory.nudge();
             }
-            if let (Some(inbox), Some(record)) = (self.inbox(), holder) {
+            if let Some(record) = holder {
                 let holder = holder_of(&record.owner.principal);
-                let identity = request.identity.clone();
-                let dropped = inbox.discard(&Address { identity, holder }, deadline).await;
-                if let Err(error) = dropped {
-                    // What is left expires, or goes to the dead letters with the next owner.
-                    let (namespace, identity) = (self.shared.sessions.namespace(), &request.identity);
-                    tracing::warn!(namespace, %identity, %error, "the inbox of an identity could not be dropped");
-                }
+                let identity = request.identity;
+                self.drop_inbox(&Address { identity, holder }, deadline).await;
             }
         }
         Ok(removed)
+    }
+
+    /// Drops what waits for an identity that is gone, and tells whoever sent it.
+    async fn drop_inbox(&self, address: &Address, deadline: Instant) {
+        let Some(inbox) = self.inbox() else {
+            return;
+        };
+        loop {
+            match inbox.discard(address, deadline).await {
+                Ok(discarded) => {
+                    for ticket in &discarded.dropped {
+                        let unregistered = News::Ended(End::Unregistered, None);
+                        let courier = &self.shared.courier;
+                        courier.say(ticket, &address.identity, unregistered, None);
+                    }
+                    if !discarded.more {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    // What is left expires, or goes to the dead letters with the next owner.
+                    let (namespace, identity) = (self.shared.sessions.namespace(), &address.identity);
+                    tracing::warn!(namespace, %identity, %error, "the inbox of an identity could not be dropped");
+                    return;
+                }
+            }
+        }
     }
 
     /// Writes under a revision, which makes a repeated attempt after a lost reply safe: it returns the

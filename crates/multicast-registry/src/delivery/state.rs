@@ -98,6 +98,8 @@ ends! {
     Cancelled = 11 "CANCELLED" Final "the multicast was cancelled",
     /// The consumer did not want it, and it was not stored.
     Refused = 12 "REFUSED" Final "the consumer refused it",
+    /// The identity's registration was removed, and its inbox with it.
+    Unregistered = 13 "UNREGISTERED" Final "the identity was unregistered before it was acknowledged",
 }
 
 /// What became of one target.

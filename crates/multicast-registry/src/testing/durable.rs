@@ -8,9 +8,9 @@ use std::{
 
 use parking_lot::Mutex;
 use prism_slot::{
-    Address, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox, Enqueued, Entry, Error, Fetch,
-    Fetched, Identity, InboxCapability, InboxLimits, Ledger, LedgerCapability, Listed, Message, MulticastId,
-    Redriven, Result, Scope, Settled, Swept, Terms, Verdict, Write, Wrote,
+    Address, Consumer, DeadId, DeadPage, DeadQuery, Depth, Discarded, DurableInbox, Enqueued, Entry, Error,
+    Fetch, Fetched, Identity, InboxCapability, InboxLimits, Ledger, LedgerCapability, Listed, Message,
+    MulticastId, Redriven, Result, Scope, Settled, Swept, Terms, Verdict, Write, Wrote,
     memory::{ManualClock, MemoryInbox, MemoryLedger},
 };
 use tokio::time::Instant;
@@ -164,7 +164,7 @@ impl DurableInbox for Inboxes {
         self.memory.cancel(multicast, identities, deadline).await
     }
 
-    async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
+    async fn discard(&self, address: &Address, deadline: Instant) -> Result<Discarded> {
         self.memory.discard(address, deadline).await
     }
 

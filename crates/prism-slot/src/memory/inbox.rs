@@ -13,9 +13,9 @@ use super::{
     mailbox::{Entry, Gone, Mailbox, later},
 };
 use crate::{
-    Address, Applied, Consumer, DeadId, DeadLetter, DeadPage, DeadQuery, DeadReason, Depth, DurableInbox,
-    Enqueued, Error, Fetch, Fetched, Identity, InboxCapability, InboxLimits, Message, MulticastId, Overflow,
-    Redriven, Result, Scope, Settled, Swept, Terms, Ticket, Timestamp, Verdict,
+    Address, Applied, Consumer, DeadId, DeadLetter, DeadPage, DeadQuery, DeadReason, Depth, Discarded,
+    DurableInbox, Enqueued, Error, Fetch, Fetched, Identity, InboxCapability, InboxLimits, Message,
+    MulticastId, Overflow, Redriven, Result, Scope, Settled, Swept, Terms, Ticket, Timestamp, Verdict,
     capability::{Room, Survives},
 };
 
@@ -170,10 +170,10 @@ impl DurableInbox for MemoryInbox {
         Ok(identities.iter().map(cancel).collect())
     }
 
-    async fn discard(&self, address: &Address, _deadline: Instant) -> Result<u64> {
+    async fn discard(&self, address: &Address, _deadline: Instant) -> Result<Discarded> {
         let (mut state, _) = self.open_state()?;
         let Some(mailbox) = state.mailboxes.get_mut(&address.identity) else {
-            return Ok(0);
+            return Ok(Discarded::default());
         };
         let dropped = mailbox.discard(address.holder);
         let looked_at = if mailbox.has_consumer() {
@@ -189,7 +189,13 @@ impl DurableInbox for MemoryInbox {
             state.sessions.remove(&place);
         }
         state.tidy(&address.identity);
-        Ok(dropped.len() as u64)
+        Ok(Discarded {
+            dropped: dropped
+                .iter()
+                .map(|entry| Ticket::from(&*entry.message))
+                .collect(),
+            more: false,
+        })
     }
 
     async fn depth(&self, identity: Option<&Identity>, _deadline: Instant) -> Result<Depth> {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use prism_slot::{
-    Address, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox, Enqueued, Fetch, Fetched, Identity,
-    InboxCapability, InboxLimits, Message, MulticastId, Redriven, Result, Scope, Settled, Swept, Terms,
-    Timestamp, Verdict,
+    Address, Consumer, DeadId, DeadPage, DeadQuery, Depth, Discarded, DurableInbox, Enqueued, Fetch, Fetched,
+    Identity, InboxCapability, InboxLimits, Message, MulticastId, Redriven, Result, Scope, Settled, Swept,
+    Terms, Timestamp, Verdict,
     capability::{Room, Survives},
 };
 use serde_json::json;
@@ -160,7 +160,7 @@ impl DurableInbox for JetStreamInbox {
         self.inboxes.cancel(multicast, identities, deadline).await
     }
 
-    async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
+    async fn discard(&self, address: &Address, deadline: Instant) -> Result<Discarded> {
         self.inboxes.discard(address, deadline).await
     }
 

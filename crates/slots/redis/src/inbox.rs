@@ -12,9 +12,9 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 use parking_lot::Mutex;
 use prism_slot::{
-    Address, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox, Enqueued, Error, Fetch, Fetched,
-    Identity, InboxCapability, InboxLimits, Message, MulticastId, Redriven, Result, Scope, Settled, Swept,
-    Terms, Verdict,
+    Address, Consumer, DeadId, DeadPage, DeadQuery, Depth, Discarded, DurableInbox, Enqueued, Error, Fetch,
+    Fetched, Identity, InboxCapability, InboxLimits, Message, MulticastId, Redriven, Result, Scope, Settled,
+    Swept, Terms, Verdict,
     capability::{Room, Survives},
 };
 use tokio::time::Instant;
@@ -166,21 +166,23 @@ impl DurableInbox for RedisInbox {
         Ok(cancelled)
     }
 
-    async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
-        let (mut dropped, mut go_on) = (0, Bytes::new());
+    async fn discard(&self, address: &Address, deadline: Instant) -> Result<Discarded> {
+        let (mut dropped, mut go_on) = (Vec::new(), Bytes::new());
         loop {
             let holder = Bytes::copy_from_slice(&address.holder.0);
             let arguments = [name(&address.identity), holder, go_on];
             let called = self
                 .calls
                 .call(Function::Discard, &arguments, deadline, Effect::Write);
-            let read = called
-                .await
-                .and_then(|mut answer| Ok((answer.number()?, answer.text()?)));
-            let (some, next) = read.map_err(Refused::into_error)?;
-            dropped += some;
+            let (some, next) = match called.await.and_then(deliver::discarded) {
+                Ok(step) => step,
+                Err(refused) if dropped.is_empty() => return Err(refused.into_error()),
+                // The next call tells of that, or goes on.
+                Err(_) => return Ok(Discarded { dropped, more: true }),
+            };
+            dropped.extend(some);
             if next.is_empty() {
-                return Ok(dropped);
+                return Ok(Discarded { dropped, more: false });
             }
             go_on = next;
         }

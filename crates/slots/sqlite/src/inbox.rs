@@ -15,9 +15,9 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prism_slot::{
-    Address, Applied, Consumer, DeadId, DeadPage, DeadQuery, Depth, DurableInbox, Enqueued, Error, Fetch,
-    Fetched, Identity, InboxCapability, InboxLimits, Message, MulticastId, Redriven, Result, Scope, Settled,
-    Swept, Terms, Verdict,
+    Address, Applied, Consumer, DeadId, DeadPage, DeadQuery, Depth, Discarded, DurableInbox, Enqueued, Error,
+    Fetch, Fetched, Identity, InboxCapability, InboxLimits, Message, MulticastId, Redriven, Result, Scope,
+    Settled, Swept, Terms, Verdict,
     capability::{Room, Survives},
     memory::{Clock, WallClock},
 };
@@ -199,7 +199,7 @@ impl DurableInbox for SqliteInbox {
         .await
     }
 
-    async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
+    async fn discard(&self, address: &Address, deadline: Instant) -> Result<Discarded> {
         let address = address.clone();
         self.step(deadline, ONE, move |desk| desk.discard(&address)).await
     }

@@ -876,7 +876,7 @@ async fn a_full_inbox_is_a_failure_and_what_makes_room_too() {
     }
 }
 
-/// An inbox is dropped with its registration, and kept over the end of a lease.
+/// An inbox is dropped with its registration, which is told, and kept over the end of a lease.
 #[tokio::test]
 async fn an_inbox_outlives_a_lease_and_no_registration() {
     let fixture = fixture();
@@ -886,13 +886,17 @@ async fn an_inbox_outlives_a_lease_and_no_registration() {
     };
     fixture.coordinator.register(leased, soon()).await.unwrap();
     fixture.register(&["removed"]).await;
-    fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+    let report = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
     fixture.clock.advance(Duration::from_secs(2));
     fixture
         .coordinator
         .unregister("removed", None, soon())
         .await
         .unwrap();
+    let told = known(&fixture.coordinator, report.id).await;
+    let of = |name: &str, status, reason: &'static str| (name.to_owned(), status, Stage::Stored, reason);
+    let leased = of("leased", Status::Pending, "");
+    assert_eq!(told, [leased, of("removed", Status::Failed, "UNREGISTERED")]);
     fixture.register(&["leased", "removed"]).await;
     let mut kept = fixture.session("leased").await;
     assert_eq!(delivery(&mut kept).await.1, "x");

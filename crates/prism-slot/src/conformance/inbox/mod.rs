@@ -155,6 +155,18 @@ impl Subject {
         consumer
     }
 
+    /// Drops what is in an inbox, in as many calls as that takes.
+    async fn discard(&self, address: &Address) -> Vec<Ticket> {
+        let mut dropped = Vec::new();
+        loop {
+            let discarded = self.slot().discard(address, deadline()).await.unwrap();
+            dropped.extend(discarded.dropped);
+            if !discarded.more {
+                return dropped;
+            }
+        }
+    }
+
     async fn try_fetch(&self, consumer: &Consumer, fetch: Fetch) -> Result<Fetched> {
         self.slot().fetch(consumer, fetch, deadline()).await
     }

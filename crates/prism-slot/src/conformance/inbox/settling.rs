@@ -133,20 +133,30 @@ pub(super) async fn what_is_not_out_can_be_cancelled(fixture: Fixture) {
 
 pub(super) async fn discarded_inboxes_are_empty(fixture: Fixture) {
     let slot = fixture.open().await;
-    slot.store("a", "1").await;
-    slot.store("a", "2").await;
-    slot.store("b", "stays").await;
+    let sent = Arc::new(Message {
+        receipts: Some("here".into()),
+        ..(*message("1")).clone()
+    });
+    // One of them is in another inbox too, where it stays.
+    slot.enqueue(&["a", "b"], &sent, terms()).await;
+    let second = slot.store("a", "2").await;
+    let urgent = Terms {
+        priority: Priority::High,
+        ..terms()
+    };
+    let waits = message("3");
     let consumer = slot.consumer("a", 1).await;
     let mut other = address("a");
     other.holder = Holder([2; 16]);
-    assert_eq!(
-        slot.slot().discard(&other, deadline()).await,
-        Ok(0),
-        "another one's"
-    );
+    assert_eq!(slot.discard(&other).await, [], "another one's");
     assert_eq!(slot.texts(&consumer).await, ["1", "2"]);
-    assert_eq!(slot.slot().discard(&address("a"), deadline()).await, Ok(2));
-    assert_eq!(slot.slot().discard(&address("a"), deadline()).await, Ok(0));
+    slot.enqueue(&["a"], &waits, urgent).await;
+    let mut dropped = slot.discard(&address("a")).await;
+    let mut expected = [&sent, &second, &waits].map(|message| Ticket::from(&**message));
+    dropped.sort_by_key(|ticket| ticket.multicast.0);
+    expected.sort_by_key(|ticket| ticket.multicast.0);
+    assert_eq!(dropped, expected, "what is out, and what waits");
+    assert_eq!(slot.discard(&address("a")).await, [], "each is told once");
     assert_eq!(
         slot.try_fetch(&consumer, all()).await,
         Err(Error::Fenced(identity("a")))

@@ -1,7 +1,7 @@
 //! Taking messages back, and giving inboxes up.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use prism_slot::{Address, Identity, MulticastId, Result};
+use prism_slot::{Address, Discarded, Error, Identity, MulticastId, Result, Ticket};
 use tokio::time::Instant;
 
 use crate::{
@@ -111,30 +111,67 @@ impl Inboxes {
         Ok((page, beyond > 0))
     }
 
-    /// Drops what was stored for a holder, and its session; how many messages that were.
-    pub(crate) async fn discard(&self, address: &Address, deadline: Instant) -> Result<u64> {
+    /// Drops what was stored for a holder, and its session; which messages that were.
+    pub(crate) async fn discard(&self, address: &Address, deadline: Instant) -> Result<Discarded> {
         self.end_session(address, deadline).await?;
+        let mut dropped = Vec::new();
+        match self.drop_pages(address, &mut dropped, deadline).await {
+            Ok(()) => Ok(Discarded { dropped, more: false }),
+            Err(error) if dropped.is_empty() => Err(error),
+            // The next call tells of that, or goes on.
+            Err(_) => Ok(Discarded { dropped, more: true }),
+        }
+    }
+
+    /// Adds what was dropped, whatever came after it.
+    async fn drop_pages(
+        &self,
+        address: &Address,
+        dropped: &mut Vec<Ticket>,
+        deadline: Instant,
+    ) -> Result<()> {
         let (stream, _) = self.jetstream.stream(Kind::Messages, deadline).await?;
-        let (mut from, mut dropped) = (1, 0);
+        let mut from = 1;
         loop {
             let (page, more) = self.page(stream, &address.identity, from, deadline).await?;
-            let is_of_holder = |found: &&Found| {
-                let letter = found.letter.as_ref();
-                letter.is_none_or(|letter| letter.holder == address.holder)
-            };
-            let of_holder: Vec<u64> = page
-                .iter()
-                .filter(is_of_holder)
-                .map(|found| found.sequence)
-                .collect();
-            for deleted in self.jetstream.delete(stream, &of_holder, deadline).await {
-                dropped += u64::from(deleted?);
-            }
-            match page.last().filter(|_| more) {
-                Some(last) => from = last.sequence + 1,
-                None => return Ok(dropped),
+            let last = page.last().map(|found| found.sequence);
+            self.drop_some(stream, address, page, dropped, deadline).await?;
+            match last.filter(|_| more) {
+                Some(last) => from = last + 1,
+                None => return Ok(()),
             }
         }
+    }
+
+    /// Drops what of a page is the holder's.
+    async fn drop_some(
+        &self,
+        stream: &Stream,
+        address: &Address,
+        page: Vec<Found>,
+        dropped: &mut Vec<Ticket>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let is_of_holder = |found: &Found| {
+            let letter = found.letter.as_ref();
+            letter.is_none_or(|letter| letter.holder == address.holder)
+        };
+        let of_holder: Vec<Found> = page.into_iter().filter(is_of_holder).collect();
+        let sequences: Vec<u64> = of_holder.iter().map(|found| found.sequence).collect();
+        let deleted = self.jetstream.delete(stream, &sequences, deadline).await;
+        let mut outcome = Ok(());
+        for (found, deleted) in of_holder.iter().zip(deleted) {
+            match deleted {
+                // What is of no version of ours has no sender.
+                Ok(true) => {
+                    dropped.extend(found.letter.as_ref().map(|letter| Ticket::from(&*letter.message)))
+                }
+                // Removed by somebody else, who tells what became of it.
+                Ok(false) => {}
+                Err(failure) => outcome = Err(Error::from(failure)),
+            }
+        }
+        outcome
     }
 
     /// First, so that nobody is handed what is being dropped.

@@ -94,6 +94,16 @@ pub(super) fn settled(mut answer: Answer, count: usize) -> Result<Vec<Settled>, 
     settled.collect()
 }
 
+/// What was dropped, and where to go on.
+pub(super) fn discarded(mut answer: Answer) -> Result<(Vec<Ticket>, Bytes), Refused> {
+    let next = answer.text()?;
+    let mut dropped = Vec::new();
+    while let Some(bytes) = answer.optional_text()? {
+        dropped.push(ticket(bytes)?);
+    }
+    Ok((dropped, next))
+}
+
 /// And from where on to look at sessions the next time.
 pub(super) fn swept(mut answer: Answer) -> Result<(Swept, Bytes), Refused> {
     let mut swept = Swept {

@@ -1,6 +1,6 @@
 //! How messages leave their inboxes by somebody's word.
 
-use prism_slot::{Address, Consumer, DeadReason, Identity, MulticastId, Settled, Verdict};
+use prism_slot::{Address, Consumer, DeadReason, Discarded, Identity, MulticastId, Settled, Verdict};
 
 use super::{
     desk::{Desk, Leave, later},
@@ -80,10 +80,10 @@ impl Desk<'_, '_> {
         Ok(true)
     }
 
-    pub(super) fn discard(&mut self, address: &Address) -> Result<u64, Fault> {
+    pub(super) fn discard(&mut self, address: &Address) -> Result<Discarded, Fault> {
         let identity = &address.identity;
         let Some(mut mailbox) = self.mailbox(identity)? else {
-            return Ok(0);
+            return Ok(Discarded::default());
         };
         if mailbox
             .session
@@ -91,14 +91,14 @@ impl Desk<'_, '_> {
         {
             mailbox.session = None;
         }
-        let mut dropped = 0;
+        let mut dropped = Vec::new();
         for (place, waiting) in self.all_waiting(identity)? {
             if waiting.holder == address.holder {
+                dropped.push(self.ticket(place)?);
                 self.take(identity, &mut mailbox, (place, waiting), Leave::Dropped)?;
-                dropped += 1;
             }
         }
         self.write_mailbox(identity, &mailbox)?;
-        Ok(dropped)
+        Ok(Discarded { dropped, more: false })
     }
 }

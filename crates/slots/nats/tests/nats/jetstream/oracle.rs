@@ -161,7 +161,12 @@ async fn take(slot: &impl DurableInbox, step: &Step) -> (String, Vec<MulticastId
         Step::Cancel(multicast) => {
             format!("{:?}", slot.cancel(multicast, &NAMES.map(identity), soon()).await)
         }
-        Step::Discard(name) => format!("{:?}", slot.discard(&address(NAMES[name]), soon()).await),
+        Step::Discard(name) => {
+            let mut discarded = slot.discard(&address(NAMES[name]), soon()).await.unwrap();
+            // In no order.
+            discarded.dropped.sort_by_key(|ticket| ticket.multicast.0);
+            format!("{discarded:?}")
+        }
         Step::Redrive(name) => redrive(slot, name).await,
         Step::Depth(name) => format!("{:?}", slot.depth(Some(&identity(NAMES[name])), soon()).await),
     };

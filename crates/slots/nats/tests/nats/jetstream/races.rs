@@ -7,7 +7,8 @@ use std::{
 
 use futures::future::join_all;
 use prism_slot::{
-    Delivery, DurableInbox, Error, Fetch, InboxLimits, MulticastId, Priority, Settled, Terms, Verdict,
+    Delivery, Discarded, DurableInbox, Error, Fetch, InboxLimits, MulticastId, Priority, Settled, Terms,
+    Verdict,
 };
 use prism_slot_nats::JetStreamInbox;
 use prism_testkit::{NatsServer, eventually};
@@ -307,6 +308,9 @@ async fn idle_identities_cost_nothing() {
     assert_eq!(records().await, (0, 0));
     take(&slot, "a", 1).await;
     assert_eq!(records().await, (1, 0));
-    assert_eq!(slot.discard(&address("a"), soon()).await, Ok(0));
+    assert_eq!(
+        slot.discard(&address("a"), soon()).await,
+        Ok(Discarded::default())
+    );
     assert_eq!(records().await, (0, 0));
 }

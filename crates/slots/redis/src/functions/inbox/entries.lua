@@ -44,6 +44,12 @@ local function holder_of(entry)
   return string.sub(entry, 2, 17)
 end
 
+-- What is told of a message that did not leave an inbox by somebody's verdict.
+local function told_of(ns, found)
+  local _, _, _, _, ticket = struct.unpack(ENTRY, found.entry)
+  return multicast_of(found.reference) .. ticket_of(ns, found.reference, ticket)
+end
+
 -- Takes messages out of an inbox, whatever became of them: of one inbox, and no more than fit one command.
 local function take_out(ns, identity, places)
   if #places == 0 then

@@ -161,11 +161,6 @@ local function next_due(ns, identity)
   return first and first - ns.now
 end
 
-local function told_of(ns, found)
-  local _, _, _, _, ticket = struct.unpack(ENTRY, found.entry)
-  return multicast_of(found.reference) .. ticket_of(ns, found.reference, ticket)
-end
-
 -- Takes out what is not handed out any more. Adds what is told of it.
 local function end_of(ns, identity, answer, dead, expired, lost)
   for _, kind in ipairs({ dead, expired, lost }) do

@@ -126,8 +126,8 @@ local function open(ns, args)
   return { 'K', next_place or '' }
 end
 
--- Arguments: an identity, a holder, and where to go on, empty at first. Adds how many messages were dropped, and
--- where to go on.
+-- Arguments: an identity, a holder, and where to go on, empty at first. Adds where to go on, and what is told of each
+-- message that was dropped.
 local function discard(ns, args)
   local identity, holder, from = args[2], args[3], args[4]
   local current = session_of(ns, identity)
@@ -137,9 +137,14 @@ local function discard(ns, args)
   local own, next_place = look_through(ns, identity, from, function(entry)
     return holder_of(entry) == holder
   end)
+  -- Reading a ticket can fail, so all are read before anything is let go.
+  local told = {}
+  for index, found in ipairs(own) do
+    told[index] = told_of(ns, found)
+  end
   for _, found in ipairs(own) do
     let_go(ns, identity, found, false)
   end
   take_out(ns, identity, places_of(own))
-  return { 'K', #own, next_place or '' }
+  return { 'K', next_place or '', unpack(told) }
 end

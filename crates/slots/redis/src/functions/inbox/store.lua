@@ -52,8 +52,7 @@ end
 
 -- Takes a message out to make room. Returns what is told of it.
 local function displace(ns, identity, oldest)
-  local _, _, _, _, ticket = struct.unpack(ENTRY, oldest.entry)
-  local told = multicast_of(oldest.reference) .. ticket_of(ns, oldest.reference, ticket)
+  local told = told_of(ns, oldest)
   take_out(ns, identity, { oldest.place })
   let_go(ns, identity, oldest, true)
   return told

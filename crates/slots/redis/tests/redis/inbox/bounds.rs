@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use prism_slot::{
-    DeadQuery, DeadReason, DurableInbox, Enqueued, Fetch, Holder, InboxLimits, Overflow, Redriven, Terms,
-    Verdict,
+    DeadQuery, DeadReason, DurableInbox, Enqueued, Error, Fetch, Holder, InboxLimits, Overflow, Redriven,
+    Terms, Verdict,
 };
 use prism_testkit::RedisServer;
 use serde_json::json;
@@ -144,12 +144,44 @@ async fn a_large_inbox_is_dropped_in_steps() {
     fill(&slot, &of_another(address("a")), 10, terms()).await;
     fill(&slot, &address("a"), MANY / 2, terms()).await;
     let before = calls(&admin).await;
-    assert_eq!(slot.discard(&address("a"), soon()).await, Ok(MANY as u64));
+    let discarded = slot.discard(&address("a"), soon()).await.unwrap();
+    assert_eq!((discarded.dropped.len(), discarded.more), (MANY, false));
     assert!(calls(&admin).await - before > MANY / STEP, "not all at once");
     assert_eq!(
         slot.depth(Some(&identity("a")), soon()).await.unwrap().messages,
         10
     );
+}
+
+/// What a step took is told whatever comes after it, and once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_dropped_before_a_step_failed_is_told() {
+    let (_server, slot, admin) = roomy_slot().await;
+    let urgent = Terms {
+        priority: Priority::High,
+        ..terms()
+    };
+    fill(&slot, &address("a"), STEP, urgent).await;
+    // Not ours, so that looking further than the urgent ones fails.
+    let in_the_way = key("low:a");
+    admin.run(&["SET", &in_the_way, "x"]).await;
+    let some = slot.discard(&address("a"), soon()).await.unwrap();
+    assert!(some.more && (1..STEP).contains(&some.dropped.len()), "{some:?}");
+    let refused = slot.discard(&address("a"), soon()).await;
+    assert!(
+        matches!(refused, Err(Error::Unavailable { .. })),
+        "nothing was dropped: {refused:?}"
+    );
+    admin.run(&["DEL", &in_the_way]).await;
+    let rest = slot.discard(&address("a"), soon()).await.unwrap();
+    assert!(!rest.more);
+    let told = some.dropped.iter().chain(&rest.dropped);
+    let told: BTreeSet<_> = told.map(|ticket| ticket.multicast.0).collect();
+    assert_eq!(
+        (told.len(), some.dropped.len() + rest.dropped.len()),
+        (STEP, STEP)
+    );
+    assert_eq!(rest.dropped[0].receipts.as_deref(), Some("here"));
 }
 
 /// Each is told once, whoever comes across it.
