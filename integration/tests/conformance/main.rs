@@ -20,7 +20,10 @@
 //!   `a_full_post_counts_what_it_drops`. A lost receipt leaves a lower stage, which is no error.
 //! - A search that goes on in another epoch: `query_stays_in_its_epoch`. It needs a store that loses its history.
 //! - Other owners: `another_holder_inherits_nothing`. Nobody is authenticated, so everybody is the same owner.
-//! - Versions of entries: `writes_keep_to_what_they_expect`.
+//! - Versions of entries: `writes_keep_to_what_they_expect`; and what makes room where there is none,
+//!   `entries_let_go_are_there_where_there_is_room`.
+//! - That a session which was quiet for as long as messages live is forgotten: `quiet_sessions_open_again`. It opens again
+//!   by itself.
 //! - That a message may have been stored before: `what_may_have_been_stored_before_is_flagged`. It needs a store that
 //!   forgets, as the stories of `truth` have it.
 //! - What holds when something fails, which the stories of `truth` and `failures` hold the service to instead:

@@ -450,7 +450,7 @@ async fn the_embedded_system_needs_nothing_else() -> Result<()> {
     let (_, metrics) = proxy.admin("/metrics").await?;
     for line in [
         "multicast_registry_registered_identities{namespace=\"default\"} 1",
-        "prism_proxy_runners 1",
+        "prism_proxy_runners_connected 1",
     ] {
         assert!(metrics.lines().any(|other| other == line), "{line}: {metrics}");
     }

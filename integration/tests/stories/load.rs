@@ -77,6 +77,7 @@ async fn what_a_load_has_stored_is_received_and_acknowledged() -> Result<()> {
         "behavior": { "delivery": "at-least-once", "max_unacked": 8 },
     });
     let proxy = Proxy::start_with(&json!({ "namespaces": [namespace] }), &["--embedded"]).await?;
+    proxy.wait_for_runners("test", 1).await;
     let mixed = [
         "load",
         "mixed",
