@@ -41,6 +41,7 @@ lint: ## Formatting, clippy, dependency policy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	@scripts/deps.sh lint
+	@$(CARGO) fetch --locked --quiet # also what other platforms need: the next line looks at all of it
 	$(CARGO) deny --offline --log-level error check bans licenses sources
 
 fmt: ## Format the code
