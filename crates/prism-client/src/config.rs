@@ -7,8 +7,9 @@ use tonic::metadata::MetadataMap;
 
 use crate::{
     Client, Error, Result,
+    by_namespace::ByNamespace,
     headers::{Common, Headers, Hook},
-    raw::{Raw, Shared, Throttles},
+    raw::{Raw, Shared},
     transport::{Connections, Endpoint, Settings},
 };
 
@@ -192,7 +193,7 @@ impl ClientBuilder {
 
     fn client(self, connections: Connections, headers: Headers) -> Client {
         let shared = Shared {
-            throttles: Throttles::default(),
+            throttles: ByNamespace::default(),
             connections,
             attempts: self.attempts,
             backoff: self.settings.backoff,

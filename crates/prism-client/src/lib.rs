@@ -160,6 +160,7 @@
 //! [`RegistrationHandle`] there. Each [`Subscription`] has one, which ends with it. The transport runs one for each
 //! connection.
 
+mod by_namespace;
 mod call;
 mod client;
 mod config;

@@ -24,6 +24,21 @@ use support::{
 /// A little of everything, for long enough that somebody is registered before the last multicast.
 const MIXED: [&str; 6] = ["mixed", "--rate", "50", "--duration", "2s", "--settle"];
 
+/// Fifty users, of whom ten listen.
+const PRESENCE: [&str; 11] = [
+    "presence",
+    "--users",
+    "50",
+    "--rooms",
+    "10",
+    "--listeners",
+    "10",
+    "--rate",
+    "100",
+    "--duration",
+    "300ms",
+];
+
 async fn load(fake: &FakeRegistry, line: &[&str]) -> Ran {
     run(against(fake).args(["-o", "json", "load"]).args(line)).await
 }
@@ -294,20 +309,7 @@ async fn a_fan_out_is_a_curve() {
 #[tokio::test]
 async fn presence_notices_who_expired() {
     let (town, fake) = Town::serve().await;
-    let line = [
-        "presence",
-        "--users",
-        "50",
-        "--rooms",
-        "10",
-        "--listeners",
-        "10",
-        "--rate",
-        "100",
-        "--duration",
-        "300ms",
-    ];
-    let told = load(&fake, &line).await.exits(0).json();
+    let told = load(&fake, &PRESENCE).await.exits(0).json();
     assert_eq!((&told["expired"], &told["live_rooms"]), (&json!(0), &json!(2)));
     assert_eq!(told["delivery"]["targets"], json!(30 * 5));
     assert_eq!(told["sessions"]["opened"], json!(10));
@@ -319,7 +321,7 @@ async fn presence_notices_who_expired() {
         here.store.remove(&name);
         ready(Ok(prism_client::testing::answers::delivered(&[])))
     });
-    let ran = load(&fake, &line).await.exits(1);
+    let ran = load(&fake, &PRESENCE).await.exits(1);
     assert_eq!(ran.error()["reason"], "EXPIRED");
     assert!(count(&ran.json()["expired"]) > 0);
 }
@@ -339,20 +341,7 @@ async fn what_cannot_be_counted_is_not_known() {
         })
     });
     fake.on_unregister(|_| ready(Err(refused(Reason::RunnerLost))));
-    let line = [
-        "presence",
-        "--users",
-        "50",
-        "--rooms",
-        "10",
-        "--listeners",
-        "10",
-        "--rate",
-        "100",
-        "--duration",
-        "300ms",
-    ];
-    let ran = load(&fake, &line).await.exits(1);
+    let ran = load(&fake, &PRESENCE).await.exits(1);
     assert_eq!(ran.error()["reason"], "NOT_COUNTED");
     let told = ran.json();
     assert_eq!((&told["expired"], &told["left"]), (&Value::Null, &json!(50)));

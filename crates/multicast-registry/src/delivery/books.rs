@@ -283,8 +283,8 @@ impl Books {
         Ok(())
     }
 
-    /// Writes down that a multicast is cancelled which is this runner's and not sent yet, so that nobody goes on with it.
-    /// The entry afterwards: of one that somebody has taken over since, as it is.
+    /// Writes down that a multicast is cancelled which a runner has not sent, so that nobody goes on with it. The entry
+    /// afterwards: of one that somebody has taken over since, as it is.
     pub(crate) async fn cancel(
         &self,
         id: MulticastId,

@@ -299,7 +299,6 @@ fn split(batch: Batch, max_bytes: usize) -> Vec<Vec<(MulticastId, Vec<Receipt>)>
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::{
         delivery::{End, Stage},

@@ -5,9 +5,9 @@ mod acks;
 mod check;
 mod progress;
 mod recovery;
+mod refused;
 mod session;
 mod subscription;
-mod throttles;
 mod watch;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -35,11 +35,11 @@ pub use check::SchemaCheck;
 pub use progress::Progress;
 pub(crate) use subscription::Claim;
 pub use subscription::{Listen, Subscription};
-pub(crate) use throttles::Throttles;
 pub use watch::{Watch, Watched};
 
 use crate::{
     Error, Result,
+    by_namespace::ByNamespace,
     call::{self, Plan, Repeat},
     headers::Headers,
     transport::Connections,
@@ -80,7 +80,7 @@ type Observer = dyn Fn(Line<'_>) + Send + Sync;
 /// What the clients of all namespaces share.
 pub(crate) struct Shared {
     pub(crate) connections: Connections,
-    pub(crate) throttles: Throttles,
+    pub(crate) throttles: ByNamespace<Throttle>,
     pub(crate) attempts: u32,
     pub(crate) backoff: Policy,
 }
@@ -88,7 +88,7 @@ pub(crate) struct Shared {
 impl Raw {
     pub(crate) fn new(shared: Arc<Shared>, headers: Headers, timeout: Duration) -> Self {
         Self {
-            throttle: shared.throttles.of(headers.namespace()),
+            throttle: shared.throttles.of(headers.namespace(), Throttle::default),
             shared,
             headers,
             timeout: timeout.min(LONGEST_TIMEOUT),
@@ -129,7 +129,7 @@ impl Raw {
     pub(crate) fn in_namespace(&self, namespace: &str) -> Result<Self> {
         Ok(Self {
             headers: self.headers.in_namespace(namespace)?,
-            throttle: self.shared.throttles.of(namespace),
+            throttle: self.shared.throttles.of(namespace, Throttle::default),
             ..self.clone()
         })
     }
@@ -370,7 +370,7 @@ impl Raw {
             });
             async move {
                 let answer = sent?.await;
-                if let Some(is_refused) = throttles::refused(&answer) {
+                if let Some(is_refused) = refused::refused(&answer) {
                     self.throttle.answered(is_refused);
                 }
                 answer

@@ -45,7 +45,9 @@ impl RegistrationHandle {
     pub(crate) async fn register(registry: Registry, request: RegisterRequest) -> Result<Self> {
         let registration = registry.register(request.clone()).await?;
         let identity = registration.identity.clone();
-        let keeper = registry.keepers().of(&registry);
+        let keeper = registry.keepers().of(registry.raw().namespace(), || {
+            Keeper::start(registry.clone(), registry.raw().backoff())
+        });
         let (key, kept) = keeper.desk().insert(request, registration);
         Ok(Self {
             identity,

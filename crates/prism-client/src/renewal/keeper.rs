@@ -1,10 +1,6 @@
 //! The task that makes the calls which the schedule asks for.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use parking_lot::Mutex;
@@ -16,7 +12,9 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::schedule::{Kept, Key, Schedule, Work};
-use crate::{Error, Lease, RegisterRequest, Registration, Registry, Renewal, Result};
+use crate::{
+    Error, Lease, RegisterRequest, Registration, Registry, Renewal, Result, by_namespace::ByNamespace,
+};
 
 /// The most calls under way at a time: a mass loss of registrations is not answered by a stampede.
 const UNDER_WAY: usize = 32;
@@ -24,27 +22,11 @@ const UNDER_WAY: usize = 32;
 /// No renewal gets less time than this, however short its lease.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// The keepers of a client, by namespace. A keeper lives as long as a handle does.
-#[derive(Default)]
-pub(crate) struct Keepers(Mutex<HashMap<String, Weak<Keeper>>>);
-
-impl Keepers {
-    /// The one of a registry's namespace.
-    pub(super) fn of(&self, registry: &Registry) -> Arc<Keeper> {
-        let mut keepers = self.0.lock();
-        let namespace = registry.raw().namespace();
-        if let Some(keeper) = keepers.get(namespace).and_then(Weak::upgrade) {
-            return keeper;
-        }
-        let keeper = Arc::new(Keeper::start(registry.clone(), registry.raw().backoff()));
-        keepers.retain(|_, keeper| keeper.strong_count() > 0);
-        keepers.insert(namespace.to_owned(), Arc::downgrade(&keeper));
-        keeper
-    }
-}
+/// The keepers of a client. A keeper lives as long as a handle does.
+pub(crate) type Keepers = ByNamespace<Keeper>;
 
 /// Keeps the registrations of one namespace. Its task ends with it.
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     desk: Arc<Desk>,
     _task: AbortOnDropHandle<()>,
 }

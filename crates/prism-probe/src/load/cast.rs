@@ -8,11 +8,11 @@ use std::{
     time::Instant,
 };
 
-use prism_client::{DeliverySemantics, Filter, Multicast, MulticastRequest, Result as Answer, Stage};
+use prism_client::{Filter, Multicast, MulticastRequest, Result as Answer};
 use tokio::sync::oneshot;
 
 use super::{fleet::Fleet, ledger::Ledger, stamp::Stamp, tally::Tally};
-use crate::cli::multicast::{Delivery, Stage as Required};
+use crate::cli::multicast::{Delivery, Stage};
 
 /// How multicasts are made, as the command line says.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,7 +25,7 @@ pub(crate) struct Casting {
     pub(crate) delivery: Option<Delivery>,
     /// From which stage on a target has got it, which is waited for
     #[arg(long, value_name = "STAGE", value_enum)]
-    pub(crate) require: Option<Required>,
+    pub(crate) require: Option<Stage>,
 }
 
 impl Casting {
@@ -34,17 +34,8 @@ impl Casting {
             filter: Some(filter),
             payload: stamp.payload(self.payload_bytes),
             content_type: Some("text/plain".to_owned()),
-            delivery: self.delivery.map(|delivery| match delivery {
-                Delivery::AtMost => DeliverySemantics::AtMostOnce,
-                Delivery::AtLeast => DeliverySemantics::AtLeastOnce,
-                Delivery::Exactly => DeliverySemantics::ExactlyOnce,
-            }),
-            require: self.require.map(|stage| match stage {
-                Required::Accepted => Stage::Accepted,
-                Required::Stored => Stage::Stored,
-                Required::Handed => Stage::Handed,
-                Required::Acked => Stage::Acked,
-            }),
+            delivery: self.delivery.map(Into::into),
+            require: self.require.map(Into::into),
             ..MulticastRequest::default()
         }
     }

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use prism_client::{DeliverySemantics, Stage as ClientStage};
 use prism_core::config::{one_or_many, optional_duration_ms, optional_duration_seconds};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use crate::cli::multicast::{Delivery, Stage};
 
 /// Registers an identity.
 #[derive(Debug, Clone, Deserialize)]
@@ -81,48 +82,6 @@ pub(crate) struct Publish {
     /// What other steps call it.
     #[serde(default, rename = "as")]
     pub(crate) name: Option<String>,
-}
-
-/// What a delivery must survive, as on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(crate) enum Delivery {
-    #[serde(rename = "at-most-once")]
-    AtMost,
-    #[serde(rename = "at-least-once")]
-    AtLeast,
-    #[serde(rename = "exactly-once")]
-    Exactly,
-}
-
-impl From<Delivery> for DeliverySemantics {
-    fn from(delivery: Delivery) -> Self {
-        match delivery {
-            Delivery::AtMost => Self::AtMostOnce,
-            Delivery::AtLeast => Self::AtLeastOnce,
-            Delivery::Exactly => Self::ExactlyOnce,
-        }
-    }
-}
-
-/// How far a message is to come, as on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Stage {
-    Accepted,
-    Stored,
-    Handed,
-    Acked,
-}
-
-impl From<Stage> for ClientStage {
-    fn from(stage: Stage) -> Self {
-        match stage {
-            Stage::Accepted => Self::Accepted,
-            Stage::Stored => Self::Stored,
-            Stage::Handed => Self::Handed,
-            Stage::Acked => Self::Acked,
-        }
-    }
 }
 
 /// Reads what became of a multicast, or stops what of it has not been handed over.

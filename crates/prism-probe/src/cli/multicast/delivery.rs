@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use prism_proto::pattern::{self, DeliverySemantics, Filter, delivery_status};
+use serde::Deserialize;
 
 use super::value;
 
@@ -93,17 +94,31 @@ pub(crate) struct Publish {
     pub(crate) dry_run: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// On the command line, and in scenarios.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 pub(crate) enum Delivery {
     /// Sent once; lost where nobody listens
     #[value(name = "at-most-once")]
+    #[serde(rename = "at-most-once")]
     AtMost,
     /// Stored, and sent until it is acknowledged
     #[value(name = "at-least-once")]
+    #[serde(rename = "at-least-once")]
     AtLeast,
     /// The same, and once for each idempotency key
     #[value(name = "exactly-once")]
+    #[serde(rename = "exactly-once")]
     Exactly,
+}
+
+impl From<Delivery> for prism_client::DeliverySemantics {
+    fn from(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::AtMost => Self::AtMostOnce,
+            Delivery::AtLeast => Self::AtLeastOnce,
+            Delivery::Exactly => Self::ExactlyOnce,
+        }
+    }
 }
 
 impl From<Delivery> for DeliverySemantics {
@@ -116,7 +131,9 @@ impl From<Delivery> for DeliverySemantics {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// On the command line, and in scenarios.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Stage {
     /// Somebody was listening
     Accepted,
@@ -126,6 +143,17 @@ pub(crate) enum Stage {
     Handed,
     /// The target acknowledged it
     Acked,
+}
+
+impl From<Stage> for prism_client::Stage {
+    fn from(stage: Stage) -> Self {
+        match stage {
+            Stage::Accepted => Self::Accepted,
+            Stage::Stored => Self::Stored,
+            Stage::Handed => Self::Handed,
+            Stage::Acked => Self::Acked,
+        }
+    }
 }
 
 impl From<Stage> for pattern::Stage {
