@@ -30,7 +30,9 @@ impl Fixture {
     async fn start() -> Result<Self> {
         let proxy = Proxy::start(&[memory_namespace("test"), strict_namespace()]).await?;
         let runner = Runner::under(proxy.control).await?;
-        proxy.wait_for_runners("strict", 1).await;
+        for namespace in ["test", "strict"] {
+            proxy.wait_for_runners(namespace, 1).await;
+        }
         let channel = Channel::from_shared(format!("http://{}", proxy.data))?
             .connect()
             .await?;
