@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::{
@@ -127,36 +128,50 @@ pub(super) async fn a_slot_answers_until_it_is_closed(fixture: Fixture) {
     }
 }
 
+/// Of calls at once, each has a moment more than the one before it, so that some find out on the way, or in a queue, that
+/// they are too late.
 pub(super) async fn late_calls_change_nothing(fixture: Fixture) {
     let subject = fixture.open().await;
-    let registered = subject.register(request("a")).await.unwrap();
     let store = &subject.0.store;
-    let late = Call {
-        epoch: None,
-        deadline: Instant::now(),
-    };
-    let unregister = Unregister {
-        identity: identity("a"),
-        generation: None,
-    };
-    let errors = [
-        store
-            .register(late, vec![request("b")])
-            .await
-            .remove(0)
-            .unwrap_err(),
-        store
-            .put(late, put("a", registered.position.revision))
-            .await
-            .unwrap_err(),
-        store.unregister(late, unregister).await.unwrap_err(),
-        store.get(late, identity("a")).await.unwrap_err(),
-    ];
-    for error in errors {
-        assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    let names: Vec<String> = (0..200).map(|number| format!("id-{number}")).collect();
+    let leaving: Vec<Register> = names.iter().map(|name| request(&format!("leaving-{name}"))).collect();
+    for outcome in store.register(call(), leaving).await {
+        outcome.unwrap();
     }
-    assert_eq!(subject.head().await, registered.position);
-    assert_eq!(subject.get("b").await, None);
+    let (began, moment) = (Instant::now(), Duration::from_micros(100));
+    let calls = names.iter().zip(0..).map(|(name, number)| async move {
+        let late = Call {
+            epoch: None,
+            deadline: began + moment * number,
+        };
+        let unregister = Unregister {
+            identity: identity(&format!("leaving-{name}")),
+            generation: None,
+        };
+        tokio::join!(
+            store.register(late, vec![request(name)]),
+            store.unregister(late, unregister),
+            store.get(late, identity(name)),
+        )
+    });
+    let outcomes = join_all(calls).await;
+    let (registered, unregistered, read) = &outcomes[0];
+    let all_at_once = [registered[0].is_err(), unregistered.is_err(), read.is_err()];
+    assert_eq!(all_at_once, [true; 3], "a deadline that has passed");
+    let is_late = |error: Option<&Error>| match error {
+        Some(error @ Error::Timeout { .. }) => error.applied() == Applied::No,
+        Some(other) => panic!("{other:?}"),
+        None => false,
+    };
+    for (name, (registered, unregistered, _)) in names.iter().zip(&outcomes) {
+        if is_late(registered[0].as_ref().err()) {
+            assert_eq!(subject.get(name).await, None, "it was said not to be registered");
+        }
+        if is_late(unregistered.as_ref().err()) {
+            let there = subject.get(&format!("leaving-{name}")).await;
+            assert!(there.is_some(), "it was said not to be unregistered");
+        }
+    }
 }
 
 /// The same identity in two namespaces of one backend is two registrations.
