@@ -134,7 +134,10 @@ pub(super) async fn late_calls_change_nothing(fixture: Fixture) {
     let subject = fixture.open().await;
     let store = &subject.0.store;
     let names: Vec<String> = (0..200).map(|number| format!("id-{number}")).collect();
-    let leaving: Vec<Register> = names.iter().map(|name| request(&format!("leaving-{name}"))).collect();
+    let leaving: Vec<Register> = names
+        .iter()
+        .map(|name| request(&format!("leaving-{name}")))
+        .collect();
     for outcome in store.register(call(), leaving).await {
         outcome.unwrap();
     }
