@@ -76,7 +76,7 @@ const AT_LEAST_ONCE: Habit = Habit {
 
 fn assert_nothing_was_easy(counts: Counts) {
     say(format_args!("{counts:?}"));
-    assert!(counts.acked > counts.targets / 2, "{counts:?}");
+    assert!(counts.acked > counts.targets / 4, "{counts:?}");
     assert!(counts.flagged > 100, "nothing came again: {counts:?}");
 }
 
