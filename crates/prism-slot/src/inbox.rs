@@ -351,8 +351,8 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
     /// Hands out what is due, and notes that before it returns: whatever happens then, a message that comes again
     /// has a higher attempt (`attempts_are_counted`), unless it was released.
     ///
-    /// - It is due again when nothing was said of it for `ack_timeout` (`unsettled_messages_come_again`), and
-    ///   in between not handed out (`messages_that_are_out_wait`).
+    /// - It is due again when nothing was said of it for `ack_timeout` (`unsettled_messages_come_again`), or it was given
+    ///   back (`some_come_back_while_others_are_out`), and in between not handed out (`messages_that_are_out_wait`).
     /// - After it was handed out `max_deliver` times it is a dead letter (`given_up_messages_are_dead_letters`).
     /// - It fetches no more than asked for, and says whether there is more (`fetches_are_bounded`).
     ///

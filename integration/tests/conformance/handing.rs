@@ -24,6 +24,7 @@ pub(crate) const CASES: &[Case] = cases![
     the_latest_consumer_stays if Slots::store,
     attempts_are_counted if Slots::store,
     unsettled_messages_come_again with { "behavior": { "ack_timeout": "1s" } } if Slots::store,
+    some_come_back_while_others_are_out with { "behavior": { "ack_timeout": "600s" } } if Slots::store,
     messages_that_are_out_wait with { "behavior": { "ack_timeout": "600s" } } if Slots::store,
     given_up_messages_are_dead_letters with { "behavior": { "max_deliver": 2 } } if Slots::store,
     fetches_are_bounded with { "behavior": { "max_unacked": 2 } } if Slots::store,
@@ -96,6 +97,37 @@ async fn unsettled_messages_come_again(fixture: Fixture) -> Result<()> {
     let second = next_message(&mut session).await?;
     assert_eq!((first.attempt, second.attempt), (1, 2));
     assert_eq!(first.delivery_id, second.delivery_id);
+    Ok(())
+}
+
+async fn some_come_back_while_others_are_out(fixture: Fixture) -> Result<()> {
+    let client = fixture.client()?;
+    register(&client, &["a"]).await?;
+    for number in 0..6 {
+        client.registry.multicast(stored(&number.to_string())).await?;
+    }
+    let mut session = client.registry.subscribe("a").await?;
+    let mut out = Vec::new();
+    for _ in 0..6 {
+        out.push(next_message(&mut session).await?);
+    }
+    for message in out {
+        match text(&message).as_str() {
+            "3" => message.ack().await?,
+            "0" | "2" | "5" => message.nack(Duration::ZERO).await?,
+            _ => continue,
+        }
+        .settled()
+        .await?;
+    }
+    let mut again = Vec::new();
+    for _ in 0..3 {
+        let message = next_message(&mut session).await?;
+        again.push((text(&message), message.attempt));
+    }
+    again.sort_unstable();
+    assert_eq!(again, ["0", "2", "5"].map(|text| (text.to_owned(), 2)));
+    assert!(is_silent(&mut session).await, "the others are out");
     Ok(())
 }
 

@@ -91,7 +91,7 @@ pub(super) struct Backlog {
     rung: bool,
     /// When to look again.
     look_at: Instant,
-    fetching: Call<(Instant, Result<Fetched>)>,
+    fetching: Call<Result<Fetched>>,
     reopening: Call<Result<()>>,
     verdicts: VecDeque<Said>,
     settling: Call<(Vec<Said>, Result<Vec<Settled>>)>,
@@ -221,9 +221,9 @@ impl Backlog {
                     Ok(()) => self.look_soon(),
                     Err(error) => self.put_off(&error),
                 },
-                (due, fetched) = ready(&mut self.fetching) => match fetched {
+                fetched = ready(&mut self.fetching) => match fetched {
                     Ok(fetched) => {
-                        self.fetched(fetched, due);
+                        self.fetched(fetched);
                         if !self.ready.is_empty() {
                             return Step::Ready;
                         }
@@ -262,13 +262,15 @@ impl Backlog {
                 ack_timeout: self.limits.ack_timeout,
                 max_deliver: self.limits.max_deliver,
             };
-            let due = now + self.limits.ack_timeout;
-            let call = async move { (due, inbox.fetch(&consumer, fetch, now + CALL).await) };
+            let call = async move { inbox.fetch(&consumer, fetch, now + CALL).await };
             self.fetching = Some(call.boxed());
         }
     }
 
-    fn fetched(&mut self, fetched: Fetched, again: Instant) {
+    fn fetched(&mut self, fetched: Fetched) {
+        // Not from the call, though the slot may count from there: where calls take longer than that, nothing would ever be
+        // handed on. At worst something comes twice, and says so.
+        let again = Instant::now() + self.limits.ack_timeout;
         self.backoff = Backoff::new(RETRY);
         self.rung |= fetched.more;
         let due = fetched.next_due.unwrap_or(LOOK).min(LOOK);

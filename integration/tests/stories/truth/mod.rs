@@ -27,9 +27,8 @@ use consumers::Consumers;
 use history::{Call, History};
 use world::Broker;
 
-/// How long consumers have at most for what is still to come once nothing goes wrong any more: a machine that does much
-/// else takes minutes.
-const SETTLING: Duration = Duration::from_secs(300);
+/// How long consumers have for what is still to come once nothing goes wrong any more.
+const SETTLING: Duration = Duration::from_secs(90);
 /// How often it is asked meanwhile whether that is still to come.
 const ASK: Duration = Duration::from_secs(3);
 

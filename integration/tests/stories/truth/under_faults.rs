@@ -76,6 +76,7 @@ const AT_LEAST_ONCE: Habit = Habit {
 
 fn assert_nothing_was_easy(counts: Counts) {
     say(format_args!("{counts:?}"));
+    // On a machine that does much else, more of the calls come to nothing.
     assert!(counts.acked > counts.targets / 4, "{counts:?}");
     assert!(counts.flagged > 100, "nothing came again: {counts:?}");
 }

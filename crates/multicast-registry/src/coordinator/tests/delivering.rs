@@ -488,6 +488,21 @@ async fn what_is_forgotten_comes_again_where_there_is_no_room() {
     assert_eq!(delivery(&mut session).await.1, "2");
 }
 
+/// A slot that has so much to do that a fetch takes longer than the consumer has for a message.
+#[tokio::test]
+async fn what_a_slow_slot_brings_is_handed_on() {
+    let fixture = fixture();
+    let mut config = (*fixture.coordinator.config()).clone();
+    config.behavior.ack_timeout = Duration::from_millis(200);
+    fixture.coordinator.reconfigure(config);
+    fixture.register(&["a"]).await;
+    let slow = Fate::Slow(Duration::from_millis(300));
+    fixture.inboxes.script.always(Op::Fetch, slow);
+    let mut session = fixture.session("a").await;
+    fixture.coordinator.multicast(stored("1"), soon()).await.unwrap();
+    assert_eq!(delivery(&mut session).await.1, "1");
+}
+
 #[tokio::test]
 async fn credits_hold_messages_back() {
     let fixture = fixture();

@@ -83,6 +83,33 @@ pub(super) async fn unsettled_messages_come_again(fixture: Fixture) {
     );
 }
 
+/// What came back may be anywhere among what is out and what is gone.
+pub(super) async fn some_come_back_while_others_are_out(fixture: Fixture) {
+    let slot = fixture.open().await;
+    let patient = Fetch {
+        ack_timeout: Duration::from_secs(600),
+        ..all()
+    };
+    let mut sent = Vec::new();
+    for number in 0..6 {
+        sent.push(slot.store("a", &number.to_string()).await);
+    }
+    let consumer = slot.consumer("a", 1).await;
+    let all_out = slot.try_fetch(&consumer, patient).await.unwrap().deliveries;
+    assert_eq!(all_out.len(), sent.len());
+    let delay = Duration::ZERO;
+    slot.settle(&consumer, &sent[3], Verdict::Ack).await;
+    for number in [0, 2, 5] {
+        slot.settle(&consumer, &sent[number], Verdict::Nack { delay })
+            .await;
+    }
+    let again = slot.try_fetch(&consumer, patient).await.unwrap().deliveries;
+    let mut came = texts(&again);
+    came.sort_unstable();
+    assert_eq!(came, ["0", "2", "5"]);
+    assert!(again.iter().all(|delivery| delivery.attempt == 2), "{again:?}");
+}
+
 pub(super) async fn messages_that_are_out_wait(fixture: Fixture) {
     let slot = fixture.open().await;
     let patient = Fetch {

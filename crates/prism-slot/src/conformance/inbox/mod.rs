@@ -54,6 +54,7 @@ pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     the_latest_consumer_stays,
     attempts_are_counted,
     unsettled_messages_come_again,
+    some_come_back_while_others_are_out,
     messages_that_are_out_wait,
     given_up_messages_are_dead_letters,
     fetches_are_bounded,

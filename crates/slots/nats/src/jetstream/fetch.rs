@@ -1,5 +1,7 @@
 //! Handing out what is due.
 
+use std::collections::HashMap;
+
 use futures::future::try_join_all;
 use prism_slot::{Consumer, Fetch, Fetched, Identity, Result, Timestamp};
 use tokio::time::Instant;
@@ -38,10 +40,10 @@ impl Inboxes {
             let (step, known) = match checked {
                 Err(fenced) => (Step::Refuse(fenced), Default::default()),
                 Ok(()) => {
-                    let now = Timestamp::now();
                     let read = self
-                        .read_inbox(identity, &draft.state, fetch, now, deadline)
+                        .read_inbox(identity, &draft.state, fetch, Timestamp::now(), deadline)
                         .await?;
+                    let now = Timestamp::now();
                     let before = draft.state.clone();
                     let mut plan = Plan::new(&mut draft.state, consumer.address.holder, fetch, now);
                     plan.hand_out(read);
@@ -81,7 +83,7 @@ impl Inboxes {
             // One at least, to know whether there is one.
             let room = if is_all { (wanted - due.len()).max(1) } else { 0 };
             let fresh = self.read_fresh(stream, identity, state, rank, room, fetch.max_bytes, deadline);
-            let due = self.read_due(stream, due, deadline);
+            let due = self.read_due(stream, identity, rank, due, fetch.max_bytes, deadline);
             let (due, (fresh, beyond)) = tokio::try_join!(due, fresh)?;
             let more = !is_all || beyond;
             Ok::<_, Failure>(Read { due, fresh, more })
@@ -89,15 +91,45 @@ impl Inboxes {
         Ok(try_join_all(reading).await?)
     }
 
+    /// What is due again is mostly what comes one after the other, so that is asked for first, and what is not among it by
+    /// itself.
     async fn read_due(
         &self,
         stream: &Stream,
+        identity: &Identity,
+        rank: usize,
         sequences: Vec<u64>,
+        max_bytes: usize,
         deadline: Instant,
     ) -> Result<Vec<(u64, Option<letter::Found>)>, Failure> {
-        let found = self.jetstream.by_sequence(stream, &sequences, deadline).await?;
-        let read = |(sequence, found): (u64, Option<_>)| Ok((sequence, found.map(letter::read).transpose()?));
-        sequences.into_iter().zip(found).map(read).collect()
+        let mut found = HashMap::with_capacity(sequences.len());
+        if let [first, _, ..] = sequences[..] {
+            let next = self.next(identity, rank, first, sequences.len(), max_bytes);
+            let (messages, _) = self.jetstream.next(stream, &next, deadline).await?;
+            for message in messages {
+                let letter = letter::read(message)?;
+                found.insert(letter.sequence, letter);
+            }
+        }
+        let others = sequences.iter().filter(|sequence| !found.contains_key(sequence));
+        let others: Vec<u64> = others.copied().collect();
+        let alone = self.jetstream.by_sequence(stream, &others, deadline).await?;
+        for (sequence, message) in others.into_iter().zip(alone) {
+            if let Some(message) = message {
+                found.insert(sequence, letter::read(message)?);
+            }
+        }
+        let read = |sequence| (sequence, found.remove(&sequence));
+        Ok(sequences.into_iter().map(read).collect())
+    }
+
+    fn next(&self, identity: &Identity, rank: usize, seq: u64, batch: usize, max_bytes: usize) -> Next {
+        Next {
+            seq,
+            subject: self.jetstream.layout.messages(identity, rank),
+            batch,
+            max_bytes: max_bytes.saturating_add(batch * HEADERS).min(MOST_BYTES),
+        }
     }
 
     /// What comes after what was seen, and whether there is more behind it.
@@ -117,12 +149,7 @@ impl Inboxes {
             // Where the record is full, asking again brings nothing before something was settled.
             return Ok((None, false));
         }
-        let next = Next {
-            seq: state.seen[rank] + 1,
-            subject: self.jetstream.layout.messages(identity, rank),
-            batch: room,
-            max_bytes: max_bytes.saturating_add(room * HEADERS).min(MOST_BYTES),
-        };
+        let next = self.next(identity, rank, state.seen[rank] + 1, room, max_bytes);
         let (messages, beyond) = self.jetstream.next(stream, &next, deadline).await?;
         let fresh = messages.into_iter().map(letter::read).collect::<Result<_, _>>()?;
         Ok((Some(fresh), beyond > 0))
