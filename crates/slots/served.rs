@@ -60,11 +60,18 @@ impl<F: Flavour> Backend for Served<F> {
         })
     }
 
+    fn passed(&self, bytes: Bytes) -> u64 {
+        self.proxy.forwarded(direction(bytes))
+    }
+
     fn cut_within(&self, bytes: Bytes, after: u64) {
-        let direction = match bytes {
-            Bytes::Asked => Direction::ToServer,
-            Bytes::Answered => Direction::ToClient,
-        };
-        self.proxy.set(direction, Flow::CutAfter(after));
+        self.proxy.set(direction(bytes), Flow::CutAfter(after));
+    }
+}
+
+fn direction(bytes: Bytes) -> Direction {
+    match bytes {
+        Bytes::Asked => Direction::ToServer,
+        Bytes::Answered => Direction::ToClient,
     }
 }

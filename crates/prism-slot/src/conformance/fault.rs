@@ -88,6 +88,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Ends it: what was stopped runs again.
     fn end(&self, fault: Fault) -> BoxFuture<'_, ()>;
 
+    /// How many bytes have passed so far.
+    fn passed(&self, bytes: Bytes) -> u64;
+
     /// Breaks all connections after so many more bytes.
     fn cut_within(&self, bytes: Bytes, after: u64);
 
@@ -139,6 +142,48 @@ impl<O: ?Sized> Scene<O> {
     pub(super) async fn befall(&self, fault: Fault) {
         self.begin(fault).await;
         self.end(fault).await;
+    }
+}
+
+/// How many calls are left whole before connections break: the first also says what is said once, and the second shows how
+/// many bytes such a call takes.
+const WHOLE: usize = 2;
+
+/// Breaks the connections within calls that are alike, once within what is asked and once within what is answered.
+pub(super) struct Cuts<'a, O: ?Sized> {
+    scene: &'a Scene<O>,
+    made: usize,
+    taken: [u64; 2],
+}
+
+impl<'a, O: ?Sized> Cuts<'a, O> {
+    pub(super) fn new(scene: &'a Scene<O>) -> Self {
+        Self {
+            scene,
+            made: 0,
+            taken: [0; 2],
+        }
+    }
+
+    pub(super) async fn within<T>(&mut self, call: impl Future<Output = T>) -> T {
+        let backend = &self.scene.stage.backend;
+        let passed = || [Bytes::Asked, Bytes::Answered].map(|bytes| backend.passed(bytes));
+        let before = passed();
+        let cut = self.made.checked_sub(WHOLE);
+        self.made += 1;
+        if let Some(cut) = cut {
+            let bytes = [Bytes::Asked, Bytes::Answered][cut % 2];
+            let after = self.scene.random(1..self.taken[cut % 2].max(2));
+            backend.cut_within(bytes, after);
+        }
+        let told = call.await;
+        if cut.is_some() {
+            self.scene.end(Fault::Cut).await;
+        } else {
+            let after = passed();
+            self.taken = std::array::from_fn(|way| after[way] - before[way]);
+        }
+        told
     }
 }
 

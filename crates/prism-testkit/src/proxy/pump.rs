@@ -73,11 +73,11 @@ impl<'a> Pump<'a> {
     }
 
     async fn write_all(&self, bytes: &[u8], to: &mut OwnedWriteHalf) -> io::Result<()> {
-        to.write_all(bytes).await?;
+        // First, so that who has received them finds them counted.
         self.links
             .forwarded(self.direction)
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(())
+        to.write_all(bytes).await
     }
 
     /// Takes what is left of the allowance before writing, so that several connections do not exceed

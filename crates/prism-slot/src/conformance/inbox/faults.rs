@@ -7,15 +7,15 @@ use super::*;
 use crate::{
     Applied, DeadId,
     conformance::{
-        Bytes, Fault,
-        fault::{eventually, in_time, known, soon, unavailable},
+        Fault,
+        fault::{Cuts, eventually, in_time, known, soon, unavailable},
         work::{PAUSE, until_known},
     },
 };
 
-/// How many inboxes a message is for, or how many messages are settled, when that is cut; and how often it is.
+/// How many inboxes a message is for, or how many messages are settled, when that is cut; and how often that is done, cut or not.
 const MANY: usize = 250;
-const CUTS: usize = 4;
+const ROUNDS: u64 = 6;
 
 impl Scene<Open> {
     pub(super) async fn open(&self) -> Subject {
@@ -233,16 +233,14 @@ pub(super) async fn a_store_for_many_that_is_cut_is_told_one_by_one(scene: Scene
     let (slot, beside) = (scene.open().await, scene.beside().await);
     let names: Vec<String> = (0..MANY).map(|number| format!("id-{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut cuts = Cuts::new(&scene);
     let mut unknown = 0;
-    for round in 0..CUTS {
+    for round in 0..ROUNDS {
         let sent = message(&"x".repeat(200));
-        let (bytes, most) = [(Bytes::Asked, 15_000), (Bytes::Answered, 1_000)][round % 2];
-        scene.stage.backend.cut_within(bytes, scene.random(1..most));
-        let told = slot.enqueue(&names, &sent, terms()).await;
-        scene.end(Fault::Cut).await;
+        let told = cuts.within(slot.enqueue(&names, &sent, terms())).await;
         assert_eq!(told.len(), MANY);
         for (told, depth) in told.iter().zip(beside.depths(&names).await) {
-            let is_there = depth > round as u64;
+            let is_there = depth > round;
             match told {
                 Enqueued::Stored { .. } => assert!(is_there),
                 Enqueued::NotStored(why) => assert!(!is_there, "{why}"),
@@ -253,7 +251,7 @@ pub(super) async fn a_store_for_many_that_is_cut_is_told_one_by_one(scene: Scene
         slot.stored(&names, &sent).await;
         let depths = beside.depths(&names).await;
         assert!(
-            depths.iter().all(|depth| *depth == round as u64 + 1),
+            depths.iter().all(|depth| *depth == round + 1),
             "each is there once: {depths:?}"
         );
     }
@@ -262,8 +260,9 @@ pub(super) async fn a_store_for_many_that_is_cut_is_told_one_by_one(scene: Scene
 
 pub(super) async fn verdicts_that_are_cut_hold_or_are_unknown(scene: Scene<Open>) {
     let (slot, beside) = (scene.open().await, scene.beside().await);
+    let mut cuts = Cuts::new(&scene);
     let mut unknown = 0;
-    for round in 0..CUTS as u64 {
+    for round in 0..ROUNDS {
         join_all((0..MANY).map(|number| {
             let beside = &beside;
             async move { drop(beside.store("a", &number.to_string()).await) }
@@ -276,10 +275,8 @@ pub(super) async fn verdicts_that_are_cut_hold_or_are_unknown(scene: Scene<Open>
             .iter()
             .map(|delivery| (delivery.message.multicast, Verdict::Ack))
             .collect();
-        let (bytes, most) = [(Bytes::Asked, 6_000), (Bytes::Answered, 50)][round as usize % 2];
-        scene.stage.backend.cut_within(bytes, scene.random(1..most));
-        let told = slot.slot().settle(&consumer, acks.clone(), deadline()).await;
-        scene.end(Fault::Cut).await;
+        let settle = slot.slot().settle(&consumer, acks.clone(), deadline());
+        let told = cuts.within(settle).await;
         match known(told) {
             Some(settled) => {
                 assert_eq!(settled, [Settled::Done; MANY]);

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     Applied,
     conformance::{
-        Bytes, Fault,
-        fault::{eventually, in_time, soon, unavailable},
+        Fault,
+        fault::{Cuts, eventually, in_time, soon, unavailable},
         work::{Say, until_known},
     },
 };
@@ -16,9 +16,9 @@ use crate::{
 const KILLS: u64 = 6;
 /// How many entries are written one after the other, at the same time.
 const WRITERS: u64 = 4;
-/// How many writes a batch has that is cut, and how often that is done.
+/// How many writes a batch has that is cut, and how many batches there are.
 const BATCH: usize = 300;
-const CUTS: usize = 6;
+const ROUNDS: usize = 8;
 
 impl Scene<Open> {
     async fn open(&self) -> Subject {
@@ -126,14 +126,13 @@ pub(super) async fn what_lost_answers_said_is_read(scene: Scene<Open>) {
 
 pub(super) async fn a_batch_that_is_cut_is_told_one_by_one(scene: Scene<Open>) {
     let (subject, beside) = (scene.open().await, scene.beside().await);
+    let mut cuts = Cuts::new(&scene);
     let mut unknown = 0;
-    for round in 0..CUTS {
+    for round in 0..ROUNDS {
         let keys: Vec<String> = (0..BATCH).map(|number| format!("{round}/{number}")).collect();
         let batch: Vec<Write> = keys.iter().map(|key| write(key, key, Expect::Absent)).collect();
-        let (bytes, most) = [(Bytes::Asked, 10_000), (Bytes::Answered, 1_500)][round % 2];
-        scene.stage.backend.cut_within(bytes, scene.random(1..most));
-        let told = subject.ledger().write(batch.clone(), deadline()).await;
-        scene.end(Fault::Cut).await;
+        let call = subject.ledger().write(batch.clone(), deadline());
+        let told = cuts.within(call).await;
         assert_eq!(told.len(), BATCH);
         let there = beside.texts(&keys).await;
         for ((key, told), there) in keys.iter().zip(&told).zip(there) {

@@ -6,15 +6,15 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::conformance::{
-    Bytes as Counted, Fault,
-    fault::{LIMIT, eventually, in_time, soon},
+    Fault,
+    fault::{Cuts, LIMIT, eventually, in_time, soon},
 };
 
 /// How often the broker is killed.
 const KILLS: usize = 6;
-/// How many identities a message is for whose publish is cut, and how often that is done.
+/// How many identities a message is for whose publish is cut, and how often it is published.
 const MANY: usize = 300;
-const CUTS: usize = 6;
+const ROUNDS: usize = 8;
 /// The last thing that a listener is to hear.
 const LAST: &str = "last";
 
@@ -141,12 +141,11 @@ pub(super) async fn a_publish_to_many_that_is_cut_is_told_one_by_one(scene: Scen
     for name in &names {
         listeners.push(listen(&beside, name).await);
     }
+    let sent = message(&"x".repeat(100));
+    let mut cuts = Cuts::new(&scene);
     let mut unknown = 0;
-    for round in 0..CUTS {
-        let (bytes, most) = [(Counted::Asked, 40_000), (Counted::Answered, 30)][round % 2];
-        scene.stage.backend.cut_within(bytes, scene.random(1..most));
-        let outcomes = publish(&slot, &names, &message(&"x".repeat(100))).await;
-        scene.end(Fault::Cut).await;
+    for _ in 0..ROUNDS {
+        let outcomes = cuts.within(publish(&slot, &names, &sent)).await;
         recovers(&slot).await;
         let last = publish(&beside, &names, &message(LAST)).await;
         assert!(last.iter().all(|outcome| *outcome == Outcome::Accepted));

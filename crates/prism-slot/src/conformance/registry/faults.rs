@@ -6,15 +6,15 @@ use super::*;
 use crate::{
     Applied, Error, Scan, Written,
     conformance::{
-        Bytes, Fault,
-        fault::{eventually, in_time, known, soon, unavailable},
+        Fault,
+        fault::{Cuts, eventually, in_time, known, soon, unavailable},
         work::{PAUSE, until_known},
     },
 };
 
-/// How many registrations a batch has that is cut, and how often that is done.
+/// How many registrations a batch has that is cut, and how many batches there are.
 const BATCH: usize = 300;
-const CUTS: usize = 6;
+const ROUNDS: usize = 8;
 
 impl Scene<Open> {
     pub(super) async fn open(&self) -> Subject {
@@ -205,15 +205,13 @@ pub(super) async fn lost_answers_are_given_again(scene: Scene<Open>) {
 
 pub(super) async fn a_batch_that_is_cut_is_told_one_by_one(scene: Scene<Open>) {
     let (slot, beside) = (scene.open().await, scene.beside().await);
+    let mut cuts = Cuts::new(&scene);
     let mut unknown = 0;
-    for round in 0..CUTS {
+    for round in 0..ROUNDS {
         let batch: Vec<Register> = (0..BATCH)
             .map(|number| roomy(&format!("{round}-{number}")))
             .collect();
-        let (bytes, most) = [(Bytes::Asked, 30_000), (Bytes::Answered, 3_000)][round % 2];
-        scene.stage.backend.cut_within(bytes, scene.random(1..most));
-        let told = slot.0.store.register(call(), batch.clone()).await;
-        scene.end(Fault::Cut).await;
+        let told = cuts.within(slot.0.store.register(call(), batch.clone())).await;
         assert_eq!(told.len(), BATCH);
         for (request, told) in batch.iter().zip(&told) {
             let there = beside.get(request.identity.as_str()).await;
@@ -239,7 +237,7 @@ pub(super) async fn a_batch_that_is_cut_is_told_one_by_one(scene: Scene<Open>) {
     }
     assert!(unknown > 0, "nothing was cut");
     let changes = slot.changes(Revision::ZERO).await;
-    assert_eq!(changes.len(), CUTS * BATCH, "each was done once");
+    assert_eq!(changes.len(), ROUNDS * BATCH, "each was done once");
 }
 
 /// One of more than the other cases have.
