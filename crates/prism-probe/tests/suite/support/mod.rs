@@ -1,0 +1,115 @@
+//! Runs the program against a registry in this process.
+
+pub(crate) mod store;
+pub(crate) mod town;
+
+use std::{fs::File, process::Stdio, time::Duration};
+
+use prism_client::testing::FakeRegistry;
+use serde_json::Value;
+use tokio::{
+    io::AsyncWriteExt,
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// Longer than anything here should take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a run left behind.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// The exit code was this one.
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// Stdout as one document.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+
+    /// The error object on stderr.
+    #[track_caller]
+    pub(crate) fn error(&self) -> Value {
+        let line = self.stderr.lines().last().unwrap_or_default();
+        let error: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {self:#?}"));
+        error["error"].clone()
+    }
+}
+
+/// The program, unaffected by the environment that the test runs in.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prism-probe"));
+    for name in [
+        "PRISM_ENDPOINT",
+        "PRISM_NAMESPACE",
+        "RUST_LOG",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ] {
+        command.env_remove(name);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// The program with an endpoint and a namespace.
+pub(crate) fn against(fake: &FakeRegistry) -> Command {
+    let mut command = program();
+    command.args([
+        "--endpoint",
+        &fake.address().to_string(),
+        "--namespace",
+        "presence",
+        "--deadline",
+        "10s",
+    ]);
+    command
+}
+
+pub(crate) async fn run(command: &mut Command) -> Ran {
+    finish(command.spawn().unwrap()).await
+}
+
+/// Runs with something on stdin.
+pub(crate) async fn run_with_input(command: &mut Command, input: &[u8]) -> Ran {
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).await.unwrap();
+    finish(child).await
+}
+
+pub(crate) async fn finish(child: Child) -> Ran {
+    let output = timeout(PATIENCE, child.wait_with_output())
+        .await
+        .expect("the program hangs")
+        .unwrap();
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A terminal: what shows on it, and what a program writes to.
+pub(crate) fn terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&screen).unwrap();
+    unlockpt(&screen).unwrap();
+    let name = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
+    let line = File::options().read(true).write(true).open(name).unwrap();
+    (screen.into(), line)
+}

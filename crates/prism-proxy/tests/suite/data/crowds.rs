@@ -1,0 +1,202 @@
+//! Many calls on one connection, and what some of them must not do to the others.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use prism_proxy::{
+    forward::{Limits, lane},
+    serve::Settings,
+};
+use prism_testkit::{Direction, FaultProxy, Flow, give_up_calls};
+use tokio::sync::watch;
+use tonic::Code;
+
+use crate::data::support::{
+    Client, Exchange, NAMESPACE, Proxy, Reply, Runner, STREAM, UNARY, message, runner, soon,
+};
+
+async fn until(what: &str, is: impl Fn() -> bool) {
+    prism_testkit::eventually(Duration::from_secs(20), what, async || is()).await;
+}
+
+/// Every call that times out at both ends at the same moment looks like this to the proxy.
+#[tokio::test]
+async fn answers_to_calls_given_up_do_not_end_the_connection_of_the_others() {
+    // More than what a library lets pass over the life of a connection before it takes it for an attack.
+    const GIVEN_UP: usize = 1_500;
+    let (go, gone) = watch::channel(false);
+    let answered = Arc::<AtomicUsize>::default();
+    let counted = answered.clone();
+    let runner = Runner::start(move |mut exchange: Exchange| {
+        let (mut gone, answered) = (gone.clone(), counted.clone());
+        async move {
+            if exchange.request.uri().path() == STREAM {
+                let mut down = exchange.begin();
+                while exchange.read_message().await.is_some() {
+                    down.send_data(message(b"still here"), false).unwrap();
+                }
+                return;
+            }
+            gone.wait_for(|go| *go).await.unwrap();
+            exchange.fail(4, &[]);
+            answered.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let link = FaultProxy::start(runner.address).await.unwrap();
+    let proxy = Proxy::start(Limits::default()).await;
+    proxy.serve_at([link.addr()], &[]);
+    let client = proxy.client().await;
+    let (response, mut up) = client.open(STREAM).await;
+    let mut down = soon(response).await.unwrap().into_body();
+    let mut calls = Vec::new();
+    for _ in 0..GIVEN_UP {
+        calls.push(client.open(UNARY).await);
+    }
+    until("all calls are at the runner", || runner.calls() == GIVEN_UP + 1).await;
+
+    // The runner does not hear that they are given up, and answers.
+    link.set(Direction::ToServer, Flow::Hold);
+    drop(calls);
+    until("the calls are given up", || proxy.forward.under_way() == 1).await;
+    go.send(true).unwrap();
+    until("all calls are answered", || {
+        answered.load(Ordering::SeqCst) == GIVEN_UP
+    })
+    .await;
+    link.heal();
+    up.send_data(message(b"are you?"), false).unwrap();
+    assert_eq!(soon(down.data()).await.unwrap().unwrap(), message(b"still here"));
+}
+
+/// A client whose calls all timed out while the proxy had no time for it.
+#[tokio::test]
+async fn calls_given_up_before_they_are_looked_at_do_not_end_the_connection() {
+    let runner = Runner::echo().await;
+    let proxy = Proxy::start(Limits::default()).await;
+    proxy.serve(&[&runner]);
+    let survived = |count| give_up_calls(proxy.port.address(), UNARY, NAMESPACE, count);
+    assert!(survived(300).await.unwrap());
+    assert!(!survived(5_000).await.unwrap(), "an attack is one");
+}
+
+/// Small messages that a client does not read wait at the runner, and are no reason to cut off everybody.
+#[tokio::test]
+async fn small_messages_that_nobody_reads_wait_their_turn() {
+    const MESSAGES: usize = 2_000;
+    let runner = Runner::start(|mut exchange: Exchange| async move {
+        if exchange.request.uri().path() == UNARY {
+            return exchange.echo().await;
+        }
+        let mut down = exchange.begin();
+        for _ in 0..MESSAGES {
+            down.send_data(message(&[7; 25]), false).unwrap();
+        }
+        down.send_trailers(runner::ok()).unwrap();
+    })
+    .await;
+    let lanes = lane::Settings {
+        stream_window: 128 << 10,
+        connection_window: 128 << 10,
+        ..lane::Settings::default()
+    };
+    let proxy = Proxy::with_lanes(Limits::default(), Settings::default(), lanes).await;
+    proxy.serve(&[&runner]);
+    let idle = Client::connect_with_window(proxy.port.address(), 100).await;
+    let (response, _up) = idle.open(STREAM).await;
+    let unread = soon(response).await.unwrap();
+    let client = proxy.client().await;
+    for _ in 0..20 {
+        assert_eq!(client.unary(UNARY, b"x").await.grpc().code(), Code::Ok);
+    }
+    let reply = Reply::read(unread).await;
+    assert_eq!((reply.body.len(), reply.grpc().code()), (MESSAGES * 30, Code::Ok));
+}
+
+/// What clients do not read stays at the runner, but for what the windows on the way hold.
+#[tokio::test]
+async fn clients_that_do_not_read_cost_their_windows_and_no_more() {
+    const CLIENTS: u64 = 50;
+    let runner = Runner::start(|mut exchange: Exchange| async move {
+        if exchange.request.uri().path() == UNARY {
+            return exchange.echo().await;
+        }
+        let mut down = exchange.begin();
+        down.send_data(Bytes::from(vec![7; 4 << 20]), true).unwrap();
+    })
+    .await;
+    let link = FaultProxy::start(runner.address).await.unwrap();
+    let proxy = Proxy::start(Limits::default()).await;
+    proxy.serve_at([link.addr()], &[]);
+    let mut unread = Vec::new();
+    for _ in 0..CLIENTS {
+        let client = proxy.client().await;
+        let (response, up) = client.open(STREAM).await;
+        unread.push((client, soon(response).await.unwrap(), up));
+    }
+    let window = u64::from(lane::Settings::default().stream_window);
+    let came = || link.forwarded(Direction::ToClient);
+    until("the windows are full", || came() >= CLIENTS * window).await;
+    let client = proxy.client().await;
+    for _ in 0..20 {
+        assert_eq!(client.unary(UNARY, b"x").await.grpc().code(), Code::Ok);
+    }
+    // The proxy's window, the client's, and what is passed on between them.
+    let most = CLIENTS * 3 * window;
+    assert!(came() < most, "{} of {most} bytes", came());
+}
+
+/// An answer that its client leaves lying holds a place among all calls, and not for longer than the call
+/// may take.
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_given_up() {
+    let runner = Runner::echo().await;
+    let proxy = Proxy::start(Limits::default()).await;
+    proxy.serve(&[&runner]);
+    let client = Client::connect_with_window(proxy.port.address(), 0).await;
+    let request = Client::request(UNARY).header("grpc-timeout", "1S");
+    let mut send = client.send.clone().ready().await.unwrap();
+    let (response, mut up) = send.send_request(request.body(()).unwrap(), false).unwrap();
+    up.send_data(message(b"x"), true).unwrap();
+    let mut unread = soon(response).await.unwrap().into_body();
+    assert_eq!(proxy.forward.under_way(), 1);
+    until("it is given up", || proxy.forward.under_way() == 0).await;
+    assert!(soon(unread.data()).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn thousands_of_streams_share_one_connection() {
+    const STREAMS: usize = 5_000;
+    let runner = Runner::start(|mut exchange: Exchange| async move {
+        let mut down = exchange.begin();
+        while let Some(content) = exchange.read_message().await {
+            down.send_data(message(&content), false).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::start(Limits::default()).await;
+    proxy.serve(&[&runner]);
+    let client = proxy.client().await;
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let (response, up) = client.open(STREAM).await;
+        streams.push((soon(response).await.unwrap().into_body(), up));
+    }
+    assert_eq!(proxy.forward.under_way(), STREAMS);
+    for (number, (_, up)) in streams.iter_mut().enumerate() {
+        up.send_data(message(&number.to_be_bytes()), false).unwrap();
+    }
+    for (number, (down, _)) in streams.iter_mut().enumerate() {
+        let read: Bytes = soon(down.data()).await.unwrap().unwrap();
+        down.flow_control().release_capacity(read.len()).unwrap();
+        assert_eq!(read, message(&number.to_be_bytes()));
+    }
+    drop(streams);
+    until("all of them are over", || proxy.forward.under_way() == 0).await;
+}

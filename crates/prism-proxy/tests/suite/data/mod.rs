@@ -1,0 +1,9 @@
+//! The data port between scripted clients and scripted runners.
+
+mod crowds;
+mod limits;
+mod overload;
+mod passing;
+mod retrying;
+mod stopping;
+mod support;
