@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prism_core::config::{Error, Path, format_duration, optional_duration_seconds, optional_size, size};
+use prism_core::config::{
+    Error, Path, duration_text, format_duration, optional_duration_seconds, optional_size, size,
+};
 use prism_slot::Overflow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
@@ -79,7 +81,7 @@ pub struct Behavior {
     /// as `60s`.
     #[serde(
         deserialize_with = "prism_core::config::duration_seconds",
-        serialize_with = "as_text_always"
+        serialize_with = "duration_text"
     )]
     #[schemars(with = "DurationText")]
     pub history_age: Duration,
@@ -90,7 +92,7 @@ pub struct Behavior {
     /// How long a call may take that states no deadline, in seconds or as `5s`.
     #[serde(
         deserialize_with = "prism_core::config::duration_seconds",
-        serialize_with = "as_text_always"
+        serialize_with = "duration_text"
     )]
     #[schemars(with = "DurationText")]
     pub call_timeout: Duration,
@@ -113,7 +115,7 @@ pub struct Behavior {
     /// `10s`. One multicast has at most as many targets as can be saved up.
     #[serde(
         deserialize_with = "prism_core::config::duration_seconds",
-        serialize_with = "as_text_always"
+        serialize_with = "duration_text"
     )]
     #[schemars(with = "DurationText")]
     pub caller_burst: Duration,
@@ -123,7 +125,7 @@ pub struct Behavior {
     /// lease of its identity by no more.
     #[serde(
         deserialize_with = "prism_core::config::duration_seconds",
-        serialize_with = "as_text_always"
+        serialize_with = "duration_text"
     )]
     #[schemars(with = "DurationText")]
     pub message_ttl: Duration,
@@ -134,7 +136,7 @@ pub struct Behavior {
     /// After how long a message that was handed out and not acknowledged is handed out again, in seconds or as `30s`.
     #[serde(
         deserialize_with = "prism_core::config::duration_seconds",
-        serialize_with = "as_text_always"
+        serialize_with = "duration_text"
     )]
     #[schemars(with = "DurationText")]
     pub ack_timeout: Duration,
@@ -148,14 +150,14 @@ pub struct Behavior {
     /// to an identity.
     #[serde(
         deserialize_with = "prism_core::config::duration_seconds",
-        serialize_with = "as_text_always"
+        serialize_with = "duration_text"
     )]
     #[schemars(with = "DurationText")]
     pub dedupe_window: Duration,
     /// For how long receipts can be read, in seconds or as `1h`; no less than `dedupe_window`.
     #[serde(
         deserialize_with = "prism_core::config::duration_seconds",
-        serialize_with = "as_text_always"
+        serialize_with = "duration_text"
     )]
     #[schemars(with = "DurationText")]
     pub receipts_window: Duration,
@@ -471,11 +473,7 @@ enum SizeText {
 
 fn as_text<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match duration {
-        Some(duration) => as_text_always(duration, serializer),
+        Some(duration) => duration_text(duration, serializer),
         None => serializer.serialize_none(),
     }
-}
-
-fn as_text_always<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format_duration(*duration))
 }

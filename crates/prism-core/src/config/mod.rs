@@ -24,6 +24,6 @@ pub use error::Error;
 pub use path::{Path, Segment};
 pub use source::{MAX_SOURCE_BYTES, Mark, Source};
 pub use units::{
-    Secret, duration_ms, duration_seconds, format_duration, one_or_many, optional_duration_ms,
+    Secret, duration_ms, duration_seconds, duration_text, format_duration, one_or_many, optional_duration_ms,
     optional_duration_seconds, optional_size, parse_duration, parse_size, size,
 };

@@ -66,6 +66,14 @@ pub fn format_duration(duration: Duration) -> String {
     }
 }
 
+/// For `serialize_with`: a duration as [`format_duration`] writes it.
+///
+/// # Errors
+/// As the serializer has it.
+pub fn duration_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format_duration(*duration))
+}
+
 /// For `deserialize_with`: a duration, where a bare number counts milliseconds.
 ///
 /// # Errors

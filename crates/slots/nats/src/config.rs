@@ -6,7 +6,7 @@ mod tests;
 
 use std::{path::PathBuf, time::Duration};
 
-use prism_core::config::{Secret, duration_ms, one_or_many};
+use prism_core::config::{Secret, duration_ms, duration_text, one_or_many};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -52,36 +52,32 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// How many connections to hold for publishing, and as many again for listening; identities are spread
     /// over them. Default 1.
-    #[serde(deserialize_with = "whole")]
     #[schemars(range(min = 1, max = 64))]
     pub connections: usize,
     /// How long opening the slot may take, and each attempt to connect. Default `5s`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+    #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub timeout: Duration,
     /// The longest pause before the first attempt to connect again. Pauses double up to 2 s, or stay as
     /// they are if this is longer, and are shortened at random. Default `100ms`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+    #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub reconnect_wait: Duration,
     /// After how many failed attempts in a row, counted over all servers, to give up for good; `-1` is
     /// never. Every server is tried at least once. Default -1.
-    #[serde(deserialize_with = "whole")]
     #[schemars(range(min = -1))]
     pub max_reconnects: i64,
     /// How often to ask a silent broker for a sign of life. After two without an answer the connection is
     /// taken for dead. Default `5s`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+    #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub ping_interval: Duration,
     /// After how many messages of a multicast to ask the broker for a confirmation. Two such groups are
     /// under way at a time. Default 512.
-    #[serde(deserialize_with = "whole")]
     #[schemars(range(min = 1, max = 8192))]
     pub publish_window: usize,
     /// How many messages wait for one session before further ones are dropped and reported as a gap.
     /// Default 256.
-    #[serde(deserialize_with = "whole")]
     #[schemars(range(min = 1))]
     pub listener_queue: usize,
     /// Belongs to the durability slot; only `false` is accepted here. Default false.
@@ -256,24 +252,6 @@ pub(crate) fn invalid(key: &'static str, message: impl Into<String>) -> InvalidC
 
 pub(crate) fn without_logins<S: Serializer>(servers: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(servers.iter().map(|text| Address::shown(text)))
-}
-
-pub(crate) fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&prism_core::config::format_duration(*duration))
-}
-
-/// A whole number, which may come as a double.
-#[allow(clippy::cast_possible_truncation)] // in range and whole, as checked
-pub(crate) fn whole<'de, D: Deserializer<'de>, T: TryFrom<i64>>(deserializer: D) -> Result<T, D::Error> {
-    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53: above it a double is no exact integer
-    let number = serde_json::Number::deserialize(deserializer)?;
-    let double = number
-        .as_f64()
-        .filter(|double| double.fract() == 0.0 && double.abs() <= EXACT);
-    let whole = number.as_i64().or(double.map(|double| double as i64));
-    whole
-        .and_then(|whole| T::try_from(whole).ok())
-        .ok_or_else(|| de::Error::custom(format!("`{number}` is not a whole number in range")))
 }
 
 pub(crate) fn duration_schema(_: &mut SchemaGenerator) -> Schema {

@@ -2,18 +2,15 @@
 
 mod address;
 mod connection;
-mod number;
 mod target;
 
 use std::{path::PathBuf, time::Duration};
 
 use connection::with_connection;
-use prism_core::config::{Secret, duration_ms, format_duration, size};
+use prism_core::config::{Secret, duration_ms, duration_text, size};
 use schemars::{Schema, json_schema};
-use serde::Serializer;
 
 pub use address::Address;
-use number::{optional_whole, whole};
 pub(crate) use target::Target;
 
 with_connection! {
@@ -27,7 +24,6 @@ with_connection! {
         pool_size,
 
         /// How many changes the feed keeps for views that fall behind. Default 100000.
-        #[serde(deserialize_with = "whole")]
         #[schemars(range(min = 1))]
         pub feed_max_changes: u64 = 100_000,
         /// How many bytes of changes the feed keeps at most. Default `64MiB`.
@@ -35,21 +31,18 @@ with_connection! {
         #[schemars(schema_with = "size_schema")]
         pub feed_max_bytes: usize = 64 << 20,
         /// How long the feed keeps a change, in time during which the namespace was served. Default `1h`.
-        #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+        #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
         #[schemars(schema_with = "duration_schema")]
         pub feed_max_age: Duration = Duration::from_secs(3_600),
 
         /// How many writes one call to Redis carries at most. Default 128.
-        #[serde(deserialize_with = "whole")]
         #[schemars(range(min = 1, max = 128))]
         pub group_max_writes: usize = 128,
         /// How many calls with writes are under way at a time; while they are, further writes gather for
         /// the next. Default 2.
-        #[serde(deserialize_with = "whole")]
         #[schemars(range(min = 1, max = 64))]
         pub group_calls: usize = 2,
         /// How many writes may wait before further ones are refused. Default 8192.
-        #[serde(deserialize_with = "whole")]
         #[schemars(range(min = 128))]
         pub queue_max_writes: usize = 8_192,
     }
@@ -66,11 +59,9 @@ with_connection! {
         pool_size,
 
         /// How many inboxes one call to Redis stores a message in at most. Default 128.
-        #[serde(deserialize_with = "whole")]
         #[schemars(range(min = 1, max = 128))]
         pub store_max_inboxes: usize = 128,
         /// How many calls of one store are under way at a time. Default 4.
-        #[serde(deserialize_with = "whole")]
         #[schemars(range(min = 1, max = 64))]
         pub store_calls: usize = 4,
     }
@@ -102,10 +93,6 @@ impl From<InvalidConfig> for prism_slot::Error {
     fn from(invalid: InvalidConfig) -> Self {
         crate::error::misconfigured(invalid.message)
     }
-}
-
-fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format_duration(*duration))
 }
 
 fn duration_schema(_: &mut schemars::SchemaGenerator) -> Schema {

@@ -1,6 +1,5 @@
 //! The slots' settings, as an operator writes them.
 
-mod number;
 #[cfg(test)]
 mod tests;
 
@@ -10,12 +9,10 @@ use std::{
     time::Duration,
 };
 
-use prism_core::config::{duration_ms, format_duration, optional_size, size};
+use prism_core::config::{duration_ms, duration_text, optional_size, size};
 use prism_slot::Error;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize, Serializer};
-
-use number::whole;
+use serde::{Deserialize, Serialize};
 
 /// The least that `max_size` may be: enough for the tables and a few records.
 const LEAST_SIZE: usize = 256 << 10;
@@ -42,7 +39,6 @@ pub struct Config {
     #[schemars(schema_with = "size_schema")]
     pub max_size: Option<usize>,
     /// How many changes the feed keeps for views that fall behind. Default 100000.
-    #[serde(deserialize_with = "whole")]
     #[schemars(range(min = 1))]
     pub feed_max_changes: u64,
     /// How many bytes of changes the feed keeps at most. Default `64MiB`.
@@ -50,7 +46,7 @@ pub struct Config {
     #[schemars(schema_with = "size_schema")]
     pub feed_max_bytes: usize,
     /// How long the feed keeps a change, in time during which the namespace was served. Default `1h`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+    #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub feed_max_age: Duration,
 }
@@ -212,10 +208,6 @@ fn invalid(key: &'static str, message: impl Into<String>) -> InvalidConfig {
         key,
         message: message.into(),
     }
-}
-
-fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format_duration(*duration))
 }
 
 fn duration_schema(_: &mut SchemaGenerator) -> Schema {

@@ -2,14 +2,14 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use prism_core::config::{Secret, duration_ms, one_or_many};
+use prism_core::config::{Secret, duration_ms, duration_text, one_or_many};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{
     Config, InvalidConfig,
     address::Prefix,
-    config::{as_text, duration_schema, invalid, name_url, whole, without_logins},
+    config::{duration_schema, invalid, name_url, without_logins},
 };
 
 /// Where JetStream keeps what it is given.
@@ -62,29 +62,27 @@ pub struct JetStreamConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// How long opening the slot may take, and each attempt to connect. Default `5s`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+    #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub timeout: Duration,
     /// The longest pause before the first attempt to connect again. Pauses double up to 2 s, or stay as
     /// they are if this is longer, and are shortened at random. Default `100ms`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+    #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub reconnect_wait: Duration,
     /// After how many failed attempts in a row, counted over all servers, to give up for good; `-1` is
     /// never. Every server is tried at least once. Default -1.
-    #[serde(deserialize_with = "whole")]
     #[schemars(range(min = -1))]
     pub max_reconnects: i64,
     /// How often to ask a silent server for a sign of life. After two without an answer the connection is
     /// taken for dead. Default `5s`.
-    #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+    #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub ping_interval: Duration,
     /// What the subjects of all that is stored begin with, and the names of the streams. Default
     /// `prism.queue`.
     pub queue_prefix: String,
     /// On how many servers of the cluster each message is kept. Default 1.
-    #[serde(deserialize_with = "whole")]
     #[schemars(range(min = 1, max = 5))]
     pub replicas: usize,
     /// Where the servers keep it: `file` or `memory`. Cannot be changed later. Default `file`.

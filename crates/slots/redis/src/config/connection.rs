@@ -28,7 +28,6 @@ macro_rules! with_connection {
             /// Another way to write `address`, with or without a port. Default none.
             pub host: Option<Address>,
             /// The port that belongs to `host`, or to an `address` without one. Default 6379.
-            #[serde(deserialize_with = "optional_whole")]
             pub port: Option<u16>,
             /// Some nodes of a cluster, from which the others are found. Needs `cluster`. Default none.
             pub addresses: Vec<Address>,
@@ -40,7 +39,6 @@ macro_rules! with_connection {
             #[schemars(with = "String")]
             pub password: Secret,
             /// The number of the database; a cluster has only 0. Default 0.
-            #[serde(deserialize_with = "optional_whole")]
             pub db: Option<u8>,
             /// What the names of all keys begin with, inside their hash tag. Default `prism:`.
             pub prefix: String,
@@ -50,29 +48,27 @@ macro_rules! with_connection {
             pub ca_file: Option<PathBuf>,
 
             /// How often a call that certainly had no effect is tried again, within its deadline. Default 3.
-            #[serde(deserialize_with = "whole")]
             #[schemars(range(max = 100))]
             pub max_retries: u32,
             $(#[$pool_size])*
-            #[serde(deserialize_with = "whole")]
             #[schemars(range(min = 1, max = 256))]
             pub pool_size: usize,
             /// How long connecting may take, with TLS and authentication. Default `5s`.
-            #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+            #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
             #[schemars(schema_with = "duration_schema")]
             pub dial_timeout: Duration,
             /// How long to wait for a reply before the connection is given up and its calls fail. Default
             /// `1500ms`.
-            #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+            #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
             #[schemars(schema_with = "duration_schema")]
             pub read_timeout: Duration,
             /// How long what was written may stay unacknowledged by the peer's TCP before the connection is
             /// given up. Default `3s`.
-            #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+            #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
             #[schemars(schema_with = "duration_schema")]
             pub write_timeout: Duration,
             /// How long a call waits for a connection while none is up. Default `1s`.
-            #[serde(deserialize_with = "duration_ms", serialize_with = "as_text")]
+            #[serde(deserialize_with = "duration_ms", serialize_with = "duration_text")]
             #[schemars(schema_with = "duration_schema")]
             pub pool_timeout: Duration,
 

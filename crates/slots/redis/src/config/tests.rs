@@ -1,9 +1,10 @@
+use prism_core::config::decode_value;
 use serde_json::{Value, json};
 
 use super::{target::Target, *};
 
 fn config(value: Value) -> Config {
-    serde_json::from_value(value).unwrap()
+    decode_value(&value).unwrap()
 }
 
 fn target(value: Value) -> Target {
@@ -11,7 +12,7 @@ fn target(value: Value) -> Target {
 }
 
 fn refusal(value: Value) -> String {
-    match serde_json::from_value::<Config>(value) {
+    match decode_value::<Config>(&value) {
         Ok(config) => config.target().unwrap_err().to_string(),
         Err(error) => error.to_string(),
     }
@@ -84,7 +85,7 @@ fn what_cannot_be_is_refused_by_name() {
         (json!({ "pool_size": 1.5 }), "whole number"),
         (json!({ "pool_size": -1 }), "whole number"),
         (json!({ "pool_size": 0 }), "`pool_size` must be from `1`"),
-        (json!({ "db": 256 }), "`256` is too large"),
+        (json!({ "db": 256 }), "from `0` to `255`"),
         (json!({ "db": 1, "cluster": true }), "`db` must be 0"),
         (json!({ "address": "a/1", "db": 2 }), "`db` contradicts"),
         (
@@ -159,7 +160,7 @@ fn the_schemas_document_every_key() {
 
 #[test]
 fn an_inbox_has_no_keys_that_do_nothing() {
-    let refusal = |value: Value| match serde_json::from_value::<InboxConfig>(value) {
+    let refusal = |value: Value| match decode_value::<InboxConfig>(&value) {
         Ok(config) => config.validate().unwrap_err().to_string(),
         Err(error) => error.to_string(),
     };
@@ -187,8 +188,8 @@ fn what_slots_share_is_handed_on() {
         "address": "a:1/2", "prefix": "x:", "username": "u", "password": "p", "tls": true, "ca_file": "/ca.pem",
         "max_retries": 7, "pool_size": 9, "dial_timeout": 11, "read_timeout": 12, "write_timeout": 13, "pool_timeout": 14,
     });
-    let whole: ConnectionConfig = serde_json::from_value(settings.clone()).unwrap();
-    let inbox: InboxConfig = serde_json::from_value(settings.clone()).unwrap();
+    let whole: ConnectionConfig = decode_value(&settings).unwrap();
+    let inbox: InboxConfig = decode_value(&settings).unwrap();
     assert_eq!(config(settings).connection(), whole);
     assert_eq!(inbox.connection(), whole);
     assert_eq!(inbox.identity().unwrap(), "rediss://a:1/2 x:");

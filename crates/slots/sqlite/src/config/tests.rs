@@ -1,9 +1,10 @@
+use prism_core::config::decode_value;
 use serde_json::{Value, json};
 
 use super::*;
 
 fn refusal(value: Value) -> String {
-    match serde_json::from_value::<Config>(value) {
+    match decode_value::<Config>(&value) {
         Ok(config) => config.validate().unwrap_err().to_string(),
         Err(error) => error.to_string(),
     }
@@ -11,7 +12,7 @@ fn refusal(value: Value) -> String {
 
 #[test]
 fn numbers_arrive_as_doubles() {
-    let found: Config = serde_json::from_value(json!({
+    let found: Config = decode_value(&json!({
         "path": "x.db", "cache_size": "1MiB", "max_size": "1MiB", "feed_max_changes": 1e6, "feed_max_age": "2m",
     }))
     .unwrap();
@@ -31,7 +32,7 @@ fn what_cannot_be_is_refused_by_name() {
         (json!({ "path": "/" }), "`path` must name a file"),
         (json!({ "path": "here/" }), "`path` must name a file"),
         (json!({ "path": ":memory:" }), "backend `memory`"),
-        (with("file", json!(1)), "unknown field `file`"),
+        (with("file", json!(1)), "unknown key `file`"),
         (with("cache_size", json!(1)), "`cache_size` must be at least"),
         (with("max_size", json!("1KiB")), "`max_size` must be at least"),
         (
@@ -57,10 +58,10 @@ fn what_was_written_is_read_back() {
         max_size: Some(1 << 20),
         ..Config::default()
     };
-    let again: Config = serde_json::from_value(json!(config)).unwrap();
+    let again: Config = decode_value(&json!(config)).unwrap();
     assert_eq!(again, config);
     let inbox = InboxConfig::from(&config);
-    let again: InboxConfig = serde_json::from_value(json!(inbox)).unwrap();
+    let again: InboxConfig = decode_value(&json!(inbox)).unwrap();
     assert_eq!(again, inbox);
 }
 
