@@ -24,7 +24,7 @@ use prism_proto::pattern::{
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{self, PATIENCE, builder};
 
 type Answer = Result<SubscribeResponse, tonic::Status>;
 
@@ -83,13 +83,9 @@ impl Sessions {
 }
 
 async fn started() -> (FakeRegistry, Sessions, Client) {
-    let fake = FakeRegistry::start().await.unwrap();
+    let (fake, client) = support::started().await;
     let sessions = Sessions::of(&fake);
-    let client = Client::builder()
-        .endpoint(fake.endpoint())
-        .timeout(PATIENCE)
-        .backoff(Duration::from_millis(5), Duration::from_millis(20));
-    (fake, sessions, client.connect().await.unwrap())
+    (fake, sessions, client)
 }
 
 async fn message(subscription: &mut Subscription) -> Message {
@@ -306,11 +302,7 @@ async fn a_service_that_sends_more_than_it_may_is_not_read() {
         let answers = stream::iter([answers::opened(1)]).chain(messages);
         ready(Ok(answers.map(Ok).chain(stream::pending())))
     });
-    let client = Client::builder()
-        .endpoint(fake.endpoint())
-        .connect()
-        .await
-        .unwrap();
+    let client = builder(fake.endpoint()).connect().await.unwrap();
     let request = SubscribeRequest {
         credits: Credits::Window(2),
         ..SubscribeRequest::from("alice")

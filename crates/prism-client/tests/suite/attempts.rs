@@ -6,7 +6,7 @@ use std::{
 };
 
 use prism_client::{
-    Applied, Client, ClientBuilder, Code, Error, MulticastRequest, Reason, RegisterRequest, UpdateRequest,
+    Applied, Code, Error, MulticastRequest, Reason, RegisterRequest, UpdateRequest,
     testing::{FakeRegistry, answers, in_turn},
 };
 use prism_core::failure::Failure;
@@ -15,24 +15,9 @@ use prism_testkit::FaultProxy;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use crate::support::{PATIENCE, builder, started};
+
 const SOON: Duration = Duration::from_millis(300);
-
-/// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn builder(endpoint: String) -> ClientBuilder {
-    Client::builder()
-        .endpoint(endpoint)
-        .namespace("presence")
-        .timeout(PATIENCE)
-        .backoff(Duration::from_millis(5), Duration::from_millis(20))
-}
-
-async fn started() -> (FakeRegistry, Client) {
-    let fake = FakeRegistry::start().await.unwrap();
-    let client = builder(fake.endpoint()).connect().await.unwrap();
-    (fake, client)
-}
 
 trait IntoUpdate {
     fn into_update(self) -> UpdateRequest;

@@ -4,8 +4,8 @@ use std::{future::ready, time::Duration};
 
 use futures::TryStreamExt;
 use prism_client::{
-    Applied, Client, ClientBuilder, EnumerateRequest, Error, Filter, MulticastRequest, Reason,
-    RegisterRequest, Status, UpdateRequest,
+    Applied, EnumerateRequest, Error, Filter, MulticastRequest, Reason, RegisterRequest, Status,
+    UpdateRequest,
     testing::{FakeRegistry, answers, in_turn},
 };
 use prism_core::failure::Failure;
@@ -13,22 +13,7 @@ use prism_proto::pattern::{RegisterManyResponse, RegisterResponse};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-/// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn builder(endpoint: String) -> ClientBuilder {
-    Client::builder()
-        .endpoint(endpoint)
-        .namespace("presence")
-        .timeout(PATIENCE)
-        .backoff(Duration::from_millis(5), Duration::from_millis(20))
-}
-
-async fn started() -> (FakeRegistry, Client) {
-    let fake = FakeRegistry::start().await.unwrap();
-    let client = builder(fake.endpoint()).connect().await.unwrap();
-    (fake, client)
-}
+use crate::support::{builder, started};
 
 #[tokio::test]
 async fn explanations_are_read() {

@@ -3,7 +3,7 @@
 use std::{future::ready, sync::Arc, time::Duration};
 
 use prism_client::{
-    Client, ClientBuilder, Reason, RegisterRequest, RegistrationHandle, State,
+    Reason, RegisterRequest, RegistrationHandle, State,
     testing::{FakeRegistry, answers, in_turn},
 };
 use prism_core::failure::Failure;
@@ -15,17 +15,10 @@ use tokio::{
     time::timeout,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{PATIENCE, builder};
 
 /// Short enough to be awaited.
 const RENEW_AFTER_MS: i64 = 100;
-
-fn builder(endpoint: String) -> ClientBuilder {
-    Client::builder()
-        .endpoint(endpoint)
-        .timeout(PATIENCE)
-        .backoff(Duration::from_millis(5), Duration::from_millis(20))
-}
 
 fn registered(revision: u64) -> RegisterResponse {
     RegisterResponse {

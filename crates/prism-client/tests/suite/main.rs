@@ -13,4 +13,5 @@ mod handle;
 mod multicast;
 mod schema;
 mod subscription;
+mod support;
 mod watch;

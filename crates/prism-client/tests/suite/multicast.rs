@@ -5,24 +5,15 @@ use std::{future::ready, sync::Arc, time::Duration};
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use prism_client::{
-    Applied, Client, DeliverySemantics, Error, GetMulticastRequest, ListDeadLettersRequest, MulticastEvent,
+    Applied, DeliverySemantics, Error, GetMulticastRequest, ListDeadLettersRequest, MulticastEvent,
     MulticastRequest, MulticastState, Priority, Reason, ReceiptsScope, RedriveRequest, Stage, Status,
-    testing::{FakeRegistry, answers, in_turn},
+    testing::{answers, in_turn},
 };
 use prism_core::failure::Failure;
 use prism_proto::pattern::{self, MulticastResponse};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-async fn started() -> (FakeRegistry, Client) {
-    let fake = FakeRegistry::start().await.unwrap();
-    let client = Client::builder()
-        .endpoint(fake.endpoint())
-        .timeout(PATIENCE)
-        .backoff(Duration::from_millis(5), Duration::from_millis(20));
-    (fake, client.connect().await.unwrap())
-}
+use crate::support::{PATIENCE, started};
 
 /// Keeps what was asked.
 fn keeper<T>() -> (Arc<Mutex<Vec<T>>>, impl Fn(T) + Clone) {

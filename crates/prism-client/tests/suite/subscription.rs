@@ -5,7 +5,7 @@ use std::{future::ready, time::Duration};
 use futures::stream;
 use parking_lot::Mutex;
 use prism_client::{
-    Client, ClientBuilder, Event, Gap, GapReason, Reason, RegisterRequest, Subscription,
+    Event, Gap, GapReason, Reason, RegisterRequest, Subscription,
     testing::{FakeRegistry, answers, in_turn},
 };
 use prism_core::failure::Failure;
@@ -14,16 +14,9 @@ use prism_testkit::FaultProxy;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{PATIENCE, builder};
 
 type Answer = Result<SubscribeResponse, tonic::Status>;
-
-fn builder(endpoint: String) -> ClientBuilder {
-    Client::builder()
-        .endpoint(endpoint)
-        .timeout(PATIENCE)
-        .backoff(Duration::from_millis(5), Duration::from_millis(20))
-}
 
 /// The sessions of a fake, in the order in which they are opened: what is sent into one arrives at its
 /// subscriber.

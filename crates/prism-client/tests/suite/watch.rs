@@ -1,11 +1,11 @@
 //! Watches: what they yield, what they survive, what ends them.
 
-use std::{collections::VecDeque, future::ready, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::ready, sync::Arc};
 
 use futures::stream;
 use parking_lot::Mutex;
 use prism_client::{
-    Client, Reason, Watch, WatchEvent, WatchRequest,
+    Reason, Watch, WatchEvent, WatchRequest,
     testing::{FakeRegistry, answers},
 };
 use prism_core::failure::Failure;
@@ -16,7 +16,7 @@ use prism_proto::pattern::{
 use tokio::time::timeout;
 use tonic::Status;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{PATIENCE, builder};
 
 type Answer = Result<WatchResponse, Status>;
 
@@ -41,13 +41,7 @@ impl Script {
     }
 
     async fn watch(&self, request: WatchRequest) -> Watch {
-        let client = Client::builder()
-            .endpoint(self.fake.endpoint())
-            .timeout(PATIENCE)
-            .backoff(Duration::from_millis(5), Duration::from_millis(20))
-            .connect()
-            .await
-            .unwrap();
+        let client = builder(self.fake.endpoint()).connect().await.unwrap();
         client.registry.watch(request).await.unwrap()
     }
 }
