@@ -1,9 +1,8 @@
 //! Every command against a scripted registry: what it asks, what it shows, how it exits.
 
-use std::{future::ready, sync::Arc};
+use std::future::ready;
 
-use crate::support::{Ran, against, run, run_with_input};
-use parking_lot::Mutex;
+use crate::support::{against, fake, keeper, multicast, multicast_as, run_with_input};
 use prism_client::{
     Reason,
     testing::{FakeRegistry, answers},
@@ -11,25 +10,6 @@ use prism_client::{
 use prism_core::failure::Failure;
 use prism_proto::pattern;
 use serde_json::json;
-
-async fn fake() -> FakeRegistry {
-    FakeRegistry::start().await.unwrap()
-}
-
-async fn multicast(fake: &FakeRegistry, line: &[&str]) -> Ran {
-    run(against(fake).arg("multicast").args(line)).await
-}
-
-async fn multicast_as(fake: &FakeRegistry, format: &str, line: &[&str]) -> Ran {
-    run(against(fake).args(["-o", format, "multicast"]).args(line)).await
-}
-
-/// Keeps what was asked.
-fn keeper<T>() -> (Arc<Mutex<Option<T>>>, impl Fn(T) + Clone) {
-    let kept = Arc::new(Mutex::new(None));
-    let keep = kept.clone();
-    (kept, move |asked| *keep.lock() = Some(asked))
-}
 
 #[tokio::test]
 async fn register_sends_what_is_said_and_shows_the_outcome() {

@@ -1,10 +1,9 @@
 //! Deliveries that are followed, read later and acknowledged, against a scripted registry.
 
-use std::{future::ready, sync::Arc};
+use std::future::ready;
 
-use crate::support::{PATIENCE, Ran, against, finish, run};
+use crate::support::{PATIENCE, Ran, against, fake, finish, keeper, multicast, multicast_as, run};
 use futures::{StreamExt, stream};
-use parking_lot::Mutex;
 use prism_client::{
     Reason,
     testing::{FakeRegistry, answers},
@@ -19,25 +18,6 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     time::timeout,
 };
-
-async fn fake() -> FakeRegistry {
-    FakeRegistry::start().await.unwrap()
-}
-
-async fn multicast(fake: &FakeRegistry, line: &[&str]) -> Ran {
-    run(against(fake).arg("multicast").args(line)).await
-}
-
-async fn multicast_as(fake: &FakeRegistry, format: &str, line: &[&str]) -> Ran {
-    run(against(fake).args(["-o", format, "multicast"]).args(line)).await
-}
-
-/// Keeps what was asked.
-fn keeper<T>() -> (Arc<Mutex<Option<T>>>, impl Fn(T) + Clone) {
-    let kept = Arc::new(Mutex::new(None));
-    let keep = kept.clone();
-    (kept, move |asked| *keep.lock() = Some(asked))
-}
 
 fn lines(ran: &Ran) -> Vec<Value> {
     let lines = ran.stdout.lines();

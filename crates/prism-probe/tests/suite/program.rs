@@ -2,17 +2,9 @@
 
 use std::future::ready;
 
-use crate::support::{Ran, against, program, run};
-use prism_client::testing::{FakeRegistry, answers};
+use crate::support::{against, fake, multicast, program, run};
+use prism_client::testing::answers;
 use tokio::process::Command;
-
-async fn fake() -> FakeRegistry {
-    FakeRegistry::start().await.unwrap()
-}
-
-async fn multicast(fake: &FakeRegistry, line: &[&str]) -> Ran {
-    run(against(fake).arg("multicast").args(line)).await
-}
 
 #[tokio::test]
 async fn a_deadline_is_kept() {

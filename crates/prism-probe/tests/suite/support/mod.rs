@@ -3,8 +3,9 @@
 pub(crate) mod store;
 pub(crate) mod town;
 
-use std::{fs::File, process::Stdio, time::Duration};
+use std::{fs::File, process::Stdio, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use prism_client::testing::FakeRegistry;
 use serde_json::Value;
 use tokio::{
@@ -112,4 +113,23 @@ pub(crate) fn terminal() -> (File, File) {
     let name = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
     let line = File::options().read(true).write(true).open(name).unwrap();
     (screen.into(), line)
+}
+
+pub(crate) async fn fake() -> FakeRegistry {
+    FakeRegistry::start().await.unwrap()
+}
+
+pub(crate) async fn multicast(fake: &FakeRegistry, line: &[&str]) -> Ran {
+    run(against(fake).arg("multicast").args(line)).await
+}
+
+pub(crate) async fn multicast_as(fake: &FakeRegistry, format: &str, line: &[&str]) -> Ran {
+    run(against(fake).args(["-o", format, "multicast"]).args(line)).await
+}
+
+/// Keeps what was asked.
+pub(crate) fn keeper<T>() -> (Arc<Mutex<Option<T>>>, impl Fn(T) + Clone) {
+    let kept = Arc::new(Mutex::new(None));
+    let keep = kept.clone();
+    (kept, move |asked| *keep.lock() = Some(asked))
 }
