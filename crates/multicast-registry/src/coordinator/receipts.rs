@@ -1,6 +1,6 @@
 //! What is known of multicasts later: read, and cancelled, through any runner.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prism_slot::{Applied, Identity, MulticastId, Outcome, Ticket};
 use tokio::{
@@ -10,8 +10,8 @@ use tokio::{
 
 use super::{Coordinator, Error};
 use crate::delivery::{
-    CastEntry, Delivery, End, KeyEntry, News, Note, Part, Phase, Query, QueryAnswer, ReceiptsScope, Report,
-    Runner, Stage, State, Status, Tally, Target, Tracker, targets_of,
+    CastEntry, Delivery, End, KeyEntry, News, Note, Part, Phase, Query, QueryAnswer, Receipt, ReceiptsScope,
+    Report, Runner, Stage, State, Status, Tally, Target, Tracker, targets_of,
 };
 
 /// How often the ledger is looked at for the end of a multicast that another runner makes.
@@ -67,10 +67,17 @@ impl Coordinator {
     pub async fn cancel_multicast(&self, id: MulticastId, deadline: Instant) -> Result<Report, Error> {
         self.open_for_calls()?;
         self.stop(id, deadline).await?;
-        let mut known = self.known(id, deadline).await?;
-        if known.entry.cast.delivery != Delivery::AtMostOnce {
-            self.take_back(&mut known, deadline).await?;
-        }
+        let known = match self.shared.desk.get(id) {
+            Some(tracker) => {
+                self.take_back_here(&tracker, deadline).await?;
+                Known::of(&tracker, self.shared.runner)
+            }
+            None => {
+                let mut known = self.known(id, deadline).await?;
+                self.take_back_recorded(&mut known, deadline).await?;
+                known
+            }
+        };
         let all = Pages {
             limit: MAX_PAGE,
             ..Pages::default()
@@ -131,41 +138,88 @@ impl Coordinator {
         Ok(now.is_none_or(|now| now.phase != Phase::Running))
     }
 
-    /// Takes stored messages back that are not with a consumer.
-    async fn take_back(&self, known: &mut Known, deadline: Instant) -> Result<(), Error> {
+    /// Takes back what waits for the targets of a multicast that this runner has in memory. The ledger knows it first.
+    async fn take_back_here(&self, tracker: &Arc<Tracker>, deadline: Instant) -> Result<(), Error> {
+        let id = tracker.cast.id;
+        if tracker.cast.delivery == Delivery::AtMostOnce {
+            return Ok(());
+        }
+        let places = tracker.ended(is_waiting);
+        let waiting: Vec<Identity> = places
+            .iter()
+            .map(|place| tracker.targets[*place].clone())
+            .collect();
+        let learn = |taken: usize| tracker.learn_at([(places[taken], cancelled())]);
+        let taken = self.take_back(id, &waiting, learn, deadline).await;
+        let written = self.books().flush(tracker, deadline).await;
+        if written.is_err() && self.shared.desk.get(id).is_none() {
+            // Where it is written up as soon as that goes.
+            self.shared.desk.put(tracker.clone());
+        }
+        taken.and(written.map_err(Error::from))
+    }
+
+    /// As [`Self::take_back_here`] for one of which this runner knows what the ledger says.
+    async fn take_back_recorded(&self, known: &mut Known, deadline: Instant) -> Result<(), Error> {
+        let (id, runner) = (known.entry.cast.id, known.entry.runner);
+        if known.entry.cast.delivery == Delivery::AtMostOnce {
+            return Ok(());
+        }
+        let places: Vec<usize> = (0..known.states.len())
+            .filter(|place| is_waiting(&known.states[*place]))
+            .collect();
+        let waiting: Vec<Identity> = places
+            .iter()
+            .map(|place| known.identities[*place].clone())
+            .collect();
+        let mut receipts = Vec::new();
+        let learn = |taken: usize| {
+            known.states[places[taken]].learn(cancelled());
+            receipts.push(Receipt {
+                identity: waiting[taken].clone(),
+                news: Some(cancelled()),
+                reply: None,
+            });
+        };
+        let taken = self.take_back(id, &waiting, learn, deadline).await;
+        if receipts.is_empty() {
+            return taken;
+        }
+        let written = self.books().apply(id, &receipts, deadline).await;
+        let post = match runner == self.shared.runner {
+            true => None,
+            false => self.books().post_of(runner, deadline).await.ok().flatten(),
+        };
+        let ticket = Ticket {
+            multicast: id,
+            receipts: post.filter(|post| !post.is_empty()),
+        };
+        // Who has it in memory learns of it, too; what could not be written down is as soon as that goes.
+        if ticket.receipts.is_some() || written.is_err() {
+            for receipt in &receipts {
+                self.shared
+                    .courier
+                    .say(&ticket, &receipt.identity, cancelled(), None);
+            }
+        }
+        taken.and(written.map_err(Error::from))
+    }
+
+    /// Takes messages of these back that are stored and not with a consumer. Says which were taken.
+    async fn take_back(
+        &self,
+        id: MulticastId,
+        waiting: &[Identity],
+        mut learn: impl FnMut(usize),
+        deadline: Instant,
+    ) -> Result<(), Error> {
         let Some(inbox) = self.inbox() else {
             return Ok(());
         };
-        let runner = known.entry.runner;
-        let ticket = Ticket {
-            multicast: known.entry.cast.id,
-            // Who has it in memory must learn of this; where nobody has, the ledger does.
-            receipts: match runner == self.shared.runner {
-                true => self.shared.courier.address(),
-                false => self
-                    .books()
-                    .post_of(runner, deadline)
-                    .await?
-                    .filter(|post| !post.is_empty()),
-            },
-        };
-        let waits = |state: &State| state.stage < Stage::Acked && state.end.is_none();
-        let places: Vec<usize> = (0..known.states.len())
-            .filter(|place| waits(&known.states[*place]))
-            .collect();
-        for part in places.chunks(CANCEL) {
-            let identities: Vec<Identity> = part
-                .iter()
-                .map(|place| known.identities[*place].clone())
-                .collect();
-            let taken = inbox.cancel(ticket.multicast, &identities, deadline).await?;
-            for (place, _) in part.iter().zip(taken).filter(|(_, taken)| *taken) {
-                let news = News::Ended(End::Cancelled, None);
-                known.states[*place].learn(news.clone());
-                self.shared
-                    .courier
-                    .say(&ticket, &known.identities[*place], news, None);
-            }
+        for (number, part) in waiting.chunks(CANCEL).enumerate() {
+            let taken = inbox.cancel(id, part, deadline).await?;
+            let taken = (number * CANCEL..).zip(taken).filter(|(_, taken)| *taken);
+            taken.for_each(|(place, _)| learn(place));
         }
         Ok(())
     }
@@ -312,16 +366,30 @@ impl Coordinator {
         }
     }
 
+    /// Cancels a multicast for another runner, as far as that can be done now. Whether it is over, and would be without
+    /// this runner.
+    async fn cancel_here(&self, tracker: &Arc<Tracker>, deadline: Instant) -> bool {
+        tracker.cancel.cancel();
+        if tracker.phase() == Phase::Running || tracker.cast.recorded && tracker.is_unfinished() {
+            return false;
+        }
+        let taken_back = self.take_back_here(tracker, deadline).await;
+        if let Err(error) = &taken_back {
+            let (namespace, multicast) = (self.shared.sessions.namespace(), tracker.cast.id);
+            tracing::warn!(namespace, %multicast, %error, "a multicast could not be taken back, trying again when asked to");
+        }
+        taken_back.is_ok()
+    }
+
     /// Answers another runner.
     pub(super) async fn answer(&self, query: Query, deadline: Instant) {
         let tracker = self.shared.desk.get(query.multicast);
-        if let Some(tracker) = tracker.as_ref().filter(|_| query.cancel) {
-            tracker.cancel.cancel();
-        }
+        let is_over = match tracker.as_ref().filter(|_| query.cancel) {
+            Some(tracker) => self.cancel_here(tracker, deadline).await,
+            None => true,
+        };
         let count = tracker.as_ref().map_or(0, |tracker| tracker.targets.len());
         let range = query.offset.min(count)..query.offset.saturating_add(query.limit.min(ASK)).min(count);
-        // Not before it would stay cancelled without this runner.
-        let is_told = |tracker: &Tracker| query.cancel && tracker.cast.recorded && tracker.is_unfinished();
         let answer = QueryAnswer {
             request: query.request,
             more: range.end < count,
@@ -333,7 +401,7 @@ impl Coordinator {
                     holders: None,
                 };
                 let mut entry = entry_of(&tracker, self.shared.runner);
-                if is_told(&tracker) {
+                if !is_over {
                     entry.phase = Phase::Running;
                 }
                 (entry, part)
@@ -373,6 +441,15 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Whether a message may wait in an inbox.
+fn is_waiting(state: &State) -> bool {
+    state.stage < Stage::Acked && state.end.is_none()
+}
+
+fn cancelled() -> News {
+    News::Ended(End::Cancelled, None)
 }
 
 fn entry_of(tracker: &Tracker, runner: Runner) -> CastEntry {

@@ -27,7 +27,7 @@ pub(crate) use courier::{Courier, Strays};
 pub(crate) use desk::Desk;
 pub(crate) use gate::{Admission, Crowded, Gate, Turn};
 pub(crate) use keys::{BEGINNING, Claim};
-pub(crate) use note::{Bell, Note, Query, QueryAnswer};
+pub(crate) use note::{Bell, Note, Query, QueryAnswer, Receipt};
 pub(crate) use orphans::Orphan;
 #[cfg(test)]
 pub(crate) use records::void;

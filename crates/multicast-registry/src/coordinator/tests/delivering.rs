@@ -678,13 +678,69 @@ async fn what_has_not_been_handed_over_can_be_cancelled() {
     let mut late = fixture.session("waits").await;
     let waited = tokio::time::timeout(Duration::from_millis(50), late.next()).await;
     assert!(waited.is_err(), "{waited:?}");
-    let cancelled = ("waits".to_owned(), Status::Failed, Stage::Stored, "CANCELLED");
-    let told = async {
-        while known(&fixture.coordinator, report.id).await[1] != cancelled {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), told).await.unwrap();
+}
+
+/// Whoever is told that something was taken back is told so again, by any runner and whichever ends.
+#[tokio::test]
+async fn what_is_taken_back_is_known_at_once() {
+    let fixture = fixture();
+    let (sibling, other) = (fixture.sibling(), fixture.sibling());
+    fixture.register(&["a"]).await;
+    let taken_back = one("a", Status::Failed, Stage::Stored, "CANCELLED");
+    // By its own runner, which ends then.
+    let sent = sibling.multicast(stored("x"), soon()).await.unwrap();
+    let told = sibling.cancel_multicast(sent.id, soon()).await.unwrap();
+    assert_eq!(told.tally.failed, 1);
+    sibling.end_abruptly().await;
+    assert_eq!(known(&other, sent.id).await, taken_back);
+    // By another one.
+    let sent = fixture.coordinator.multicast(stored("y"), soon()).await.unwrap();
+    fixture.coordinator.say_alive().await;
+    let told = other.cancel_multicast(sent.id, soon()).await.unwrap();
+    assert_eq!(told.tally.failed, 1);
+    assert_eq!(known(&fixture.coordinator, sent.id).await, taken_back);
+    assert_eq!(known(&other, sent.id).await, taken_back);
+    // By another one, which ends then as the first one did before.
+    let sent = fixture.coordinator.multicast(stored("z"), soon()).await.unwrap();
+    fixture.coordinator.write_up_all(soon).await;
+    fixture.coordinator.end_abruptly().await;
+    fixture.clock.advance(Duration::from_secs(11));
+    let told = other.cancel_multicast(sent.id, soon()).await.unwrap();
+    assert_eq!(told.tally.failed, 1);
+    other.end_abruptly().await;
+    assert_eq!(known(&fixture.sibling(), sent.id).await, taken_back);
+}
+
+/// It is not said before it is written down, and is as soon as that goes.
+#[tokio::test]
+async fn what_is_taken_back_and_not_written_down_is_not_told() {
+    for is_in_memory in [true, false] {
+        let fixture = fixture();
+        let sibling = fixture.sibling();
+        fixture.register(&["a"]).await;
+        let sent = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+        fixture.coordinator.write_up_all(soon).await;
+        let canceller = if is_in_memory {
+            &fixture.coordinator
+        } else {
+            fixture.coordinator.end_abruptly().await;
+            fixture.clock.advance(Duration::from_secs(11));
+            &sibling
+        };
+        let ledger = &fixture.register.script;
+        ledger.always(Op::Write, Fate::Refuse(unavailable(Applied::No)));
+        let told = canceller.cancel_multicast(sent.id, soon()).await;
+        assert!(matches!(told, Err(Error::Slot(_))), "{told:?}");
+        ledger.always(Op::Write, Fate::Pass);
+        let told = || known(&sibling, sent.id);
+        let taken_back = one("a", Status::Failed, Stage::Stored, "CANCELLED");
+        let until = async {
+            while told().await != taken_back {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), until).await.unwrap();
+    }
 }
 
 /// One that is sent slowly can be stopped in the middle, through another runner.
