@@ -169,10 +169,7 @@ fn slot(declared: &Declared) -> Result<DurabilitySlot, Error> {
         }
         #[cfg(feature = "nats")]
         "nats" => {
-            let mut config: prism_slot_nats::JetStreamConfig = declared.settings()?;
-            if config.servers.is_empty() {
-                config.servers = vec!["nats://localhost:4222".to_owned()];
-            }
+            let config: prism_slot_nats::JetStreamConfig = declared.settings()?;
             let valid = config.validate();
             valid.map_err(|error| declared.fault(error.key, error.message))?;
             Ok(DurabilitySlot::Nats(Box::new(config)))

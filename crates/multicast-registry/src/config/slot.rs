@@ -458,11 +458,7 @@ fn messaging_slot(declared: &Declared) -> Result<MessagingSlot, Error> {
         }
         #[cfg(feature = "nats")]
         "nats" => {
-            let mut config: prism_slot_nats::Config = declared.settings()?;
-            // A broker that is only named is the local one, as a store that is only named is.
-            if config.servers.is_empty() {
-                config.servers = vec!["nats://localhost:4222".to_owned()];
-            }
+            let config: prism_slot_nats::Config = declared.settings()?;
             let valid = config.validate();
             valid.map_err(|error| declared.fault(error.key, error.message))?;
             Ok(MessagingSlot::Nats(Box::new(config)))

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::{
     Coordinator, Error,
-    sending::{GivenUp, Job, Pace, abandon},
+    sending::{GivenUp, Job, abandon},
 };
 use crate::delivery::{Bell, End, Load, News, Note, Orphan, Phase, Reply, Stage, Strays, Tracker};
 
@@ -344,7 +344,11 @@ impl Coordinator {
         let admission = self
             .gate(tracker.cast.delivery)
             .admit_anyway(tracker.targets.len());
-        let Load { message, priority } = load;
+        let Load {
+            message,
+            priority,
+            pace,
+        } = load;
         let message = Message {
             receipts: self.shared.courier.address(),
             // Its runner may have stored it for any of its targets.
@@ -357,7 +361,7 @@ impl Coordinator {
             tracker,
             message: Arc::new(message),
             priority,
-            pace: Pace::default(),
+            pace,
             until,
             admission,
         })

@@ -68,7 +68,6 @@ pub use following::{Following, MulticastEvent};
 pub use multicast::{Multicast, Replies};
 pub use receipts::{MAX_PAGE as MAX_RECEIPTS_PAGE, Pages};
 pub use registrations::{Extended, Held, Register, Update, Updated};
-pub use sending::Pace;
 pub use session::{Session, SessionEvent};
 pub use sessions::Closed;
 

@@ -12,12 +12,13 @@ use super::{
     claiming::Claimed,
     following::{Attended, Following, Source},
     planning::{Plan, Targets},
-    sending::{GivenUp, Job, Pace},
+    sending::{GivenUp, Job},
 };
 use crate::{
     config::{KeepReceipts, ReadConsistency},
     delivery::{
-        Cast, Delivery, Load, Phase, ReceiptsScope, Report, Stage, State, Tally, Target, Tracker, into_parts,
+        Cast, Delivery, Load, Pace, Phase, ReceiptsScope, Report, Stage, State, Tally, Target, Tracker,
+        into_parts,
     },
     limits::Caller,
 };
@@ -214,6 +215,7 @@ impl Coordinator {
         let load = Load {
             message,
             priority: plan.priority,
+            pace: plan.pace,
         };
         self.write_down(taken, &tracker, &load, plan.until, deadline)
             .await?;
@@ -224,7 +226,7 @@ impl Coordinator {
             tracker,
             message: Arc::new(load.message),
             priority: load.priority,
-            pace: plan.pace,
+            pace: load.pace,
             until: plan.until,
             admission,
         })))

@@ -7,12 +7,12 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{
-    Config, Coordinator, Error, Multicast, Pace, Replies,
+    Config, Coordinator, Error, Multicast, Replies,
     enumerate::{compile_at, tolerate},
 };
 use crate::{
     config::ReadConsistency,
-    delivery::{Delivery, Load, Stage},
+    delivery::{Delivery, Load, Pace, Stage},
     directory::{Query, Row},
 };
 

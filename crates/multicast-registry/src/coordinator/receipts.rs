@@ -369,16 +369,18 @@ impl Coordinator {
     /// Cancels a multicast for another runner, as far as that can be done now. Whether it is over, and would be without
     /// this runner.
     async fn cancel_here(&self, tracker: &Arc<Tracker>, deadline: Instant) -> bool {
-        tracker.cancel.cancel();
-        if tracker.phase() == Phase::Running || tracker.cast.recorded && tracker.is_unfinished() {
-            return false;
-        }
-        let taken_back = self.take_back_here(tracker, deadline).await;
-        if let Err(error) = &taken_back {
-            let (namespace, multicast) = (self.shared.sessions.namespace(), tracker.cast.id);
-            tracing::warn!(namespace, %multicast, %error, "a multicast could not be taken back, trying again when asked to");
-        }
-        taken_back.is_ok()
+        let cancelled = async {
+            let is_over = self.stop_here(tracker, deadline).await?;
+            if is_over {
+                self.take_back_here(tracker, deadline).await?;
+            }
+            Ok::<bool, Error>(is_over)
+        };
+        let (namespace, multicast) = (self.shared.sessions.namespace(), tracker.cast.id);
+        cancelled.await.unwrap_or_else(|error| {
+            tracing::warn!(namespace, %multicast, %error, "a multicast could not be cancelled, trying again when asked to");
+            false
+        })
     }
 
     /// Answers another runner.

@@ -10,7 +10,9 @@ use prism_slot::{
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{Config, Coordinator, Error};
-use crate::delivery::{Admission, Crowded, Delivery, End, Gate, News, Phase, Stage, State, Tracker, Turn};
+use crate::delivery::{
+    Admission, Crowded, Delivery, End, Gate, News, Pace, Phase, Stage, State, Tracker, Turn,
+};
 
 /// How many targets are sent to at a time.
 pub(super) const WINDOW: usize = 1_024;
@@ -18,15 +20,6 @@ pub(super) const WINDOW: usize = 1_024;
 const WINDOWS: usize = 2;
 /// Where a multicast is sent at some rate, into how many windows a second goes.
 const BEATS: u64 = 10;
-
-/// How fast to send.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pace {
-    /// To how many targets a second at most.
-    pub per_second: Option<u64>,
-    /// To how many at a time.
-    pub batch: Option<usize>,
-}
 
 /// A multicast that is to be sent.
 pub(super) struct Job {

@@ -49,6 +49,15 @@ pub enum Delivery {
     ExactlyOnce,
 }
 
+/// How fast to send.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// To how many targets a second at most.
+    pub per_second: Option<u64>,
+    /// To how many at a time.
+    pub batch: Option<usize>,
+}
+
 /// Who can read receipts later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiptsScope {

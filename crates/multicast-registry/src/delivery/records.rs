@@ -10,7 +10,7 @@ use prism_slot::{
 use prost::Message as _;
 
 use super::{
-    Delivery, Runner,
+    Delivery, Pace, Runner,
     state::{End, Stage, State},
     tracker::{Cast, Phase},
 };
@@ -57,10 +57,11 @@ pub(crate) struct Part {
 }
 
 /// What is needed to go on with it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Load {
     pub(crate) message: Message,
     pub(crate) priority: Priority,
+    pub(crate) pace: Pace,
 }
 
 /// An idempotency key's record.
@@ -328,6 +329,8 @@ impl Load {
                 Priority::Normal => 2,
                 Priority::High => 3,
             },
+            max_per_second: self.pace.per_second.unwrap_or_default(),
+            batch_size: self.pace.batch.map_or(0, |batch| batch as u64),
         };
         record.encode_to_vec().into()
     }
@@ -351,7 +354,16 @@ impl Load {
             3 => Priority::High,
             _ => return Err(Unreadable::Malformed("load")),
         };
-        Ok(Self { message, priority })
+        let batch = usize::try_from(record.batch_size).unwrap_or(usize::MAX);
+        let pace = Pace {
+            per_second: (record.max_per_second != 0).then_some(record.max_per_second),
+            batch: (batch != 0).then_some(batch),
+        };
+        Ok(Self {
+            message,
+            priority,
+            pace,
+        })
     }
 }
 
@@ -462,9 +474,12 @@ mod tests {
                 ..Message::new(MulticastId(3), "x")
             },
             priority: Priority::High,
+            pace: Pace {
+                per_second: Some(7),
+                batch: None,
+            },
         };
-        let read = Load::decode(MulticastId(3), load.encode()).unwrap();
-        assert_eq!((read.message, read.priority), (load.message, load.priority));
+        assert_eq!(Load::decode(MulticastId(3), load.encode()), Ok(load));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn query(request: proto::ListDeadLettersRequest) -> Result<DeadQuery>
     })?;
     let after = match pagination.cursor.as_str() {
         "" => None,
-        cursor => Some(letter_id("pagination.cursor", cursor)?),
+        cursor => Some(letter_id(Reason::InvalidCursor, "pagination.cursor", cursor)?),
     };
     Ok(DeadQuery {
         after,
@@ -42,15 +42,9 @@ pub(super) fn query(request: proto::ListDeadLettersRequest) -> Result<DeadQuery>
     })
 }
 
-fn letter_id(field: &str, text: &str) -> Result<DeadId> {
+fn letter_id(reason: Reason, field: &str, text: &str) -> Result<DeadId> {
     let id = text.parse().map(DeadId);
-    id.map_err(|_| {
-        invalid(
-            Reason::InvalidRequest,
-            field,
-            format!("`{text}` names no dead letter"),
-        )
-    })
+    id.map_err(|_| invalid(reason, field, format!("`{text}` names no dead letter")))
 }
 
 pub(super) fn redrive(request: proto::RedriveDeadLettersRequest) -> Result<Redrive> {
@@ -75,7 +69,10 @@ pub(super) fn redrive(request: proto::RedriveDeadLettersRequest) -> Result<Redri
     if request.all {
         return Ok(Redrive::All);
     }
-    let letters = request.letter_ids.iter().map(|id| letter_id("letter_ids", id));
+    let letters = request
+        .letter_ids
+        .iter()
+        .map(|id| letter_id(Reason::InvalidRequest, "letter_ids", id));
     let letters: Vec<DeadId> = letters.collect::<Result<_>>()?;
     if !letters.is_empty() {
         return Ok(Redrive::Letters(letters));

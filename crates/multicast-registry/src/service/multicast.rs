@@ -19,10 +19,8 @@ use super::wire::{
     to_timestamp,
 };
 use crate::{
-    coordinator::{
-        Coordinator, Following, MAX_RECEIPTS_PAGE, Multicast, MulticastEvent, Pace, Pages, Replies,
-    },
-    delivery::{Delivery, Phase, ReceiptsScope, Reply, Report, Stage, Status, Target},
+    coordinator::{Coordinator, Following, MAX_RECEIPTS_PAGE, Multicast, MulticastEvent, Pages, Replies},
+    delivery::{Delivery, Pace, Phase, ReceiptsScope, Reply, Report, Stage, Status, Target},
 };
 
 /// How many headers a message has at most, and how many bytes of them.

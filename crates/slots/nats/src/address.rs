@@ -121,7 +121,7 @@ impl fmt::Display for Prefix {
 
 /// Why a text cannot begin a subject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the topic prefix `{prefix}` is no beginning of a subject: {why}")]
+#[error("the prefix `{prefix}` is no beginning of a subject: {why}")]
 pub(crate) struct InvalidPrefix {
     prefix: String,
     why: &'static str,

@@ -12,15 +12,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub(crate) use address::Address;
 
+/// A broker that is only named is the local one, as a store that is only named is.
+pub(crate) const LOCAL: &str = "nats://localhost:4222";
+
 /// Settings of the NATS messaging slot.
 ///
-/// Only `servers` is required. Durations are texts like `500ms` or `2s`, or numbers of milliseconds.
+/// Durations are texts like `500ms` or `2s`, or numbers of milliseconds.
 #[derive(Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(transform = name_url)]
 pub struct Config {
     /// The brokers of one cluster, like `nats://localhost:4222` or, encrypted, `tls://…`: a list, or one
-    /// text with commas between. May be called `url`. No default.
+    /// text with commas between. May be called `url`. Default `nats://localhost:4222`.
     #[serde(
         alias = "url",
         deserialize_with = "one_or_many",
@@ -91,7 +94,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            servers: Vec::new(),
+            servers: vec![LOCAL.to_owned()],
             username: None,
             password: None,
             token: None,

@@ -7,12 +7,12 @@ use prism_slot::{Applied, Expect, InboxLimits, Ledger, MulticastId, Write};
 use tokio::sync::Notify;
 
 use super::{
-    super::{Error, Multicast, MulticastEvent, Pace, following::Following},
+    super::{Error, Multicast, MulticastEvent, following::Following},
     delivering::{Fixture, delivery, fixture, fixture_with, known, one, stored, told},
 };
 use crate::{
     Stage, Status,
-    delivery::Phase,
+    delivery::{Pace, Phase},
     testing::{Fate, Op, soon, unavailable},
 };
 
@@ -190,6 +190,38 @@ async fn what_a_dead_runner_has_begun_can_be_cancelled_before_it_is_taken_over()
         known(&other, id).await,
         one("a", Status::Timeout, Stage::Resolved, "NOT_CONFIRMED")
     );
+}
+
+/// Also by whoever takes it over: that a multicast is to be sent slowly is no matter of who sends it.
+#[tokio::test]
+async fn what_is_sent_slowly_is_gone_on_with_as_slowly() {
+    const TARGETS: usize = 4;
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a", "b", "c", "d"]).await;
+    let slowly = Multicast {
+        pace: Pace {
+            // So that one goes at a time.
+            per_second: Some(10),
+            batch: None,
+        },
+        ..stored("x")
+    };
+    let mut following = fixture
+        .coordinator
+        .multicast_stream(slowly, soon())
+        .await
+        .unwrap();
+    let id = started(&mut following).await;
+    fixture.inboxes.script.reached(Op::Enqueue, 1).await;
+    fixture.coordinator.end_abruptly().await;
+    let before = fixture.inboxes.script.count(Op::Enqueue);
+    assert!(before < TARGETS, "it was not sent slowly");
+    fixture.clock.advance(Duration::from_secs(11));
+    sibling.look_after_once().await;
+    assert_eq!(fixture.inboxes.script.count(Op::Enqueue) - before, TARGETS);
+    let known = known(&sibling, id).await;
+    assert!(known.iter().all(|target| target.2 == Stage::Stored), "{known:?}");
 }
 
 /// All runners may have been away for a while.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Delivery, Report, Stage, Status,
-    delivery::{Phase, Reply},
+    delivery::{Pace, Phase, Reply},
     testing::{
         Broker, Fate, Op, Store,
         durable::{Inboxes, Register, durability},
@@ -752,7 +752,7 @@ async fn a_multicast_can_be_stopped_while_it_is_sent() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     fixture.register(&names).await;
     let slow = Multicast {
-        pace: super::super::Pace {
+        pace: Pace {
             per_second: Some(2),
             batch: None,
         },

@@ -7,11 +7,11 @@ use prism_slot::Outcome;
 use tokio::time::Instant;
 
 use super::{
-    super::{Multicast, Pace, SessionEvent},
+    super::{Multicast, SessionEvent},
     fixture,
 };
 use crate::{
-    Stage, Status, Target,
+    Pace, Stage, Status, Target,
     testing::{Fate, Op, soon},
 };
 

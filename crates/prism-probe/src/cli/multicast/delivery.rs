@@ -14,18 +14,19 @@ stored will get it, and counts as one that did, unless --require says otherwise;
 `-o name` lists those that are not known to have missed it, as it does for `receipts` and `cancel`.
 
 Whatever is not sent, or not confirmed as far as was required, within --timeout (or --deadline) is told as it is then: \
-`prism-probe multicast receipts` shows how it went on.
+`prism-probe multicast receipts` shows how it went on. No call takes longer than 100 s.
 
 Examples:
   prism-probe multicast publish --filter '{\"battery.lt\": 0.2}' --payload 'charge!'
-  prism-probe multicast publish --payload @firmware.json --delivery at-least-once --max-per-second 50 --deadline 10m --follow
+  prism-probe multicast publish --payload @firmware.json --delivery at-least-once --max-per-second 50 --deadline 90s --follow
   prism-probe multicast publish --payload 'two pizzas' --delivery exactly-once --idempotency-key order-7 --require acked
   prism-probe multicast publish --payload 'how warm?' --collect-replies --timeout 2000
   prism-probe multicast publish --filter '{\"zone\": \"a\"}' --payload x --dry-run";
 
 pub(super) const AFTER_SUBSCRIBE: &str = "\
 What is shown is acknowledged. A message that is stored comes again where it is not acknowledged: after the namespace's \
-`ack_timeout`, or with the next session; so --no-ack only looks. Messages that were acknowledged and come again are not \
+`ack_timeout`, or with the next session. So it does after --no-ack, until it was handed out `max_deliver` times and is a \
+dead letter. Messages that were acknowledged and come again are not \
 shown again.
 
 Examples:

@@ -60,7 +60,7 @@ fn numbers_may_be_doubles_and_durations_texts() {
 #[test]
 fn what_cannot_work_is_refused_by_name() {
     for (value, words) in [
-        (json!({}), "`servers`: name at least one"),
+        (json!({ "servers": [] }), "`servers`: name at least one"),
         (json!({"url": "a", "servers": "b"}), "servers"),
         (
             json!({"url": "http://a"}),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::{
     Config, InvalidConfig,
     address::Prefix,
-    config::{duration_schema, invalid, name_url, without_logins},
+    config::{LOCAL, duration_schema, invalid, name_url, without_logins},
 };
 
 /// Where JetStream keeps what it is given.
@@ -25,13 +25,13 @@ pub enum Storage {
 
 /// Settings of the NATS durability slot, which needs JetStream on NATS 2.11 or newer.
 ///
-/// Only `servers` is required. Durations are texts like `500ms` or `2s`, or numbers of milliseconds.
+/// Durations are texts like `500ms` or `2s`, or numbers of milliseconds.
 #[derive(Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(transform = name_url)]
 pub struct JetStreamConfig {
     /// The servers of one cluster, like `nats://localhost:4222` or, encrypted, `tls://…`: a list, or one
-    /// text with commas between. May be called `url`. No default.
+    /// text with commas between. May be called `url`. Default `nats://localhost:4222`.
     #[serde(
         alias = "url",
         deserialize_with = "one_or_many",
@@ -102,7 +102,7 @@ impl Default for JetStreamConfig {
             ..
         } = Config::default();
         Self {
-            servers: Vec::new(),
+            servers: vec![LOCAL.to_owned()],
             username: None,
             password: None,
             token: None,
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_name() {
         for (value, named) in [
-            (json!({}), "servers"),
+            (json!({"servers": []}), "servers"),
             (json!({"url": "a", "replicas": 0}), "replicas"),
             (json!({"url": "a", "replicas": 6}), "replicas"),
             (json!({"url": "a", "storage": "tape"}), "tape"),

@@ -213,7 +213,7 @@ async fn what_cannot_work_is_refused_before_anything_is_tried() {
         let error = NatsMessaging::open("test", prefix, nowhere.clone())
             .await
             .unwrap_err();
-        assert!(error.to_string().contains("topic prefix"), "{error}");
+        assert!(error.to_string().contains("the prefix `"), "{error}");
     }
 }
 
