@@ -92,6 +92,8 @@ pub(crate) struct Counts {
     pub(crate) missed: u64,
     /// All others, by reason.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// What the first of each reason said.
+    pub(crate) said: BTreeMap<String, String>,
 }
 
 impl Counts {
@@ -123,7 +125,12 @@ impl Tally {
 
     /// Notes a failure of which the time says nothing.
     pub(crate) fn fail(&self, error: &Error) {
-        *self.counts.lock().errors.entry(reason(error)).or_default() += 1;
+        let (reason, mut counts) = (reason(error), self.counts.lock());
+        counts
+            .said
+            .entry(reason.clone())
+            .or_insert_with(|| error.to_string());
+        *counts.errors.entry(reason).or_default() += 1;
     }
 
     pub(crate) fn miss(&self) {

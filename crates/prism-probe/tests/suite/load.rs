@@ -222,7 +222,15 @@ async fn what_is_shed_is_told_apart_from_what_failed() {
 
     fake.on_register(|_| ready(Err(refused(Reason::QuotaExceeded))));
     let ran = mixed(&fake, "5s", &[]).await.exits(1);
-    assert_eq!(ran.error()["reason"], "QUOTA_EXCEEDED");
+    let error = ran.error();
+    assert_eq!(error["reason"], "QUOTA_EXCEEDED");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("as the test wants it"),
+        "{error}"
+    );
     let told = ran.json();
     assert_eq!(
         told["operations"]["register"]["errors"]["QUOTA_EXCEEDED"],

@@ -86,7 +86,12 @@ impl Told {
 
     fn has_no(&self, section: &str, key: &str) -> Result<()> {
         let count = self.count(&format!("{section}/{key}"))?;
-        ensure!(count == 0, "{count} {key}: {}", self.value(section));
+        ensure!(
+            count == 0,
+            "{count} {key}: {}, and sessions were told: {}",
+            self.value(section),
+            self.value("/sessions/gaps")
+        );
         Ok(())
     }
 

@@ -684,3 +684,23 @@ async fn without_a_durability_slot() {
     ];
     assert!(outcomes.iter().all(|told| told == "UNSUPPORTED"), "{outcomes:?}");
 }
+
+#[test]
+fn dead_letters_that_cannot_be_are_named() {
+    let page = proto::Pagination {
+        cursor: "zz".into(),
+        ..Default::default()
+    };
+    let damaged = proto::ListDeadLettersRequest {
+        pagination: Some(page),
+        ..Default::default()
+    };
+    let query = super::super::dead::query(damaged).unwrap_err();
+    assert_eq!(words(&query), "INVALID_CURSOR pagination.cursor");
+    let unknown = proto::RedriveDeadLettersRequest {
+        letter_ids: vec!["zz".into()],
+        ..Default::default()
+    };
+    let redrive = super::super::dead::redrive(unknown).unwrap_err();
+    assert_eq!(words(&redrive), "INVALID_REQUEST letter_ids");
+}

@@ -117,9 +117,11 @@ impl Report {
         }
         if let Some(first) = errors.keys().next() {
             let count: u64 = errors.values().sum();
+            let mut said = self.calls.iter().map(|(_, tally)| tally.counts().said);
+            let said = said.find_map(|mut said| said.remove(first)).unwrap_or_default();
             return bad(
                 first,
-                format!("{count} calls failed otherwise than by being shed"),
+                format!("{count} calls failed otherwise than by being shed, the first with: {said}"),
             );
         }
         if self.delivers && sums.targets == 0 {
