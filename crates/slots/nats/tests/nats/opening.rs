@@ -207,7 +207,11 @@ fn authorization(rules: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_work_is_refused_before_anything_is_tried() {
-    misconfigured(Config::default(), "`servers`").await;
+    let unnamed = Config {
+        servers: Vec::new(),
+        ..Config::default()
+    };
+    misconfigured(unnamed, "`servers`").await;
     let nowhere = config(&format!("nats://127.0.0.1:{}", free_port()));
     for prefix in ["", "a..b", "a.*", "$SYS"] {
         let error = NatsMessaging::open("test", prefix, nowhere.clone())
