@@ -198,7 +198,7 @@ async fn databases_and_prefixes_keep_namespaces_apart() {
 async fn the_pool_has_the_configured_size() {
     let server = RedisServer::start().await.unwrap();
     let admin = Admin::to(server.addr()).await;
-    let _slot = open_with(server.addr(), json!({ "pool_size": 7.0 })).await;
+    let _slot = open_with(server.addr(), json!({ "pool_size": 7 })).await;
     // Its own, the one that waits for changes, and the asker's.
     assert_eq!(admin.info("clients", "connected_clients").await, "9");
 }
