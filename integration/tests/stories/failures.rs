@@ -447,12 +447,16 @@ async fn the_embedded_system_needs_nothing_else() -> Result<()> {
     client.registry.register(RegisterRequest::new("a")).await?;
     let (status, ready) = proxy.admin("/readyz?verbose").await?;
     assert_eq!(status, 200, "{ready}");
-    let (_, metrics) = proxy.admin("/metrics").await?;
     for line in [
+        // Once the view has followed.
         "multicast_registry_registered_identities{namespace=\"default\"} 1",
         "prism_proxy_runners_connected 1",
     ] {
-        assert!(metrics.lines().any(|other| other == line), "{line}: {metrics}");
+        eventually(PATIENCE, line, async || {
+            let metrics = proxy.admin("/metrics").await;
+            metrics.is_ok_and(|(_, metrics)| metrics.lines().any(|other| other == line))
+        })
+        .await;
     }
     Ok(())
 }
