@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, os::unix::fs::symlink};
 use anyhow::{Context, Result, bail, ensure};
 use integration::{PATIENCE, Proxy, Runner, START_LIMIT, System, http_get, memory_namespace};
 use prism_client::RegisterRequest;
-use prism_testkit::{Process, Signal, eventually};
+use prism_testkit::{Process, Signal, eventually, eventually_some};
 use serde_json::{Value, json};
 use tonic::codegen::http;
 
@@ -119,17 +119,22 @@ async fn metrics_are_what_scrapers_read() -> Result<()> {
     let client = system.client()?;
     client.registry.register(RegisterRequest::new("a")).await?;
     assert!(client.registry.get("nobody").await.is_err());
-    let (status, text) = system.proxy.admin("/metrics").await?;
-    assert_eq!(status, 200);
-    let page = Page::read(&text)?;
     let method = |method: &str, code: &str| {
         format!(
             "namespace=\"test\",method=\"prism.pattern.MulticastRegistryPattern/{method}\",code=\"{code}\""
         )
     };
-    let calls = |labels: String| page.value("prism_proxy_calls_total", &labels);
-    assert_eq!(calls(method("Register", "OK")), Some(1.0));
-    assert_eq!(calls(method("Get", "NOT_FOUND")), Some(1.0));
+    let is_counted = |page: &Page| {
+        let once = |labels: String| page.value("prism_proxy_calls_total", &labels) == Some(1.0);
+        once(method("Register", "OK")) && once(method("Get", "NOT_FOUND"))
+    };
+    // A call is counted once its last trailer is out, when the client may have it already.
+    let page = eventually_some(PATIENCE, "both calls are counted", async || {
+        let (status, text) = system.proxy.admin("/metrics").await.ok()?;
+        assert_eq!(status, 200);
+        Page::read(&text).ok().filter(is_counted)
+    })
+    .await;
     assert_eq!(page.kinds["prism_proxy_calls_total"], "counter");
     assert_eq!(page.kinds["prism_proxy_call_duration_seconds"], "histogram");
     assert_eq!(page.value("prism_proxy_runners_connected", ""), Some(1.0));
