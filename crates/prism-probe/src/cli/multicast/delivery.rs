@@ -26,8 +26,7 @@ Examples:
 pub(super) const AFTER_SUBSCRIBE: &str = "\
 What is shown is acknowledged. A message that is stored comes again where it is not acknowledged: after the namespace's \
 `ack_timeout`, or with the next session. So it does after --no-ack, until it was handed out `max_deliver` times and is a \
-dead letter. Messages that were acknowledged and come again are not \
-shown again.
+dead letter. Messages that were acknowledged and come again are not shown again.
 
 Examples:
   prism-probe multicast subscribe sensor-1 --count 1

@@ -13,7 +13,8 @@ use crate::{
     },
 };
 
-/// How many inboxes a message is for, or how many messages are settled, when that is cut; and how often that is done, cut or not.
+/// How many inboxes a message is for, or how many messages are settled, when that is cut; and how often that is done, cut
+/// or not.
 const MANY: usize = 250;
 const ROUNDS: u64 = 6;
 
