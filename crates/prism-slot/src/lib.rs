@@ -33,7 +33,7 @@ pub use inbox::{
     Redriven, Settled, Swept, Terms, Ticket, Verdict,
 };
 pub use ledger::{DynLedger, Entry, Expect, Ledger, Listed, Write, Wrote};
-pub use listener::{GapReason, Listener, ListenerSink, Received, listener};
+pub use listener::{GapReason, Listener, ListenerSink, Received, Room, listener};
 pub use messaging::{
     DEFAULT_CONTENT_TYPE, DynMessaging, EVERY_POST, Kind, Message, Messaging, MulticastId, Outcome,
 };

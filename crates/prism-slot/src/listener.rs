@@ -44,15 +44,33 @@ impl GapReason {
     }
 }
 
+/// How much waits for one listener at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// How many messages.
+    pub messages: usize,
+    /// How many [bytes](Message::size) of them. A larger message still waits alone.
+    pub bytes: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            messages: 1_024,
+            bytes: 4 << 20,
+        }
+    }
+}
+
 /// A connected pair: what a backend fills and what a session reads.
 ///
-/// At most `capacity` messages wait at a time. `guard` is whatever the backend must undo when the
-/// listener goes; it is dropped with the listener.
-pub fn listener(capacity: usize, guard: impl Send + std::marker::Sync + 'static) -> (ListenerSink, Listener) {
+/// What finds no `room` is dropped. `guard` is whatever the backend must undo when the listener goes; it is dropped
+/// with the listener.
+pub fn listener(room: Room, guard: impl Send + std::marker::Sync + 'static) -> (ListenerSink, Listener) {
     let queue = Arc::new(Queue {
         state: Mutex::new(State::default()),
         filled: Notify::new(),
-        capacity,
+        room,
     });
     (
         ListenerSink { queue: queue.clone() },
@@ -77,8 +95,11 @@ impl ListenerSink {
         if state.closed {
             return false;
         }
-        let fits = state.waiting.len() < self.queue.capacity;
+        let bytes = state.bytes.saturating_add(message.size());
+        let room = self.queue.room;
+        let fits = state.waiting.len() < room.messages && (bytes <= room.bytes || state.bytes == 0);
         if fits {
+            state.bytes = bytes;
             state.waiting.push_back(Received::Message(message));
         } else if state.is_new(message.multicast) {
             state.gap(1, GapReason::SlowConsumer);
@@ -121,7 +142,7 @@ impl Listener {
         loop {
             {
                 let mut state = self.queue.state.lock();
-                if let Some(received) = state.waiting.pop_front() {
+                if let Some(received) = state.pop() {
                     return Some(received);
                 }
                 if state.closed {
@@ -137,7 +158,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let mut state = self.queue.state.lock();
         state.closed = true;
-        state.waiting.clear();
+        (state.waiting, state.bytes) = (VecDeque::new(), 0);
     }
 }
 
@@ -152,18 +173,28 @@ impl fmt::Debug for Listener {
 struct Queue {
     state: Mutex<State>,
     filled: Notify,
-    capacity: usize,
+    room: Room,
 }
 
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Received>,
+    /// How many bytes of messages wait.
+    bytes: usize,
     /// The last messages that were dropped.
     dropped: VecDeque<MulticastId>,
     closed: bool,
 }
 
 impl State {
+    fn pop(&mut self) -> Option<Received> {
+        let received = self.waiting.pop_front()?;
+        if let Received::Message(message) = &received {
+            self.bytes -= message.size();
+        }
+        Some(received)
+    }
+
     /// Whether this message has not been dropped before, as far as is remembered. From now on it has.
     fn is_new(&mut self, multicast: MulticastId) -> bool {
         if self.dropped.contains(&multicast) {
@@ -197,6 +228,13 @@ mod tests {
     use super::*;
     use crate::{MulticastId, Timestamp};
 
+    fn room(messages: usize) -> Room {
+        Room {
+            messages,
+            ..Room::default()
+        }
+    }
+
     fn message(number: u128) -> Arc<Message> {
         Arc::new(Message {
             published_at: Timestamp(0),
@@ -206,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn overflow_is_counted_where_it_happened() {
-        let (sink, mut listener) = listener(2, ());
+        let (sink, mut listener) = listener(room(2), ());
         let kept: Vec<bool> = (0..5).map(|number| sink.push(message(number))).collect();
         assert_eq!(kept, [true, true, false, false, false]);
         assert_eq!(listener.next().await, Some(Received::Message(message(0))));
@@ -226,8 +264,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn large_messages_fill_it_sooner_and_one_always_fits() {
+        let large = |number| {
+            Arc::new(Message {
+                published_at: Timestamp(0),
+                ..Message::new(MulticastId(number), vec![0; 1_000])
+            })
+        };
+        let room = Room {
+            messages: 100,
+            bytes: 2 * large(0).size() + message(0).size(),
+        };
+        let (sink, mut listener) = listener(room, ());
+        let kept: Vec<bool> = (0..4).map(|number| sink.push(large(number))).collect();
+        assert_eq!(kept, [true, true, false, false]);
+        assert!(!sink.push(large(5)), "what has been taken out alone makes room");
+        assert_eq!(listener.next().await, Some(Received::Message(large(0))));
+        assert!(sink.push(large(6)));
+        assert!(sink.push(message(7)), "a small one fits beside them");
+        for _ in 0..4 {
+            listener.next().await.unwrap();
+        }
+        let larger = Arc::new(Message::new(MulticastId(8), vec![0; 10_000]));
+        assert!(sink.push(larger), "nothing else waits");
+        assert!(!sink.push(message(9)));
+    }
+
+    #[tokio::test]
     async fn what_is_tried_again_is_counted_once() {
-        let (sink, mut listener) = listener(1, ());
+        let (sink, mut listener) = listener(room(1), ());
         assert!(sink.push(message(0)));
         for number in [1, 2, 1, 2, 2] {
             assert!(!sink.push(message(number)));
@@ -242,7 +307,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiting_reader_is_woken() {
-        let (sink, mut listener) = listener(2, ());
+        let (sink, mut listener) = listener(room(2), ());
         let reader = tokio::spawn(async move { listener.next().await });
         tokio::task::yield_now().await;
         sink.push(message(7));
@@ -252,7 +317,7 @@ mod tests {
     #[tokio::test]
     async fn dropping_the_listener_drops_its_guard() {
         let guard = Arc::new(());
-        let (sink, listener) = listener(2, guard.clone());
+        let (sink, listener) = listener(room(2), guard.clone());
         assert_eq!(Arc::strong_count(&guard), 2);
         drop(listener);
         assert_eq!(Arc::strong_count(&guard), 1);

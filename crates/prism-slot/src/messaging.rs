@@ -99,6 +99,19 @@ impl Message {
             again: false,
         }
     }
+
+    /// About how many bytes it takes in memory.
+    pub fn size(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| 2 * size_of::<String>() + name.len() + value.len());
+        let texts = [
+            Some(&self.content_type),
+            self.reply_to.as_ref(),
+            self.receipts.as_ref(),
+        ];
+        let texts = texts.into_iter().flatten().map(|text| text.len());
+        size_of::<Self>() + self.payload.len() + headers.sum::<usize>() + texts.sum::<usize>()
+    }
 }
 
 /// The address of all posts of a namespace together; see [`Messaging::send`].
@@ -162,7 +175,8 @@ pub trait Messaging: Send + std::marker::Sync + 'static {
     /// listener (`a_listener_hears_from_the_start`).
     ///
     /// - A listener that does not keep up gets a [`Received::Gap`](crate::Received::Gap), delays nobody, and holds no more
-    ///   than a bounded number of messages (`a_slow_listener_gets_a_gap`).
+    ///   than a bounded number of messages (`a_slow_listener_gets_a_gap`) and of their bytes
+    ///   (`a_slow_listener_of_large_messages_gets_a_gap`).
     /// - Dropping the listener ends it: later publishes find nobody (`dropping_a_listener_ends_it`).
     fn listen(&self, identity: &Identity, deadline: Instant)
     -> impl Future<Output = Result<Listener>> + Send;

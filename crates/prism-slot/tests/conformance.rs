@@ -46,7 +46,8 @@ fn messaging() -> ExitCode {
     let open = Arc::new(
         |_, options: conformance::Options| -> BoxFuture<'static, Arc<dyn DynMessaging>> {
             let mut config = MessagingConfig::default();
-            config.listener_queue = options.listener_queue.unwrap_or(config.listener_queue);
+            (config.listener_queue, config.listener_queue_bytes) =
+                (options.room.messages, options.room.bytes);
             let slot: Arc<dyn DynMessaging> = Arc::new(MemoryMessaging::new(config));
             Box::pin(std::future::ready(slot))
         },

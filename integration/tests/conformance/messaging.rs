@@ -32,6 +32,10 @@ pub(crate) const CASES: &[Case] = cases![
         "slots": { "messaging": { "config": { "listener_queue": 4 } } },
         "behavior": { "retry_attempts": 2, "retry_delay_ms": 1 },
     },
+    a_slow_listener_of_large_messages_gets_a_gap with {
+        "slots": { "messaging": { "config": { "listener_queue_bytes": 50_000 } } },
+        "behavior": { "retry_attempts": 2, "retry_delay_ms": 1 },
+    },
     dropping_a_listener_ends_it,
     payloads_over_the_limit_are_not_sent if |slots| slots.max_payload() <= LARGEST_REQUEST,
     notes_reach_their_address,
@@ -249,6 +253,15 @@ async fn a_listener_hears_from_the_start(fixture: Fixture) -> Result<()> {
 }
 
 async fn a_slow_listener_gets_a_gap(fixture: Fixture) -> Result<()> {
+    falls_behind(&fixture, 1).await
+}
+
+async fn a_slow_listener_of_large_messages_gets_a_gap(fixture: Fixture) -> Result<()> {
+    falls_behind(&fixture, 10_000).await
+}
+
+/// Of 50 messages of a size only some find room with somebody who does not read.
+async fn falls_behind(fixture: &Fixture, size: usize) -> Result<()> {
     const COUNT: u64 = 50;
     let client = fixture.client()?;
     register(&client, &["slow", "quick"]).await?;
@@ -259,8 +272,9 @@ async fn a_slow_listener_gets_a_gap(fixture: Fixture) -> Result<()> {
     let mut slow = client.registry.subscribe(request).await?;
     let mut quick = client.registry.subscribe("quick").await?;
     for number in 0..COUNT {
-        client.registry.multicast(once(&number.to_string())).await?;
-        assert_eq!(text(&next_message(&mut quick).await?), number.to_string());
+        let sent = format!("{number:size$}");
+        client.registry.multicast(once(&sent)).await?;
+        assert_eq!(text(&next_message(&mut quick).await?), sent);
     }
     slow.grant(1_000);
     let (mut received, mut missed) = (0, 0);

@@ -454,6 +454,7 @@ fn messaging_slot(declared: &Declared) -> Result<MessagingSlot, Error> {
         "memory" | "memstore" => {
             let config: memory::MessagingConfig = declared.settings()?;
             declared.check_positive("listener_queue", config.listener_queue)?;
+            declared.check_positive("listener_queue_bytes", config.listener_queue_bytes)?;
             Ok(MessagingSlot::Memory(config))
         }
         #[cfg(feature = "nats")]

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     DynMessaging, Error, GapReason, Identity, Kind, Listener, Message, MessagingCapability, MulticastId,
-    Outcome, Received, Scope, Timestamp,
+    Outcome, Received, Room, Scope, Timestamp,
 };
 use faults::*;
 use posts::*;
@@ -30,6 +30,7 @@ pub(super) const CASES: &[Case<MessagingCapability, Fixture>] = cases![
     accepted_messages_keep_their_order,
     a_listener_hears_from_the_start,
     a_slow_listener_gets_a_gap,
+    a_slow_listener_of_large_messages_gets_a_gap,
     dropping_a_listener_ends_it,
     payloads_over_the_limit_are_not_sent,
     closing_ends_listeners_and_calls,
@@ -272,14 +273,31 @@ async fn a_listener_hears_from_the_start(fixture: Fixture) {
 }
 
 async fn a_slow_listener_gets_a_gap(fixture: Fixture) {
+    let room = Room {
+        messages: 4,
+        ..Room::default()
+    };
+    falls_behind(&fixture, room, 1).await;
+}
+
+async fn a_slow_listener_of_large_messages_gets_a_gap(fixture: Fixture) {
+    let room = Room {
+        bytes: 50_000,
+        ..Room::default()
+    };
+    falls_behind(&fixture, room, 10_000).await;
+}
+
+/// Of 50 messages of a size only some find room with somebody who does not read.
+async fn falls_behind(fixture: &Fixture, room: Room, size: usize) {
     let options = Options {
-        listener_queue: Some(4),
+        room,
         ..Options::default()
     };
     let slot = (fixture.open)(fixture.namespace.clone(), options).await;
     let (mut slow, mut quick) = (listen(&slot, "slow").await, listen(&slot, "quick").await);
     for number in 0..50 {
-        let sent = message(&number.to_string());
+        let sent = message(&format!("{number:size$}"));
         publish(&slot, &["slow", "quick"], &sent).await;
         expect(&mut quick, &sent).await;
     }

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 use crate::{
     DynDurableInbox, DynLedger, DynMessaging, DynRegistryStore, InboxCapability, InboxLimits,
-    LedgerCapability, MessagingCapability, RegistryCapability,
+    LedgerCapability, MessagingCapability, RegistryCapability, Room,
 };
 use cases::Suite;
 pub use fault::{Backend, Bytes, Fault, Stage, nothing_fails};
@@ -62,8 +62,8 @@ pub type Pass = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
 pub struct Options {
     /// How many changes the feed should keep, if the case cares.
     pub feed_max_changes: Option<usize>,
-    /// How many messages should wait for one listener, if the case cares.
-    pub listener_queue: Option<usize>,
+    /// How much should wait for one listener.
+    pub room: Room,
 }
 
 macro_rules! subject {

@@ -98,7 +98,7 @@ impl Messaging for MemoryMessaging {
             identity: identity.clone(),
             number,
         };
-        let (sink, listener) = listener(table.config.listener_queue, entry);
+        let (sink, listener) = listener(table.config.room(), entry);
         table
             .listeners
             .entry(identity.clone())

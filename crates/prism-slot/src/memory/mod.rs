@@ -14,6 +14,8 @@ pub use ledger::MemoryLedger;
 pub use messaging::MemoryMessaging;
 pub use registry::MemoryRegistry;
 
+use crate::Room;
+
 /// Settings of the memory registry slot.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -42,11 +44,28 @@ pub struct MessagingConfig {
     /// How many messages wait for one session before further ones are dropped and reported as a gap.
     #[schemars(range(min = 1))]
     pub listener_queue: usize,
+    /// How many bytes of messages wait for one session before further ones are dropped and reported as a gap. A larger
+    /// message still waits alone.
+    #[schemars(range(min = 1))]
+    pub listener_queue_bytes: usize,
+}
+
+impl MessagingConfig {
+    fn room(&self) -> Room {
+        Room {
+            messages: self.listener_queue,
+            bytes: self.listener_queue_bytes,
+        }
+    }
 }
 
 impl Default for MessagingConfig {
     fn default() -> Self {
-        Self { listener_queue: 256 }
+        let Room { messages, bytes } = Room::default();
+        Self {
+            listener_queue: messages,
+            listener_queue_bytes: bytes,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod tests;
 use std::{path::PathBuf, time::Duration};
 
 use prism_core::config::{Secret, duration_ms, duration_text, one_or_many};
+use prism_slot::Room;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -80,9 +81,13 @@ pub struct Config {
     #[schemars(range(min = 1, max = 8192))]
     pub publish_window: usize,
     /// How many messages wait for one session before further ones are dropped and reported as a gap.
-    /// Default 256.
+    /// Default 1024.
     #[schemars(range(min = 1))]
     pub listener_queue: usize,
+    /// How many bytes of messages wait for one session before further ones are dropped and reported as a gap. A larger
+    /// message still waits alone. Default 4194304.
+    #[schemars(range(min = 1))]
+    pub listener_queue_bytes: usize,
     /// Belongs to the durability slot; only `false` is accepted here. Default false.
     #[serde(deserialize_with = "no_jetstream", skip_serializing)]
     pub enable_jetstream: bool,
@@ -93,6 +98,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
+        let room = Room::default();
         Self {
             servers: vec![LOCAL.to_owned()],
             username: None,
@@ -107,7 +113,8 @@ impl Default for Config {
             max_reconnects: -1,
             ping_interval: Duration::from_secs(5),
             publish_window: 512,
-            listener_queue: 256,
+            listener_queue: room.messages,
+            listener_queue_bytes: room.bytes,
             enable_jetstream: false,
             queue_prefix: None,
         }
@@ -196,6 +203,7 @@ impl Config {
             ("connections", self.connections, 64),
             ("publish_window", self.publish_window, 8_192),
             ("listener_queue", self.listener_queue, usize::MAX),
+            ("listener_queue_bytes", self.listener_queue_bytes, usize::MAX),
         ];
         if let Some((key, value, most)) = ranges
             .iter()
@@ -242,6 +250,7 @@ impl std::fmt::Debug for Config {
             .field("ping_interval", &self.ping_interval)
             .field("publish_window", &self.publish_window)
             .field("listener_queue", &self.listener_queue)
+            .field("listener_queue_bytes", &self.listener_queue_bytes)
             .finish_non_exhaustive()
     }
 }

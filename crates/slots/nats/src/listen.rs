@@ -12,7 +12,7 @@ use std::{
 use async_nats::Subscriber;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use prism_slot::{GapReason, Identity, Listener, ListenerSink, PostSink, Result, listener};
+use prism_slot::{GapReason, Identity, Listener, ListenerSink, PostSink, Result, Room, listener};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -113,7 +113,7 @@ impl Session {
 /// What all listeners of a slot share.
 #[derive(Debug)]
 pub(crate) struct Lounge {
-    pub(crate) queue: usize,
+    pub(crate) room: Room,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) counters: Arc<Counters>,
@@ -154,7 +154,7 @@ impl Lounge {
     fn forward(&self, health: Arc<Health>, subscriber: Subscriber) -> Listener {
         let (unlisten, mut arrivals) = self.unlisten(health.clone(), subscriber);
         let (id, stop) = (unlisten.id, unlisten.stop.clone());
-        let (sink, listener) = listener(self.queue, unlisten);
+        let (sink, listener) = listener(self.room, unlisten);
         let session = Arc::new(Session {
             sink,
             connection: AtomicU64::new(health.connection()),
@@ -257,7 +257,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_connection_is_announced_once() {
-        let (sink, mut listener) = listener(8, ());
+        let (sink, mut listener) = listener(Room::default(), ());
         let session = Session {
             sink,
             connection: AtomicU64::new(1),

@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 use prism_slot::{
-    EVERY_POST, Identity, Listener, Message, Messaging, MessagingCapability, Outcome, Post, Result, Scope,
-    capability::AcceptedBy,
+    EVERY_POST, Identity, Listener, Message, Messaging, MessagingCapability, Outcome, Post, Result, Room,
+    Scope, capability::AcceptedBy,
 };
 use tokio::time::{Instant, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -88,7 +88,10 @@ impl NatsMessaging {
 
     async fn connect(namespace: &str, prefix: Prefix, config: &Config) -> Result<Self> {
         let lounge = Lounge {
-            queue: config.listener_queue,
+            room: Room {
+                messages: config.listener_queue,
+                bytes: config.listener_queue_bytes,
+            },
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             counters: Arc::new(Counters::default()),

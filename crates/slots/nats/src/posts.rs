@@ -48,7 +48,7 @@ impl Lounge {
             address: address.clone(),
             _unlisten: [own, of_all],
         };
-        let (sink, post) = post(address.clone(), self.queue, pigeonhole);
+        let (sink, post) = post(address.clone(), self.room.messages, pigeonhole);
         self.posts.0.lock().insert(address, sink.clone());
         let kinds: [fn(Bytes) -> Arrival; 2] = [Arrival::Note, Arrival::NoteToAll];
         let arrivals = [arrivals, arrivals_of_all].into_iter().zip(kinds);

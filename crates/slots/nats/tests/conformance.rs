@@ -37,7 +37,7 @@ fn messaging(at: SocketAddr) -> Arc<MessagingOpen> {
             servers: vec![format!("nats://{at}")],
             ..Config::default()
         };
-        config.listener_queue = options.listener_queue.unwrap_or(config.listener_queue);
+        (config.listener_queue, config.listener_queue_bytes) = (options.room.messages, options.room.bytes);
         Box::pin(async move {
             let slot = NatsMessaging::open(&namespace, "test", config).await;
             Arc::new(slot.unwrap()) as Arc<dyn DynMessaging>

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures::FutureExt;
 use multicast_registry::{Coordinator, Multicast, Session, SessionEvent, Status};
-use prism_slot::{Identity, Listener, ListenerSink, Message, MulticastId, Received, listener};
+use prism_slot::{Identity, Listener, ListenerSink, Message, MulticastId, Received, Room, listener};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -21,8 +21,6 @@ use crate::{
 
 /// How many in a round: within the queue of a session, so that none is full.
 const COUNT: usize = 100;
-/// As in the memory slot unless it is configured otherwise.
-const QUEUE: usize = 256;
 const PAYLOAD: Bytes = Bytes::from_static(b"command");
 
 pub(crate) fn run(report: &mut Report, runtime: &Runtime) -> Result<()> {
@@ -127,7 +125,7 @@ struct Floor {
 impl Floor {
     fn open(targets: usize) -> Result<Self> {
         let open = |number: usize| {
-            let (sink, listener) = listener(QUEUE, ());
+            let (sink, listener) = listener(Room::default(), ());
             anyhow::Ok((Identity::new(format!("device-{number:04}"))?, sink, listener))
         };
         Ok(Self {

@@ -32,7 +32,10 @@ impl Scene<Open> {
 /// So that nothing is missing but by the fault.
 fn roomy() -> Options {
     Options {
-        listener_queue: Some(1_000_000),
+        room: Room {
+            messages: 1_000_000,
+            bytes: usize::MAX,
+        },
         ..Options::default()
     }
 }

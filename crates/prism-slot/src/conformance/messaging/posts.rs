@@ -75,7 +75,10 @@ pub(super) async fn notes_to_every_post_reach_all(fixture: Fixture) {
 
 pub(super) async fn a_full_post_counts_what_it_drops(fixture: Fixture) {
     let options = Options {
-        listener_queue: Some(4),
+        room: Room {
+            messages: 4,
+            ..Room::default()
+        },
         ..Options::default()
     };
     let slot = (fixture.open)(fixture.namespace.clone(), options).await;

@@ -40,6 +40,7 @@ fn numbers_may_be_doubles_and_durations_texts() {
     let config = decode(&json!({
         "servers": "a", "connections": 2.0, "max_reconnects": 10.0, "timeout": 1500.0,
         "reconnect_wait": "2s", "ping_interval": 250, "publish_window": 64.0, "listener_queue": 8.0,
+        "listener_queue_bytes": 1024.0,
         "enable_jetstream": false, "queue_prefix": "",
     }))
     .unwrap();
@@ -49,6 +50,7 @@ fn numbers_may_be_doubles_and_durations_texts() {
     assert_eq!(config.reconnect_wait, Duration::from_secs(2));
     assert_eq!(config.ping_interval, Duration::from_millis(250));
     assert_eq!((config.publish_window, config.listener_queue), (64, 8));
+    assert_eq!(config.listener_queue_bytes, 1_024);
     assert_eq!(
         decode(&json!({"url": "a", "max_reconnects": -1}))
             .unwrap()
@@ -129,5 +131,5 @@ fn the_schema_has_every_key() {
     for (key, value) in keys {
         assert!(value["description"].is_string(), "`{key}` is not described");
     }
-    assert_eq!(keys.len(), 17);
+    assert_eq!(keys.len(), 18);
 }
