@@ -30,5 +30,5 @@ pub use coordinator::{
     Closed, Config, Coordinator, Durability, Enumerate, Error, Explanation, Extended, Following, Multicast,
     MulticastEvent, Page, Register, Session, SessionEvent, Update, Updated, Verdict, Why,
 };
-pub use delivery::{Delivery, Pace, Report, Stage, Status, Target};
+pub use delivery::{Delivery, Pace, Report, Stage, Status, Target, Targets};
 pub use plugin::MulticastRegistry;

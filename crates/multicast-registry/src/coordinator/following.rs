@@ -6,7 +6,7 @@ use prism_slot::Timestamp;
 use tokio::time::Instant;
 
 use super::Coordinator;
-use crate::delivery::{Phase, Report, Target, Told, Tracker};
+use crate::delivery::{Phase, Report, Target, Targets, Told, Tracker};
 
 /// What a multicast that is followed tells.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +41,8 @@ impl Drop for Attended {
 
 pub(super) enum Source {
     Live(Attended),
-    Before(Report),
+    /// With how many of its targets have been told of.
+    Before(Report, usize),
     Over,
 }
 
@@ -51,15 +52,16 @@ impl Following {
         let started = std::mem::replace(&mut self.started, true);
         match &mut self.source {
             Source::Over => None,
-            Source::Before(report) if started => {
-                if let Some(target) = report.targets.pop() {
+            Source::Before(report, told) if started => {
+                if let Some(target) = report.targets.get(*told) {
+                    *told += 1;
                     return Some(MulticastEvent::Target(target));
                 }
                 let summary = without_targets(report);
                 self.source = Source::Over;
                 Some(MulticastEvent::Ended(summary))
             }
-            Source::Before(report) => Some(MulticastEvent::Started(without_targets(report))),
+            Source::Before(report, _) => Some(MulticastEvent::Started(without_targets(report))),
             Source::Live(Attended(tracker)) if started => {
                 let tracker = tracker.clone();
                 if let Some(told) = tracker.next_news(self.until).await {
@@ -78,7 +80,7 @@ impl Following {
 
 fn without_targets(report: &Report) -> Report {
     Report {
-        targets: Vec::new(),
+        targets: Targets::default(),
         replies: Vec::new(),
         ..*report
     }

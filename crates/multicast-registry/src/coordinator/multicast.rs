@@ -11,14 +11,13 @@ use super::{
     Coordinator, Error,
     claiming::Claimed,
     following::{Attended, Following, Source},
-    planning::{Plan, Targets},
+    planning::{Plan, TargetSet},
     sending::{GivenUp, Job},
 };
 use crate::{
     config::{KeepReceipts, ReadConsistency},
     delivery::{
-        Cast, Delivery, Load, Pace, Phase, ReceiptsScope, Report, Stage, State, Tally, Target, Tracker,
-        into_parts,
+        Cast, Delivery, Load, Pace, Phase, ReceiptsScope, Report, Stage, Tally, Targets, Tracker, into_parts,
     },
     limits::Caller,
 };
@@ -116,7 +115,7 @@ impl Coordinator {
             deadline,
         };
         let job = match self.begin(plan, targets, deadline).await? {
-            Began::Before(report) => return Ok(following(self, Source::Before(report))),
+            Began::Before(report) => return Ok(following(self, Source::Before(report, 0))),
             Began::Sending(job) => job,
         };
         let tracker = job.tracker.clone();
@@ -156,12 +155,11 @@ impl Coordinator {
             ..request
         };
         let (_, targets) = self.plan(request, deadline).await?;
-        let target = |identity| Target::new(identity, crate::delivery::Status::Pending, State::default());
         Ok(Report {
             id: prism_slot::MulticastId(0),
             position: targets.position,
             tally: Tally::default(),
-            targets: targets.identities.into_iter().map(target).collect(),
+            targets: Targets::unsent(targets.identities.into()),
             phase: Phase::Running,
             replayed: false,
             kept: None,
@@ -172,7 +170,7 @@ impl Coordinator {
     }
 
     /// Takes a multicast up: admits it, and writes it down where it is to be found again.
-    async fn begin(&self, plan: Plan, targets: Targets, deadline: Instant) -> Result<Began, Error> {
+    async fn begin(&self, plan: Plan, targets: TargetSet, deadline: Instant) -> Result<Began, Error> {
         let max = plan.config.behavior.max_targets_in_flight;
         let count = targets.identities.len();
         let admission = self.gate(plan.delivery).admit(count, max, plan.until);
@@ -238,9 +236,9 @@ impl Coordinator {
         let (phase, tally, targets) = match with_targets {
             true => {
                 let (phase, targets) = tracker.told();
-                (phase, Tally::of(targets.iter().map(Target::status)), targets)
+                (phase, Tally::of(targets.statuses().iter().copied()), targets)
             }
-            false => (tracker.phase(), tracker.tally(), Vec::new()),
+            false => (tracker.phase(), tracker.tally(), Targets::default()),
         };
         let scope = match cast.recorded {
             true => ReceiptsScope::Ledger,
@@ -279,8 +277,8 @@ impl Coordinator {
     }
 }
 
-fn tracker(cast: Cast, targets: Targets) -> Tracker {
-    let Targets {
+fn tracker(cast: Cast, targets: TargetSet) -> Tracker {
+    let TargetSet {
         identities, holders, ..
     } = targets;
     if !cast.recorded {

@@ -42,7 +42,7 @@ pub(super) struct Key {
 }
 
 /// Whom a multicast goes to, as of one position.
-pub(super) struct Targets {
+pub(super) struct TargetSet {
     pub(super) position: Position,
     pub(super) identities: Vec<Identity>,
     /// Where messages are stored for them.
@@ -50,7 +50,11 @@ pub(super) struct Targets {
 }
 
 impl Coordinator {
-    pub(super) async fn plan(&self, request: Multicast, deadline: Instant) -> Result<(Plan, Targets), Error> {
+    pub(super) async fn plan(
+        &self,
+        request: Multicast,
+        deadline: Instant,
+    ) -> Result<(Plan, TargetSet), Error> {
         self.open_for_calls()?;
         let config = self.config();
         let (delivery, required) = self.check_multicast(&config, &request)?;
@@ -176,7 +180,7 @@ impl Coordinator {
         request: &Multicast,
         stored: bool,
         deadline: Instant,
-    ) -> Result<Targets, Error> {
+    ) -> Result<TargetSet, Error> {
         let config = &self.config();
         let filter = compile_at(config, request.filter.as_ref(), Timestamp::now())?;
         if self.shared.directory.is_bare() {
@@ -188,7 +192,7 @@ impl Coordinator {
             let (searched, found) = self
                 .search(filter, None, deadline, Default::default, name)
                 .await?;
-            return Ok(Targets {
+            return Ok(TargetSet {
                 position: searched.position,
                 identities: found.0,
                 holders: stored.then_some(found.1),
@@ -210,7 +214,7 @@ impl Coordinator {
             }
             identities.extend(rows.iter().map(|row| row.identity.clone()));
         };
-        Ok(Targets {
+        Ok(TargetSet {
             position: self.shared.directory.take_matching(&query, take).await,
             identities,
             holders: stored.then_some(holders),

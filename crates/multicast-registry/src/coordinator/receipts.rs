@@ -11,7 +11,7 @@ use tokio::{
 use super::{Coordinator, Error};
 use crate::delivery::{
     CastEntry, Delivery, End, KeyEntry, News, Note, Part, Phase, Query, QueryAnswer, Receipt, ReceiptsScope,
-    Report, Runner, Stage, State, Status, Tally, Target, Tracker, targets_of,
+    Report, Runner, Stage, State, Status, Tally, Target, Targets, Tracker, targets_of,
 };
 
 /// How often the ledger is looked at for the end of a multicast that another runner makes.
@@ -505,7 +505,7 @@ impl Known {
         tally.timeout += entry.target_count.saturating_sub(targets.len());
         let asked = |target: &Target| pages.only.is_empty() || pages.only.contains(&target.status());
         let mut shown = targets.into_iter().filter(asked).skip(pages.offset);
-        let page: Vec<Target> = shown.by_ref().take(pages.limit).collect();
+        let page: Targets = shown.by_ref().take(pages.limit).collect();
         let next = shown.next().map(|_| pages.offset + page.len());
         let scope = match cast.recorded {
             true => ReceiptsScope::Ledger,

@@ -11,8 +11,8 @@ use super::{
     tracker::{Phase, Tracker},
 };
 
-/// What a target costs in memory, roughly: its state, its name's pointer, and a place in a table.
-const TARGET_BYTES: usize = 96;
+/// What a target costs in memory, roughly: its name's pointer, its state with a cause in words, and a place in a table.
+const TARGET_BYTES: usize = 64;
 
 /// The multicasts in memory.
 #[derive(Debug)]

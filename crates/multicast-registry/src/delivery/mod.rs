@@ -16,9 +16,12 @@ mod orphans;
 mod places;
 mod records;
 pub(crate) mod state;
+mod states;
+mod targets;
 mod tracker;
 
 pub use state::{End, Stage, Status};
+pub use targets::{Target, Targets};
 pub use tracker::{Phase, Reply};
 
 pub(crate) use bells::Bells;
@@ -33,9 +36,10 @@ pub(crate) use orphans::Orphan;
 pub(crate) use records::void;
 pub(crate) use records::{CastEntry, KeyEntry, Load, Part, into_parts};
 pub(crate) use state::{News, State};
+pub(crate) use targets::targets_of;
 pub(crate) use tracker::{Cast, Told, Tracker};
 
-use prism_slot::{Identity, MulticastId, Position, Timestamp};
+use prism_slot::{MulticastId, Position, Timestamp};
 
 /// How sure the sender wants to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,45 +69,6 @@ pub enum ReceiptsScope {
     Runner,
     /// They are in the ledger of the namespace.
     Ledger,
-}
-
-/// One target of a multicast.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The identity.
-    pub identity: Identity,
-    status: Status,
-    state: State,
-}
-
-impl Target {
-    pub(crate) fn new(identity: Identity, status: Status, state: State) -> Self {
-        Self {
-            identity,
-            status,
-            state,
-        }
-    }
-
-    /// What became of it.
-    pub fn status(&self) -> Status {
-        self.status
-    }
-
-    /// How far it is known to have come.
-    pub fn stage(&self) -> Stage {
-        self.state.stage
-    }
-
-    /// The machine-readable cause where it was not delivered.
-    pub fn reason(&self) -> &'static str {
-        self.state.reason(self.status)
-    }
-
-    /// The same for people.
-    pub fn error(&self) -> Option<String> {
-        self.state.error(self.status)
-    }
 }
 
 /// How many targets there are of each status. They add up to the number of targets.
@@ -147,7 +112,7 @@ pub struct Report {
     /// Where the target set was taken.
     pub position: Position,
     /// The targets, in no particular order: all of them, or those of a page.
-    pub targets: Vec<Target>,
+    pub targets: Targets,
     /// How many of all there are of each status.
     pub tally: Tally,
     /// Where it stands.
@@ -179,23 +144,6 @@ impl Report {
             Status::Timeout => self.tally.timeout,
         }
     }
-}
-
-/// Everything that a report says of targets, from states.
-pub(crate) fn targets_of(
-    cast: &Cast,
-    phase: Phase,
-    identities: &[Identity],
-    states: impl IntoIterator<Item = State>,
-) -> Vec<Target> {
-    let now = Timestamp::now();
-    let sent = phase != Phase::Running;
-    let pairs = identities.iter().zip(states);
-    let target = |(identity, state): (&Identity, State)| {
-        let status = cast.status(sent, &state, now);
-        Target::new(identity.clone(), status, state)
-    };
-    pairs.map(target).collect()
 }
 
 /// A runner, as others know it: the first half of the identifiers of its multicasts.

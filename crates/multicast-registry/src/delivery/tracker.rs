@@ -17,11 +17,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Delivery, Tally, Target,
+    Delivery, Tally, Targets,
     places::Places,
     records::{CastEntry, Part},
     state::{News, Stage, State, Status},
-    targets_of,
+    states::States,
 };
 
 /// What an answer takes beside what it says, and one of its headers.
@@ -114,7 +114,7 @@ pub(crate) struct Tracker {
 
 #[derive(Debug)]
 struct Inner {
-    states: Vec<State>,
+    states: States,
     /// How many targets are not decided.
     undecided: usize,
     places: Option<Places>,
@@ -164,7 +164,7 @@ impl Tracker {
         parts: Vec<Range<usize>>,
     ) -> Self {
         let inner = Inner {
-            states: vec![State::default(); targets.len()],
+            states: States::of(targets.len()),
             undecided: targets.len(),
             places: None,
             phase: Phase::Running,
@@ -333,24 +333,23 @@ impl Tracker {
 
     /// What is known of the targets in this range.
     pub(crate) fn states(&self, range: Range<usize>) -> Vec<State> {
-        self.inner.lock().states[range].to_vec()
+        self.inner.lock().states.range(range).collect()
     }
 
     /// Those of the targets at these places that are not at a stage yet, and may still come there.
     pub(crate) fn below(&self, stage: Stage, places: impl Iterator<Item = usize>) -> Vec<usize> {
         let inner = self.inner.lock();
         let is_below = |state: &State| state.stage < stage && !state.is_final();
-        places.filter(|place| is_below(&inner.states[*place])).collect()
+        places
+            .filter(|place| is_below(&inner.states.brief(*place)))
+            .collect()
     }
 
     /// The targets whose last attempt came to this, by their places.
     pub(crate) fn ended(&self, is_such: impl Fn(&State) -> bool) -> Vec<usize> {
         let inner = self.inner.lock();
-        let such = inner
-            .states
-            .iter()
-            .enumerate()
-            .filter(|(_, state)| is_such(state));
+        let such = inner.states.briefs().enumerate();
+        let such = such.filter(|(_, state)| is_such(state));
         such.map(|(place, _)| place).collect()
     }
 
@@ -361,27 +360,29 @@ impl Tracker {
         is_such: impl Fn(&State) -> bool,
     ) -> (Vec<usize>, Vec<usize>) {
         let inner = self.inner.lock();
-        places.iter().partition(|place| is_such(&inner.states[**place]))
+        places
+            .iter()
+            .partition(|place| is_such(&inner.states.brief(**place)))
     }
 
     /// Everything that there is to say of the targets, in their order.
-    pub(crate) fn told(&self) -> (Phase, Vec<Target>) {
+    pub(crate) fn told(&self) -> (Phase, Targets) {
         let inner = self.inner.lock();
-        let states = inner.states.iter().cloned();
+        let statuses = self.statuses(&inner).collect();
         (
             inner.phase,
-            targets_of(&self.cast, inner.phase, &self.targets, states),
+            Targets::new(self.targets.clone(), statuses, inner.states.clone()),
         )
     }
 
     pub(crate) fn tally(&self) -> Tally {
-        let (inner, now) = (self.inner.lock(), Timestamp::now());
-        let sent = inner.phase != Phase::Running;
-        let statuses = inner
-            .states
-            .iter()
-            .map(|state| self.cast.status(sent, state, now));
-        Tally::of(statuses)
+        Tally::of(self.statuses(&self.inner.lock()))
+    }
+
+    fn statuses(&self, inner: &Inner) -> impl ExactSizeIterator<Item = Status> {
+        let (sent, now) = (inner.phase != Phase::Running, Timestamp::now());
+        let states = inner.states.briefs();
+        states.map(move |state| self.cast.status(sent, &state, now))
     }
 
     /// The answers that are kept and have not been read by [`Self::next_news`], and how many targets have answered.
@@ -522,11 +523,12 @@ impl Inner {
 
     fn change(&mut self, tracker: &Tracker, place: usize, change: impl FnOnce(&mut State) -> bool) -> bool {
         let required = tracker.cast.required;
-        let Some(state) = self.states.get_mut(place) else {
+        if place >= self.states.len() {
             return false;
-        };
+        }
+        let mut state = self.states.get(place);
         let was_decided = state.is_decided(required);
-        if !change(state) {
+        if !change(&mut state) {
             return false;
         }
         match (was_decided, state.is_decided(required)) {
@@ -534,6 +536,7 @@ impl Inner {
             (true, false) => self.undecided += 1,
             _ => {}
         }
+        self.states.set(place, state);
         let part = tracker.parts.partition_point(|part| part.end <= place);
         if let Some(dirty) = self.dirty.get_mut(part) {
             *dirty = true;
@@ -555,8 +558,8 @@ impl Inner {
         let Some(replies) = &self.replies else {
             return is_sent && self.undecided == 0;
         };
-        let may_answer = |state: &&State| state.end.is_none();
-        let all = || self.states.iter().filter(may_answer).count();
+        let may_answer = |state: &State| state.end.is_none();
+        let all = || self.states.briefs().filter(may_answer).count();
         let answered = replies.from.len();
         answered >= replies.enough || is_sent && self.undecided == 0 && answered >= all()
     }
@@ -565,7 +568,7 @@ impl Inner {
         let feed = self.feed.as_mut()?;
         if let Some(place) = feed.queue.pop_front() {
             feed.queued[place] = false;
-            return Some(Told::Target(place, self.states[place].clone()));
+            return Some(Told::Target(place, self.states.get(place)));
         }
         let replies = self.replies.as_mut()?;
         let reply = replies.all.pop_front()?;

@@ -285,7 +285,7 @@ async fn the_last_word_on_a_durability_slot_that_was_changed_is_heard() {
                 ..Pages::default()
             };
             let report = coordinator.get_multicast(multicast, pages, soon()).await.unwrap();
-            if report.targets[0].stage() == Stage::Acked {
+            if report.targets.get(0).unwrap().stage() == Stage::Acked {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -224,7 +224,7 @@ pub(super) fn pages(request: &proto::GetMulticastRequest) -> Result<Pages> {
 /// A report, its targets as far as they fit into one answer.
 pub(super) fn to_response(report: Report) -> proto::MulticastResponse {
     let mut response = to_summary(&report);
-    response.statuses = as_fits(report.targets.iter().map(to_status).collect());
+    response.statuses = as_fits(report.targets.iter().map(|target| to_status(&target)).collect());
     let taken: usize = response.statuses.iter().map(size).sum();
     let mut left = ANSWER_BYTES.saturating_sub(taken);
     let fits = |reply: &proto::Reply| {
@@ -245,8 +245,8 @@ pub(super) fn to_response(report: Report) -> proto::MulticastResponse {
 pub(super) fn to_page(mut report: Report, offset: usize) -> proto::MulticastResponse {
     let mut statuses = Vec::with_capacity(report.targets.len());
     let mut left = ANSWER_BYTES;
-    for target in &report.targets {
-        let status = to_status(target);
+    for target in report.targets.iter() {
+        let status = to_status(&target);
         let size = size(&status);
         if size > left {
             report.next = Some(offset + statuses.len());
@@ -304,7 +304,7 @@ pub(super) fn to_summary(report: &Report) -> proto::MulticastResponse {
 /// What would be sent to whom.
 pub(super) fn to_dry_response(report: Report) -> proto::MulticastResponse {
     proto::MulticastResponse {
-        statuses: as_fits(report.targets.iter().map(to_unsent).collect()),
+        statuses: as_fits(report.targets.iter().map(|target| to_unsent(&target)).collect()),
         ..to_summary(&report)
     }
 }
@@ -402,10 +402,9 @@ pub(super) fn dry_stream(report: Report) -> Sending {
     use proto::multicast_stream_response::Message;
     let summary = to_summary(&report);
     let begin = Message::Started(summary.clone());
-    let statuses = report
-        .targets
-        .into_iter()
-        .map(|target| Message::Status(to_unsent(&target)));
+    let targets = report.targets;
+    let statuses = (0..targets.len()).filter_map(move |index| targets.get(index));
+    let statuses = statuses.map(|target| Message::Status(to_unsent(&target)));
     let events = std::iter::once(begin)
         .chain(statuses)
         .chain([Message::Summary(summary)]);

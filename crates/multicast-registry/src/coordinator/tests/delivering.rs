@@ -263,7 +263,7 @@ async fn a_silent_runner_delays_nobody_elses_receipts() {
     let told = tokio::spawn(async move { other.multicast(handed(b"2"), soon()).await });
     event(&mut session).await;
     let report = told.await.unwrap().unwrap();
-    assert_eq!(report.targets[0].stage(), Stage::Handed);
+    assert_eq!(report.targets.get(0).unwrap().stage(), Stage::Handed);
     // The clock stands still while there is something to do.
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     waiting.abort();
@@ -384,7 +384,15 @@ async fn a_consumer_can_refuse_a_message() {
         .get_multicast(report.id, all, soon())
         .await
         .unwrap();
-    assert!(report.targets[0].error().unwrap().ends_with(": unreadable"));
+    assert!(
+        report
+            .targets
+            .get(0)
+            .unwrap()
+            .error()
+            .unwrap()
+            .ends_with(": unreadable")
+    );
 }
 
 /// What was not stored becomes no dead letter, and nobody is told that it did.
@@ -411,7 +419,7 @@ async fn a_consumer_can_refuse_what_is_sent_once() {
         settled(&mut session).await;
         let report = sent.await.unwrap().unwrap();
         assert_eq!(told(&report), one("a", Status::Failed, Stage::Handed, "REFUSED"));
-        assert_eq!(report.targets[0].error().as_deref(), Some(error));
+        assert_eq!(report.targets.get(0).unwrap().error().as_deref(), Some(error));
         let letters = fixture
             .coordinator
             .dead_letters(DeadQuery::default(), soon())
@@ -596,7 +604,7 @@ async fn a_store_that_was_not_answered_is_made_again() {
         .next(Op::Enqueue, Fate::Lose(unavailable(Applied::Unknown)));
     let report = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
     assert_eq!(fixture.inboxes.script.count(Op::Enqueue), 2);
-    assert!(report.targets[0].stage() >= Stage::Stored);
+    assert!(report.targets.get(0).unwrap().stage() >= Stage::Stored);
     assert_eq!(delivery(&mut session).await.1, "x");
     let waited = tokio::time::timeout(Duration::from_millis(50), session.next()).await;
     assert!(waited.is_err(), "{waited:?}");
@@ -620,7 +628,7 @@ async fn without_the_ledger_nothing_is_stored() {
         .await
         .unwrap();
     assert_eq!(
-        once.targets[0].reason(),
+        once.targets.get(0).unwrap().reason(),
         "NO_SUBSCRIBER",
         "sent once it needs no ledger"
     );

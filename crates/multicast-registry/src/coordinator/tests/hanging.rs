@@ -152,8 +152,8 @@ async fn what_had_no_turn_before_the_deadline_was_not_sent() {
         .unwrap();
     assert!(Instant::now() <= deadline + GRACE);
     assert_eq!(fixture.broker.batches().len(), 2, "later windows were not begun");
-    let unknown = |target: &&Target| target.reason() == "UNKNOWN_OUTCOME";
-    let unsent = |target: &&Target| target.reason() == "NOT_SENT";
+    let unknown = |target: &Target| target.reason() == "UNKNOWN_OUTCOME";
+    let unsent = |target: &Target| target.reason() == "NOT_SENT";
     let counts = (
         report.targets.iter().filter(unknown).count(),
         report.targets.iter().filter(unsent).count(),

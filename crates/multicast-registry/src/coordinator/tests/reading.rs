@@ -233,10 +233,10 @@ async fn a_multicast_resolves_now_once() {
         ..Default::default()
     };
     let report = fixture.coordinator.multicast(request, soon()).await.unwrap();
-    let targets: Vec<&str> = report
+    let targets: Vec<String> = report
         .targets
         .iter()
-        .map(|target| target.identity.as_str())
+        .map(|target| target.identity.to_string())
         .collect();
     assert_eq!(targets, ["past"]);
 }
@@ -517,10 +517,10 @@ async fn a_multicast_by_lease_sees_renewals() {
         ..Default::default()
     };
     let report = fixture.coordinator.multicast(longer, soon()).await.unwrap();
-    let targets: Vec<&str> = report
+    let targets: Vec<String> = report
         .targets
         .iter()
-        .map(|target| target.identity.as_str())
+        .map(|target| target.identity.to_string())
         .collect();
     assert_eq!(targets, ["a"]);
 }

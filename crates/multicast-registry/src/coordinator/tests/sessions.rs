@@ -294,6 +294,6 @@ async fn a_subscription_that_was_given_up_leaves_nothing_behind() {
             .multicast(Multicast::default(), soon())
             .await
             .unwrap();
-        assert_eq!(report.targets[0].reason(), "NO_SUBSCRIBER", "{op:?}");
+        assert_eq!(report.targets.get(0).unwrap().reason(), "NO_SUBSCRIBER", "{op:?}");
     }
 }

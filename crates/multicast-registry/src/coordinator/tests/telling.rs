@@ -177,7 +177,7 @@ async fn what_happens_is_counted() {
     ] {
         assert!(exported.contains(line), "{line} is not in {exported}");
     }
-    for _ in 0..300 {
+    for _ in 0..1_100 {
         coordinator.multicast(Multicast::default(), soon()).await.unwrap();
     }
     while let Some(Ok(super::super::SessionEvent::Message(_))) = session.next().await {}

@@ -256,7 +256,11 @@ async fn delivers(fixture: &Fixture) -> String {
             ..Default::default()
         };
         let report = coordinator.multicast(request, soon()).await.unwrap();
-        seen += &format!("{:?} {} ", report.targets[0].stage(), report.targets[0].reason());
+        seen += &format!(
+            "{:?} {} ",
+            report.targets.get(0).unwrap().stage(),
+            report.targets.get(0).unwrap().reason()
+        );
     }
     let repeated = Multicast {
         delivery: Some(Delivery::AtMostOnce),
