@@ -24,6 +24,7 @@ mod post;
 mod query;
 mod record;
 mod registry;
+pub mod settings;
 
 pub use capability::{InboxCapability, LedgerCapability, MessagingCapability, RegistryCapability, Scope};
 pub use error::{Applied, Error, Result};

@@ -163,8 +163,7 @@ fn slot(declared: &Declared) -> Result<DurabilitySlot, Error> {
     match declared.backend.as_str() {
         "memory" | "memstore" => {
             let config: memory::InboxConfig = declared.settings()?;
-            let most = usize::try_from(config.max_bytes).unwrap_or(usize::MAX);
-            declared.check_positive("max_bytes", most)?;
+            declared.check_positive("max_bytes", config.max_bytes)?;
             Ok(DurabilitySlot::Memory(config))
         }
         #[cfg(feature = "nats")]

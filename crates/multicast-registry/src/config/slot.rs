@@ -313,6 +313,16 @@ impl Declared {
         Ok(())
     }
 
+    pub(super) fn check_at_most(&self, key: &str, value: usize, most: usize) -> Result<(), Error> {
+        if value > most {
+            return Err(self.fault(
+                key,
+                format!("`{value}` is out of range, at most `{most}` is possible"),
+            ));
+        }
+        self.check_positive(key, value)
+    }
+
     /// The error for a backend that no arm of the caller's match knows.
     pub(super) fn unknown(&self, available: &[&str]) -> Error {
         let planned = PLANNED
@@ -453,7 +463,11 @@ fn messaging_slot(declared: &Declared) -> Result<MessagingSlot, Error> {
     match declared.backend.as_str() {
         "memory" | "memstore" => {
             let config: memory::MessagingConfig = declared.settings()?;
-            declared.check_positive("listener_queue", config.listener_queue)?;
+            declared.check_at_most(
+                "listener_queue",
+                config.listener_queue,
+                memory::MAX_LISTENER_QUEUE,
+            )?;
             declared.check_positive("listener_queue_bytes", config.listener_queue_bytes)?;
             Ok(MessagingSlot::Memory(config))
         }

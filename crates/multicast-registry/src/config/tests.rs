@@ -149,6 +149,10 @@ fn mistakes_are_placed_and_explained() {
             "slot-value-memory.yaml:6:21: slots.messaging.listener_queue: `0` is out of range, at least `1` is possible",
         ),
         (
+            "slot-value-memory-most",
+            "slot-value-memory-most.yaml:6:21: slots.messaging.listener_queue: `1000001` is out of range, at most `1000000` is possible",
+        ),
+        (
             "slot-says-twice",
             "slot-says-twice.yaml:8:21: slots.messaging.config.topic_prefix: already said at `messaging.topic_prefix`, keep one",
         ),

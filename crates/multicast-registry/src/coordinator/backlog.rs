@@ -58,7 +58,8 @@ impl Limits {
 
 /// A verdict that is to be said to the slot.
 struct Said {
-    multicast: MulticastId,
+    /// Where word of it goes. It is that of the very delivery: the message may be out again before the slot has answered.
+    ticket: Ticket,
     verdict: Verdict,
     reply: Option<Reply>,
 }
@@ -185,8 +186,17 @@ impl Backlog {
 
     /// Takes the consumer's word about a message.
     pub(super) fn say(&mut self, multicast: MulticastId, verdict: Verdict, reply: Option<Reply>) {
+        let out = self.out.remove(&multicast);
+        // What an earlier session was handed is known here by its name alone.
+        let ticket = out.map_or(
+            Ticket {
+                multicast,
+                receipts: None,
+            },
+            |out| out.ticket,
+        );
         self.verdicts.push_back(Said {
-            multicast,
+            ticket,
             verdict,
             reply,
         });
@@ -292,9 +302,6 @@ impl Backlog {
 
     /// Forgets what the consumer had and never will speak of with any effect. Not every slot tells what expired.
     fn forget(&mut self) {
-        if self.settling.is_some() || !self.verdicts.is_empty() {
-            return;
-        }
         let (now, today) = (Instant::now(), Timestamp::now());
         let is_over = |out: &Out| out.due <= now && out.expires_at.is_some_and(|at| at <= today);
         self.out.retain(|_, out| !is_over(out));
@@ -330,15 +337,13 @@ impl Backlog {
         };
         let mut outcomes = Vec::with_capacity(said.len());
         for (said, settled) in said.into_iter().zip(settled) {
-            outcomes.push((said.multicast, settled));
-            let ticket = self.out.remove(&said.multicast);
-            if let Verdict::Nack { delay } = &said.verdict {
-                self.look_at = self.look_at.min(Instant::now() + *delay);
-            } else if let (Some(Out { ticket, .. }), Settled::Done, Some(news)) =
-                (ticket, settled, of_verdict(said.verdict))
-            {
-                self.courier.say(&ticket, self.identity(), news, said.reply);
+            outcomes.push((said.ticket.multicast, settled));
+            match &said.verdict {
+                Verdict::Nack { delay } => self.look_at = self.look_at.min(Instant::now() + *delay),
+                // It may have been handed out again meanwhile, and is gone all the same.
+                _ => drop(self.out.remove(&said.ticket.multicast)),
             }
+            tell(&self.courier, self.identity(), said, settled);
         }
         // There is room for more now.
         self.rung = true;
@@ -369,43 +374,45 @@ impl Backlog {
             return None;
         }
         let (inbox, consumer, courier) = (self.inbox.clone(), self.consumer.clone(), self.courier.clone());
-        let mut out = std::mem::take(&mut self.out);
-        let mut tell = move |(said, settled): (Vec<Said>, Result<Vec<Settled>>)| {
-            for (said, settled) in said.into_iter().zip(settled.unwrap_or_default()) {
-                let ticket = out.remove(&said.multicast);
-                if let (Some(Out { ticket, .. }), Settled::Done, Some(news)) =
-                    (ticket, settled, of_verdict(said.verdict))
-                {
-                    courier.say(&ticket, &consumer.address.identity, news, said.reply);
-                }
-            }
-        };
-        let consumer = self.consumer.clone();
         Some(Box::pin(async move {
+            let tell_all = |(said, settled): (Vec<Said>, Result<Vec<Settled>>)| {
+                for (said, settled) in said.into_iter().zip(settled.unwrap_or_default()) {
+                    tell(&courier, &consumer.address.identity, said, settled);
+                }
+            };
             if let Some(settling) = settling {
-                tell(settling.await);
+                tell_all(settling.await);
             }
             while !rest.is_empty() {
                 let said: Vec<Said> = rest.drain(..rest.len().min(SETTLE)).collect();
                 let settled = inbox
                     .settle(&consumer, verdicts(&said), Instant::now() + CALL)
                     .await;
-                tell((said, settled));
+                tell_all((said, settled));
             }
         }))
     }
 }
 
 fn verdicts(said: &[Said]) -> Vec<(MulticastId, Verdict)> {
-    let pairs = said.iter().map(|said| (said.multicast, said.verdict.clone()));
+    let pairs = said
+        .iter()
+        .map(|said| (said.ticket.multicast, said.verdict.clone()));
     pairs.collect()
 }
 
 fn released((_, delivery): (Instant, Delivery)) -> Said {
     Said {
-        multicast: delivery.message.multicast,
+        ticket: Ticket::from(&*delivery.message),
         verdict: Verdict::Release,
         reply: None,
+    }
+}
+
+/// Tells the sender what a consumer's word came to, where that is the end of the message.
+fn tell(courier: &Courier, identity: &Identity, said: Said, settled: Settled) {
+    if let (Settled::Done, Some(news)) = (settled, of_verdict(said.verdict)) {
+        courier.say(&said.ticket, identity, news, said.reply);
     }
 }
 

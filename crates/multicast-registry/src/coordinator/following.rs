@@ -42,7 +42,7 @@ impl Drop for Attended {
 pub(super) enum Source {
     Live(Attended),
     /// With how many of its targets have been told of.
-    Before(Report, usize),
+    Before(Box<Report>, usize),
     Over,
 }
 

@@ -72,7 +72,7 @@ pub(super) enum Began {
     /// It is to be sent.
     Sending(Box<Job>),
     /// It was made before, under the same idempotency key.
-    Before(Report),
+    Before(Box<Report>),
 }
 
 impl Coordinator {
@@ -86,7 +86,7 @@ impl Coordinator {
         let (plan, targets) = self.plan(request, deadline).await?;
         let (waits, until) = (plan.waits, plan.until);
         let job = match self.begin(plan, targets, deadline).await? {
-            Began::Before(report) => return Ok(report),
+            Began::Before(report) => return Ok(*report),
             Began::Sending(job) => job,
         };
         let attended = Attended(job.tracker.clone());
@@ -206,7 +206,7 @@ impl Coordinator {
         let mut taken = None;
         if let Some(key) = &plan.key {
             match self.claim(key, tracker.cast.id, &plan.config, deadline).await? {
-                Claimed::Before(report) => return Ok(Began::Before(report)),
+                Claimed::Before(report) => return Ok(Began::Before(Box::new(report))),
                 Claimed::Ours(claimed) => taken = Some(claimed),
             }
         }

@@ -122,8 +122,8 @@ impl Courier {
             reply,
         };
         match &ticket.receipts {
-            // Whoever sent it had no post then; the ledger may know it.
-            None => self.stray(ticket.multicast, vec![receipt]),
+            // Whoever sent it had no post then, or it is not known here; it may be at hand, and the ledger may know it.
+            None => self.take(ticket.multicast, [receipt]),
             Some(to) if self.own.borrow().as_ref() == Some(to) => self.take(ticket.multicast, [receipt]),
             Some(to) => self.send(to, ticket.multicast, receipt),
         }

@@ -14,12 +14,15 @@ use tokio::sync::oneshot;
 use super::{fleet::Fleet, ledger::Ledger, stamp::Stamp, tally::Tally};
 use crate::cli::multicast::{Delivery, Stage};
 
+/// What any service takes at most.
+const MAX_PAYLOAD: i64 = 64 << 20;
+
 /// How multicasts are made, as the command line says.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Casting {
-    /// Make each payload at least so many bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 64)]
-    pub(crate) payload_bytes: usize,
+    /// Make each payload at least so many bytes, up to 64 MiB
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(..=MAX_PAYLOAD))]
+    pub(crate) payload_bytes: u32,
     /// What the deliveries must survive; without it, as the namespace is configured
     #[arg(long, value_name = "D", value_enum)]
     pub(crate) delivery: Option<Delivery>,
@@ -32,7 +35,7 @@ impl Casting {
     fn request(&self, filter: Filter, stamp: &Stamp) -> MulticastRequest {
         MulticastRequest {
             filter: Some(filter),
-            payload: stamp.payload(self.payload_bytes),
+            payload: stamp.payload(self.payload_bytes as usize),
             content_type: Some("text/plain".to_owned()),
             delivery: self.delivery.map(Into::into),
             require: self.require.map(Into::into),

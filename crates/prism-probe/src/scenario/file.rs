@@ -176,6 +176,7 @@ impl Reader<'_> {
             let message = format!("`{kind}` says itself what it expects");
             return Err(self.source.place(Error::new(path, message)));
         }
+        self.check_error_alone()?;
         if within.is_some() && !action.is_read() {
             let path = self.path.clone().key("within");
             let message = format!("`{kind}` is done once: only what reads is repeated, such as `get`");
@@ -253,6 +254,22 @@ impl Reader<'_> {
         match self.source.at(&path) {
             None | Some(Value::Null) => Ok(T::default()),
             Some(_) => self.source.decode_at(&path),
+        }
+    }
+
+    /// A call that fails has no answer of which anything else could be expected.
+    fn check_error_alone(&self) -> Result<(), Error> {
+        let path = self.path.clone().key("expect");
+        let expected = self.source.at(&path).and_then(Value::as_object);
+        let Some(expected) = expected.filter(|expected| expected.contains_key("error")) else {
+            return Ok(());
+        };
+        match expected.keys().find(|key| *key != "error") {
+            None => Ok(()),
+            Some(other) => {
+                let message = format!("of a call that fails with `error` there is no `{other}` to expect");
+                Err(self.source.place(Error::new(path.key(other), message)))
+            }
         }
     }
 

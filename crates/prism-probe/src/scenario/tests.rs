@@ -94,6 +94,11 @@ fn a_mistake_is_placed_and_what_was_meant_is_suggested() {
         ),
         ("steps:\n  - wait: soon", "x.yaml:2:11", "no duration"),
         (
+            "steps:\n  - publish: { payload: x }\n    expect: { error: INVALID_REQUEST, delivered: 9 }",
+            "x.yaml:3:",
+            "no `delivered` to expect",
+        ),
+        (
             "steps:\n  - wait: 1s\n    expect: {}",
             "x.yaml:3:13",
             "says itself",

@@ -304,7 +304,7 @@ impl State {
         if mailbox.is_some_and(|mailbox| mailbox.knows(message.multicast, now)) {
             return Enqueued::Duplicate;
         }
-        if self.bytes + message.payload.len() as u64 > self.config.max_bytes {
+        if self.bytes + message.payload.len() as u64 > self.config.max_bytes as u64 {
             return Enqueued::NotStored("the slot's `max_bytes` are taken".to_owned());
         }
         let displaced = match (self.is_full(&to.identity, now), self.limits.overflow) {

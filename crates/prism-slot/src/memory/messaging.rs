@@ -108,16 +108,21 @@ impl Messaging for MemoryMessaging {
     }
 
     async fn post(&self, _deadline: Instant) -> Result<Post> {
-        let mut table = self.shared.table.write();
-        table.check_open()?;
         let address: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
         let pigeonhole = Pigeonhole {
             shared: Arc::downgrade(&self.shared),
             address: address.clone(),
         };
-        let (sink, post) = post(address.clone(), table.config.listener_queue, pigeonhole);
-        table.posts.insert(address, sink);
-        Ok(post)
+        // Made without the lock, which dropping it takes.
+        let capacity = self.shared.table.read().config.listener_queue;
+        let (sink, post) = post(address.clone(), capacity, pigeonhole);
+        let mut table = self.shared.table.write();
+        let open = table.check_open();
+        if open.is_ok() {
+            table.posts.insert(address, sink);
+        }
+        drop(table);
+        open.map(|()| post)
     }
 
     async fn send(&self, address: &str, note: Bytes, _deadline: Instant) -> Outcome {

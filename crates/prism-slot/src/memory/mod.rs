@@ -14,7 +14,9 @@ pub use ledger::MemoryLedger;
 pub use messaging::MemoryMessaging;
 pub use registry::MemoryRegistry;
 
-use crate::Room;
+use prism_core::config::size;
+
+use crate::{Room, settings::size_schema};
 
 /// Settings of the memory registry slot.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
@@ -37,16 +39,21 @@ impl Default for RegistryConfig {
     }
 }
 
+/// The longest [`MessagingConfig::listener_queue`].
+pub const MAX_LISTENER_QUEUE: usize = 1_000_000;
+
 /// Settings of the memory messaging slot.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MessagingConfig {
-    /// How many messages wait for one session before further ones are dropped and reported as a gap.
-    #[schemars(range(min = 1))]
+    /// How many messages wait for one session before further ones are dropped and reported as a gap. A sender is told that
+    /// they are not sent.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub listener_queue: usize,
     /// How many bytes of messages wait for one session before further ones are dropped and reported as a gap. A larger
     /// message still waits alone.
-    #[schemars(range(min = 1))]
+    #[serde(deserialize_with = "size")]
+    #[schemars(schema_with = "size_schema")]
     pub listener_queue_bytes: usize,
 }
 
@@ -74,8 +81,9 @@ impl Default for MessagingConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct InboxConfig {
     /// How many bytes of payload wait in all inboxes together before further messages are refused.
-    #[schemars(range(min = 1))]
-    pub max_bytes: u64,
+    #[serde(deserialize_with = "size")]
+    #[schemars(schema_with = "size_schema")]
+    pub max_bytes: usize,
 }
 
 impl Default for InboxConfig {

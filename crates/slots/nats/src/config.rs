@@ -6,8 +6,8 @@ mod tests;
 
 use std::{path::PathBuf, time::Duration};
 
-use prism_core::config::{Secret, duration_ms, duration_text, one_or_many};
-use prism_slot::Room;
+use prism_core::config::{Secret, duration_ms, duration_text, one_or_many, size};
+use prism_slot::{Room, memory::MAX_LISTENER_QUEUE, settings::size_schema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -82,11 +82,12 @@ pub struct Config {
     pub publish_window: usize,
     /// How many messages wait for one session before further ones are dropped and reported as a gap.
     /// Default 1024.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub listener_queue: usize,
     /// How many bytes of messages wait for one session before further ones are dropped and reported as a gap. A larger
-    /// message still waits alone. Default 4194304.
-    #[schemars(range(min = 1))]
+    /// message still waits alone. Default `4MiB`.
+    #[serde(deserialize_with = "size")]
+    #[schemars(schema_with = "size_schema")]
     pub listener_queue_bytes: usize,
     /// Belongs to the durability slot; only `false` is accepted here. Default false.
     #[serde(deserialize_with = "no_jetstream", skip_serializing)]
@@ -202,7 +203,7 @@ impl Config {
         let ranges = [
             ("connections", self.connections, 64),
             ("publish_window", self.publish_window, 8_192),
-            ("listener_queue", self.listener_queue, usize::MAX),
+            ("listener_queue", self.listener_queue, MAX_LISTENER_QUEUE),
             ("listener_queue_bytes", self.listener_queue_bytes, usize::MAX),
         ];
         if let Some((key, value, most)) = ranges

@@ -30,8 +30,8 @@ use crate::{
 
 /// What a server takes unless it is configured otherwise, headers included.
 pub(crate) const USUAL_MAX_PAYLOAD: usize = 1 << 20;
-/// What is kept free for headers.
-const HEADER_ROOM: usize = 4 << 10;
+/// What is kept free for headers: 8 KiB that a sender may give, their names once more for their order, and our own.
+const HEADER_ROOM: usize = 20 << 10;
 
 /// What the slot can do, as known before it is opened: the payload is bounded by a server as it comes.
 /// An open slot knows what its own server takes.

@@ -8,6 +8,7 @@ use std::{path::PathBuf, time::Duration};
 
 use connection::with_connection;
 use prism_core::config::{Secret, duration_ms, duration_text, size};
+use prism_slot::settings::size_schema;
 use schemars::{Schema, json_schema};
 
 pub use address::Address;
@@ -100,15 +101,6 @@ fn duration_schema(_: &mut schemars::SchemaGenerator) -> Schema {
         "oneOf": [
             { "type": "string", "pattern": "^[0-9.]+ ?(ms|s|m|h|d|w)$" },
             { "type": "number", "minimum": 0, "description": "in milliseconds" },
-        ]
-    })
-}
-
-fn size_schema(_: &mut schemars::SchemaGenerator) -> Schema {
-    json_schema!({
-        "oneOf": [
-            { "type": "string", "pattern": "^[0-9.]+ ?(B|[KMG]i?B?)?$" },
-            { "type": "integer", "minimum": 1, "description": "in bytes" },
         ]
     })
 }

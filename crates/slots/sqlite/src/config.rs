@@ -10,7 +10,7 @@ use std::{
 };
 
 use prism_core::config::{duration_ms, duration_text, optional_size, size};
-use prism_slot::Error;
+use prism_slot::{Error, settings::size_schema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -215,15 +215,6 @@ fn duration_schema(_: &mut SchemaGenerator) -> Schema {
         "oneOf": [
             { "type": "string", "pattern": "^[0-9.]+ ?(ms|s|m|h|d|w)$" },
             { "type": "number", "minimum": 0, "description": "in milliseconds" },
-        ]
-    })
-}
-
-fn size_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "oneOf": [
-            { "type": "string", "pattern": "^[0-9.]+ ?(B|[KMG]i?B?)?$" },
-            { "type": "integer", "minimum": 1, "description": "in bytes" },
         ]
     })
 }

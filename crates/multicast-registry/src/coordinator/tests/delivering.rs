@@ -132,6 +132,17 @@ pub(super) async fn delivery(session: &mut Session) -> (MulticastId, String, u32
     }
 }
 
+/// What became of words, whatever comes before.
+async fn settled_at_last(session: &mut Session) -> Vec<(MulticastId, Settled)> {
+    loop {
+        match event(session).await {
+            SessionEvent::Settled(settled) => return settled,
+            SessionEvent::Stored(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 pub(super) async fn settled(session: &mut Session) -> Vec<(MulticastId, Settled)> {
     match event(session).await {
         SessionEvent::Settled(settled) => settled,
@@ -472,6 +483,69 @@ async fn a_session_goes_on_where_the_one_before_ended() {
         .map(|(_, text, attempt)| (text.as_str(), *attempt > 1))
         .collect();
     assert_eq!(rest, [("2", true), ("3", rest[1].1)]);
+}
+
+/// Whoever is handed a message again before the slot has answered to its first word is heard the second time, too.
+#[tokio::test]
+async fn a_word_counts_for_the_delivery_that_it_is_about() {
+    let fixture = fixture();
+    let sender = fixture.sibling();
+    fixture.register(&["a"]).await;
+    let mut session = fixture.session("a").await;
+    let asking = Multicast {
+        replies: Some(Replies::default()),
+        timeout: Some(Duration::from_secs(5)),
+        ..stored("x")
+    };
+    let answer = Arc::new(Notify::new());
+    let consume = async {
+        let (multicast, _, attempt) = delivery(&mut session).await;
+        assert_eq!(attempt, 1);
+        let late = Fate::Late(answer.clone());
+        fixture.inboxes.script.next(Op::Settle, late);
+        let delay = Duration::ZERO;
+        session.say(multicast, Verdict::Nack { delay }, None);
+        let ring = async {
+            fixture.inboxes.script.reached(Op::Settle, 1).await;
+            fixture.coordinator.multicast(stored("y"), soon()).await.unwrap();
+        };
+        let (again, ()) = tokio::join!(delivery(&mut session), ring);
+        assert_eq!((again.0, again.2), (multicast, 2));
+        answer.notify_one();
+        let done = [(multicast, Settled::Done)];
+        assert_eq!(settled_at_last(&mut session).await, done);
+        let reply = Reply {
+            identity: id("a"),
+            payload: "yes".into(),
+            content_type: "text/plain".into(),
+            headers: Vec::new(),
+        };
+        session.say(multicast, Verdict::Ack, Some(reply));
+        assert_eq!(settled_at_last(&mut session).await, done);
+    };
+    let (report, ()) = tokio::join!(sender.multicast(asking, soon()), consume);
+    let report = report.unwrap();
+    assert_eq!(told(&report), one("a", Status::Delivered, Stage::Acked, ""));
+    assert_eq!(report.replies[0].payload, "yes");
+}
+
+/// A consumer whose session was cut says in the next one what it had not been confirmed.
+#[tokio::test]
+async fn a_word_about_what_an_earlier_session_had_is_told() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a"]).await;
+    for (by, reader) in [(&fixture.coordinator, &fixture.coordinator), (&sibling, &sibling)] {
+        let mut cut = fixture.session("a").await;
+        let report = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+        delivery(&mut cut).await;
+        let mut next = by.subscribe("a", None, soon()).await.unwrap();
+        next.say(report.id, Verdict::Ack, None);
+        let done = [(report.id, Settled::Done)];
+        assert_eq!(settled_at_last(&mut next).await, done);
+        until(reader, report.id, Stage::Acked, "").await;
+        drop(cut);
+    }
 }
 
 /// A consumer that has as many messages as it may and says nothing of them gets them again.

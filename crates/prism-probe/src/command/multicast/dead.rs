@@ -91,7 +91,9 @@ async fn redrive(raw: &Raw, which: &Redrive, output: &mut Output) -> Result<Exit
 fn partial(answer: &RedriveDeadLettersResponse) -> Option<Fault> {
     let left = answer.full_count + answer.gone_count;
     let all = answer.redriven_count + left;
-    let message =
-        format!("{left} of {all} dead letters were not put back: inboxes are full, or they are gone");
+    let message = format!(
+        "{left} of {all} dead letters were not put back: their inboxes are full, nobody is registered for them, or they are \
+         no letters any more"
+    );
     (left > 0).then(|| Fault::partial(Exit::Partial, "PARTIAL_REDRIVE", message))
 }

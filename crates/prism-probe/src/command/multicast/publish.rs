@@ -4,7 +4,7 @@ mod follow;
 mod groups;
 mod show;
 
-use std::{fs, io::Read, time::Duration};
+use std::{collections::HashMap, fs, io::Read, time::Duration};
 
 use prism_client::SessionId;
 use prism_proto::pattern::{DeliverySemantics, MulticastRequest, Priority, Stage};
@@ -86,7 +86,7 @@ fn request(publish: &Publish) -> Result<MulticastRequest, Stop> {
         priority: publish
             .priority
             .map_or(0, |priority| Priority::from(priority).into()),
-        headers: publish.header.iter().cloned().collect(),
+        headers: headers(&publish.header)?,
         reply_to: publish.reply_to.clone().unwrap_or_default(),
         max_per_second: publish.max_per_second,
         batch_size: publish.batch_size,
@@ -95,6 +95,17 @@ fn request(publish: &Publish) -> Result<MulticastRequest, Stop> {
         dry_run: publish.dry_run,
         ..Default::default()
     })
+}
+
+fn headers(given: &[(String, String)]) -> Result<HashMap<String, String>, Stop> {
+    let mut headers = HashMap::new();
+    for (name, value) in given {
+        if headers.insert(name.clone(), value.clone()).is_some() {
+            let message = format!("`{name}` is given twice, and a message has each header once");
+            return Err(Fault::usage("header", message).into());
+        }
+    }
+    Ok(headers)
 }
 
 fn hex(session: SessionId) -> String {

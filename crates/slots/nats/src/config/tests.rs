@@ -40,7 +40,7 @@ fn numbers_may_be_doubles_and_durations_texts() {
     let config = decode(&json!({
         "servers": "a", "connections": 2.0, "max_reconnects": 10.0, "timeout": 1500.0,
         "reconnect_wait": "2s", "ping_interval": 250, "publish_window": 64.0, "listener_queue": 8.0,
-        "listener_queue_bytes": 1024.0,
+        "listener_queue_bytes": "1KiB",
         "enable_jetstream": false, "queue_prefix": "",
     }))
     .unwrap();

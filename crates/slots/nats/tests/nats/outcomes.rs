@@ -1,12 +1,12 @@
 //! An outcome says no more than is known.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use prism_slot::{Message, Messaging, Outcome};
+use prism_slot::{Message, Messaging, MulticastId, Outcome, Received};
 use prism_slot_nats::{Config, NatsMessaging};
 use prism_testkit::{Direction, FaultProxy, Flow, NatsServer, eventually};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     GRACE, LONG, SHORT, all, config, hears, identities, identity, is_not_sent, is_unknown, listen, message,
@@ -65,6 +65,31 @@ async fn concurrent_batches_do_not_mix_up() {
     for outcomes in futures::future::join_all(batches).await {
         assert_eq!(outcomes, [Outcome::Accepted, Outcome::NoSubscriber]);
     }
+}
+
+/// What a payload may have beside itself at most does not make it too large for the broker.
+#[tokio::test]
+async fn the_largest_message_is_taken_with_the_largest_headers() {
+    let server = NatsServer::start().await.unwrap();
+    let slot = open(&server.url()).await;
+    let mut listener = listen(&slot, "id-0").await;
+    // Names that are not sorted travel twice.
+    let headers = (0..64)
+        .rev()
+        .map(|number| (format!("{number:0127}"), "x".to_owned()));
+    let large = Message {
+        headers: headers.collect(),
+        content_type: "x".repeat(256).into(),
+        reply_to: Some("x".repeat(256).into()),
+        receipts: Some("x".repeat(256).into()),
+        ..Message::new(MulticastId::random(), vec![0; slot.capability().max_payload])
+    };
+    let outcomes = slot
+        .publish_batch(&identities(1), Arc::new(large.clone()), soon())
+        .await;
+    assert_eq!(outcomes, [Outcome::Accepted]);
+    let received = timeout(LONG, listener.next()).await.unwrap();
+    assert!(matches!(received, Some(Received::Message(message)) if message.headers == large.headers));
 }
 
 /// Together they want more room than there is.
@@ -248,7 +273,7 @@ async fn a_refused_message_is_not_accepted() {
 async fn what_cannot_be_carried_is_not_sent() {
     let server = NatsServer::start_with("max_payload: 64KB").await.unwrap();
     let slot = open(&server.url()).await;
-    assert_eq!(slot.capability().max_payload, (64 << 10) - (4 << 10));
+    assert_eq!(slot.capability().max_payload, (64 << 10) - (20 << 10));
     let _listener = listen(&slot, "id-0").await;
     let large = Message {
         payload: Bytes::from(vec![0; 64 << 10]),
