@@ -37,7 +37,7 @@ const ROWS: [Row; 2] = [
     Row {
         name: "stuck_1_of_100",
         delivery: DeliverySemantics::AtMostOnce,
-        count: 500,
+        count: 1_400,
         every: Duration::from_millis(20),
     },
     Row {
