@@ -62,7 +62,7 @@ load: ## Latency against the number of identities and of targets, into docs/scal
 	@scripts/deps.sh
 	$(CARGO) run --release --bin load
 
-mutants: ## Take safeguards away one by one; fails where no test notices. Takes about an hour
+mutants: ## Take safeguards away one by one; fails where no test notices. A build and a test run for each
 	@scripts/mutants.sh
 
 coverage: ## Line coverage into target/coverage; fails below the bounds

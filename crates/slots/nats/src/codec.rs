@@ -18,6 +18,7 @@
 use std::sync::Arc;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
 use prism_slot::{DEFAULT_CONTENT_TYPE, Message};
 
 use crate::summary::{self, Summary};
@@ -39,6 +40,9 @@ pub(crate) enum Unreadable {
     #[error("its header `{0}` is malformed")]
     Malformed(&'static str),
 }
+
+/// From which size on a payload is most of what it came in: async-nats reads up to 64 KiB ahead.
+const LARGE: usize = 64 << 10;
 
 /// The headers that carry everything but the payload.
 ///
@@ -67,11 +71,20 @@ pub(crate) fn decode(received: async_nats::Message) -> Result<Message, Unreadabl
     let headers = received.headers.ok_or(Unreadable::Foreign)?;
     let summary = headers.get(MULTICAST).ok_or(Unreadable::Foreign)?.as_str();
     Ok(Message {
-        payload: received.payload,
+        payload: own(received.payload),
         content_type: content_type(&headers),
         headers: further_headers(&headers)?,
         ..Summary::read(summary)?.into_message()?
     })
+}
+
+/// A payload that keeps hardly more than itself in memory. As it arrives it is a piece of what was read from the
+/// connection at once, all of which stays as long as any piece waits for its session.
+fn own(payload: Bytes) -> Bytes {
+    match payload.len() {
+        0..LARGE => Bytes::copy_from_slice(&payload),
+        _ => payload,
+    }
 }
 
 fn content_type(headers: &HeaderMap) -> Arc<str> {
@@ -173,6 +186,18 @@ mod tests {
 
     fn travelled(message: &Message) -> Message {
         decode(received(Some(encode(message).unwrap()), &message.payload)).unwrap()
+    }
+
+    /// A queue that counts bytes would hold many times as much otherwise.
+    #[test]
+    fn a_small_message_keeps_nothing_else_in_memory() {
+        let read = Bytes::from(vec![7; 256 << 10]);
+        for (size, is_alone) in [(100, true), (LARGE - 1, true), (LARGE, false)] {
+            let headers = encode(&message(Kind::Payload, DEFAULT, &[])).unwrap();
+            let decoded = decode(received(Some(headers), &read.slice(..size))).unwrap();
+            assert_eq!(decoded.payload, read.slice(..size));
+            assert_eq!(read.is_unique(), is_alone, "{size}");
+        }
     }
 
     #[test]
