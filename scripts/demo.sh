@@ -28,11 +28,11 @@ finish() {
 trap finish EXIT
 
 if [ -z "${PRISM_BINARIES:-}" ]; then
-    echo "building (the first time takes a few minutes) ..." >&2
+    echo "building (the first time takes some minutes) ..." >&2
     quiet=--quiet
     [ -t 2 ] && quiet=
-    cargo build $quiet --release --bin prism-proxy --bin multicast-registry-runner --bin prism-probe
-    PRISM_BINARIES=target/release
+    cargo build $quiet --bin prism-proxy --bin multicast-registry-runner --bin prism-probe
+    PRISM_BINARIES=target/debug
 fi
 
 bold='' plain=''

@@ -363,15 +363,16 @@ impl Raw {
         let call = call::run(plan, |deadline| {
             // Whoever calls on and on in an overload should pay next to nothing for what is held back: neither the request
             // nor the room for its whole way is made before.
-            let sent = self.throttle.admit().map(|()| {
+            let sent = self.throttle.admit().map(|sent| {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let request = self.headers.request(message.clone(), trace, Some(left));
-                Box::pin(send(self.shared.connections.for_calls(), request))
+                (sent, Box::pin(send(self.shared.connections.for_calls(), request)))
             });
             async move {
-                let answer = sent?.await;
+                let (sent, answer) = sent?;
+                let answer = answer.await;
                 if let Some(is_refused) = refused::refused(&answer) {
-                    self.throttle.answered(is_refused);
+                    sent.answered(is_refused);
                 }
                 answer
                     .map(Response::into_inner)

@@ -75,6 +75,7 @@ pub(crate) async fn run(stage: Stage, plan: Plan) -> Report {
         subscribes: Arc::default(),
         announces: Arc::default(),
         registered: AtomicU64::new(0),
+        enumerated: AtomicU32::new(0),
         joins: AtomicU32::new(0),
         joined: AtomicU64::new(0),
         targets: stage.fleet.filter().eq("status", plan.status.as_str()),
@@ -165,6 +166,8 @@ struct Work {
     subscribes: Arc<Tally>,
     announces: Arc<Tally>,
     registered: AtomicU64,
+    /// How many enumerations were begun: they go over all connections in turn.
+    enumerated: AtomicU32,
     /// How many were to listen, and how many do.
     joins: AtomicU32,
     joined: AtomicU64,
@@ -221,8 +224,8 @@ impl Work {
             filter: Some(self.targets.clone()),
             ..EnumerateRequest::default()
         };
-        let any = self.registered.load(Relaxed) as u32;
-        let page = self.stage.fleet.registry(any).enumerate(request).await;
+        let registry = self.stage.fleet.registry(self.enumerated.fetch_add(1, Relaxed));
+        let page = registry.enumerate(request).await;
         self.tally(Operation::Enumerate).note(due, &page);
     }
 

@@ -165,22 +165,25 @@ where
                 // Nobody else is there: give it a moment.
                 tokio::time::sleep(Duration::from_millis(rand::random_range(5..25))).await;
             }
-            if let Err(failure) = lane.throttle().admit() {
-                if held_back || !self.may_be_served_by_another_than(&lane) {
+            let sent = match lane.throttle().admit() {
+                Ok(sent) => sent,
+                Err(failure) if held_back || !self.may_be_served_by_another_than(&lane) => {
                     self.account.shed();
                     return Err(failure.into());
                 }
-                held_back = true;
-                avoid = Some(lane);
-                continue;
-            }
+                Err(_) => {
+                    held_back = true;
+                    avoid = Some(lane.clone());
+                    continue;
+                }
+            };
             let second = tried.is_some();
             let idempotent = lane.target().idempotent.contains(self.head.uri.path());
             self.account.move_to(lane.enter());
             let attempted = self.attempt(&lane).await;
-            if let Ok(answered) = &attempted {
-                let refused = answered.response.headers().contains_key(OVERLOADED);
-                lane.throttle().answered(refused);
+            match &attempted {
+                Ok(answered) => sent.answered(answered.response.headers().contains_key(OVERLOADED)),
+                Err(_) => drop(sent),
             }
             let (fate, message) = match attempted {
                 Ok(answered) if !second && says_not_applied(answered.response.headers()) => {

@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(400);
 const GROWTH: f64 = 1.03;
 /// So many at a time are tried in any case: a few may be slow for reasons of their own.
 const ENOUGH: u32 = 64;
+/// A larger share that is refused is no closed loop: whoever is refused calls again at once.
+const FEW: f64 = 0.01;
 const KINDS: [&str; 3] = ["register", "enumerate", "multicast"];
 
 pub(crate) async fn run(report: &mut Report) {
@@ -61,7 +63,9 @@ async fn measure(report: &mut Report, name: &str, limit: Option<u32>) -> Result<
     let (mut peaks, mut overloads) = (Vec::new(), Vec::new());
     let before = Both::begin(&system)?;
     for _ in 0..ROUNDS {
-        let peak = goodput(&closed(&system, at_once).await?)?;
+        let closed = closed(&system, at_once).await?;
+        ensure!(refused(&closed)? < FEW, "calls were refused in the closed loop");
+        let peak = goodput(&closed)?;
         let offered = (peak * TIMES).round();
         let line = format!("--rate {offered} --max-in-flight 100000 {OVERLOAD}");
         peaks.push(peak);
@@ -114,21 +118,31 @@ fn goodput(told: &Told) -> Result<f64> {
     Ok(rate * (1.0 - incomplete / in_time.max(1.0)).max(0.0))
 }
 
+/// Which share of the calls was refused.
+fn refused(told: &Told) -> Result<f64> {
+    Ok(told.number("/shed")? / told.number("/begun")?.max(1.0))
+}
+
 async fn closed(system: &System, at_once: u32) -> Result<Told> {
     mixed(system, &format!("--in-flight {at_once} --duration {STEP}")).await
 }
 
-/// More and more at a time, until twice in a row or more that brings nothing, and no more than are let in: how many at a
-/// time brought most, and the way there.
+/// More and more at a time, until twice in a row or more that brings nothing, or some are refused: the fewest at a time
+/// that brought most, and the way there.
 async fn most_useful(system: &System, limit: Option<u32>) -> Result<(u32, Vec<Value>)> {
     let (mut best, mut found, mut idle, mut ramp) = (0.0, 0, 0, Vec::new());
     let steps = (1..=10).map(|power| 1_u32 << power);
     for at_once in steps.take_while(|at_once| limit.is_none_or(|limit| *at_once <= limit)) {
-        let rate = goodput(&closed(system, at_once).await?)?;
-        ramp.push(json!({ "in_flight": at_once, "goodput_per_second": rate }));
-        idle = if rate < best * GROWTH { idle + 1 } else { 0 };
-        if rate > best {
-            (best, found) = (rate, at_once);
+        let told = closed(system, at_once).await?;
+        let (rate, refused) = (goodput(&told)?, refused(&told)?);
+        ramp.push(json!({ "in_flight": at_once, "goodput_per_second": rate, "refused": refused }));
+        if refused > FEW {
+            break;
+        }
+        if rate < best * GROWTH {
+            idle += 1;
+        } else {
+            (best, found, idle) = (rate, at_once, 0);
         }
         if idle >= 2 && at_once >= ENOUGH {
             break;
