@@ -59,13 +59,11 @@ async fn system(limit: Option<u32>) -> Result<System> {
 /// One after the other, so that both have the same machine, which is not as fast at all times.
 async fn measure(report: &mut Report, name: &str, limit: Option<u32>) -> Result<()> {
     let system = system(limit).await?;
-    let (at_once, ramp) = most_useful(&system, limit).await?;
+    let (mut at_once, ramp) = most_useful(&system, limit).await?;
     let (mut peaks, mut overloads) = (Vec::new(), Vec::new());
     let before = Both::begin(&system)?;
     for _ in 0..ROUNDS {
-        let closed = closed(&system, at_once).await?;
-        ensure!(refused(&closed)? < FEW, "calls were refused in the closed loop");
-        let peak = goodput(&closed)?;
+        let peak = peak(&system, &mut at_once).await?;
         let offered = (peak * TIMES).round();
         let line = format!("--rate {offered} --max-in-flight 100000 {OVERLOAD}");
         peaks.push(peak);
@@ -125,6 +123,18 @@ fn refused(told: &Told) -> Result<f64> {
 
 async fn closed(system: &System, at_once: u32) -> Result<Told> {
     mixed(system, &format!("--in-flight {at_once} --duration {STEP}")).await
+}
+
+/// With half as many at a time where some are refused after all.
+async fn peak(system: &System, at_once: &mut u32) -> Result<f64> {
+    loop {
+        let told = closed(system, *at_once).await?;
+        if refused(&told)? < FEW {
+            return goodput(&told);
+        }
+        ensure!(*at_once > 1, "calls were refused that were made one by one");
+        *at_once /= 2;
+    }
 }
 
 /// More and more at a time, until twice in a row or more that brings nothing, or some are refused: the fewest at a time
