@@ -17,9 +17,9 @@ use crate::failure::Failure;
 /// How many more may be under way for each call that is taken. By as much one of this many is refused, and that keeps it
 /// where it is.
 const MORE: f64 = 1.0 / 32.0;
-/// So many may always be under way.
+/// The limit is never smaller.
 const LEAST: f64 = 4.0;
-/// Where they are refused too, the next one is sent after this time.
+/// Where these are refused too, the next ones are sent after this time.
 const PAUSE: Duration = Duration::from_millis(50);
 /// After so long without a refusal there is no limit.
 const CALM: Duration = Duration::from_secs(1);
