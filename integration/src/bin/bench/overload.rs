@@ -60,10 +60,11 @@ async fn system(limit: Option<u32>) -> Result<System> {
 async fn measure(report: &mut Report, name: &str, limit: Option<u32>) -> Result<()> {
     let system = system(limit).await?;
     let (mut at_once, ramp) = most_useful(&system, limit).await?;
+    let least = (at_once / 2).max(1);
     let (mut peaks, mut overloads) = (Vec::new(), Vec::new());
     let before = Both::begin(&system)?;
     for _ in 0..ROUNDS {
-        let peak = peak(&system, &mut at_once).await?;
+        let peak = peak(&system, &mut at_once, least).await?;
         let offered = (peak * TIMES).round();
         let line = format!("--rate {offered} --max-in-flight 100000 {OVERLOAD}");
         peaks.push(peak);
@@ -125,15 +126,15 @@ async fn closed(system: &System, at_once: u32) -> Result<Told> {
     mixed(system, &format!("--in-flight {at_once} --duration {STEP}")).await
 }
 
-/// With half as many at a time where some are refused after all.
-async fn peak(system: &System, at_once: &mut u32) -> Result<f64> {
+/// With fewer at a time where some are refused after all, but not so few that it would be no peak.
+async fn peak(system: &System, at_once: &mut u32, least: u32) -> Result<f64> {
     loop {
         let told = closed(system, *at_once).await?;
         if refused(&told)? < FEW {
             return goodput(&told);
         }
-        ensure!(*at_once > 1, "calls were refused that were made one by one");
         *at_once /= 2;
+        ensure!(*at_once >= least, "calls were refused in the closed loop");
     }
 }
 
