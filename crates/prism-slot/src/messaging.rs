@@ -30,7 +30,10 @@ impl MulticastId {
 
 impl fmt::Display for MulticastId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        let mut digits = [0; 32];
+        let written = hex::encode_to_slice(self.0.to_be_bytes(), &mut digits);
+        let digits = written.ok().and_then(|()| std::str::from_utf8(&digits).ok());
+        f.write_str(digits.ok_or(fmt::Error)?)
     }
 }
 

@@ -55,13 +55,14 @@ pub(super) async fn open(
         session.grant(credits.into());
     }
     let opened = futures::stream::once(std::future::ready(Ok(to_opened(session.claim()))));
-    let state = Live {
+    // Boxed, as it is handed on with each event.
+    let state = Box::new(Live {
         session,
         requests: Some(requests),
         identity: open.identity,
         confirm: open.confirm,
         max_reply: max_reply(coordinator.messaging().capability().max_payload),
-    };
+    });
     let events = futures::stream::unfold(Some(state), |live| async move {
         let mut live = live?;
         let event = live.next().await?;
@@ -255,7 +256,7 @@ fn to_response(identity: &Identity, event: SessionEvent) -> proto::SubscribeResp
 }
 
 pub(super) fn delivery_id(multicast: MulticastId, identity: &Identity) -> String {
-    format!("{multicast}/{identity}")
+    [&multicast.to_string(), "/", identity.as_str()].concat()
 }
 
 fn to_delivery(

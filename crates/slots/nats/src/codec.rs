@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prism_slot::{DEFAULT_CONTENT_TYPE, Message};
 
 use crate::summary::{self, Summary};
@@ -68,14 +69,49 @@ pub(crate) fn encode(message: &Message) -> Result<HeaderMap, String> {
 
 /// The message that was sent.
 pub(crate) fn decode(received: async_nats::Message) -> Result<Message, Unreadable> {
-    let headers = received.headers.ok_or(Unreadable::Foreign)?;
+    read(received.headers.as_ref(), received.payload)
+}
+
+fn read(headers: Option<&HeaderMap>, payload: Bytes) -> Result<Message, Unreadable> {
+    let headers = headers.ok_or(Unreadable::Foreign)?;
     let summary = headers.get(MULTICAST).ok_or(Unreadable::Foreign)?.as_str();
     Ok(Message {
-        payload: own(received.payload),
-        content_type: content_type(&headers),
-        headers: further_headers(&headers)?,
+        payload: own(payload),
+        content_type: content_type(headers),
+        headers: further_headers(headers)?,
         ..Summary::read(summary)?.into_message()?
     })
+}
+
+/// Reads what arrives for many listeners. One message to all of them comes once for each, and is read and kept once.
+#[derive(Debug, Default)]
+pub(crate) struct Reader(Mutex<Option<Arc<Latest>>>);
+
+#[derive(Debug)]
+struct Latest {
+    headers: HeaderMap,
+    message: Arc<Message>,
+}
+
+impl Reader {
+    /// As [`decode`].
+    pub(crate) fn read(&self, received: async_nats::Message) -> Result<Arc<Message>, Unreadable> {
+        let latest = self.0.lock().clone();
+        let is_same = |latest: &Arc<Latest>| {
+            received.headers.as_ref() == Some(&latest.headers) && received.payload == latest.message.payload
+        };
+        if let Some(latest) = latest.filter(is_same) {
+            return Ok(latest.message.clone());
+        }
+        let message = Arc::new(read(received.headers.as_ref(), received.payload)?);
+        if let Some(headers) = received.headers
+            && message.payload.len() < LARGE
+        {
+            let message = message.clone();
+            *self.0.lock() = Some(Arc::new(Latest { headers, message }));
+        }
+        Ok(message)
+    }
 }
 
 /// A payload that keeps hardly more than itself in memory. As it arrives it is a piece of what was read from the
@@ -198,6 +234,46 @@ mod tests {
             assert_eq!(decoded.payload, read.slice(..size));
             assert_eq!(read.is_unique(), is_alone, "{size}");
         }
+    }
+
+    /// Whatever else comes in between; and large ones are not kept for those who may come.
+    #[test]
+    fn what_came_for_another_listener_is_shared_where_it_is_the_same() {
+        let reader = Reader::default();
+        let read = |sent: &Message| {
+            let headers = Some(encode(sent).unwrap());
+            reader.read(received(headers, &sent.payload)).unwrap()
+        };
+        let sent = message(Kind::Payload, "x", &[("a", "1")]);
+        let first = read(&sent);
+        assert!(Arc::ptr_eq(&first, &read(&sent)));
+        for other in [
+            Message {
+                payload: "other".into(),
+                ..sent.clone()
+            },
+            message(Kind::Payload, "x", &[("a", "2")]),
+            Message {
+                multicast: MulticastId(8),
+                ..sent.clone()
+            },
+            Message {
+                payload: vec![0; LARGE].into(),
+                ..sent.clone()
+            },
+        ] {
+            assert_eq!(*read(&other), other);
+            assert_eq!(*read(&sent), sent);
+        }
+        assert_eq!(
+            reader.read(received(None, &sent.payload)),
+            Err(Unreadable::Foreign)
+        );
+        let large = Message {
+            payload: vec![0; LARGE].into(),
+            ..sent
+        };
+        assert!(!Arc::ptr_eq(&read(&large), &read(&large)));
     }
 
     #[test]

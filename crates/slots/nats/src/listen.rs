@@ -21,7 +21,7 @@ use tokio_util::{
 
 use crate::{
     address::Prefix,
-    codec::{self, Unreadable},
+    codec::{Reader, Unreadable},
     error::{timeout, unavailable},
     health::Health,
     link::Link,
@@ -118,6 +118,7 @@ pub(crate) struct Lounge {
     pub(crate) stop: CancellationToken,
     pub(crate) counters: Arc<Counters>,
     pub(crate) posts: Posts,
+    pub(crate) reader: Arc<Reader>,
 }
 
 impl Lounge {
@@ -161,13 +162,13 @@ impl Lounge {
             announcing: Mutex::new(()),
         });
         health.listeners.insert(id, Place::Session(session.clone()));
-        let counters = self.counters.clone();
+        let (counters, reader) = (self.counters.clone(), self.reader.clone());
         let forwarder = async move {
             while let Some(message) = arrivals.next().await {
                 session.announce(health.connection());
-                match codec::decode(message) {
+                match reader.read(message) {
                     // What does not fit is counted by the queue itself.
-                    Ok(message) => drop(session.sink.push(Arc::new(message))),
+                    Ok(message) => drop(session.sink.push(message)),
                     Err(error) => unreadable(&counters, &error),
                 }
             }

@@ -96,6 +96,7 @@ impl NatsMessaging {
             stop: CancellationToken::new(),
             counters: Arc::new(Counters::default()),
             posts: Posts::default(),
+            reader: Arc::default(),
         };
         // Ends the tasks of connections that were made when another one fails.
         let guard = lounge.stop.clone().drop_guard();
