@@ -29,8 +29,8 @@ use crate::report::{Better, Report, percentile};
 
 const PAYLOAD: Bytes = Bytes::from_static(&[b'x'; 200]);
 const TARGETS: usize = 1_000;
-const ROUNDS: usize = 40;
-const WARM_UP: usize = 5;
+const ROUNDS: usize = 200;
+const WARM_UP: usize = 10;
 const NAMESPACE: &str = "users";
 
 pub(crate) async fn run(report: &mut Report) -> Result<()> {

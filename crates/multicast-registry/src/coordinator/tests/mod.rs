@@ -8,6 +8,7 @@ mod explaining;
 mod failing;
 mod hanging;
 mod leases;
+mod outcomes;
 mod reading;
 mod registering;
 mod repeating;
