@@ -88,8 +88,12 @@ end
 
 -- So many more hold a body, or fewer. Without any it is freed.
 local function hold(ns, books, digest, more)
-  local count, body = (books.counts[digest] or 0) + more, ns.at .. 'body:' .. books.multicast .. '-' .. digest
+  local before, body = books.counts[digest] or 0, ns.at .. 'body:' .. books.multicast .. '-' .. digest
+  local count = before + more
   books.counts[digest] = count > 0 and count or nil
+  if (before > 0) ~= (count > 0) then
+    ns.bodies, ns.changed = ns.bodies + (count > 0 and 1 or -1), true
+  end
   books.recounted = true
   ns.freed[body] = count <= 0 or nil
 end

@@ -1,22 +1,32 @@
 -- Where a namespace stands, and how a step begins and ends.
 
+-- A head as it is now from one of the version before, which did not count bodies: they are no more than what holds them.
+local function brought_up(text)
+  local high, normal, low, dead = struct.unpack('>I8I8I8I8', text, 30)
+  return string.char(HEAD_FORMAT) .. string.sub(text, 2, 69)
+    .. struct.pack('>I8', high + normal + low + dead) .. string.sub(text, 70)
+end
+
 local function decode_head(text)
   local ns, at = { counts = {} }, nil
   ns.format, ns.now, ns.seen, ns.id_time, ns.id_number, ns.counts[1], ns.counts[2], ns.counts[3], ns.dead, ns.letter,
-    at = struct.unpack(HEAD, text)
+    ns.bodies, at = struct.unpack(HEAD, text)
   ns.name = string.sub(text, at)
   return ns
 end
 
 local function save(ns)
-  redis.call('SET', ns.at .. 'head', struct.pack(HEAD, FORMAT, ns.now, ns.seen, ns.id_time, ns.id_number,
-    ns.counts[1], ns.counts[2], ns.counts[3], ns.dead, ns.letter) .. ns.name)
+  if ns.counts[1] + ns.counts[2] + ns.counts[3] + ns.dead == 0 then
+    ns.bodies = 0
+  end
+  redis.call('SET', ns.at .. 'head', struct.pack(HEAD, HEAD_FORMAT, ns.now, ns.seen, ns.id_time, ns.id_number,
+    ns.counts[1], ns.counts[2], ns.counts[3], ns.dead, ns.letter, ns.bodies) .. ns.name)
 end
 
 local function new_head(name, wall)
   return {
     name = name, now = wall, seen = wall, id_time = 0, id_number = 0, counts = { 0, 0, 0 }, dead = 0, letter = 0,
-    changed = true,
+    bodies = 0, changed = true,
   }
 end
 
@@ -35,7 +45,9 @@ end
 -- Opens the step. Returns the namespace, or nothing and the answer that refuses the call.
 local function begin(keys, common)
   local head, time = redis.call('GET', keys[1]), redis.call('TIME')
-  if head and string.byte(head) ~= FORMAT then
+  if head and string.byte(head) == HEAD_FORMAT - 1 then
+    head = brought_up(head)
+  elseif head and string.byte(head) ~= HEAD_FORMAT then
     return nil, { 'V', 'the namespace' }
   end
   local max_messages, drop_oldest, dedupe, max_dead, idle, at = struct.unpack(COMMON, common)

@@ -39,8 +39,9 @@
 -- Lua's numbers are doubles. Times, counts and sizes stay below 2^53.
 
 local FORMAT = 1
+local HEAD_FORMAT = 2
 local COMMON = '>I8BI8I8I8'
-local HEAD = '>BI8I8I8I4I8I8I8I8I8'
+local HEAD = '>BI8I8I8I4I8I8I8I8I8I8'
 local PLACE = '>I8I4'
 local ENTRY = '>Bc16I8I4I2'
 local WAITS = '>BBc13c16I8'

@@ -21,8 +21,8 @@ end
 -- it matters. Returns for each of them 'full' or, where too much was due, 'again'.
 local function without_room(ns, identities)
   local full, answers, some = {}, {}, identities
-  if ns.counts[1] + ns.counts[2] + ns.counts[3] < ns.max_messages then
-    -- All inboxes together have less than would fill one.
+  if ns.bodies < ns.max_messages then
+    -- An inbox has a message once, so there are too few of them to fill one.
     return answers
   elseif ns.counts[1] + ns.counts[3] == 0 and #identities > 1 and ns.max_messages > 0 then
     some = ns.counts[2] > 0 and not_empty(ns, ns.streams[2], identities) or full

@@ -19,8 +19,8 @@ async fn what_a_later_version_wrote_is_refused_and_left_alone() {
     let sent = message("x");
     store(&slot, "a", &sent).await;
     let consumer = consume(&slot, "a", 1).await;
-    let later = fred::types::Value::Bytes(bytes::Bytes::from_static(b"\x02"));
-    for part in ["head", "body"] {
+    for (part, later) in [("head", &b"\x03"[..]), ("body", b"\x02")] {
+        let later = fred::types::Value::Bytes(bytes::Bytes::from_static(later));
         let name = match part {
             "head" => key("head"),
             _ => keys(&admin)
@@ -30,7 +30,7 @@ async fn what_a_later_version_wrote_is_refused_and_left_alone() {
                 .unwrap(),
         };
         let before = admin.run(&["GET", &name]).await;
-        let change = vec![name.as_str().into(), 0.into(), later.clone()];
+        let change = vec![name.as_str().into(), 0.into(), later];
         admin.run_bytes("SETRANGE", change).await.unwrap();
         let refused = slot.fetch(&consumer, all(), soon()).await.unwrap_err();
         assert!(matches!(refused, Error::Unreadable { .. }), "{part}: {refused:?}");
@@ -60,6 +60,27 @@ async fn what_a_later_version_wrote_is_refused_and_left_alone() {
         "{outcome:?}"
     );
     assert_eq!(slot.depth(None, soon()).await.unwrap().messages, 1);
+}
+
+/// It did not count how many messages there are, by which inboxes are known not to be full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_of_the_version_before_is_read() {
+    let server = RedisServer::start().await.unwrap();
+    let limits = InboxLimits {
+        max_messages: 2,
+        ..InboxLimits::default()
+    };
+    let slot = open_with(server.addr(), json!({}), limits).await;
+    let admin = Admin::to(server.addr()).await;
+    assert_eq!(store(&slot, "a", &message("1")).await, STORED);
+    assert_eq!(store(&slot, "a", &message("2")).await, STORED);
+    let head = admin.run(&["GET", &key("head")]).await.into_bytes().unwrap();
+    let before = [b"\x01", &head[1..69], &head[77..]].concat();
+    let change = vec![key("head").into(), fred::types::Value::Bytes(before.into())];
+    admin.run_bytes("SET", change).await.unwrap();
+    assert_eq!(store(&slot, "a", &message("3")).await, Enqueued::Full);
+    assert_eq!(store(&slot, "b", &message("3")).await, STORED);
+    assert_eq!(slot.depth(None, soon()).await.unwrap().messages, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
