@@ -3,25 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use prism_filter::Filter;
-use prism_slot::{
-    Applied, DeadQuery, InboxLimits, MulticastId, Settled, Timestamp, Verdict, memory::ManualClock,
-};
+use prism_slot::{DeadQuery, InboxLimits, MulticastId, Settled, Timestamp, Verdict, memory::ManualClock};
 use tokio::sync::Notify;
 
 use super::{
-    super::{
-        Config, Coordinator, Error, Multicast, MulticastEvent, Pages, Redrive, Replies, Session, SessionEvent,
-    },
+    super::{Config, Coordinator, Error, Multicast, Pages, Redrive, Replies, Session, SessionEvent},
     request,
 };
 use crate::{
     Delivery, Report, Stage, Status,
-    delivery::{Pace, Phase, Reply},
+    delivery::Reply,
     testing::{
         Broker, Fate, Op, Store,
         durable::{Inboxes, Register, durability},
-        id, soon, unavailable,
+        id, soon,
     },
 };
 

@@ -7,9 +7,8 @@ use prism_slot::{Applied, MulticastId, Settled, Verdict};
 use tokio::sync::Notify;
 
 use super::{
-    super::{Error, Multicast, MulticastEvent, Pages, Replies, SessionEvent},
+    super::{Error, Multicast, MulticastEvent, Pages, Replies, Session, SessionEvent},
     delivering::{acked, delivery, event, fixture, known, one, settled, stored, told, until},
-    request,
 };
 use crate::{
     Delivery, Stage, Status,
