@@ -291,8 +291,9 @@ async fn a_cancellation_waits_for_what_is_under_way() {
     fixture.broker.script.reached(Op::Publish, 1).await;
     sibling.look_after_once().await;
     fixture.coordinator.look_after_once().await;
-    let shortly = tokio::time::Instant::now() + Duration::from_millis(200);
-    let early = sibling.cancel_multicast(started.id, shortly).await;
+    // Long enough for its runner to say that it has not come to an end.
+    let later = tokio::time::Instant::now() + Duration::from_millis(1_500);
+    let early = sibling.cancel_multicast(started.id, later).await;
     assert!(matches!(early, Err(Error::DeadlineExceeded)), "{early:?}");
     go.notify_one();
     let cancelled = sibling.cancel_multicast(started.id, soon()).await.unwrap();
