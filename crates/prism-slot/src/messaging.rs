@@ -30,6 +30,7 @@ impl MulticastId {
 
 impl fmt::Display for MulticastId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Each delivery shows it twice, and the formatter of numbers is slow.
         let mut digits = [0; 32];
         let written = hex::encode_to_slice(self.0.to_be_bytes(), &mut digits);
         let digits = written.ok().and_then(|()| std::str::from_utf8(&digits).ok());

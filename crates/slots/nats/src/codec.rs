@@ -83,7 +83,8 @@ fn read(headers: Option<&HeaderMap>, payload: Bytes) -> Result<Message, Unreadab
     })
 }
 
-/// Reads what arrives for many listeners. One message to all of them comes once for each, and is read and kept once.
+/// Reads what arrives for many listeners. One message to all of them comes once for each; as often as nothing else comes
+/// in between, it is read and kept once. Of what is not large the latest stays in memory, one for each slot.
 #[derive(Debug, Default)]
 pub(crate) struct Reader(Mutex<Option<Arc<Latest>>>);
 
@@ -236,7 +237,7 @@ mod tests {
         }
     }
 
-    /// Whatever else comes in between; and large ones are not kept for those who may come.
+    /// And whatever differs from the one before is read for itself. Large ones are not kept for those who may come.
     #[test]
     fn what_came_for_another_listener_is_shared_where_it_is_the_same() {
         let reader = Reader::default();

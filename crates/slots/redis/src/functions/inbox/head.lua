@@ -1,6 +1,7 @@
 -- Where a namespace stands, and how a step begins and ends.
 
--- A head as it is now from one of the version before, which did not count bodies: they are no more than what holds them.
+-- A head as it is now from one of the version before, which ended, at byte 69, with the number of the next letter and did
+-- not count bodies: they are no more than what holds them.
 local function brought_up(text)
   local high, normal, low, dead = struct.unpack('>I8I8I8I8', text, 30)
   return string.char(HEAD_FORMAT) .. string.sub(text, 2, 69)
@@ -17,6 +18,7 @@ end
 
 local function save(ns)
   if ns.counts[1] + ns.counts[2] + ns.counts[3] + ns.dead == 0 then
+    -- One that was brought up has counted too many.
     ns.bodies = 0
   end
   redis.call('SET', ns.at .. 'head', struct.pack(HEAD, HEAD_FORMAT, ns.now, ns.seen, ns.id_time, ns.id_number,

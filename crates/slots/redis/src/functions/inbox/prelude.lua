@@ -4,7 +4,8 @@
 --
 -- The keys, all under one hash tag and behind `:inbox:`:
 --
---   head                  string      the clock and what is counted (HEAD, then the namespace's name)
+--   head                  string      the clock and what is counted (HEAD, which begins with HEAD_FORMAT, then the
+--                                     namespace's name)
 --   sessions              hash        identity -> who works on its inbox (FORMAT, whether it is ready, SESSION), and
 --                                     when that was heard of, about
 --   high:<identity>       stream      its messages of a priority, the oldest first: `m` names the message

@@ -115,7 +115,11 @@ async fn a_message_is_stored_once_and_freed_with_its_last_inbox() {
     let admin = Admin::to(server.addr()).await;
     let bodies = async || {
         let all = keys(&admin).await;
-        all.iter().filter(|name| name.starts_with(&key("body:"))).count()
+        let bodies = all.iter().filter(|name| name.starts_with(&key("body:"))).count();
+        // The head counts them: by that it is known that no inbox is full.
+        let head = admin.run(&["GET", &key("head")]).await.into_bytes().unwrap();
+        assert_eq!(head[69..77], (bodies as u64).to_be_bytes());
+        bodies
     };
     let sent = message(&"x".repeat(10_000));
     let names = [
@@ -183,6 +187,7 @@ async fn a_message_is_stored_once_and_freed_with_its_last_inbox() {
         all.iter().all(|name| !name.starts_with(&key(&of_sent))),
         "{all:?}"
     );
+    assert_eq!(bodies().await, 3, "the small ones, and the other one");
 }
 
 pub(super) fn stream_of(name: &str) -> String {
