@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -116,10 +116,31 @@ async fn two_runners_without_a_view_are_one_registry() -> Result<()> {
 /// What one answer held, and of which history it is.
 type Answer = (u64, BTreeSet<String>);
 
+const ASKERS: usize = 4;
+
+/// Those who ask, all together.
+#[derive(Default)]
+struct Asking {
+    stop: AtomicBool,
+    answered: AtomicUsize,
+}
+
+impl Asking {
+    /// Waits until somebody has asked and was answered after this was called: of one more than there are who ask, one was
+    /// the second of the same.
+    async fn goes_on(&self) {
+        let before = self.answered.load(Ordering::Relaxed);
+        eventually(PATIENCE, "somebody is answered", async || {
+            self.answered.load(Ordering::Relaxed) > before + ASKERS
+        })
+        .await;
+    }
+}
+
 /// Asks for everything, again and again, until it is told to stop.
-async fn ask(client: &Client, stop: &AtomicBool) -> Result<(Vec<Answer>, Vec<Error>)> {
+async fn ask(client: &Client, all: &Asking) -> Result<(Vec<Answer>, Vec<Error>)> {
     let (mut answers, mut errors) = (Vec::new(), Vec::new());
-    while !stop.load(Ordering::Relaxed) {
+    while !all.stop.load(Ordering::Relaxed) {
         let request = EnumerateRequest {
             limit: Some(1_000),
             include_metadata: false,
@@ -129,6 +150,7 @@ async fn ask(client: &Client, stop: &AtomicBool) -> Result<(Vec<Answer>, Vec<Err
             Ok(page) => {
                 let names = page.identities.into_iter().map(|found| found.identity);
                 answers.push((page.position.epoch, names.collect()));
+                all.answered.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => errors.push(error),
         }
@@ -148,8 +170,8 @@ async fn no_answer_is_of_two_histories() -> Result<()> {
     ];
     let mut redis = system.redis.take().context("no redis")?;
     fill(&clients[0], "first", COUNT).await?;
-    let stop = AtomicBool::new(false);
-    let asking = join_all((0..4).map(|number| ask(&clients[number % 2], &stop)));
+    let all = Asking::default();
+    let asking = join_all((0..ASKERS).map(|number| ask(&clients[number % 2], &all)));
     let story = async {
         let before = clients[0]
             .registry
@@ -157,6 +179,7 @@ async fn no_answer_is_of_two_histories() -> Result<()> {
             .await?
             .position
             .epoch;
+        all.goes_on().await;
         for (prefix, restarts) in [("second", false), ("third", true)] {
             tokio::time::timeout(PATIENCE, async {
                 if restarts {
@@ -179,8 +202,9 @@ async fn no_answer_is_of_two_histories() -> Result<()> {
                 both.is_ok_and(|pages| pages.iter().all(|page| page.total_count == COUNT as u64))
             })
             .await;
+            all.goes_on().await;
         }
-        stop.store(true, Ordering::Relaxed);
+        all.stop.store(true, Ordering::Relaxed);
         anyhow::Ok(before)
     };
     let (answers, first_epoch) = futures::join!(asking, story);
