@@ -144,6 +144,10 @@ impl RegistryStore for Late<RegistryCapability, dyn DynRegistryStore> {
         self.slot()?.changed(call, from).await
     }
 
+    fn is_head(&self, position: Position) -> bool {
+        self.0.opened.get().is_some_and(|slot| slot.is_head(position))
+    }
+
     async fn scan(&self, call: Call, scan: Scan) -> Result<ScanPage> {
         self.slot()?.scan(call, scan).await
     }

@@ -158,6 +158,7 @@ pub(crate) struct Store {
     endless: AtomicBool,
     selects: AtomicBool,
     pages: AtomicBool,
+    knows_head: AtomicBool,
 }
 
 impl Store {
@@ -170,6 +171,7 @@ impl Store {
             endless: AtomicBool::new(false),
             selects: AtomicBool::new(false),
             pages: AtomicBool::new(false),
+            knows_head: AtomicBool::new(false),
         })
     }
 
@@ -196,6 +198,11 @@ impl Store {
     /// A scan brings no more than it is asked for from now on.
     pub(crate) fn scan_by_pages(&self) {
         self.pages.store(true, Ordering::Relaxed);
+    }
+
+    /// It knows at once where it stands from now on.
+    pub(crate) fn know_head(&self) {
+        self.knows_head.store(true, Ordering::Relaxed);
     }
 
     async fn each<T>(
@@ -272,6 +279,10 @@ impl RegistryStore for Store {
         self.script
             .play(Op::Changed, self.memory.changed(call, from))
             .await
+    }
+
+    fn is_head(&self, position: Position) -> bool {
+        self.knows_head.load(Ordering::Relaxed) && self.memory.is_head(position)
     }
 
     async fn scan(&self, call: Call, scan: Scan) -> Result<ScanPage> {

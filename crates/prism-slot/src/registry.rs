@@ -298,6 +298,15 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
     /// - Ends soon after the write (`changes_are_told`).
     fn changed(&self, call: Call, from: Revision) -> impl Future<Output = Result<()>> + Send;
 
+    /// Whether this is where the slot stands, with nothing written after it and no lease due, as far as that is known
+    /// without asking anybody. Optional: `false` says nothing.
+    ///
+    /// - Never of a position after which something was acknowledged or is due (`is_head_is_never_wrong`).
+    fn is_head(&self, position: Position) -> bool {
+        let _ = position;
+        false
+    }
+
     /// Pages through all records, for a view that starts from nothing (`scan_finds_everything`).
     fn scan(&self, call: Call, scan: Scan) -> impl Future<Output = Result<ScanPage>> + Send;
 
@@ -361,6 +370,8 @@ pub trait DynRegistryStore: Send + std::marker::Sync + 'static {
     fn sync(&self, call: Call, from: Revision, limit: usize) -> BoxFuture<'_, Result<Sync>>;
     /// See [`RegistryStore::changed`].
     fn changed(&self, call: Call, from: Revision) -> BoxFuture<'_, Result<()>>;
+    /// See [`RegistryStore::is_head`].
+    fn is_head(&self, position: Position) -> bool;
     /// See [`RegistryStore::scan`].
     fn scan(&self, call: Call, scan: Scan) -> BoxFuture<'_, Result<ScanPage>>;
     /// See [`RegistryStore::query`].
@@ -439,6 +450,10 @@ impl<S: RegistryStore> DynRegistryStore for S {
         }
         // Its deadline is how it usually ends.
         Box::pin(async move { timeout_at(call.deadline + GRACE, changed).await.unwrap_or(Ok(())) })
+    }
+
+    fn is_head(&self, position: Position) -> bool {
+        RegistryStore::is_head(self, position)
     }
 
     fn scan(&self, call: Call, scan: Scan) -> BoxFuture<'_, Result<ScanPage>> {

@@ -12,7 +12,7 @@ pub(super) enum Claimed {
     /// The key is this call's.
     Ours(Taken),
     /// Another call had it, and this came of it.
-    Before(Report),
+    Before(Box<Report>),
 }
 
 /// A key that a call has.
@@ -55,10 +55,10 @@ impl Coordinator {
                 return Err(Error::IdempotencyMismatch { multicast });
             }
             if let Some(report) = self.outcome_of(&known, deadline).await? {
-                return Ok(Claimed::Before(Report {
+                return Ok(Claimed::Before(Box::new(Report {
                     replayed: true,
                     ..report
-                }));
+                })));
             }
             // Nobody is at work on it as far as is known, and from here on nobody will be.
             let never_begun = books.rule_out(known.multicast, deadline).await?;

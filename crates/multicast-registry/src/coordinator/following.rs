@@ -91,7 +91,7 @@ fn to_event(tracker: &Tracker, told: Told) -> MulticastEvent {
         Told::Reply(reply) => MulticastEvent::Reply(reply),
         Told::Target(place, state) => {
             let sent = tracker.phase() != Phase::Running;
-            let status = tracker.cast.status(sent, &state, Timestamp::now());
+            let status = tracker.cast.status(sent, state.brief(), Timestamp::now());
             MulticastEvent::Target(Target::new(tracker.targets[place].clone(), status, state))
         }
     }

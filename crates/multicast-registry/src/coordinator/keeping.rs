@@ -331,8 +331,8 @@ impl Coordinator {
         let age = Timestamp::now().0.saturating_sub(tracker.cast.began_at.0);
         let is_safe = u128::try_from(age).is_ok_and(|age| age < window.as_millis());
         let before = self.shared.desk.get(multicast);
-        if before.is_some_and(|before| before.cancel.is_cancelled()) {
-            tracker.cancel.cancel();
+        if before.is_some_and(|before| before.is_cancelled()) {
+            tracker.cancel();
         }
         self.shared.desk.put(tracker.clone());
         if !is_safe {

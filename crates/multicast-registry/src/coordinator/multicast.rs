@@ -206,7 +206,7 @@ impl Coordinator {
         let mut taken = None;
         if let Some(key) = &plan.key {
             match self.claim(key, tracker.cast.id, &plan.config, deadline).await? {
-                Claimed::Before(report) => return Ok(Began::Before(Box::new(report))),
+                Claimed::Before(report) => return Ok(Began::Before(report)),
                 Claimed::Ours(claimed) => taken = Some(claimed),
             }
         }

@@ -10,8 +10,8 @@ use tokio::{
 
 use super::{Coordinator, Error};
 use crate::delivery::{
-    CastEntry, Delivery, End, KeyEntry, News, Note, Part, Phase, Query, QueryAnswer, Receipt, ReceiptsScope,
-    Report, Runner, Stage, State, Status, Tally, Target, Targets, Tracker, targets_of,
+    Brief, CastEntry, Delivery, End, KeyEntry, News, Note, Part, Phase, Query, QueryAnswer, Receipt,
+    ReceiptsScope, Report, Runner, Stage, State, Status, Tally, Target, Targets, Tracker, targets_of,
 };
 
 /// How often the ledger is looked at for the end of a multicast that another runner makes.
@@ -105,7 +105,7 @@ impl Coordinator {
 
     /// False where it goes on: one whose call was given up may do so in another tracker.
     async fn stop_here(&self, tracker: &Tracker, deadline: Instant) -> Result<bool, Error> {
-        tracker.cancel.cancel();
+        tracker.cancel();
         let patience = deadline.min(Instant::now() + PATIENCE);
         if tracker.stopped(patience).await == Phase::Running {
             return Ok(false);
@@ -166,7 +166,7 @@ impl Coordinator {
             return Ok(());
         }
         let places: Vec<usize> = (0..known.states.len())
-            .filter(|place| is_waiting(&known.states[*place]))
+            .filter(|place| is_waiting(known.states[*place].brief()))
             .collect();
         let waiting: Vec<Identity> = places
             .iter()
@@ -446,7 +446,7 @@ impl Coordinator {
 }
 
 /// Whether a message may wait in an inbox.
-fn is_waiting(state: &State) -> bool {
+fn is_waiting(state: Brief) -> bool {
     state.stage < Stage::Acked && state.end.is_none()
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{Config, Coordinator, Error};
 use crate::delivery::{
-    Admission, Crowded, Delivery, End, Gate, News, Pace, Phase, Stage, State, Tracker, Turn,
+    Admission, Batch, Brief, Crowded, Delivery, End, Gate, News, Pace, Phase, Stage, Tracker, Turn,
 };
 
 /// How many targets are sent to at a time.
@@ -112,7 +112,7 @@ impl Coordinator {
                 .await;
         }
         self.send_again(&job).await;
-        if job.tracker.cancel.is_cancelled() {
+        if job.tracker.is_cancelled() {
             take_back(&job.tracker);
         }
         job.tracker.sent();
@@ -121,23 +121,24 @@ impl Coordinator {
     /// Sends to one window of the order, when its turn has come.
     async fn send_window(&self, job: &Job, began: Instant, order: Option<&[usize]>, window: Range<usize>) {
         keep_pace(job, began, window.start).await;
-        if job.tracker.cancel.is_cancelled() {
+        if job.tracker.is_cancelled() {
             return;
         }
-        let places: Vec<usize> = match order {
-            Some(order) => job.tracker.below(reached(job), order[window].iter().copied()),
-            None => job.tracker.below(reached(job), window),
+        let window = match order {
+            Some(order) => Batch::Some(order[window].to_vec()),
+            None => Batch::Run(window),
         };
-        if places.is_empty() {
+        let batch = job.tracker.below(reached(job), window);
+        if batch.is_empty() {
             return;
         }
-        match self.turn(job, places.len()).await {
+        match self.turn(job, batch.len()).await {
             Some(turn) if turn.began() < job.until => {
-                self.attempt(job, &places).await;
+                self.attempt(job, batch).await;
                 turn.done(&job.admission);
             }
-            _ if job.tracker.cancel.is_cancelled() => {}
-            _ => too_late(job, &places),
+            _ if job.tracker.is_cancelled() => {}
+            _ => too_late(job, &batch),
         }
     }
 
@@ -145,7 +146,7 @@ impl Coordinator {
     /// again is noticed, whatever is not known to be stored.
     async fn send_again(&self, job: &Job) {
         let stores = job.tracker.cast.delivery != Delivery::AtMostOnce;
-        let worth = |state: &State| match state.end {
+        let worth = |state: Brief| match state.end {
             Some(End::NotSent) => !stores,
             Some(End::NotStored | End::Unknown) => stores,
             _ => false,
@@ -153,7 +154,7 @@ impl Coordinator {
         let mut backoff = None;
         for attempt in 1..=job.config.behavior.retry_attempts {
             let places = job.tracker.ended(worth);
-            if places.is_empty() || job.tracker.cancel.is_cancelled() {
+            if places.is_empty() || job.tracker.is_cancelled() {
                 return;
             }
             let pause = backoff
@@ -169,7 +170,7 @@ impl Coordinator {
                 // The first one comes after the last one of before.
                 keep_pace(job, began, (number + 1) * size).await;
                 match self.turn(job, window.len()).await {
-                    Some(turn) if turn.began() < job.until => self.attempt(job, window).await,
+                    Some(turn) if turn.began() < job.until => self.attempt(job, window.to_vec().into()).await,
                     _ => return,
                 }
             }
@@ -178,21 +179,25 @@ impl Coordinator {
 
     /// Waits for a turn; `None` where it is too late, or the multicast is cancelled.
     async fn turn(&self, job: &Job, targets: usize) -> Option<Turn<'_>> {
-        let turn = self.gate(job.tracker.cast.delivery).turn(targets, job.until);
-        job.tracker.cancel.run_until_cancelled(turn).await.flatten()
+        let gate = self.gate(job.tracker.cast.delivery);
+        if let Some(turn) = gate.turn_at_once(targets) {
+            return Some(turn);
+        }
+        let turn = gate.turn(targets, job.until);
+        job.tracker.unless_cancelled(turn).await.flatten()
     }
 
     /// Sends once to these targets. What an attempt before may have stored says so: where the slot has forgotten that
     /// one, the consumer may have had it.
-    async fn attempt(&self, job: &Job, places: &[usize]) {
+    async fn attempt(&self, job: &Job, batch: Batch) {
         let inbox = self
             .inbox()
             .filter(|_| job.tracker.cast.delivery != Delivery::AtMostOnce);
         let Some(inbox) = inbox else {
-            return self.publish(job, places).await;
+            return self.publish(job, &batch).await;
         };
-        let may_be_there = |state: &State| state.end == Some(End::Unknown);
-        let (doubtful, certain) = job.tracker.divide(places, may_be_there);
+        let may_be_there = |state: Brief| state.end == Some(End::Unknown);
+        let (doubtful, certain) = job.tracker.divide(batch, may_be_there);
         if !certain.is_empty() {
             self.store(job, &*inbox, &certain, job.message.clone()).await;
         }
@@ -202,35 +207,38 @@ impl Coordinator {
     }
 
     /// Publishes to as many targets as the slot is handed at a time.
-    async fn publish(&self, job: &Job, places: &[usize]) {
+    async fn publish(&self, job: &Job, batch: &Batch) {
         if job.message.expires_at.is_some_and(|at| at <= Timestamp::now()) {
-            return expired(job, places);
+            return expired(job, batch);
         }
         let all = &job.tracker.targets;
-        let targets = match run_of(places) {
-            Some(run) => Cow::Borrowed(&all[run]),
-            None => places.iter().map(|place| all[*place].clone()).collect(),
+        let targets = match batch {
+            Batch::Run(run) => Cow::Borrowed(&all[run.clone()]),
+            Batch::Some(places) => places.iter().map(|place| all[*place].clone()).collect(),
         };
         let messaging = self.messaging();
         let mut outcomes = messaging
             .publish_batch(&targets, job.message.clone(), job.until)
             .await;
         let unsaid = || Outcome::Unknown("the messaging slot said nothing of it".to_owned());
-        outcomes.resize_with(places.len(), unsaid);
-        learn(&job.tracker, places, outcomes.into_iter().map(published));
+        outcomes.resize_with(batch.len(), unsaid);
+        if outcomes.iter().all(|outcome| *outcome == Outcome::Accepted) {
+            return job.tracker.learn_of_all(batch, &published(Outcome::Accepted));
+        }
+        learn(&job.tracker, batch, outcomes.into_iter().map(published));
     }
 
-    async fn store(&self, job: &Job, inbox: &dyn DynDurableInbox, places: &[usize], message: Arc<Message>) {
+    async fn store(&self, job: &Job, inbox: &dyn DynDurableInbox, batch: &Batch, message: Arc<Message>) {
         let Some(holders) = &job.tracker.holders else {
             return;
         };
-        let address = |place: &usize| Address {
-            identity: job.tracker.targets[*place].clone(),
-            holder: holders[*place],
+        let address = |place: usize| Address {
+            identity: job.tracker.targets[place].clone(),
+            holder: holders[place],
         };
-        let addresses: Vec<Address> = places.iter().map(address).collect();
+        let addresses: Vec<Address> = batch.iter().map(address).collect();
         let Some(ttl) = ttl(&message) else {
-            return expired(job, places);
+            return expired(job, batch);
         };
         let terms = Terms {
             priority: job.priority,
@@ -239,7 +247,7 @@ impl Coordinator {
         let stored = inbox.enqueue(&addresses, message, terms, job.until);
         let mut outcomes = stored.await;
         let unsaid = || Enqueued::Unknown("the durability slot said nothing of it".to_owned());
-        outcomes.resize_with(places.len(), unsaid);
+        outcomes.resize_with(batch.len(), unsaid);
         let is_there = |outcome: &Enqueued| matches!(outcome, Enqueued::Stored { .. } | Enqueued::Duplicate);
         let there = addresses
             .iter()
@@ -257,7 +265,7 @@ impl Coordinator {
                     .say(ticket, &address.identity, displaced, None);
             }
         }
-        learn(&job.tracker, places, outcomes.into_iter().map(enqueued));
+        learn(&job.tracker, batch, outcomes.into_iter().map(enqueued));
         self.ring(there);
     }
 
@@ -286,24 +294,22 @@ impl Coordinator {
 async fn keep_pace(job: &Job, began: Instant, place: usize) {
     if let Some(due) = job.pace.due(began, place) {
         let wait = sleep_until(due.min(job.until));
-        let _ = job.tracker.cancel.run_until_cancelled(wait).await;
+        let _ = job.tracker.unless_cancelled(wait).await;
     }
 }
 
 /// It would be of no use to anybody any more.
-fn expired(job: &Job, places: &[usize]) {
-    let expired = places.iter().map(|_| News::Ended(End::Expired, None));
-    learn(&job.tracker, places, expired);
+fn expired(job: &Job, batch: &Batch) {
+    job.tracker.learn_of_all(batch, &News::Ended(End::Expired, None));
 }
 
-fn too_late(job: &Job, places: &[usize]) {
+fn too_late(job: &Job, batch: &Batch) {
     let end = match job.tracker.cast.delivery {
         Delivery::AtMostOnce => End::NotSent,
         _ => End::NotStored,
     };
     let why: Arc<str> = "the deadline passed before its turn came".into();
-    let late = places.iter().map(|_| News::Ended(end, Some(why.clone())));
-    learn(&job.tracker, places, late);
+    job.tracker.learn_of_all(batch, &News::Ended(end, Some(why)));
 }
 
 /// Nothing more is to be done for targets that are at this stage.
@@ -331,33 +337,24 @@ fn windows(count: usize, size: usize) -> Vec<Range<usize>> {
     begins.map(|begin| begin..(begin + size).min(count)).collect()
 }
 
-/// The places as a range, where they follow one another.
-fn run_of(places: &[usize]) -> Option<Range<usize>> {
-    let (first, last) = (*places.first()?, *places.last()?);
-    let is_run = places.iter().zip(first..).all(|(place, next)| *place == next);
-    is_run.then_some(first..last + 1)
-}
-
-fn learn(tracker: &Tracker, places: &[usize], news: impl Iterator<Item = News>) {
-    tracker.learn_at(places.iter().copied().zip(news));
+fn learn(tracker: &Tracker, batch: &Batch, news: impl Iterator<Item = News>) {
+    tracker.learn_at(batch.iter().zip(news));
 }
 
 /// What is not known to have been sent may have been.
 pub(super) fn abandon(tracker: &Tracker, why: &str) {
-    let why: Option<Arc<str>> = Some(why.into());
-    let open = tracker.ended(|state| state.stage == Stage::Resolved && state.end.is_none());
-    let unknown = open.iter().map(|_| News::Ended(End::Unknown, why.clone()));
-    learn(tracker, &open, unknown);
+    let unknown = News::Ended(End::Unknown, Some(why.into()));
+    tracker.learn_of_all(&unsent(tracker), &unknown);
 }
 
 /// What has not been sent will not be.
 fn take_back(tracker: &Tracker) {
-    let unsent = tracker.ended(|state| state.stage == Stage::Resolved && state.end.is_none());
-    learn(
-        tracker,
-        &unsent,
-        unsent.iter().map(|_| News::Ended(End::Cancelled, None)),
-    );
+    tracker.learn_of_all(&unsent(tracker), &News::Ended(End::Cancelled, None));
+}
+
+/// What nothing is known of.
+fn unsent(tracker: &Tracker) -> Batch {
+    tracker.ended(|state| state == Brief::default()).into()
 }
 
 fn published(outcome: Outcome) -> News {

@@ -2,7 +2,6 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use hashbrown::HashMap;
 use prism_slot::{
     Address, Claim, Consumer, Delivery, DynMessaging, GapReason, Identity, Kind, Listener, Message,
     MulticastId, Outcome, Position, Received, Settled, Ticket, Timestamp, Verdict,
@@ -226,36 +225,39 @@ async fn step(backlog: &mut Option<Backlog>, room: usize) -> Step {
     }
 }
 
-/// The last messages that were handed on and not stored.
+/// The last messages that were handed on and not stored, the newest at the back.
 #[derive(Debug, Default)]
-struct Lately {
-    tickets: HashMap<MulticastId, Ticket>,
-    order: VecDeque<MulticastId>,
-}
+struct Lately(VecDeque<Ticket>);
 
 impl Lately {
     fn remember(&mut self, ticket: Ticket) {
         if ticket.receipts.is_none() {
             return;
         }
-        if self.order.len() >= REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.tickets.remove(&oldest);
+        if self.0.len() >= REMEMBERED {
+            self.0.pop_front();
         }
-        self.order.push_back(ticket.multicast);
-        self.tickets.insert(ticket.multicast, ticket);
+        self.0.push_back(ticket);
+    }
+
+    /// Who acknowledges does so in order, soon, or both.
+    fn find(&self, multicast: MulticastId) -> Option<usize> {
+        let is_it = |ticket: &Ticket| ticket.multicast == multicast;
+        match self.0.front() {
+            Some(oldest) if is_it(oldest) => Some(0),
+            _ => self.0.iter().rposition(is_it),
+        }
     }
 
     fn knows(&self, multicast: MulticastId) -> bool {
-        self.tickets.contains_key(&multicast)
+        self.find(multicast).is_some()
     }
 
     /// Where word of a message goes; nothing more is to be said of it, unless it is to come again.
     fn take(&mut self, multicast: MulticastId, verdict: &Verdict) -> Option<Ticket> {
         match verdict {
             Verdict::Nack { .. } | Verdict::Release => None,
-            _ => self.tickets.remove(&multicast),
+            _ => self.0.remove(self.find(multicast)?),
         }
     }
 }
@@ -274,6 +276,7 @@ impl Coordinator {
     ) -> Result<Session, Error> {
         let identity = identity.try_into().map_err(Into::into)?;
         self.call(deadline).await?;
+        let identity = self.shared.directory.known(identity);
         // Listening comes first: what is accepted after the claim must find it.
         let messaging = self.messaging();
         let listener = messaging.listen(&identity, deadline).await?;

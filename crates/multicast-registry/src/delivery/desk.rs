@@ -1,10 +1,12 @@
 //! The multicasts that this runner has in memory: those under way, and those done, as long as there is room.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
+use hashlink::LinkedHashMap;
 use parking_lot::Mutex;
 use prism_slot::{MulticastId, Timestamp};
+use smallvec::SmallVec;
 
 use super::{
     Delivery,
@@ -22,11 +24,8 @@ pub(crate) struct Desk {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// With the number that each has in the order.
-    trackers: HashMap<MulticastId, (u64, Arc<Tracker>)>,
-    /// The order in which they came, but for those that were looked at in vain since.
-    order: BTreeMap<u64, MulticastId>,
-    next: u64,
+    /// In the order in which they came, but for those that were looked at in vain since.
+    trackers: LinkedHashMap<MulticastId, Arc<Tracker>>,
     /// What is being written down.
     beginning: HashSet<MulticastId>,
     /// What nobody sends any more though it is not sent.
@@ -66,11 +65,14 @@ impl Desk {
     /// Takes a multicast up. The oldest that are done make room.
     pub(crate) fn put(&self, tracker: Arc<Tracker>) {
         let mut inner = self.inner.lock();
-        inner.remove(tracker.cast.id);
+        let before = inner.remove(tracker.cast.id);
         inner.given_up.remove(&tracker.cast.id);
-        inner.make_room(tracker.targets.len());
+        let gone = inner.make_room(tracker.targets.len());
         inner.targets += tracker.targets.len() + 1;
-        inner.append(tracker);
+        inner.trackers.insert(tracker.cast.id, tracker);
+        drop(inner);
+        // What they hold is given back when nobody waits for it.
+        drop((before, gone));
     }
 
     /// One is being written down, for as long as the answer lives.
@@ -95,18 +97,14 @@ impl Desk {
     }
 
     pub(crate) fn get(&self, id: MulticastId) -> Option<Arc<Tracker>> {
-        let inner = self.inner.lock();
-        inner.trackers.get(&id).map(|(_, tracker)| tracker.clone())
+        self.inner.lock().trackers.get(&id).cloned()
     }
 
     /// Those that the ledger has too.
     pub(crate) fn recorded(&self) -> Vec<Arc<Tracker>> {
         let inner = self.inner.lock();
-        let trackers = inner.trackers.values().map(|(_, tracker)| tracker);
-        trackers
-            .filter(|tracker| tracker.cast.recorded)
-            .cloned()
-            .collect()
+        let recorded = inner.trackers.values().filter(|tracker| tracker.cast.recorded);
+        recorded.cloned().collect()
     }
 
     /// Forgets one.
@@ -119,7 +117,7 @@ impl Desk {
     /// Forgets those whose receipts are not kept any longer.
     pub(crate) fn tidy(&self, now: Timestamp) {
         let mut inner = self.inner.lock();
-        while let Some(oldest) = inner.oldest() {
+        while let Some((_, oldest)) = inner.trackers.front() {
             let id = oldest.cast.id;
             let is_sent = !is_under_way(oldest) || inner.given_up.contains(&id);
             if oldest.cast.kept_until > now || !is_sent {
@@ -141,38 +139,25 @@ fn is_under_way(tracker: &Arc<Tracker>) -> bool {
 }
 
 impl Inner {
-    fn oldest(&self) -> Option<&Arc<Tracker>> {
-        let (_, id) = self.order.first_key_value()?;
-        self.trackers.get(id).map(|(_, tracker)| tracker)
-    }
-
     fn remove(&mut self, id: MulticastId) -> Option<Arc<Tracker>> {
-        let (number, tracker) = self.trackers.remove(&id)?;
-        self.order.remove(&number);
+        let tracker = self.trackers.remove(&id)?;
         self.targets -= tracker.targets.len() + 1;
         Some(tracker)
     }
 
-    fn append(&mut self, tracker: Arc<Tracker>) {
-        self.next += 1;
-        self.order.insert(self.next, tracker.cast.id);
-        self.trackers.insert(tracker.cast.id, (self.next, tracker));
-    }
-
-    /// Looks at each once: those under way go to the back.
-    fn make_room(&mut self, for_targets: usize) {
-        for _ in 0..self.order.len() {
+    /// Looks at each once: those under way go to the back. Those that go.
+    fn make_room(&mut self, for_targets: usize) -> SmallVec<[Arc<Tracker>; 2]> {
+        let mut gone = SmallVec::new();
+        for _ in 0..self.trackers.len() {
             let fits = self.targets + for_targets <= self.max_targets;
-            let Some(oldest) = self.oldest().filter(|_| !fits) else {
-                return;
+            let Some((&id, oldest)) = self.trackers.front().filter(|_| !fits) else {
+                break;
             };
-            let (id, stays) = (oldest.cast.id, is_under_way(oldest));
-            if let Some(tracker) = self.remove(id)
-                && stays
-            {
-                self.targets += tracker.targets.len() + 1;
-                self.append(tracker);
+            match is_under_way(oldest) {
+                true => drop(self.trackers.to_back(&id)),
+                false => gone.extend(self.remove(id)),
             }
         }
+        gone
     }
 }

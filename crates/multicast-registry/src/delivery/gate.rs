@@ -93,23 +93,35 @@ impl Gate {
         }
     }
 
+    /// Takes a turn to send to so many targets, if nobody has to be waited for.
+    pub(crate) fn turn_at_once(&self, targets: usize) -> Option<Turn<'_>> {
+        let places = self.places.try_acquire_many(wanted(targets)).ok()?;
+        Some(self.begin(targets, places))
+    }
+
     /// Waits for a turn to send to so many targets; `None` where the deadline comes first. Cancel safe.
     pub(crate) async fn turn(&self, targets: usize, deadline: Instant) -> Option<Turn<'_>> {
-        let wanted = u32::try_from(targets).unwrap_or(MOST).clamp(LEAST, MOST);
-        let places = match self.places.try_acquire_many(wanted) {
-            Ok(places) => places,
-            Err(_) => {
-                let places = self.places.acquire_many(wanted);
-                timeout_at(deadline, places).await.ok()?.ok()?
-            }
-        };
-        Some(Turn {
+        if let Some(turn) = self.turn_at_once(targets) {
+            return Some(turn);
+        }
+        let places = self.places.acquire_many(wanted(targets));
+        let places = timeout_at(deadline, places).await.ok()?.ok()?;
+        Some(self.begin(targets, places))
+    }
+
+    fn begin<'a>(&'a self, targets: usize, places: SemaphorePermit<'a>) -> Turn<'a> {
+        Turn {
             gate: self,
             began: Instant::now(),
             targets,
             places,
-        })
+        }
     }
+}
+
+/// How many places so many targets take.
+fn wanted(targets: usize) -> u32 {
+    u32::try_from(targets).unwrap_or(MOST).clamp(LEAST, MOST)
 }
 
 impl Turn<'_> {

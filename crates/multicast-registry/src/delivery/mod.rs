@@ -5,6 +5,7 @@
 //! `Books`, which are the namespace's ledger. What is known only grows (`state`), so word may come late, twice, or
 //! not at all, and leaves at worst a lower stage.
 
+mod batch;
 mod bells;
 mod books;
 mod courier;
@@ -24,6 +25,7 @@ pub use state::{End, Stage, Status};
 pub use targets::{Target, Targets};
 pub use tracker::{Phase, Reply};
 
+pub(crate) use batch::Batch;
 pub(crate) use bells::Bells;
 pub(crate) use books::Books;
 pub(crate) use courier::{Courier, Strays};
@@ -35,7 +37,7 @@ pub(crate) use orphans::Orphan;
 #[cfg(test)]
 pub(crate) use records::void;
 pub(crate) use records::{CastEntry, KeyEntry, Load, Part, into_parts};
-pub(crate) use state::{News, State};
+pub(crate) use state::{Brief, News, State};
 pub(crate) use targets::targets_of;
 pub(crate) use tracker::{Cast, Told, Tracker};
 
@@ -88,12 +90,10 @@ impl Tally {
     pub(crate) fn of(statuses: impl IntoIterator<Item = Status>) -> Self {
         let mut tally = Self::default();
         for status in statuses {
-            *match status {
-                Status::Delivered => &mut tally.delivered,
-                Status::Failed => &mut tally.failed,
-                Status::Pending => &mut tally.pending,
-                Status::Timeout => &mut tally.timeout,
-            } += 1;
+            tally.delivered += usize::from(status == Status::Delivered);
+            tally.failed += usize::from(status == Status::Failed);
+            tally.pending += usize::from(status == Status::Pending);
+            tally.timeout += usize::from(status == Status::Timeout);
         }
         tally
     }

@@ -124,6 +124,70 @@ pub(crate) enum News {
     Ended(End, Option<Arc<str>>),
 }
 
+impl News {
+    /// The cause in words, if there is one.
+    pub(crate) fn why(self) -> Option<Arc<str>> {
+        match self {
+            Self::Reached(_) => None,
+            Self::Ended(_, why) => why,
+        }
+    }
+}
+
+/// What is known of one target, but for the cause in words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Brief {
+    pub(crate) stage: Stage,
+    pub(crate) end: Option<End>,
+}
+
+impl Brief {
+    /// Learns something; whether it was news. The order in which things are learnt does not matter, but for the
+    /// ends of several attempts, of which the last one counts unless an earlier one may have got through.
+    #[inline]
+    pub(crate) fn learn(&mut self, news: &News) -> bool {
+        match news {
+            News::Reached(stage) if *stage > self.stage => {
+                self.stage = *stage;
+                let outlives = |end: &End| end.kind() == Kind::Final && *stage < Stage::Acked;
+                self.end = self.end.filter(outlives);
+                true
+            }
+            News::Reached(_) => false,
+            News::Ended(end, _) => {
+                // An attempt that failed says nothing where an earlier one did not, or may not have.
+                let may_have_passed = self.stage > Stage::Resolved || self.end == Some(End::Unknown);
+                let is_moot = end.kind() == Kind::Attempt && may_have_passed;
+                if self.stage == Stage::Acked || self.is_final() || is_moot || self.end == Some(*end) {
+                    return false;
+                }
+                self.end = Some(*end);
+                true
+            }
+        }
+    }
+
+    /// Whether the message is gone.
+    pub(crate) fn is_final(self) -> bool {
+        self.end.is_some_and(|end| end.kind() == Kind::Final)
+    }
+
+    /// Whether nothing more is expected of it, as far as `required` goes.
+    pub(crate) fn is_decided(self, required: Stage) -> bool {
+        self.stage >= required || self.end.is_some()
+    }
+
+    pub(crate) fn status(self, required: Stage, is_open: impl FnOnce() -> bool) -> Status {
+        match self.end {
+            _ if self.stage >= required => Status::Delivered,
+            Some(End::Unknown) => Status::Timeout,
+            Some(_) => Status::Failed,
+            None if is_open() => Status::Pending,
+            None => Status::Timeout,
+        }
+    }
+}
+
 /// What is known of one target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
@@ -133,59 +197,26 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Learns something; whether it was news. The order in which things are learnt does not matter, but for the
-    /// ends of several attempts, of which the last one counts unless an earlier one may have got through.
+    pub(crate) fn brief(&self) -> Brief {
+        let (stage, end) = (self.stage, self.end);
+        Brief { stage, end }
+    }
+
+    /// Learns something, as [`Brief::learn`].
     pub(crate) fn learn(&mut self, news: News) -> bool {
-        match news {
-            News::Reached(stage) if stage > self.stage => {
-                self.stage = stage;
-                let outlives = |end: End| end.kind() == Kind::Final && stage < Stage::Acked;
-                if !self.end.is_some_and(outlives) {
-                    (self.end, self.why) = (None, None);
-                }
-                true
-            }
-            News::Reached(_) => false,
-            News::Ended(end, why) => {
-                // An attempt that failed says nothing where an earlier one did not, or may not have.
-                let may_have_passed = self.stage > Stage::Resolved || self.end == Some(End::Unknown);
-                let is_moot = end.kind() == Kind::Attempt && may_have_passed;
-                if self.stage == Stage::Acked || self.is_final() || is_moot || self.end == Some(end) {
-                    return false;
-                }
-                (self.end, self.why) = (Some(end), why);
-                true
-            }
+        let mut brief = self.brief();
+        let is_news = brief.learn(&news);
+        if brief.end != self.end {
+            self.why = news.why();
         }
+        (self.stage, self.end) = (brief.stage, brief.end);
+        is_news
     }
 
-    /// Learns what somebody else knows of the same target.
-    pub(crate) fn merge(&mut self, other: &Self) -> bool {
-        let further = self.learn(News::Reached(other.stage));
-        let ended = other
-            .end
-            .is_some_and(|end| self.learn(News::Ended(end, other.why.clone())));
-        further | ended
-    }
-
-    /// Whether the message is gone.
-    pub(crate) fn is_final(&self) -> bool {
-        self.end.is_some_and(|end| end.kind() == Kind::Final)
-    }
-
-    /// Whether nothing more is expected of it, as far as `required` goes.
-    pub(crate) fn is_decided(&self, required: Stage) -> bool {
-        self.stage >= required || self.end.is_some()
-    }
-
-    pub(crate) fn status(&self, required: Stage, open: bool) -> Status {
-        match self.end {
-            _ if self.stage >= required => Status::Delivered,
-            Some(End::Unknown) => Status::Timeout,
-            Some(_) => Status::Failed,
-            None if open => Status::Pending,
-            None => Status::Timeout,
-        }
+    /// The news that it is, for somebody who knows nothing of the target.
+    pub(crate) fn news(&self) -> impl Iterator<Item = News> {
+        let ended = self.end.map(|end| News::Ended(end, self.why.clone()));
+        std::iter::once(News::Reached(self.stage)).chain(ended)
     }
 
     /// Machine-readable, where there is something to say.
@@ -252,38 +283,38 @@ mod tests {
         let state = learnt([News::Reached(Stage::Acked), News::Reached(Stage::Handed)]);
         assert_eq!(state.stage, Stage::Acked);
         let state = learnt([News::Reached(Stage::Acked), News::Ended(End::Expired, None)]);
-        assert_eq!(state.status(Stage::Acked, true), Status::Delivered);
+        assert_eq!(state.brief().status(Stage::Acked, || true), Status::Delivered);
         let state = learnt([News::Ended(End::Unknown, None), News::Reached(Stage::Stored)]);
         assert_eq!(
-            (state.end, state.status(Stage::Acked, true)),
+            (state.end, state.brief().status(Stage::Acked, || true)),
             (None, Status::Pending)
         );
         let state = learnt([News::Ended(End::Terminated, None), News::Reached(Stage::Handed)]);
-        assert_eq!(state.status(Stage::Acked, true), Status::Failed);
+        assert_eq!(state.brief().status(Stage::Acked, || true), Status::Failed);
         // What may have been stored at first is not known to be absent because it certainly was not a second time.
         let state = learnt([News::Ended(End::Unknown, None), News::Ended(End::NotStored, None)]);
-        assert_eq!(state.status(Stage::Acked, false), Status::Timeout);
+        assert_eq!(state.brief().status(Stage::Acked, || false), Status::Timeout);
         let state = learnt([News::Ended(End::NotStored, None), News::Ended(End::Unknown, None)]);
-        assert_eq!(state.status(Stage::Acked, false), Status::Timeout);
+        assert_eq!(state.brief().status(Stage::Acked, || false), Status::Timeout);
         let state = learnt([News::Reached(Stage::Accepted), News::Ended(End::NotSent, None)]);
-        assert_eq!(state.status(Stage::Accepted, false), Status::Delivered);
+        assert_eq!(state.brief().status(Stage::Accepted, || false), Status::Delivered);
     }
 
     #[test]
     fn statuses_say_only_what_is_known() {
         let fresh = State::default();
-        assert_eq!(fresh.status(Stage::Accepted, true), Status::Pending);
-        assert_eq!(fresh.status(Stage::Accepted, false), Status::Timeout);
+        assert_eq!(fresh.brief().status(Stage::Accepted, || true), Status::Pending);
+        assert_eq!(fresh.brief().status(Stage::Accepted, || false), Status::Timeout);
         let accepted = learnt([News::Reached(Stage::Accepted)]);
-        let status = accepted.status(Stage::Handed, false);
+        let status = accepted.brief().status(Stage::Handed, || false);
         assert_eq!(
             (status, accepted.reason(status)),
             (Status::Timeout, "NOT_CONFIRMED")
         );
         let nobody = learnt([News::Ended(End::NoSubscriber, None)]);
-        assert_eq!(nobody.status(Stage::Accepted, true), Status::Failed);
+        assert_eq!(nobody.brief().status(Stage::Accepted, || true), Status::Failed);
         let why = learnt([News::Ended(End::Unknown, Some("the link was cut".into()))]);
-        let status = why.status(Stage::Accepted, true);
+        let status = why.brief().status(Stage::Accepted, || true);
         assert_eq!(status, Status::Timeout);
         assert_eq!(
             why.error(status).as_deref(),
@@ -298,10 +329,13 @@ mod tests {
             let split = split.min(all.len());
             let whole = learnt(all.clone());
             let (mut one, other) = (learnt(all[..split].to_vec()), learnt(all[split..].to_vec()));
-            one.merge(&other);
+            let tell = |one: &mut State, other: &State| {
+                other.news().fold(false, |is_news, news| is_news | one.learn(news))
+            };
+            tell(&mut one, &other);
             prop_assert_eq!(one.stage, whole.stage);
             prop_assert_eq!(one.end.is_some(), whole.end.is_some());
-            prop_assert!(!one.clone().merge(&one.clone()), "nothing is news twice");
+            prop_assert!(!tell(&mut one.clone(), &one), "nothing is news twice");
         }
     }
 }

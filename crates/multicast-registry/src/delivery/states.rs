@@ -3,13 +3,17 @@
 use std::{ops::Range, sync::Arc};
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
-use super::state::{End, Stage, State};
+use super::state::{Brief, News, State};
+
+/// Of so many targets it takes no memory of its own.
+const FEW: usize = 16;
 
 /// What is known of targets, by their places. Few have a cause in words; those are kept apart.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct States {
-    known: Vec<(Stage, Option<End>)>,
+    briefs: SmallVec<[Brief; FEW]>,
     whys: HashMap<usize, Arc<str>>,
 }
 
@@ -17,54 +21,59 @@ impl States {
     /// Of so many targets, nothing being known of them.
     pub(crate) fn of(count: usize) -> Self {
         Self {
-            known: vec![(Stage::default(), None); count],
+            briefs: SmallVec::from_elem(Brief::default(), count),
             whys: HashMap::new(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.known.len()
+        self.briefs.len()
     }
 
-    /// What is known of one, but for the cause in words.
-    pub(crate) fn brief(&self, place: usize) -> State {
-        let (stage, end) = self.known[place];
-        State {
-            stage,
-            end,
-            why: None,
-        }
+    /// All of them, but for the causes in words.
+    pub(crate) fn briefs(&self) -> &[Brief] {
+        &self.briefs
     }
 
     /// What is known of one.
     pub(crate) fn get(&self, place: usize) -> State {
+        let Brief { stage, end } = self.briefs[place];
         let why = match self.whys.is_empty() {
             true => None,
             false => self.whys.get(&place).cloned(),
         };
-        State {
-            why,
-            ..self.brief(place)
-        }
+        State { stage, end, why }
     }
 
-    pub(crate) fn set(&mut self, place: usize, state: State) {
-        let State { stage, end, why } = state;
-        self.known[place] = (stage, end);
-        match why {
-            Some(why) => drop(self.whys.insert(place, why)),
-            None if self.whys.is_empty() => {}
-            None => drop(self.whys.remove(&place)),
+    /// Learns something of one; what was known of it, if that was news.
+    #[inline]
+    pub(crate) fn learn(&mut self, place: usize, news: News) -> Option<Brief> {
+        let brief = self.briefs.get_mut(place)?;
+        let before = *brief;
+        if !brief.learn(&news) {
+            return None;
         }
+        if brief.end != before.end {
+            match news.why() {
+                Some(why) => drop(self.whys.insert(place, why)),
+                None if self.whys.is_empty() => {}
+                None => drop(self.whys.remove(&place)),
+            }
+        }
+        Some(before)
     }
 
     pub(crate) fn range(&self, range: Range<usize>) -> impl ExactSizeIterator<Item = State> {
         range.map(|place| self.get(place))
     }
+}
 
-    /// All of them, but for the causes in words.
-    pub(crate) fn briefs(&self) -> impl ExactSizeIterator<Item = State> {
-        (0..self.len()).map(|place| self.brief(place))
+impl Clone for States {
+    fn clone(&self) -> Self {
+        Self {
+            briefs: SmallVec::from_slice(&self.briefs),
+            whys: self.whys.clone(),
+        }
     }
 }
 
@@ -72,8 +81,8 @@ impl FromIterator<State> for States {
     fn from_iter<T: IntoIterator<Item = State>>(all: T) -> Self {
         let mut states = Self::default();
         for (place, state) in all.into_iter().enumerate() {
-            states.known.push(Default::default());
-            states.set(place, state);
+            states.briefs.push(state.brief());
+            states.whys.extend(state.why.map(|why| (place, why)));
         }
         states
     }
@@ -82,6 +91,7 @@ impl FromIterator<State> for States {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::{End, Stage};
 
     fn failed(why: Option<&str>) -> State {
         State {
@@ -107,14 +117,19 @@ mod tests {
         let mut states: States = all.iter().cloned().collect();
         assert_eq!(states.range(0..4).collect::<Vec<_>>(), all);
         assert_eq!(states.range(1..3).collect::<Vec<_>>(), all[1..3]);
-        let briefs = states.briefs().map(|state| (state.end, state.why));
-        assert_eq!(
-            briefs.filter(|(end, why)| end.is_some() && why.is_none()).count(),
-            2
-        );
-        states.set(1, stored.clone());
+        let before = states.learn(1, News::Reached(Stage::Stored));
+        assert_eq!(before, Some(failed(None).brief()));
         assert_eq!(states.get(1), stored, "the cause is gone with its state");
         assert!(states.whys.is_empty());
+        let full = News::Ended(End::NotStored, Some("full".into()));
+        assert_eq!(states.learn(3, full.clone()), Some(failed(None).brief()));
+        assert_eq!(states.get(3).why.as_deref(), Some("full"));
+        assert_eq!(states.learn(3, full), None, "it is known");
+        assert_eq!(
+            states.learn(4, News::Reached(Stage::Acked)),
+            None,
+            "there is none"
+        );
         assert_eq!(
             States::of(2),
             [State::default(), State::default()].into_iter().collect()
@@ -123,6 +138,6 @@ mod tests {
 
     #[test]
     fn two_bytes_are_enough() {
-        assert_eq!(size_of::<(Stage, Option<End>)>(), 2);
+        assert_eq!(size_of::<Brief>(), 2);
     }
 }

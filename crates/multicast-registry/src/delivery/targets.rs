@@ -124,7 +124,7 @@ pub(crate) fn targets_of(
     let sent = phase != Phase::Running;
     let pairs = identities.iter().zip(states);
     let target = |(identity, state): (&Identity, State)| {
-        let status = cast.status(sent, &state, now);
+        let status = cast.status(sent, state.brief(), now);
         Target::new(identity.clone(), status, state)
     };
     pairs.map(target).collect()

@@ -3,7 +3,10 @@
 use std::{
     collections::{HashSet, VecDeque},
     ops::Range,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,13 +17,12 @@ use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    Delivery, Tally, Targets,
+    Batch, Delivery, Tally, Targets,
     places::Places,
     records::{CastEntry, Part},
-    state::{News, Stage, State, Status},
+    state::{Brief, News, Stage, State, Status},
     states::States,
 };
 
@@ -49,7 +51,7 @@ pub(crate) struct Cast {
 
 impl Cast {
     /// Whether a target that nothing more is known of may still be delivered to.
-    pub(crate) fn is_open(&self, sent: bool, state: &State, now: Timestamp) -> bool {
+    pub(crate) fn is_open(&self, sent: bool, state: Brief, now: Timestamp) -> bool {
         if !sent {
             return true;
         }
@@ -57,8 +59,8 @@ impl Cast {
         self.delivery != Delivery::AtMostOnce && state.stage >= Stage::Stored && !expired
     }
 
-    pub(crate) fn status(&self, sent: bool, state: &State, now: Timestamp) -> Status {
-        state.status(self.required, self.is_open(sent, state, now))
+    pub(crate) fn status(&self, sent: bool, state: Brief, now: Timestamp) -> Status {
+        state.status(self.required, || self.is_open(sent, state, now))
     }
 }
 
@@ -106,8 +108,8 @@ pub(crate) struct Tracker {
     pub(crate) holders: Option<Arc<[Holder]>>,
     /// Where the parts of the ledger's record begin; empty where there is none.
     pub(crate) parts: Vec<Range<usize>>,
-    /// Told to stop sending.
-    pub(crate) cancel: CancellationToken,
+    /// Told to stop sending; who waits is told by `changed`.
+    cancelled: AtomicBool,
     inner: Mutex<Inner>,
     changed: Notify,
 }
@@ -117,14 +119,14 @@ struct Inner {
     states: States,
     /// How many targets are not decided.
     undecided: usize,
-    places: Option<Places>,
+    places: Option<Box<Places>>,
     phase: Phase,
     /// Nothing more is waited for.
     enough: bool,
     /// Whether the ledger knows that it is sent.
     finished: bool,
-    feed: Option<Feed>,
-    replies: Option<Replies>,
+    feed: Option<Box<Feed>>,
+    replies: Option<Box<Replies>>,
     /// Which parts have news that the ledger does not have.
     dirty: Vec<bool>,
     /// How many are writing such parts now.
@@ -182,7 +184,7 @@ impl Tracker {
             targets,
             holders,
             parts,
-            cancel: CancellationToken::new(),
+            cancelled: AtomicBool::new(false),
             inner: Mutex::new(inner),
             changed: Notify::new(),
         }
@@ -207,21 +209,23 @@ impl Tracker {
 
     /// Answers of targets are collected from now on, up to so many bytes; so many of them are enough.
     pub(crate) fn collect(&self, enough: Option<usize>, max_bytes: usize) {
-        self.inner.lock().replies = Some(Replies {
+        let replies = Replies {
             all: VecDeque::new(),
             from: HashSet::new(),
             bytes: 0,
             max_bytes,
             enough: enough.unwrap_or(usize::MAX).min(self.targets.len()),
-        });
+        };
+        self.inner.lock().replies = Some(Box::new(replies));
     }
 
     /// News is kept for [`Self::next_news`] from now on.
     pub(crate) fn follow(&self) {
-        self.inner.lock().feed = Some(Feed {
+        let feed = Feed {
             queue: VecDeque::new(),
             queued: vec![false; self.targets.len()],
-        });
+        };
+        self.inner.lock().feed = Some(Box::new(feed));
     }
 
     /// Learns what became of the targets at these places.
@@ -232,6 +236,11 @@ impl Tracker {
             .map(|(place, news)| inner.learn(self, place, news))
             .fold(false, |changed, news| changed | news);
         self.wake(inner, changed);
+    }
+
+    /// Learns the same of all targets at these places.
+    pub(crate) fn learn_of_all(&self, batch: &Batch, news: &News) {
+        self.learn_at(batch.iter().map(|place| (place, news.clone())));
     }
 
     /// Wakes who waits for news, if there was any.
@@ -281,7 +290,7 @@ impl Tracker {
     pub(crate) fn sent(&self) {
         let mut inner = self.inner.lock();
         if inner.phase == Phase::Running {
-            inner.phase = match self.cancel.is_cancelled() {
+            inner.phase = match self.is_cancelled() {
                 true => Phase::Cancelled,
                 false => Phase::Sent,
             };
@@ -325,7 +334,9 @@ impl Tracker {
         let mut inner = self.inner.lock();
         inner.versions[part] = version;
         for (place, state) in self.parts[part].clone().zip(states) {
-            inner.merge(self, place, &state);
+            for news in state.news() {
+                inner.learn(self, place, news);
+            }
         }
         inner.dirty[part] = false;
         inner.touched = Instant::now();
@@ -337,32 +348,27 @@ impl Tracker {
     }
 
     /// Those of the targets at these places that are not at a stage yet, and may still come there.
-    pub(crate) fn below(&self, stage: Stage, places: impl Iterator<Item = usize>) -> Vec<usize> {
+    pub(crate) fn below(&self, stage: Stage, batch: Batch) -> Batch {
         let inner = self.inner.lock();
-        let is_below = |state: &State| state.stage < stage && !state.is_final();
-        places
-            .filter(|place| is_below(&inner.states.brief(*place)))
-            .collect()
+        let briefs = inner.states.briefs();
+        batch.filter(|place| briefs[place].stage < stage && !briefs[place].is_final())
     }
 
     /// The targets whose last attempt came to this, by their places.
-    pub(crate) fn ended(&self, is_such: impl Fn(&State) -> bool) -> Vec<usize> {
+    pub(crate) fn ended(&self, is_such: impl Fn(Brief) -> bool) -> Vec<usize> {
         let inner = self.inner.lock();
-        let such = inner.states.briefs().enumerate();
-        let such = such.filter(|(_, state)| is_such(state));
+        let such = inner.states.briefs().iter().enumerate();
+        let such = such.filter(|(_, state)| is_such(**state));
         such.map(|(place, _)| place).collect()
     }
 
     /// Which of these places have such a state, and which have not.
-    pub(crate) fn divide(
-        &self,
-        places: &[usize],
-        is_such: impl Fn(&State) -> bool,
-    ) -> (Vec<usize>, Vec<usize>) {
+    pub(crate) fn divide(&self, batch: Batch, is_such: impl Fn(Brief) -> bool) -> (Batch, Batch) {
         let inner = self.inner.lock();
-        places
-            .iter()
-            .partition(|place| is_such(&inner.states.brief(**place)))
+        let briefs = inner.states.briefs();
+        let such = batch.iter().filter(|place| is_such(briefs[*place]));
+        let such = Batch::Some(such.collect());
+        (such, batch.filter(|place| !is_such(briefs[place])))
     }
 
     /// Everything that there is to say of the targets, in their order.
@@ -381,8 +387,8 @@ impl Tracker {
 
     fn statuses(&self, inner: &Inner) -> impl ExactSizeIterator<Item = Status> {
         let (sent, now) = (inner.phase != Phase::Running, Timestamp::now());
-        let states = inner.states.briefs();
-        states.map(move |state| self.cast.status(sent, &state, now))
+        let states = inner.states.briefs().iter();
+        states.map(move |state| self.cast.status(sent, *state, now))
     }
 
     /// The answers that are kept and have not been read by [`Self::next_news`], and how many targets have answered.
@@ -412,18 +418,38 @@ impl Tracker {
     }
 
     async fn until(&self, deadline: Instant, is_so: impl Fn(&Inner) -> bool) {
-        let wait = async {
-            loop {
-                let changed = self.changed.notified();
-                tokio::pin!(changed);
-                changed.as_mut().enable();
-                if is_so(&self.inner.lock()) {
-                    return;
-                }
-                changed.await;
+        let _ = timeout_at(deadline, self.changed_until(|| is_so(&self.inner.lock()))).await;
+    }
+
+    async fn changed_until(&self, is_so: impl Fn() -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if is_so() {
+                return;
             }
-        };
-        let _ = timeout_at(deadline, wait).await;
+            changed.await;
+        }
+    }
+
+    /// Has whoever sends it stop.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Does this, unless it is cancelled before that is done.
+    pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.changed_until(|| self.is_cancelled()) => None,
+            done = work => Some(done),
+        }
     }
 
     /// The next news, as far as [`Self::follow`] was called before; `None` once there will be no more, or it is not
@@ -509,34 +535,22 @@ impl Inner {
         if targets.len() <= FEW {
             return targets.iter().position(|target| target == identity);
         }
-        let places = self.places.get_or_insert_with(|| Places::of(targets));
+        let places = self.places.get_or_insert_with(|| Box::new(Places::of(targets)));
         places.find(targets, identity)
     }
 
+    #[inline]
     fn learn(&mut self, tracker: &Tracker, place: usize, news: News) -> bool {
-        self.change(tracker, place, |state| state.learn(news))
-    }
-
-    fn merge(&mut self, tracker: &Tracker, place: usize, other: &State) -> bool {
-        self.change(tracker, place, |state| state.merge(other))
-    }
-
-    fn change(&mut self, tracker: &Tracker, place: usize, change: impl FnOnce(&mut State) -> bool) -> bool {
         let required = tracker.cast.required;
-        if place >= self.states.len() {
+        let Some(before) = self.states.learn(place, news) else {
             return false;
-        }
-        let mut state = self.states.get(place);
-        let was_decided = state.is_decided(required);
-        if !change(&mut state) {
-            return false;
-        }
-        match (was_decided, state.is_decided(required)) {
+        };
+        let now = self.states.briefs()[place];
+        match (before.is_decided(required), now.is_decided(required)) {
             (false, true) => self.undecided -= 1,
             (true, false) => self.undecided += 1,
             _ => {}
         }
-        self.states.set(place, state);
         let part = tracker.parts.partition_point(|part| part.end <= place);
         if let Some(dirty) = self.dirty.get_mut(part) {
             *dirty = true;
@@ -558,8 +572,8 @@ impl Inner {
         let Some(replies) = &self.replies else {
             return is_sent && self.undecided == 0;
         };
-        let may_answer = |state: &State| state.end.is_none();
-        let all = || self.states.briefs().filter(may_answer).count();
+        let may_answer = |state: &&Brief| state.end.is_none();
+        let all = || self.states.briefs().iter().filter(may_answer).count();
         let answered = replies.from.len();
         answered >= replies.enough || is_sent && self.undecided == 0 && answered >= all()
     }

@@ -280,6 +280,12 @@ impl Directory {
         self.read(|view| (view.head().epoch, *self.shared.secret.lock()))
     }
 
+    /// The same identity, as the view has it: then there is one name of it in memory, and equal at a glance.
+    pub(crate) fn known(&self, identity: Identity) -> Identity {
+        let known = self.read(|view| view.get(identity.as_str()).map(|row| row.identity.clone()));
+        known.unwrap_or(identity)
+    }
+
     /// Asks the view something. Readers share the lock; whoever applies changes waits for them.
     pub(crate) fn read<T>(&self, ask: impl FnOnce(&View) -> T) -> T {
         ask(&self.shared.view.read())
@@ -321,6 +327,9 @@ impl Directory {
     /// Readers that wait at the same time share a fetch: one that began after they came.
     pub async fn make_current(&self, deadline: Instant) -> Result<(), Unavailable> {
         self.ready(deadline).await?;
+        if self.store().is_head(self.head()) {
+            return Ok(());
+        }
         let shared = &*self.shared;
         let came = shared.begun.load(Ordering::Acquire);
         let turn = shared.fetching.take_unless(|| self.fetched_since(came));

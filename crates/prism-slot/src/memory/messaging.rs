@@ -30,10 +30,12 @@ struct Table {
     config: MessagingConfig,
     closed: bool,
     next: u64,
-    /// An identity rarely has more than one listener: a second one is a session about to take over.
-    listeners: HashMap<Identity, SmallVec<[(u64, ListenerSink); 1]>>,
+    listeners: HashMap<Identity, Listeners>,
     posts: HashMap<Arc<str>, PostSink>,
 }
+
+/// An identity rarely has more than one listener: a second one is a session about to take over.
+type Listeners = SmallVec<[(u64, ListenerSink); 1]>;
 
 impl MemoryMessaging {
     /// The capability of every memory messaging slot.
@@ -82,9 +84,12 @@ impl Messaging for MemoryMessaging {
         if table.closed {
             return vec![Outcome::NotSent(CLOSED.to_owned()); targets.len()];
         }
-        targets
-            .iter()
-            .map(|target| table.publish(target, &message))
+        // All are looked up before anything is pushed: a push has the processor wait for what it has begun to read.
+        let found: Vec<Option<&Listeners>> =
+            targets.iter().map(|target| table.listeners.get(target)).collect();
+        found
+            .into_iter()
+            .map(|listeners| publish(listeners, &message))
             .collect()
     }
 
@@ -173,20 +178,20 @@ impl Table {
             _ => Outcome::Accepted,
         }
     }
+}
 
-    fn publish(&self, target: &Identity, message: &Arc<Message>) -> Outcome {
-        let Some(listeners) = self.listeners.get(target) else {
-            return Outcome::NoSubscriber;
-        };
-        let taken = listeners
-            .iter()
-            .filter(|(_, sink)| sink.push(message.clone()))
-            .count();
-        if taken > 0 {
-            return Outcome::Accepted;
-        }
-        Outcome::NotSent("the listener's queue is full".to_owned())
+fn publish(listeners: Option<&Listeners>, message: &Arc<Message>) -> Outcome {
+    let Some(listeners) = listeners else {
+        return Outcome::NoSubscriber;
+    };
+    let taken = listeners
+        .iter()
+        .filter(|(_, sink)| sink.push(message.clone()))
+        .count();
+    if taken > 0 {
+        return Outcome::Accepted;
     }
+    Outcome::NotSent("the listener's queue is full".to_owned())
 }
 
 /// A post's place in the table, given up when the post is dropped.

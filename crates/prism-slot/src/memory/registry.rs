@@ -74,12 +74,12 @@ impl<C: Clock> MemoryRegistry<C> {
     }
 
     /// One step: checks the epoch, advances the lease clock, does `work`.
-    fn step<T>(&self, call: &Call, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+    fn step<T>(&self, epoch: Option<Epoch>, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let mut state = self.state.lock();
         // Read by whoever is next: times that are used in another order than they were read in are counted twice.
         let now = self.clock.now();
         state.check_open()?;
-        if call.epoch.is_some_and(|expected| expected != state.epoch) {
+        if epoch.is_some_and(|expected| expected != state.epoch) {
             return Err(Error::EpochChanged { current: state.epoch });
         }
         state.clock.tick(now);
@@ -102,27 +102,27 @@ impl<C: Clock> RegistryStore for MemoryRegistry<C> {
     async fn register(&self, call: Call, batch: Vec<Register>) -> Vec<Result<Registered>> {
         batch
             .into_iter()
-            .map(|request| self.step(&call, |state| state.register(request)))
+            .map(|request| self.step(call.epoch, |state| state.register(request)))
             .collect()
     }
 
     async fn put(&self, call: Call, put: Put) -> Result<Arc<Record>> {
-        self.step(&call, |state| state.put(put))
+        self.step(call.epoch, |state| state.put(put))
     }
 
     async fn renew(&self, call: Call, batch: Vec<Renew>) -> Vec<Result<Renewed>> {
         batch
             .into_iter()
-            .map(|request| self.step(&call, |state| state.renew(&request)))
+            .map(|request| self.step(call.epoch, |state| state.renew(&request)))
             .collect()
     }
 
     async fn unregister(&self, call: Call, request: Unregister) -> Result<Unregistered> {
-        self.step(&call, |state| state.unregister(&request))
+        self.step(call.epoch, |state| state.unregister(&request))
     }
 
     async fn get(&self, call: Call, identity: Identity) -> Result<Read> {
-        self.step(&call, |state| {
+        self.step(call.epoch, |state| {
             state.expire_if_due(&identity);
             let record = state.entries.get(&identity).map(|entry| state.as_read(entry));
             Ok(Read {
@@ -133,7 +133,7 @@ impl<C: Clock> RegistryStore for MemoryRegistry<C> {
     }
 
     async fn leases(&self, call: Call, identities: Vec<Identity>) -> Result<Vec<Option<Timestamp>>> {
-        self.step(&call, |state| {
+        self.step(call.epoch, |state| {
             let ends = |identity| {
                 state.expire_if_due(identity);
                 state
@@ -146,22 +146,27 @@ impl<C: Clock> RegistryStore for MemoryRegistry<C> {
     }
 
     async fn sync(&self, call: Call, from: Revision, limit: usize) -> Result<Sync> {
-        self.step(&call, |state| state.sync(from, limit))
+        self.step(call.epoch, |state| state.sync(from, limit))
     }
 
     async fn changed(&self, call: Call, from: Revision) -> Result<()> {
         let mut written = pin!(self.written.notified());
         // Before the look at the state, so that no write falls in between.
         written.as_mut().enable();
-        if self.step(&call, |state| Ok(state.revision == from))? {
+        if self.step(call.epoch, |state| Ok(state.revision == from))? {
             let _ = timeout_at(call.deadline, written).await;
         }
         Ok(())
     }
 
+    fn is_head(&self, position: Position) -> bool {
+        let is_head = |state: &mut State| Ok(state.revision == position.revision && !state.has_due());
+        self.step(Some(position.epoch), is_head).unwrap_or(false)
+    }
+
     async fn scan(&self, call: Call, _scan: Scan) -> Result<ScanPage> {
         // All in one page: a page is a vector of pointers, and one step needs no hold on the feed.
-        self.step(&call, |state| {
+        self.step(call.epoch, |state| {
             let records = state.entries.values().map(|entry| state.as_read(entry)).collect();
             Ok(ScanPage {
                 records,
@@ -178,7 +183,7 @@ impl<C: Clock> RegistryStore for MemoryRegistry<C> {
         identity: Identity,
         generation: Option<Position>,
     ) -> Result<Claim> {
-        self.step(&call, |state| {
+        self.step(call.epoch, |state| {
             let generation = state.live(&identity, generation)?.record.generation;
             state.claims += 1;
             Ok(Claim {
@@ -554,6 +559,11 @@ impl State {
         }
     }
 
+    /// Whether there are leases to be looked at, which are due unless they were renewed.
+    fn has_due(&self) -> bool {
+        self.leases.has_until(self.clock.now)
+    }
+
     /// Expires due leases, looking at `limit` of them at most; says whether some were left.
     fn expire_due(&mut self, limit: usize) -> bool {
         for _ in 0..limit {
@@ -578,7 +588,7 @@ impl State {
                 self.remove(&identity, Cause::Expired);
             }
         }
-        self.leases.has_until(self.clock.now)
+        self.has_due()
     }
 
     /// Makes sure that one more identity may be registered.

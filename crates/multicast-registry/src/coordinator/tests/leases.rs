@@ -90,6 +90,7 @@ async fn nothing_due_is_served_with_the_sweeper_stopped() {
         "register",
     ] {
         let fixture = leased(Duration::from_millis(1_500)).without_background().await;
+        fixture.store.know_head();
         fixture.register("a", "{}").await;
         assert_eq!(fixture.names(Filter::new()).await, ["a"], "the view has it");
         let asked = fixture.script().count(Op::Sync);

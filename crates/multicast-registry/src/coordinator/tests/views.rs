@@ -93,6 +93,22 @@ async fn readers_that_wait_together_fail_together() {
     assert_eq!(fixture.script().count(Op::Sync) - fetches, 1);
 }
 
+/// Whoever reads while nothing happens has nobody asked, and misses nothing that did.
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_knows_where_it_stands_is_not_asked() {
+    let fixture = fixture(|_| {});
+    fixture.store.know_head();
+    for (number, expected) in [vec!["a"], vec!["a", "b"]].iter().enumerate() {
+        fixture.register(expected[number], "{}").await;
+        assert_eq!(fixture.names(Filter::new()).await, *expected);
+        let asked = fixture.script().count(Op::Sync);
+        for _ in 0..10 {
+            assert_eq!(fixture.names(Filter::new()).await, *expected);
+        }
+        assert_eq!(fixture.script().count(Op::Sync), asked);
+    }
+}
+
 /// With nobody calling, the slot is still asked at least once a second: the lease clock needs that, and
 /// that is how the dead expire.
 #[tokio::test(start_paused = true)]

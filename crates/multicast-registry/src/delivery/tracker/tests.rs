@@ -99,7 +99,7 @@ fn nothing_is_kept_for_nobody() {
 #[tokio::test(start_paused = true)]
 async fn a_cancellation_waits_for_the_end_of_sending() {
     let tracker = Arc::new(tracker(&["a"]));
-    tracker.cancel.cancel();
+    tracker.cancel();
     let soon = || Instant::now() + Duration::from_secs(1);
     assert_eq!(tracker.stopped(soon()).await, Phase::Running);
     let sender = tracker.clone();

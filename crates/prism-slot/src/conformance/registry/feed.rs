@@ -6,7 +6,7 @@ use super::{
     Call, Cause, Fixture, Mode, Options, PAST_TTL, Register, Renew, Result, Revision, TTL, Ttl, Unregister,
     call, causes, deadline, identity, leased, put, request, session,
 };
-use crate::{Applied, Epoch, Error, Scan};
+use crate::{Applied, Epoch, Error, Position, Scan};
 
 pub(super) async fn sync_returns_dense_history(fixture: Fixture) {
     let subject = fixture.open().await;
@@ -145,6 +145,21 @@ pub(super) async fn changes_are_told(fixture: Fixture) {
 
 /// No case waits for as long.
 const LONG: Duration = Duration::from_secs(120);
+
+pub(super) async fn is_head_is_never_wrong(fixture: Fixture) {
+    let subject = fixture.open().await;
+    let store = &subject.0.store;
+    let first = subject.register(request("a")).await.unwrap().position;
+    let second = subject.register(leased("b")).await.unwrap().position;
+    assert!(!store.is_head(first), "something was written since");
+    let elsewhere = Position {
+        epoch: Epoch(second.epoch.0 ^ 1),
+        ..second
+    };
+    assert!(!store.is_head(elsewhere), "that is another history");
+    subject.pass(PAST_TTL).await;
+    assert!(!store.is_head(second), "a lease is due");
+}
 
 pub(super) async fn calls_refuse_another_epoch(fixture: Fixture) {
     let subject = fixture.open().await;

@@ -67,7 +67,9 @@ fn no_time_is_counted_twice() {
         max_identities: 1,
         request: RequestId::next(),
     };
-    registry.step(&call(), |state| state.register(request)).unwrap();
+    registry
+        .step(call().epoch, |state| state.register(request))
+        .unwrap();
     let overtaking = std::thread::spawn({
         let registry = registry.clone();
         move || {
