@@ -342,7 +342,7 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
 
     /// Makes a session the inbox's consumer. Whatever was out with another one is due at once
     /// (`a_new_consumer_gets_what_was_out`). What was stored for another holder goes to the dead letters
-    /// (`another_holder_inherits_nothing`).
+    /// (`another_holder_inherits_nothing`) (`each_inbox_has_its_own_holder`).
     ///
     /// # Errors
     /// [`Error::Fenced`] where a later session of the same epoch has it (`the_latest_consumer_stays`).

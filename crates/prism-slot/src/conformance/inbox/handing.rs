@@ -41,6 +41,36 @@ pub(super) async fn another_holder_inherits_nothing(fixture: Fixture) {
     assert_eq!(slot.texts(&third).await, ["own"]);
 }
 
+pub(super) async fn each_inbox_has_its_own_holder(fixture: Fixture) {
+    let slot = fixture.open().await;
+    let of = |number: usize, holder: u8| Address {
+        holder: Holder([holder; 16]),
+        ..address(&format!("id-{number}"))
+    };
+    // In one call, the holders of which are not all the same.
+    let addresses: Vec<Address> = (0..5).map(|number| of(number, 1 + number as u8 % 2)).collect();
+    let stored = slot
+        .slot()
+        .enqueue(&addresses, message("private"), terms(), deadline())
+        .await;
+    assert_eq!(stored, vec![STORED; 5]);
+    for (number, address) in addresses.into_iter().enumerate() {
+        let own = Consumer {
+            address,
+            ..consumer("a", 1)
+        };
+        slot.slot().open(&own, deadline()).await.unwrap();
+        assert_eq!(slot.texts(&own).await, ["private"]);
+        let other = Consumer {
+            address: of(number, 2 - number as u8 % 2),
+            session_seq: 2,
+            ..own
+        };
+        slot.slot().open(&other, deadline()).await.unwrap();
+        assert_eq!(slot.fetch(&other).await, []);
+    }
+}
+
 pub(super) async fn the_latest_consumer_stays(fixture: Fixture) {
     let slot = fixture.open().await;
     slot.consumer("a", 5).await;

@@ -51,6 +51,7 @@ pub(super) const CASES: &[Case<InboxCapability, Fixture>] = cases![
     late_stores_store_nothing,
     a_new_consumer_gets_what_was_out,
     another_holder_inherits_nothing,
+    each_inbox_has_its_own_holder,
     the_latest_consumer_stays,
     attempts_are_counted,
     unsettled_messages_come_again,

@@ -123,7 +123,7 @@ impl Store<'_> {
     /// An outcome for each; none where it is to be asked again.
     async fn call(
         &self,
-        addresses: impl Iterator<Item = &Address>,
+        addresses: impl Iterator<Item = &Address> + Clone,
         with_body: bool,
     ) -> Result<Vec<Option<Enqueued>>, Refused> {
         let body = if with_body {
@@ -131,24 +131,31 @@ impl Store<'_> {
         } else {
             Bytes::new()
         };
-        let mut arguments = vec![self.order.clone(), body];
-        for address in addresses {
-            arguments.push(Bytes::copy_from_slice(address.identity.as_str().as_bytes()));
-            arguments.push(held(address));
-        }
+        let mut arguments = vec![self.order.clone(), body, holders(addresses.clone())];
+        let common = arguments.len();
+        arguments
+            .extend(addresses.map(|address| Bytes::copy_from_slice(address.identity.as_str().as_bytes())));
         let called = self
             .calls
             .call(Function::Store, &arguments, self.deadline, Effect::Write);
-        outcomes(called.await?, arguments.len() / 2 - 1)
+        outcomes(called.await?, arguments.len() - common)
     }
 }
 
+/// Who holds the inboxes: one for all of them, or each of them in turn.
+fn holders<'a>(addresses: impl Iterator<Item = &'a Address> + Clone) -> Bytes {
+    let mut each = addresses.clone();
+    let first = each.next().map(|address| address.holder);
+    let of_all = each.all(|address| Some(address.holder) == first);
+    let named = addresses.take(if of_all { 1 } else { usize::MAX });
+    named.flat_map(held).collect()
+}
+
 /// The first bytes of what an inbox needs to know of a message.
-pub(super) fn held(address: &Address) -> Bytes {
-    let mut bytes = Vec::with_capacity(17);
-    bytes.put_u8(FORMAT);
-    bytes.put_slice(&address.holder.0);
-    bytes.into()
+pub(super) fn held(address: &Address) -> [u8; 17] {
+    let mut bytes = [FORMAT; 17];
+    bytes[1..].copy_from_slice(&address.holder.0);
+    bytes
 }
 
 fn outcomes(mut answer: Answer, count: usize) -> Result<Vec<Option<Enqueued>>, Refused> {

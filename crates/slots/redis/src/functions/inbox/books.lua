@@ -33,15 +33,16 @@ end
 
 -- The books of a multicast, with what they say of these identities at least.
 local function books_of(ns, multicast, identities)
-  local books = ns.books[multicast]
+  local books, unknown = ns.books[multicast], identities
   if not books then
-    books = { key = ns.at .. 'message:' .. multicast, multicast = multicast, states = {}, dirty = {} }
+    books = { key = ns.at .. 'message:' .. multicast, multicast = multicast, states = {}, noted = {}, notes = 0 }
     ns.books[multicast] = books
-  end
-  local unknown = {}
-  for _, identity in ipairs(identities) do
-    if books.states[identity] == nil then
-      unknown[#unknown + 1] = identity
+  else
+    unknown = {}
+    for _, identity in ipairs(identities) do
+      if books.states[identity] == nil then
+        unknown[#unknown + 1] = identity
+      end
     end
   end
   if books.counts and #unknown == 0 then
@@ -78,7 +79,9 @@ local function remembered(books, identity)
 end
 
 local function note(books, identity, state)
-  books.states[identity], books.dirty[identity] = state, true
+  books.states[identity] = state
+  books.notes = books.notes + 1
+  books.noted[books.notes] = identity
 end
 
 -- An inbox has let go of a message; that it had it is known until then.
@@ -106,14 +109,15 @@ end
 
 local function save_books(ns)
   for _, books in pairs(ns.books) do
-    local kept, forgotten = {}, {}
+    local kept, count, forgotten = {}, 0, {}
     if books.recounted then
-      books.states[''], books.dirty[''] = encode_counts(books.counts, books.many), true
+      note(books, '', encode_counts(books.counts, books.many))
     end
-    for identity in pairs(books.dirty) do
+    for index = books.notes, 1, -1 do
+      local identity = books.noted[index]
       local state = books.states[identity]
       if state then
-        kept[#kept + 1], kept[#kept + 2] = identity, state
+        kept[count + 1], kept[count + 2], count = identity, state, count + 2
       else
         forgotten[#forgotten + 1] = identity
       end

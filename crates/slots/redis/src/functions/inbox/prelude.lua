@@ -48,6 +48,8 @@ local ENTRY = '>Bc16I8I4I2'
 local WAITS = '>BBc13c16I8'
 local LEFT = '>BBI8'
 local COUNT = '>c16I4'
+-- How long FORMAT with a holder is.
+local HELD = 17
 local LIST = '>Bc13I8I8I2'
 local DEATH = '>BBI4I8I4I2'
 

@@ -79,7 +79,7 @@ end
 
 -- Puts a message into one inbox, unless it is or was there; `is_full` says why there is no room, if there is none. The
 -- first thing that is written to an inbox is what can fail. Returns a letter, and what had to make room.
-local function put_in(ns, books, order, identity, holder, is_full)
+local function put_in(ns, books, order, identity, entry, is_full)
   local state, oldest = books.states[identity], nil
   if state and (waiting(books, identity) or remembered(books, identity) > ns.now) then
     return 'D'
@@ -90,7 +90,7 @@ local function put_in(ns, books, order, identity, holder, is_full)
       return is_full == 'full' and 'F' or 'A'
     end
   end
-  local added = redis.pcall('XADD', order.stream .. identity, order.id, 'm', order.reference, 'e', holder .. order.entry)
+  local added = redis.pcall('XADD', order.stream .. identity, order.id, 'm', order.reference, 'e', entry)
   if type(added) ~= 'string' then
     return 'N'
   end
@@ -103,34 +103,41 @@ local function put_in(ns, books, order, identity, holder, is_full)
 end
 
 -- Arguments: the priority, how long it lives, the sizes of the payload and of the ticket, packed, and the reference;
--- the body, empty where it is taken to be here; then for each inbox the identity and FORMAT with the holder. Adds a
--- letter for each inbox: S stored, X stored in place of another one, D it is or was there, F full, A to be asked again,
+-- the body, empty where it is taken to be here; FORMAT with the holder of all inboxes, or that of each in turn; then the
+-- identities. Adds a letter for each inbox: S stored, X stored in place of another one, D it is or was there, F full, A to be asked again,
 -- N the stream does not take it; and what had to make room. Answers B, and stores nothing, where the body is not here.
 local function store(ns, args)
-  local order, body, identities = order_of(ns, args[2]), args[3], {}
-  for index = 4, #args, 2 do
-    identities[#identities + 1] = args[index]
+  local order, body, held, identities, last = order_of(ns, args[2]), args[3], args[4], {}, #args - 4
+  for index = 1, last do
+    identities[index] = args[index + 4]
   end
+  local entry = #held == HELD and held .. order.entry
   local full = without_room(ns, identities)
   local books = books_of(ns, order.multicast, identities)
   local is_here = books.counts[order.digest]
   if not is_here and body == '' then
     return { 'B' }
   end
-  local letters, displaced, stored = {}, {}, {}
-  for index, identity in ipairs(identities) do
-    local letter, told = put_in(ns, books, order, identity, args[2 * index + 3], full[identity])
-    letters[index], displaced[#displaced + 1] = letter, told
+  local letters, displaced, stored, count = {}, {}, {}, 0
+  for index = 1, last do
+    local identity = identities[index]
+    local of_this = entry or string.sub(held, HELD * (index - 1) + 1, HELD * index) .. order.entry
+    local letter, told = put_in(ns, books, order, identity, of_this, full[identity])
+    letters[index] = letter
+    if told then
+      displaced[#displaced + 1] = told
+    end
     if letter == 'S' or letter == 'X' then
-      stored[#stored + 1] = identity
+      count = count + 1
+      stored[count] = identity
     end
   end
-  if #stored > 0 then
+  if count > 0 then
     if not is_here then
       redis.call('SET', ns.at .. 'body:' .. order.reference, body)
     end
-    hold(ns, books, order.digest, #stored)
-    books.many = #stored > MANY
+    hold(ns, books, order.digest, count)
+    books.many = count > MANY
     schedule(ns, order.place, order.reference, order.ticket, order.expires, order.known, stored,
       math.min(order.expires, order.known))
   end
