@@ -132,7 +132,7 @@ fn patiently<T>(give_up: Instant, mut work: impl FnMut() -> rusqlite::Result<T>)
 /// Before anything is written: somebody else's file stays as it is.
 fn check_content(path: &Path, conn: &Connection, give_up: Instant) -> Result<()> {
     let at = path.display();
-    let content = patiently(give_up, || schema::content(conn));
+    let content = patiently(give_up, || look(conn));
     match content.map_err(|error| explain(path, &error, Applied::No))? {
         Content::Nothing | Content::Ours => Ok(()),
         Content::Later(version) => Err(unreadable(format!(
@@ -143,6 +143,14 @@ fn check_content(path: &Path, conn: &Connection, give_up: Instant) -> Result<()>
             "`{at}` belongs to another program; set another `path`"
         ))),
     }
+}
+
+/// What a file holds at one moment: another process may be about to make its tables.
+fn look(conn: &Connection) -> rusqlite::Result<Content> {
+    let moment = conn.unchecked_transaction()?;
+    let content = schema::content(&moment)?;
+    moment.commit()?;
+    Ok(content)
 }
 
 /// What has to hold for every commit.
@@ -233,5 +241,33 @@ pub(crate) fn misplaced(path: &Path, error: &io::Error) -> Error {
         _ => misconfigured(format!(
             "`{at}` cannot be reached ({error}); check `path` and its permissions"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever opens a file while somebody else makes it does not take it for another program's.
+    #[test]
+    fn a_file_in_the_making_is_nobody_elses() {
+        let directory = tempfile::tempdir().unwrap();
+        for number in 0..50 {
+            let path = directory.path().join(number.to_string());
+            let open = || Connection::open(&path).unwrap();
+            let maker = open();
+            let give_up = Instant::now() + Duration::from_secs(60);
+            thread::scope(|scope| {
+                let seen = scope.spawn(|| {
+                    let conn = open();
+                    std::iter::repeat_with(|| patiently(give_up, || look(&conn)).unwrap())
+                        .find(|content| *content != Content::Nothing)
+                });
+                patiently(give_up, || maker.execute_batch("BEGIN IMMEDIATE")).unwrap();
+                schema::create(&maker, 1).unwrap();
+                patiently(give_up, || maker.execute_batch("COMMIT")).unwrap();
+                assert_eq!(seen.join().unwrap(), Some(Content::Ours));
+            });
+        }
     }
 }
