@@ -15,6 +15,10 @@ use super::{
 
 /// What a target costs in memory, roughly: its name's pointer, its state with a cause in words, and a place in a table.
 const TARGET_BYTES: usize = 64;
+/// A multicast takes as much as so many targets, beside its own.
+const ITSELF: usize = 8;
+/// With what the table and the allocator take for it, about.
+const _: () = assert!(size_of::<Tracker>() + 96 <= ITSELF * TARGET_BYTES);
 
 /// The multicasts in memory.
 #[derive(Debug)]
@@ -30,8 +34,9 @@ struct Inner {
     beginning: HashSet<MulticastId>,
     /// What nobody sends any more though it is not sent.
     given_up: HashSet<MulticastId>,
-    targets: usize,
-    max_targets: usize,
+    /// How much they take, and may take, in targets.
+    weight: usize,
+    max_weight: usize,
 }
 
 /// A multicast that is being written down.
@@ -50,7 +55,7 @@ impl Desk {
     /// One that keeps about so many bytes of what is done.
     pub(crate) fn new(max_bytes: usize) -> Self {
         let inner = Inner {
-            max_targets: max_bytes / TARGET_BYTES,
+            max_weight: max_bytes / TARGET_BYTES,
             ..Inner::default()
         };
         Self {
@@ -59,7 +64,7 @@ impl Desk {
     }
 
     pub(crate) fn resize(&self, max_bytes: usize) {
-        self.inner.lock().max_targets = max_bytes / TARGET_BYTES;
+        self.inner.lock().max_weight = max_bytes / TARGET_BYTES;
     }
 
     /// Takes a multicast up. The oldest that are done make room.
@@ -67,8 +72,9 @@ impl Desk {
         let mut inner = self.inner.lock();
         let before = inner.remove(tracker.cast.id);
         inner.given_up.remove(&tracker.cast.id);
-        let gone = inner.make_room(tracker.targets.len());
-        inner.targets += tracker.targets.len() + 1;
+        let weight = weight(&tracker);
+        let gone = inner.make_room(weight);
+        inner.weight += weight;
         inner.trackers.insert(tracker.cast.id, tracker);
         drop(inner);
         // What they hold is given back when nobody waits for it.
@@ -138,18 +144,22 @@ fn is_under_way(tracker: &Arc<Tracker>) -> bool {
         || (is_begun_there && tracker.is_unfinished())
 }
 
+fn weight(tracker: &Tracker) -> usize {
+    ITSELF + tracker.targets.len()
+}
+
 impl Inner {
     fn remove(&mut self, id: MulticastId) -> Option<Arc<Tracker>> {
         let tracker = self.trackers.remove(&id)?;
-        self.targets -= tracker.targets.len() + 1;
+        self.weight -= weight(&tracker);
         Some(tracker)
     }
 
     /// Looks at each once: those under way go to the back. Those that go.
-    fn make_room(&mut self, for_targets: usize) -> SmallVec<[Arc<Tracker>; 2]> {
+    fn make_room(&mut self, for_weight: usize) -> SmallVec<[Arc<Tracker>; 2]> {
         let mut gone = SmallVec::new();
         for _ in 0..self.trackers.len() {
-            let fits = self.targets + for_targets <= self.max_targets;
+            let fits = self.weight + for_weight <= self.max_weight;
             let Some((&id, oldest)) = self.trackers.front().filter(|_| !fits) else {
                 break;
             };
