@@ -12,6 +12,7 @@
 //!   A client repeats a registration by its session, and an update by `if_revision`.
 //! - How much a call to the slot takes: `sync_is_bounded`, `query_is_bounded`, `keys_are_listed_in_pages`,
 //!   `bodies_over_the_limit_are_not_written`.
+//! - What a slot knows without being asked: `is_head_is_never_wrong`. A read that had to ask looks the same.
 //! - That a slot is closed: `a_slot_answers_until_it_is_closed`, `closing_ends_listeners_and_calls`, `a_closed_slot_refuses`,
 //!   `a_closed_ledger_refuses`. A runner that stops serving turns its clients away before it closes anything.
 //! - What becomes of a call that reaches the slot too late: `late_calls_change_nothing`, `late_stores_store_nothing`,
@@ -19,7 +20,7 @@
 //! - How runners speak to each other: `notes_to_nobody_are_noticed`, `notes_to_every_post_reach_all`,
 //!   `a_full_post_counts_what_it_drops`. A lost receipt leaves a lower stage, which is no error.
 //! - A search that goes on in another epoch: `query_stays_in_its_epoch`. It needs a store that loses its history.
-//! - Other owners: `another_holder_inherits_nothing`. Nobody is authenticated, so everybody is the same owner.
+//! - Other owners: `another_holder_inherits_nothing`, `each_inbox_has_its_own_holder`. Nobody is authenticated, so everybody is the same owner.
 //! - Versions of entries: `writes_keep_to_what_they_expect`; and what makes room where there is none,
 //!   `entries_let_go_are_there_where_there_is_room`.
 //! - That a session which was quiet for as long as messages live is forgotten: `quiet_sessions_open_again`. It opens again
