@@ -299,9 +299,9 @@ pub trait RegistryStore: Send + std::marker::Sync + 'static {
     fn changed(&self, call: Call, from: Revision) -> impl Future<Output = Result<()>> + Send;
 
     /// Whether this is where the slot stands, with nothing written after it and no lease due, as far as that is known
-    /// without asking anybody. Optional: `false` says nothing.
+    /// without asking anybody: a slot of one process knows, and of any other `false` says nothing.
     ///
-    /// - Never of a position after which something was acknowledged or is due (`is_head_is_never_wrong`).
+    /// - Never of a position after which something was acknowledged or is due (`is_head_is_known_and_never_wrong`).
     fn is_head(&self, position: Position) -> bool {
         let _ = position;
         false

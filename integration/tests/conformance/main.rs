@@ -12,7 +12,7 @@
 //!   A client repeats a registration by its session, and an update by `if_revision`.
 //! - How much a call to the slot takes: `sync_is_bounded`, `query_is_bounded`, `keys_are_listed_in_pages`,
 //!   `bodies_over_the_limit_are_not_written`.
-//! - What a slot knows without being asked: `is_head_is_never_wrong`. A read that had to ask looks the same.
+//! - What a slot knows without being asked: `is_head_is_known_and_never_wrong`. A read that had to ask looks the same.
 //! - That a slot is closed: `a_slot_answers_until_it_is_closed`, `closing_ends_listeners_and_calls`, `a_closed_slot_refuses`,
 //!   `a_closed_ledger_refuses`. A runner that stops serving turns its clients away before it closes anything.
 //! - What becomes of a call that reaches the slot too late: `late_calls_change_nothing`, `late_stores_store_nothing`,

@@ -21,10 +21,11 @@ use tokio::time::Instant;
 
 use super::{
     Runner,
+    cast::Phase,
     note::Receipt,
     records::{CastEntry, Load, Part, Unreadable, part_of},
     state::State,
-    tracker::{Phase, Tracker},
+    tracker::Tracker,
 };
 
 /// How often a part is written again because somebody else was first.

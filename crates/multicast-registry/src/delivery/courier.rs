@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Desk,
     note::{MAX_BYTES, Note, Receipt},
+    reply::Reply,
     state::News,
-    tracker::Reply,
 };
 use crate::metrics::NamespaceMetrics;
 

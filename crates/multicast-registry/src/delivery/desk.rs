@@ -8,10 +8,7 @@ use parking_lot::Mutex;
 use prism_slot::{MulticastId, Timestamp};
 use smallvec::SmallVec;
 
-use super::{
-    Delivery,
-    tracker::{Phase, Tracker},
-};
+use super::{Delivery, cast::Phase, tracker::Tracker};
 
 /// What a target costs in memory, roughly: its name's pointer, its state with a cause in words, and a place in a table.
 const TARGET_BYTES: usize = 64;

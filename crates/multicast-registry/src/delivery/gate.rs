@@ -101,9 +101,6 @@ impl Gate {
 
     /// Waits for a turn to send to so many targets; `None` where the deadline comes first. Cancel safe.
     pub(crate) async fn turn(&self, targets: usize, deadline: Instant) -> Option<Turn<'_>> {
-        if let Some(turn) = self.turn_at_once(targets) {
-            return Some(turn);
-        }
         let places = self.places.acquire_many(wanted(targets));
         let places = timeout_at(deadline, places).await.ok()?.ok()?;
         Some(self.begin(targets, places))

@@ -8,6 +8,7 @@
 mod batch;
 mod bells;
 mod books;
+mod cast;
 mod courier;
 mod desk;
 mod gate;
@@ -16,18 +17,21 @@ mod note;
 mod orphans;
 mod places;
 mod records;
+mod reply;
 pub(crate) mod state;
 mod states;
 mod targets;
 mod tracker;
 
+pub use cast::Phase;
+pub use reply::Reply;
 pub use state::{End, Stage, Status};
 pub use targets::{Target, Targets};
-pub use tracker::{Phase, Reply};
 
 pub(crate) use batch::Batch;
 pub(crate) use bells::Bells;
 pub(crate) use books::Books;
+pub(crate) use cast::Cast;
 pub(crate) use courier::{Courier, Strays};
 pub(crate) use desk::Desk;
 pub(crate) use gate::{Admission, Crowded, Gate, Turn};
@@ -39,7 +43,7 @@ pub(crate) use records::void;
 pub(crate) use records::{CastEntry, KeyEntry, Load, Part, into_parts};
 pub(crate) use state::{Brief, News, State};
 pub(crate) use targets::targets_of;
-pub(crate) use tracker::{Cast, Told, Tracker};
+pub(crate) use tracker::{Told, Tracker};
 
 use prism_slot::{MulticastId, Position, Timestamp};
 

@@ -9,8 +9,8 @@ use prost::Message as _;
 
 use super::{
     records::{self, CastEntry, Part},
+    reply::Reply,
     state::{End, News, Stage},
-    tracker::Reply,
 };
 
 /// The major version of notes that is written, and the newest that is read.

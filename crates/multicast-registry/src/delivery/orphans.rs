@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::{
     Books, Runner,
     books::{OPEN_GRACE, cast_key, left, load_key, open_key, runner_key},
+    cast::Phase,
     records::{CastEntry, Load, Part},
-    tracker::Phase,
 };
 
 /// How many open multicasts one look finds.

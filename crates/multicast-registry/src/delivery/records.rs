@@ -11,8 +11,8 @@ use prost::Message as _;
 
 use super::{
     Delivery, Pace, Runner,
+    cast::{Cast, Phase},
     state::{End, Stage, State},
-    tracker::{Cast, Phase},
 };
 
 /// The major version of records that is written, and the newest that is read.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use prism_slot::{Identity, Timestamp};
 
 use super::{
+    cast::{Cast, Phase},
     state::{Stage, State, Status},
     states::States,
-    tracker::{Cast, Phase},
 };
 
 /// One target of a multicast.

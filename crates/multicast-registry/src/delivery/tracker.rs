@@ -10,94 +10,25 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use prism_slot::{Holder, Identity, MulticastId, Position, Timestamp};
+use prism_slot::{Holder, Identity, Timestamp};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
 };
 
 use super::{
-    Batch, Delivery, Tally, Targets,
+    Batch, Tally, Targets,
+    cast::{Cast, Phase},
     places::Places,
     records::{CastEntry, Part},
+    reply::Reply,
     state::{Brief, News, Stage, State, Status},
     states::States,
 };
 
-/// What an answer takes beside what it says, and one of its headers.
-const REPLY_BYTES: usize = 96;
-const HEADER_BYTES: usize = 64;
 /// Up to how many targets are searched one by one.
 const FEW: usize = 16;
-
-/// What a multicast is, apart from its message and its targets.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Cast {
-    pub(crate) id: MulticastId,
-    pub(crate) position: Position,
-    pub(crate) delivery: Delivery,
-    pub(crate) required: Stage,
-    pub(crate) began_at: Timestamp,
-    pub(crate) expires_at: Option<Timestamp>,
-    /// Until when its receipts are kept.
-    pub(crate) kept_until: Timestamp,
-    /// Whether the ledger has it.
-    pub(crate) recorded: bool,
-    /// For how long a repeated call must get the same outcome; absent where it has no idempotency key.
-    pub(crate) key_window: Option<Duration>,
-}
-
-impl Cast {
-    /// Whether a target that nothing more is known of may still be delivered to.
-    pub(crate) fn is_open(&self, sent: bool, state: Brief, now: Timestamp) -> bool {
-        if !sent {
-            return true;
-        }
-        let expired = self.expires_at.is_some_and(|at| at <= now);
-        self.delivery != Delivery::AtMostOnce && state.stage >= Stage::Stored && !expired
-    }
-
-    pub(crate) fn status(&self, sent: bool, state: Brief, now: Timestamp) -> Status {
-        state.status(self.required, || self.is_open(sent, state, now))
-    }
-}
-
-/// What one target answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// Who.
-    pub identity: Identity,
-    /// What.
-    pub payload: Bytes,
-    /// The media type of that.
-    pub content_type: String,
-    /// Headers that came along.
-    pub headers: Vec<(String, String)>,
-}
-
-impl Reply {
-    /// About how many bytes it takes in memory; never less than in a note.
-    pub(crate) fn size(&self) -> usize {
-        let headers = self.headers.iter();
-        let headers = headers.map(|(name, value)| HEADER_BYTES + name.len() + value.len());
-        let text = self.identity.as_str().len() + self.content_type.len() + self.payload.len();
-        REPLY_BYTES + text + headers.sum::<usize>()
-    }
-}
-
-/// Where a multicast stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Phase {
-    /// Not all targets have been sent to yet.
-    #[default]
-    Running,
-    /// All have been sent to.
-    Sent,
-    /// It was cancelled before that.
-    Cancelled,
-}
 
 /// One multicast while it is in memory. What is known of its targets only grows.
 #[derive(Debug)]

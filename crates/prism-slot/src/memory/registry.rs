@@ -3,7 +3,9 @@
 //! One lock around one state; every call is one step under it and never waits. What this file does
 //! is the meaning of [`RegistryStore`]; other slots are compared with it.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc};
+mod feed;
+
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use hashbrown::{HashMap, hash_map::EntryRef};
@@ -13,6 +15,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use self::feed::Feed;
 use super::{Clock, RegistryConfig, WallClock, leases::LeaseQueue};
 use crate::{
     Applied, Call, Cause, Change, Claim, Epoch, Error, Identity, Mode, Position, Put, Read, Record, Register,
@@ -599,61 +602,6 @@ impl State {
             }
         }
         Ok(())
-    }
-}
-
-/// The last changes, bounded by count and bytes.
-struct Feed {
-    changes: VecDeque<Change>,
-    bytes: usize,
-    max_changes: usize,
-    max_bytes: usize,
-    /// The last revision that is not kept any more.
-    compacted_to: Revision,
-}
-
-impl Feed {
-    fn new(config: &RegistryConfig) -> Self {
-        Self {
-            changes: VecDeque::new(),
-            bytes: 0,
-            max_changes: config.feed_max_changes,
-            max_bytes: config.feed_max_bytes,
-            compacted_to: Revision::ZERO,
-        }
-    }
-
-    fn size(change: &Change) -> usize {
-        let size = |record: &Record| size_of::<Record>() + record.metadata.len();
-        let before = change.before.as_deref().map_or(0, size);
-        size(&change.record) + change.record.identity.as_str().len() + before
-    }
-
-    fn push(&mut self, change: Change) {
-        self.bytes += Self::size(&change);
-        self.changes.push_back(change);
-        self.trim();
-    }
-
-    fn trim(&mut self) {
-        while self.changes.len() > self.max_changes || self.bytes > self.max_bytes {
-            let Some(oldest) = self.changes.pop_front() else {
-                return;
-            };
-            self.bytes -= Self::size(&oldest);
-            self.compacted_to = oldest.revision;
-        }
-    }
-
-    fn after(&self, from: Revision, limit: usize) -> Result<Vec<Change>> {
-        let up_to = self.compacted_to;
-        // A caller ahead of the head has seen a history that this one is not.
-        let skip = from
-            .0
-            .checked_sub(up_to.0)
-            .filter(|skip| *skip <= self.changes.len() as u64);
-        let skip = skip.ok_or(Error::Compacted { up_to })? as usize;
-        Ok(self.changes.range(skip..).take(limit).cloned().collect())
     }
 }
 

@@ -1,6 +1,7 @@
-use prism_slot::{Epoch, Revision};
+use prism_slot::{Epoch, MulticastId, Position, Revision};
 
 use super::*;
+use crate::delivery::Delivery;
 
 fn tracker(names: &[&str]) -> Tracker {
     let cast = Cast {

@@ -146,11 +146,12 @@ pub(super) async fn changes_are_told(fixture: Fixture) {
 /// No case waits for as long.
 const LONG: Duration = Duration::from_secs(120);
 
-pub(super) async fn is_head_is_never_wrong(fixture: Fixture) {
+pub(super) async fn is_head_is_known_and_never_wrong(fixture: Fixture) {
     let subject = fixture.open().await;
     let store = &subject.0.store;
     let first = subject.register(request("a")).await.unwrap().position;
     let second = subject.register(leased("b")).await.unwrap().position;
+    assert!(store.is_head(second), "nobody else could have written");
     assert!(!store.is_head(first), "something was written since");
     let elsewhere = Position {
         epoch: Epoch(second.epoch.0 ^ 1),

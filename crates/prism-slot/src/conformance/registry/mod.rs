@@ -58,7 +58,7 @@ pub(super) const CASES: &[Case<RegistryCapability, Fixture>] = cases![
     sync_expires_what_is_due,
     sync_says_compacted,
     changes_are_told,
-    is_head_is_never_wrong,
+    is_head_is_known_and_never_wrong if |capability: &RegistryCapability| capability.scope == Scope::Process,
     calls_refuse_another_epoch,
     scan_finds_everything,
     query_finds_every_match if |capability: &RegistryCapability| capability.query,
