@@ -51,7 +51,7 @@ reasons! {
     InvalidCursor "INVALID_CURSOR" InvalidArgument,
     /// Any other argument out of range.
     InvalidRequest "INVALID_REQUEST" InvalidArgument,
-    /// A payload larger than the namespace or its slot takes.
+    /// A payload larger than the namespace or its slot takes, or a request larger than a process on its way.
     PayloadTooLarge "PAYLOAD_TOO_LARGE" InvalidArgument,
     /// The namespace is not configured here.
     UnknownNamespace "UNKNOWN_NAMESPACE" NotFound,

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use prism_slot::Timestamp;
 use tokio::time::Instant;
 
 use super::Coordinator;
-use crate::delivery::{Phase, Report, Target, Targets, Told, Tracker};
+use crate::delivery::{Report, Target, Targets, Told, Tracker};
 
 /// What a multicast that is followed tells.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +40,8 @@ impl Drop for Attended {
 
 pub(super) enum Source {
     Live(Attended),
+    /// Nothing more is waited for; it has been written down what it came to.
+    Settled(Attended),
     /// With how many of its targets have been told of.
     Before(Box<Report>, usize),
     Over,
@@ -67,14 +68,27 @@ impl Following {
                 if let Some(told) = tracker.next_news(self.until).await {
                     return Some(to_event(&tracker, told));
                 }
-                let summary = self.coordinator.conclude(&tracker, false, self.deadline).await;
-                self.source = Source::Over;
-                Some(MulticastEvent::Ended(summary))
+                self.coordinator.write_outcome(&tracker, self.deadline).await;
+                self.source = Source::Settled(Attended(tracker.clone()));
+                Some(self.rest(&tracker))
+            }
+            Source::Settled(Attended(tracker)) => {
+                let tracker = tracker.clone();
+                Some(self.rest(&tracker))
             }
             Source::Live(Attended(tracker)) => {
                 Some(MulticastEvent::Started(self.coordinator.report(tracker, false)))
             }
         }
+    }
+
+    /// What there is to tell still, and then the end.
+    fn rest(&mut self, tracker: &Tracker) -> MulticastEvent {
+        if let Some(told) = tracker.news() {
+            return to_event(tracker, told);
+        }
+        self.source = Source::Over;
+        MulticastEvent::Ended(self.coordinator.conclude(tracker, false))
     }
 }
 
@@ -89,9 +103,7 @@ fn without_targets(report: &Report) -> Report {
 fn to_event(tracker: &Tracker, told: Told) -> MulticastEvent {
     match told {
         Told::Reply(reply) => MulticastEvent::Reply(reply),
-        Told::Target(place, state) => {
-            let sent = tracker.phase() != Phase::Running;
-            let status = tracker.cast.status(sent, state.brief(), Timestamp::now());
+        Told::Target(place, status, state) => {
             MulticastEvent::Target(Target::new(tracker.targets[place].clone(), status, state))
         }
     }

@@ -95,7 +95,8 @@ impl Coordinator {
         if waits {
             tracker.decided(until).await;
         }
-        Ok(self.conclude(tracker, true, deadline).await)
+        self.write_outcome(tracker, deadline).await;
+        Ok(self.conclude(tracker, true))
     }
 
     /// As [`Self::multicast`], telling of each target as soon as something is known of it. Sending goes on when the
@@ -259,13 +260,17 @@ impl Coordinator {
         }
     }
 
-    /// What a multicast came to, counted and logged, and in the ledger before anybody is told of it where a repeated call
-    /// must get the same, or another runner might store what is said not to be stored.
-    pub(super) async fn conclude(&self, tracker: &Tracker, with_targets: bool, deadline: Instant) -> Report {
+    /// Writes down what a multicast came to before anybody is told of it, where a repeated call must get the same, or
+    /// another runner might store what would be said not to be stored. Where that cannot be, it is not said.
+    pub(super) async fn write_outcome(&self, tracker: &Tracker, deadline: Instant) {
         let is_stored = tracker.cast.delivery != Delivery::AtMostOnce;
-        if tracker.cast.key_window.is_some() || is_stored && tracker.tally().failed > 0 {
+        if tracker.cast.key_window.is_some() || is_stored && tracker.has_failed() {
             self.write_up(tracker, deadline).await;
         }
+    }
+
+    /// What a multicast came to, counted and logged.
+    pub(super) fn conclude(&self, tracker: &Tracker, with_targets: bool) -> Report {
         let report = self.report(tracker, with_targets);
         let (tally, id) = (report.tally, report.id);
         let others = tally.failed + tally.timeout;

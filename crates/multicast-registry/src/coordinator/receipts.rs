@@ -10,8 +10,9 @@ use tokio::{
 
 use super::{Coordinator, Error};
 use crate::delivery::{
-    Brief, CastEntry, Delivery, End, KeyEntry, News, Note, Part, Phase, Query, QueryAnswer, Receipt,
-    ReceiptsScope, Report, Runner, Stage, State, Status, Tally, Target, Targets, Tracker, targets_of,
+    Brief, CastEntry, Delivery, End, KeyEntry, News, Note, Part, Phase, Progress, Query, QueryAnswer,
+    Receipt, ReceiptsScope, Report, Runner, Stage, State, Status, Tally, Target, Targets, Tracker,
+    targets_of,
 };
 
 /// How often the ledger is looked at for the end of a multicast that another runner makes.
@@ -39,6 +40,7 @@ pub struct Pages {
 /// A multicast as a whole, wherever it is known from.
 struct Known {
     entry: CastEntry,
+    progress: Progress,
     identities: Vec<Identity>,
     states: Vec<State>,
 }
@@ -269,6 +271,7 @@ impl Coordinator {
         let mut known = Known {
             identities: Vec::with_capacity(entry.target_count),
             states: Vec::with_capacity(entry.target_count),
+            progress: Progress::recorded(entry.phase),
             entry,
         };
         for (_, part) in parts {
@@ -292,6 +295,7 @@ impl Coordinator {
             };
             entry.cast.recorded = false;
             let known = known.get_or_insert_with(|| Known {
+                progress: Progress::recorded(entry.phase),
                 entry,
                 identities: Vec::new(),
                 states: Vec::new(),
@@ -432,7 +436,7 @@ impl Coordinator {
                 None => self.recorded(key.multicast, deadline).await?,
             };
             match &known {
-                Some(known) if known.entry.phase == Phase::Running => {}
+                Some(known) if known.progress != Progress::Settled => {}
                 Some(_) => return Ok(known.map(|known| known.report(&all))),
                 None if !key.yields || self.is_at_work(key.runner, key.multicast, deadline).await => {}
                 None => return Ok(None),
@@ -447,7 +451,8 @@ impl Coordinator {
 
 /// Whether a message may wait in an inbox.
 fn is_waiting(state: Brief) -> bool {
-    state.stage < Stage::Acked && state.end.is_none()
+    // Also one that is only not known to be stored.
+    state.stage < Stage::Acked && matches!(state.end, None | Some(End::Unknown))
 }
 
 fn cancelled() -> News {
@@ -468,6 +473,7 @@ impl Known {
     fn of(tracker: &Tracker, runner: Runner) -> Self {
         Self {
             entry: entry_of(tracker, runner),
+            progress: tracker.progress(),
             identities: tracker.targets.to_vec(),
             states: tracker.states(0..tracker.targets.len()),
         }
@@ -480,6 +486,7 @@ impl Known {
     /// Nobody sends it any more, and nobody knows how far that came.
     fn abandon(&mut self) {
         self.entry.phase = Phase::Sent;
+        self.progress = Progress::Settled;
         let open = self
             .states
             .iter_mut()
@@ -495,11 +502,12 @@ impl Known {
     fn report(self, pages: &Pages) -> Report {
         let Self {
             entry,
+            progress,
             identities,
             states,
         } = self;
         let (cast, phase) = (&entry.cast, entry.phase);
-        let targets = targets_of(cast, phase, &identities, states);
+        let targets = targets_of(cast, progress, &identities, states);
         let mut tally = Tally::of(targets.iter().map(Target::status));
         // Of parts that made room for others nobody knows any more who was in them.
         tally.timeout += entry.target_count.saturating_sub(targets.len());

@@ -28,16 +28,38 @@ pub(crate) struct Cast {
 
 impl Cast {
     /// Whether a target that nothing more is known of may still be delivered to.
-    pub(crate) fn is_open(&self, sent: bool, state: Brief, now: Timestamp) -> bool {
-        if !sent {
+    fn is_open(&self, progress: Progress, state: Brief, now: Timestamp) -> bool {
+        if progress == Progress::Sending {
             return true;
         }
         let expired = self.expires_at.is_some_and(|at| at <= now);
         self.delivery != Delivery::AtMostOnce && state.stage >= Stage::Stored && !expired
     }
 
-    pub(crate) fn status(&self, sent: bool, state: Brief, now: Timestamp) -> Status {
-        state.status(self.required, || self.is_open(sent, state, now))
+    pub(crate) fn status(&self, progress: Progress, state: Brief, now: Timestamp) -> Status {
+        let is_settled = progress == Progress::Settled;
+        state.status(self.required, is_settled, || self.is_open(progress, state, now))
+    }
+}
+
+/// How far sending has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It goes on, so what failed may be tried again.
+    Sending,
+    /// It is over here. Should this runner end now, another one would try what failed.
+    Sent,
+    /// Nobody sends any more.
+    Settled,
+}
+
+impl Progress {
+    /// As the ledger has it.
+    pub(crate) fn recorded(phase: Phase) -> Self {
+        match phase {
+            Phase::Running => Self::Sending,
+            Phase::Sent | Phase::Cancelled => Self::Settled,
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub use targets::{Target, Targets};
 pub(crate) use batch::Batch;
 pub(crate) use bells::Bells;
 pub(crate) use books::Books;
-pub(crate) use cast::Cast;
+pub(crate) use cast::{Cast, Progress};
 pub(crate) use courier::{Courier, Strays};
 pub(crate) use desk::Desk;
 pub(crate) use gate::{Admission, Crowded, Gate, Turn};

@@ -177,10 +177,24 @@ impl Brief {
         self.stage >= required || self.end.is_some()
     }
 
-    pub(crate) fn status(self, required: Stage, is_open: impl FnOnce() -> bool) -> Status {
+    /// Whether it says that sending failed or was stopped. That holds once nobody sends any more, and not before.
+    pub(crate) fn is_of_sending(self) -> bool {
+        let is_such = |end| {
+            matches!(
+                end,
+                End::NotSent | End::NotStored | End::InboxFull | End::Cancelled
+            )
+        };
+        self.stage == Stage::Resolved && self.end.is_some_and(is_such)
+    }
+
+    /// What became of the target, where it may `is_open` still be delivered to if nothing more is known of it, and
+    /// nobody sends any more once it `is_settled`.
+    pub(crate) fn status(self, required: Stage, is_settled: bool, is_open: impl FnOnce() -> bool) -> Status {
         match self.end {
             _ if self.stage >= required => Status::Delivered,
             Some(End::Unknown) => Status::Timeout,
+            Some(_) if !is_settled && self.is_of_sending() => Status::Pending,
             Some(_) => Status::Failed,
             None if is_open() => Status::Pending,
             None => Status::Timeout,
@@ -283,38 +297,70 @@ mod tests {
         let state = learnt([News::Reached(Stage::Acked), News::Reached(Stage::Handed)]);
         assert_eq!(state.stage, Stage::Acked);
         let state = learnt([News::Reached(Stage::Acked), News::Ended(End::Expired, None)]);
-        assert_eq!(state.brief().status(Stage::Acked, || true), Status::Delivered);
+        assert_eq!(
+            state.brief().status(Stage::Acked, true, || true),
+            Status::Delivered
+        );
         let state = learnt([News::Ended(End::Unknown, None), News::Reached(Stage::Stored)]);
         assert_eq!(
-            (state.end, state.brief().status(Stage::Acked, || true)),
+            (state.end, state.brief().status(Stage::Acked, true, || true)),
             (None, Status::Pending)
         );
         let state = learnt([News::Ended(End::Terminated, None), News::Reached(Stage::Handed)]);
-        assert_eq!(state.brief().status(Stage::Acked, || true), Status::Failed);
+        assert_eq!(state.brief().status(Stage::Acked, true, || true), Status::Failed);
         // What may have been stored at first is not known to be absent because it certainly was not a second time.
         let state = learnt([News::Ended(End::Unknown, None), News::Ended(End::NotStored, None)]);
-        assert_eq!(state.brief().status(Stage::Acked, || false), Status::Timeout);
+        assert_eq!(
+            state.brief().status(Stage::Acked, true, || false),
+            Status::Timeout
+        );
         let state = learnt([News::Ended(End::NotStored, None), News::Ended(End::Unknown, None)]);
-        assert_eq!(state.brief().status(Stage::Acked, || false), Status::Timeout);
+        assert_eq!(
+            state.brief().status(Stage::Acked, true, || false),
+            Status::Timeout
+        );
         let state = learnt([News::Reached(Stage::Accepted), News::Ended(End::NotSent, None)]);
-        assert_eq!(state.brief().status(Stage::Accepted, || false), Status::Delivered);
+        assert_eq!(
+            state.brief().status(Stage::Accepted, true, || false),
+            Status::Delivered
+        );
     }
 
     #[test]
     fn statuses_say_only_what_is_known() {
         let fresh = State::default();
-        assert_eq!(fresh.brief().status(Stage::Accepted, || true), Status::Pending);
-        assert_eq!(fresh.brief().status(Stage::Accepted, || false), Status::Timeout);
+        assert_eq!(
+            fresh.brief().status(Stage::Accepted, true, || true),
+            Status::Pending
+        );
+        assert_eq!(
+            fresh.brief().status(Stage::Accepted, true, || false),
+            Status::Timeout
+        );
         let accepted = learnt([News::Reached(Stage::Accepted)]);
-        let status = accepted.brief().status(Stage::Handed, || false);
+        let status = accepted.brief().status(Stage::Handed, true, || false);
         assert_eq!(
             (status, accepted.reason(status)),
             (Status::Timeout, "NOT_CONFIRMED")
         );
         let nobody = learnt([News::Ended(End::NoSubscriber, None)]);
-        assert_eq!(nobody.brief().status(Stage::Accepted, || true), Status::Failed);
+        assert_eq!(
+            nobody.brief().status(Stage::Accepted, true, || true),
+            Status::Failed
+        );
+        // Somebody may still store it, so long as that is not over.
+        for end in [End::NotSent, End::NotStored, End::InboxFull, End::Cancelled] {
+            let failed = learnt([News::Ended(end, None)]).brief();
+            let told = [true, false].map(|is_settled| failed.status(Stage::Acked, is_settled, || true));
+            assert_eq!(told, [Status::Failed, Status::Pending]);
+        }
+        let taken_back = learnt([News::Reached(Stage::Stored), News::Ended(End::Cancelled, None)]);
+        assert_eq!(
+            taken_back.brief().status(Stage::Acked, false, || true),
+            Status::Failed
+        );
         let why = learnt([News::Ended(End::Unknown, Some("the link was cut".into()))]);
-        let status = why.brief().status(Stage::Accepted, || true);
+        let status = why.brief().status(Stage::Accepted, true, || true);
         assert_eq!(status, Status::Timeout);
         assert_eq!(
             why.error(status).as_deref(),

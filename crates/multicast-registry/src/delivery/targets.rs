@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prism_slot::{Identity, Timestamp};
 
 use super::{
-    cast::{Cast, Phase},
+    cast::{Cast, Progress},
     state::{Stage, State, Status},
     states::States,
 };
@@ -116,15 +116,14 @@ impl FromIterator<Target> for Targets {
 /// Everything that a report says of targets, from states.
 pub(crate) fn targets_of(
     cast: &Cast,
-    phase: Phase,
+    progress: Progress,
     identities: &[Identity],
     states: impl IntoIterator<Item = State>,
 ) -> Vec<Target> {
     let now = Timestamp::now();
-    let sent = phase != Phase::Running;
     let pairs = identities.iter().zip(states);
     let target = |(identity, state): (&Identity, State)| {
-        let status = cast.status(sent, state.brief(), now);
+        let status = cast.status(progress, state.brief(), now);
         Target::new(identity.clone(), status, state)
     };
     pairs.map(target).collect()

@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use super::{
-    Batch, Tally, Targets,
-    cast::{Cast, Phase},
+    Batch, Delivery, Tally, Targets,
+    cast::{Cast, Phase, Progress},
     places::Places,
     records::{CastEntry, Part},
     reply::Reply,
@@ -73,6 +73,14 @@ struct Inner {
 struct Feed {
     queue: VecDeque<usize>,
     queued: Vec<bool>,
+}
+
+impl Feed {
+    fn push(&mut self, place: usize) {
+        if !std::mem::replace(&mut self.queued[place], true) {
+            self.queue.push_back(place);
+        }
+    }
 }
 
 /// What targets answered.
@@ -225,6 +233,7 @@ impl Tracker {
                 true => Phase::Cancelled,
                 false => Phase::Sent,
             };
+            inner.tell_of_sending(self);
         }
         drop(inner);
         self.changed.notify_waiters();
@@ -248,7 +257,23 @@ impl Tracker {
 
     /// The ledger knows that it is sent.
     pub(crate) fn set_finished(&self) {
-        self.inner.lock().finished = true;
+        let mut inner = self.inner.lock();
+        inner.finished = true;
+        inner.tell_of_sending(self);
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// How far sending has come.
+    pub(crate) fn progress(&self) -> Progress {
+        self.inner.lock().progress(&self.cast)
+    }
+
+    /// Whether there are targets that have failed, or have unless somebody tries again.
+    pub(crate) fn has_failed(&self) -> bool {
+        let (inner, now) = (self.inner.lock(), Timestamp::now());
+        let is_failed = |state: &Brief| self.cast.status(Progress::Settled, *state, now) == Status::Failed;
+        inner.states.briefs().iter().any(is_failed)
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -317,9 +342,9 @@ impl Tracker {
     }
 
     fn statuses(&self, inner: &Inner) -> impl ExactSizeIterator<Item = Status> {
-        let (sent, now) = (inner.phase != Phase::Running, Timestamp::now());
+        let (progress, now) = (inner.progress(&self.cast), Timestamp::now());
         let states = inner.states.briefs().iter();
-        states.map(move |state| self.cast.status(sent, *state, now))
+        states.map(move |state| self.cast.status(progress, *state, now))
     }
 
     /// The answers that are kept and have not been read by [`Self::next_news`], and how many targets have answered.
@@ -392,7 +417,7 @@ impl Tracker {
             changed.as_mut().enable();
             {
                 let mut inner = self.inner.lock();
-                if let Some(told) = inner.tell() {
+                if let Some(told) = inner.tell(&self.cast) {
                     return Some(told);
                 }
                 if inner.is_over() {
@@ -401,6 +426,11 @@ impl Tracker {
             }
             timeout_at(deadline, changed).await.ok()?;
         }
+    }
+
+    /// The next news, as [`Self::next_news`], if there is any now.
+    pub(crate) fn news(&self) -> Option<Told> {
+        self.inner.lock().tell(&self.cast)
     }
 
     /// The parts with news that the ledger does not have, to be written by whoever calls this, until
@@ -455,7 +485,7 @@ impl Tracker {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
     /// More is known of a target.
-    Target(usize, State),
+    Target(usize, Status, State),
     /// A target answered.
     Reply(Reply),
 }
@@ -486,12 +516,29 @@ impl Inner {
         if let Some(dirty) = self.dirty.get_mut(part) {
             *dirty = true;
         }
-        if let Some(feed) = &mut self.feed
-            && !std::mem::replace(&mut feed.queued[place], true)
-        {
-            feed.queue.push_back(place);
+        if let Some(feed) = &mut self.feed {
+            feed.push(place);
         }
         true
+    }
+
+    fn progress(&self, cast: &Cast) -> Progress {
+        match self.phase {
+            Phase::Running => Progress::Sending,
+            _ if cast.delivery == Delivery::AtMostOnce || self.finished => Progress::Settled,
+            _ => Progress::Sent,
+        }
+    }
+
+    /// What was not told of before, since it might have been tried again.
+    fn tell_of_sending(&mut self, tracker: &Tracker) {
+        let is_settled = self.progress(&tracker.cast) == Progress::Settled;
+        let Some(feed) = self.feed.as_mut().filter(|_| is_settled) else {
+            return;
+        };
+        let states = self.states.briefs().iter().enumerate();
+        let of_sending = states.filter(|(_, state)| state.is_of_sending());
+        of_sending.for_each(|(place, _)| feed.push(place));
     }
 
     /// Whether nothing more is waited for.
@@ -509,11 +556,16 @@ impl Inner {
         answered >= replies.enough || is_sent && self.undecided == 0 && answered >= all()
     }
 
-    fn tell(&mut self) -> Option<Told> {
+    fn tell(&mut self, cast: &Cast) -> Option<Told> {
+        let progress = self.progress(cast);
         let feed = self.feed.as_mut()?;
-        if let Some(place) = feed.queue.pop_front() {
+        while let Some(place) = feed.queue.pop_front() {
             feed.queued[place] = false;
-            return Some(Told::Target(place, self.states.get(place)));
+            let state = self.states.get(place);
+            if progress == Progress::Settled || !state.brief().is_of_sending() {
+                let status = cast.status(progress, state.brief(), Timestamp::now());
+                return Some(Told::Target(place, status, state));
+            }
         }
         let replies = self.replies.as_mut()?;
         let reply = replies.all.pop_front()?;

@@ -61,7 +61,7 @@ fn explain(status: &Status) -> Option<Failure> {
         ),
         Code::OutOfRange => {
             let message = format!("the request is too large, at most {MAX_REQUEST_BYTES} bytes are taken");
-            Failure::new(Reason::InvalidRequest, message).with("limit", MAX_REQUEST_BYTES)
+            Failure::new(Reason::PayloadTooLarge, message).with("limit", MAX_REQUEST_BYTES)
         }
         Code::Unimplemented => Failure::new(Reason::NotImplemented, format!("not available: {message}")),
         _ => return None,

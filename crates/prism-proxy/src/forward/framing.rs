@@ -28,8 +28,14 @@ impl TooLarge {
     /// What the client is told.
     pub(crate) fn failure(self) -> Failure {
         let Self { size, limit } = self;
-        let message = format!("a message of `{size}` bytes is larger than the `{limit}` that are allowed");
-        Failure::new(Reason::PayloadTooLarge, message).with("limit", limit)
+        let message = format!(
+            "a request of `{size}` bytes is larger than the `{limit}` that this proxy takes: send less at a \
+             time, or raise its `limits.message_size`"
+        );
+        Failure::new(Reason::PayloadTooLarge, message)
+            .with("key", "limits.message_size")
+            .with("size", size)
+            .with("limit", limit)
     }
 }
 

@@ -93,10 +93,13 @@ pub(crate) fn check_size(headers: &HeaderMap, limit: usize) -> Result<(), Failur
     if size <= limit {
         return Ok(());
     }
-    let message =
-        format!("the call's metadata of `{size}` bytes is larger than the `{limit}` that are allowed");
+    let message = format!(
+        "the call's metadata of `{size}` bytes is larger than the `{limit}` that this proxy takes: send less, \
+         or raise its `limits.header_size`"
+    );
     Err(Failure::new(Reason::InvalidRequest, message)
         .field("metadata")
+        .with("key", "limits.header_size")
         .with("limit", limit)
         .not_applied())
 }

@@ -506,7 +506,7 @@ async fn what_cannot_be_decoded() {
     let large = registration("a", &json!({ "text": "x".repeat(17 << 20) }));
     assert_eq!(
         told(client.register(to("test", large)).await),
-        "INVALID_REQUEST 16777216"
+        "PAYLOAD_TOO_LARGE 16777216"
     );
 
     let mut raw = tonic::client::Grpc::new(connect(address).await);

@@ -86,7 +86,11 @@ async fn a_message_that_is_too_large_goes_no_further() {
         (reply.grpc().code(), reply.reason()),
         (Code::InvalidArgument, "PAYLOAD_TOO_LARGE")
     );
-    assert_eq!(reply.failure().details["limit"], "1000");
+    let details = reply.failure().details;
+    assert_eq!(
+        [&details["key"], &details["size"], &details["limit"]],
+        ["limits.message_size", "1001", "1000"]
+    );
     assert_eq!(reply.failure().applied, Some(false));
 
     // The announcement of a large message is enough.
