@@ -39,6 +39,7 @@ pub(crate) enum Op {
     Claim,
     Publish,
     Send,
+    Post,
     Configure,
     Enqueue,
     Fetch,
@@ -424,7 +425,7 @@ impl Messaging for Broker {
     }
 
     async fn post(&self, deadline: Instant) -> Result<Post> {
-        self.memory().post(deadline).await
+        self.script.play(Op::Post, self.memory().post(deadline)).await
     }
 
     async fn send(&self, address: &str, note: Bytes, deadline: Instant) -> Outcome {

@@ -39,9 +39,11 @@ impl Drop for Attended {
 }
 
 pub(super) enum Source {
-    Live(Attended),
-    /// Nothing more is waited for; it has been written down what it came to.
-    Settled(Attended),
+    Live {
+        attended: Attended,
+        /// Nothing more is waited for; it has been written down what it came to.
+        settled: bool,
+    },
     /// With how many of its targets have been told of.
     Before(Box<Report>, usize),
     Over,
@@ -63,32 +65,26 @@ impl Following {
                 Some(MulticastEvent::Ended(summary))
             }
             Source::Before(report, _) => Some(MulticastEvent::Started(without_targets(report))),
-            Source::Live(Attended(tracker)) if started => {
-                let tracker = tracker.clone();
-                if let Some(told) = tracker.next_news(self.until).await {
+            Source::Live { attended, settled } if started => {
+                let tracker = attended.0.clone();
+                if !*settled {
+                    if let Some(told) = tracker.next_news(self.until).await {
+                        return Some(to_event(&tracker, told));
+                    }
+                    self.coordinator.write_outcome(&tracker, self.deadline).await;
+                    *settled = true;
+                }
+                // What failed is told of once that is written down.
+                if let Some(told) = tracker.news() {
                     return Some(to_event(&tracker, told));
                 }
-                self.coordinator.write_outcome(&tracker, self.deadline).await;
-                self.source = Source::Settled(Attended(tracker.clone()));
-                Some(self.rest(&tracker))
+                self.source = Source::Over;
+                Some(MulticastEvent::Ended(self.coordinator.conclude(&tracker, false)))
             }
-            Source::Settled(Attended(tracker)) => {
-                let tracker = tracker.clone();
-                Some(self.rest(&tracker))
-            }
-            Source::Live(Attended(tracker)) => {
-                Some(MulticastEvent::Started(self.coordinator.report(tracker, false)))
-            }
+            Source::Live { attended, .. } => Some(MulticastEvent::Started(
+                self.coordinator.report(&attended.0, false),
+            )),
         }
-    }
-
-    /// What there is to tell still, and then the end.
-    fn rest(&mut self, tracker: &Tracker) -> MulticastEvent {
-        if let Some(told) = tracker.news() {
-            return to_event(tracker, told);
-        }
-        self.source = Source::Over;
-        MulticastEvent::Ended(self.coordinator.conclude(tracker, false))
     }
 }
 

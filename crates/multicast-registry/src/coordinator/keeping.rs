@@ -16,6 +16,7 @@ use super::{
     Coordinator, Error,
     sending::{GivenUp, Job, abandon},
 };
+use crate::config::MAX_CALL_TIMEOUT;
 use crate::delivery::{Bell, End, Load, News, Note, Orphan, Phase, Reply, Stage, Strays, Tracker};
 
 /// How often the ledger is brought to what is known here.
@@ -34,7 +35,7 @@ const ROUND: Duration = Duration::from_secs(5);
 const AT_A_TIME: usize = 16;
 /// How many questions of other runners are answered at a time.
 const MAX_ANSWERS: usize = 256;
-/// How long an orphan is sent for at most.
+/// How long an orphan is sent for at most, unless its pace takes longer.
 const ADOPTED: Duration = Duration::from_secs(60);
 const RETRY: Policy = Policy {
     base: Duration::from_millis(50),
@@ -316,10 +317,14 @@ impl Coordinator {
     }
 
     async fn go_on_with(&self, orphan: Orphan) -> Result<bool, Error> {
-        let (until, multicast) = (Instant::now() + ADOPTED, orphan.multicast);
+        let multicast = orphan.multicast;
         let Some((mut entry, load, parts)) = self
             .books()
-            .adopt(orphan, self.found_until(until), soon())
+            .adopt(
+                orphan,
+                self.found_until(Instant::now() + MAX_CALL_TIMEOUT),
+                soon(),
+            )
             .await?
         else {
             return Ok(false);
@@ -349,6 +354,9 @@ impl Coordinator {
             priority,
             pace,
         } = load;
+        // As long as its call might have taken.
+        let by_pace = pace.time_for(tracker.targets.len()).min(MAX_CALL_TIMEOUT);
+        let until = Instant::now() + ADOPTED.max(by_pace);
         let message = Message {
             receipts: self.shared.courier.address(),
             // Its runner may have stored it for any of its targets.

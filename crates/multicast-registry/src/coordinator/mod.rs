@@ -200,6 +200,8 @@ struct Shared {
     schema: CurrentSchema,
     /// Closed as soon as the coordinator is.
     tasks: TaskTracker,
+    /// What sessions that have ended still say.
+    words: TaskTracker,
     closing: CancellationToken,
 }
 
@@ -238,6 +240,8 @@ impl Durability {
 const SHORTEST_IDLE: Duration = Duration::from_secs(600);
 /// How much a ledger in memory holds.
 const LEDGER_BYTES: usize = 64 << 20;
+/// How long sessions have to end once they are told to.
+const PARTING: Duration = Duration::from_millis(500);
 /// How long writing up what is known may take at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -314,6 +318,7 @@ impl Coordinator {
             metrics,
             schema,
             tasks,
+            words: TaskTracker::new(),
             closing,
         };
         let coordinator = Self {
@@ -441,7 +446,10 @@ impl Coordinator {
         self.shared.tasks.close();
         self.shared.closing.cancel();
         self.close_sessions();
-        self.shared.tasks.wait().await;
+        // What they have said holds; one that is not read any more is not waited for.
+        let _ = tokio::time::timeout(PARTING, self.shared.sessions.empty()).await;
+        self.shared.words.close();
+        tokio::join!(self.shared.tasks.wait(), self.shared.words.wait());
         let deadline = Instant::now() + LAST_WORDS;
         let _ = tokio::time::timeout_at(deadline, self.end_keeping(deadline)).await;
         if let Some(inbox) = self.inbox() {
@@ -456,8 +464,9 @@ impl Coordinator {
     #[cfg(test)]
     pub(crate) async fn end_abruptly(&self) {
         self.shared.tasks.close();
+        self.shared.words.close();
         self.shared.closing.cancel();
-        self.shared.tasks.wait().await;
+        tokio::join!(self.shared.tasks.wait(), self.shared.words.wait());
     }
 
     pub(crate) fn metrics(&self) -> &NamespaceMetrics {

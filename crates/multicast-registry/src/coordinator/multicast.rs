@@ -129,7 +129,11 @@ impl Coordinator {
                 sent.enough();
             }
         });
-        Ok(following(self, Source::Live(Attended(tracker))))
+        let live = Source::Live {
+            attended: Attended(tracker),
+            settled: false,
+        };
+        Ok(following(self, live))
     }
 
     /// Whom a multicast would be sent to, as of one position, in no particular order.
@@ -176,8 +180,11 @@ impl Coordinator {
         let count = targets.identities.len();
         let admission = self.gate(plan.delivery).admit(count, max, plan.until);
         let admission = admission.map_err(|crowded| self.crowded(crowded, max))?;
-        if plan.required >= Stage::Handed || plan.replies.is_some() {
-            self.shared.courier.ready(plan.until).await;
+        if plan.waits {
+            // Word of what is stored finds its way without a post, too, and some time must be left to send.
+            let now = Instant::now();
+            let half = plan.until.saturating_duration_since(now) / 2;
+            self.shared.courier.ready(now + half).await;
         }
         let mut message = plan.message;
         message.receipts = self.shared.courier.address();

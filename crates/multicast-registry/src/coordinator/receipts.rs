@@ -19,6 +19,8 @@ use crate::delivery::{
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a runner that is alive has to say whether it is at work on a multicast.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long another runner's answer is waited for before it is asked again.
+const ASKED: Duration = Duration::from_secs(2);
 /// How many targets a page has at most.
 pub const MAX_PAGE: usize = 1_000;
 /// How many targets another runner is asked for at a time: their names fit into a note.
@@ -330,32 +332,36 @@ impl Coordinator {
         let Some(answer_to) = self.shared.courier.address() else {
             return Ok(None);
         };
-        let (question, answered) = self.shared.questions.ask();
-        let note = Note::Query(Query {
-            multicast,
-            request: question.request,
-            answer_to,
-            offset,
-            limit,
-            cancel,
-        });
-        let sent = self.messaging().send(&post, note.encode(), deadline).await;
-        match sent {
-            Outcome::NoSubscriber => return Ok(None),
-            Outcome::NotSent(message) => {
-                return Err(prism_slot::Error::Unavailable {
-                    backend: self.messaging().capability().backend,
-                    message,
-                    applied: Applied::No,
+        // Questions and answers are lost where a post is full.
+        while Instant::now() < deadline {
+            let (question, answered) = self.shared.questions.ask();
+            let note = Note::Query(Query {
+                multicast,
+                request: question.request,
+                answer_to: answer_to.clone(),
+                offset,
+                limit,
+                cancel,
+            });
+            let sent = self.messaging().send(&post, note.encode(), deadline).await;
+            match sent {
+                Outcome::NoSubscriber => return Ok(None),
+                Outcome::NotSent(message) => {
+                    return Err(prism_slot::Error::Unavailable {
+                        backend: self.messaging().capability().backend,
+                        message,
+                        applied: Applied::No,
+                    }
+                    .into());
                 }
-                .into());
+                Outcome::Accepted | Outcome::Unknown(_) => {}
             }
-            Outcome::Accepted | Outcome::Unknown(_) => {}
+            let patience = deadline.min(Instant::now() + ASKED);
+            if let Ok(Ok(answer)) = timeout_at(patience, answered).await {
+                return Ok(Some(answer));
+            }
         }
-        match timeout_at(deadline, answered).await {
-            Ok(Ok(answer)) => Ok(Some(answer)),
-            _ => Err(Error::DeadlineExceeded),
-        }
+        Err(Error::DeadlineExceeded)
     }
 
     /// Whether a runner sends a multicast, or is about to begin it. One that is alive and does not answer may be.

@@ -24,6 +24,8 @@ use crate::{
 const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// How often a call is sent to a slot that is known not to have applied it.
 pub(super) const ATTEMPTS: u32 = 4;
+/// How long there is at least to see whether a call whose answer was lost was applied.
+const LOST: Duration = Duration::from_secs(1);
 
 /// A request to register.
 #[derive(Debug, Clone)]
@@ -303,7 +305,14 @@ impl Coordinator {
                 let request = request.clone();
                 async move { slot.unregister(call, request).await }
             })
-            .await?;
+            .await;
+        if let Err(error) = &removed
+            && error.applied() == Applied::Unknown
+            && let Some(record) = &holder
+        {
+            self.drop_inbox_if_gone(record, deadline).await;
+        }
+        let removed = removed?;
         if removed.existed {
             tracing::debug!(
                 namespace = self.shared.sessions.namespace(),
@@ -322,6 +331,18 @@ impl Coordinator {
             }
         }
         Ok(removed)
+    }
+
+    /// Drops what waits for an identity whose registration may have been removed, if it was: whoever asks again is not
+    /// told that it existed, and does not do it.
+    async fn drop_inbox_if_gone(&self, record: &Record, deadline: Instant) {
+        // The call that was lost may have taken all of its time.
+        let deadline = deadline.max(Instant::now() + LOST);
+        let read = self.get(record.identity.clone(), deadline).await;
+        if read.is_ok_and(|read| read.record.is_none()) {
+            let (identity, holder) = (record.identity.clone(), holder_of(&record.owner.principal));
+            self.drop_inbox(&Address { identity, holder }, deadline).await;
+        }
     }
 
     /// Drops what waits for an identity that is gone, and tells whoever sent it.

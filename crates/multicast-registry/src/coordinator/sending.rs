@@ -77,6 +77,12 @@ impl Pace {
         }
     }
 
+    /// How long sending to so many takes at least.
+    pub(super) fn time_for(self, targets: usize) -> Duration {
+        let began = Instant::now();
+        self.due(began, targets).map_or(Duration::ZERO, |end| end - began)
+    }
+
     /// When the target with this number may be sent to.
     fn due(self, began: Instant, place: usize) -> Option<Instant> {
         let rate = self.per_second?;
@@ -100,7 +106,8 @@ impl Coordinator {
 
     /// Sends a multicast to those of its targets that have not been reached.
     pub(super) async fn send(&self, job: Job) {
-        let (began, order, count) = (Instant::now(), order(&job), job.tracker.targets.len());
+        let (began, order) = (Instant::now(), order(&job));
+        let count = order.as_ref().map_or(job.tracker.targets.len(), Vec::len);
         if count <= job.pace.window() {
             self.send_window(&job, began, order.as_deref(), 0..count).await;
         } else {
@@ -322,12 +329,16 @@ fn reached(job: &Job) -> Stage {
 
 /// In which order the targets are sent to, where that is another one than theirs. Those that are stored for go by name:
 /// what is close by name is close in a store, too, while the parts of the record are in no order that a store would know.
+/// Where a multicast is gone on with, what is reached is left out, and takes no time of its pace.
 fn order(job: &Job) -> Option<Vec<usize>> {
     let targets = &job.tracker.targets;
-    if job.tracker.cast.delivery == Delivery::AtMostOnce || targets.len() <= job.pace.window() {
-        return None;
-    }
-    let mut order: Vec<usize> = (0..targets.len()).collect();
+    let all = Batch::Run(0..targets.len());
+    let mut order: Vec<usize> = match job.message.again {
+        true => job.tracker.below(reached(job), all).iter().collect(),
+        false if job.tracker.cast.delivery == Delivery::AtMostOnce => return None,
+        false if targets.len() <= job.pace.window() => return None,
+        false => all.iter().collect(),
+    };
     order.sort_unstable_by_key(|place| &targets[*place]);
     Some(order)
 }

@@ -54,7 +54,7 @@ pub struct Session {
     /// What became of words about messages that were not stored.
     settled: Vec<(MulticastId, Settled)>,
     courier: Arc<Courier>,
-    tasks: TaskTracker,
+    words: TaskTracker,
     /// The slot that feeds the listener stays open as long as somebody listens.
     _messaging: Arc<dyn DynMessaging>,
 }
@@ -205,8 +205,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         // What the client has said holds, also if it went away at once.
         let unsaid = self.backlog.as_mut().and_then(Backlog::unsaid);
-        if let Some(unsaid) = unsaid.filter(|_| !self.tasks.is_closed()) {
-            self.tasks.spawn(unsaid);
+        if let Some(unsaid) = unsaid.filter(|_| !self.words.is_closed()) {
+            self.words.spawn(unsaid);
         }
     }
 }
@@ -303,7 +303,7 @@ impl Coordinator {
             lately: Lately::default(),
             settled: Vec::new(),
             courier: self.shared.courier.clone(),
-            tasks: self.shared.tasks.clone(),
+            words: self.shared.words.clone(),
             _messaging: messaging,
         })
     }

@@ -52,6 +52,8 @@ pub(super) struct Sessions {
     /// Whether it is known how many registrations there are.
     counted: AtomicBool,
     open: Mutex<HashMap<Identity, Vec<Open>>>,
+    /// Told when the last one has gone.
+    emptied: Notify,
 }
 
 #[derive(Debug)]
@@ -106,6 +108,9 @@ impl Drop for Entry {
                 open.remove(&self.identity);
             }
         }
+        if open.is_empty() {
+            self.sessions.emptied.notify_waiters();
+        }
         self.sessions.metrics.sessions_changed(-1);
     }
 }
@@ -118,6 +123,20 @@ impl Sessions {
             next: AtomicU64::new(0),
             counted: AtomicBool::new(false),
             open: Mutex::default(),
+            emptied: Notify::new(),
+        }
+    }
+
+    /// Waits until none is open.
+    pub(super) async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            emptied.as_mut().enable();
+            if self.open.lock().is_empty() {
+                return;
+            }
+            emptied.await;
         }
     }
 

@@ -62,6 +62,22 @@ impl Drop for Strays<'_> {
     }
 }
 
+/// Receipts that are being sent, the next ones at the back. What is not, also where that is given up, is kept for the
+/// ledger.
+struct Notes<'a> {
+    courier: &'a Courier,
+    unsent: Vec<Vec<(MulticastId, Vec<Receipt>)>>,
+}
+
+impl Drop for Notes<'_> {
+    fn drop(&mut self) {
+        for (multicast, receipts) in self.unsent.drain(..).flatten() {
+            self.courier.waiting.lock().release(&receipts);
+            self.courier.stray(multicast, receipts);
+        }
+    }
+}
+
 /// Carries word of messages to the runners that sent them.
 pub(crate) struct Courier {
     desk: Arc<Desk>,
@@ -223,21 +239,19 @@ impl Courier {
 
     async fn deliver_to(&self, messaging: &dyn DynMessaging, to: &str, batch: Batch) {
         let max_bytes = MAX_BYTES.min(messaging.capability().max_payload);
-        let mut is_there = true;
-        for part in split(batch, max_bytes) {
-            if is_there {
-                let deadline = Instant::now() + NOTE_LIMIT;
-                let note = Note::Receipts(part.clone()).encode();
-                is_there = messaging.send(to, note, deadline).await == Outcome::Accepted;
+        let mut notes = Notes {
+            courier: self,
+            unsent: split(batch, max_bytes),
+        };
+        while let Some(part) = notes.unsent.last() {
+            let deadline = Instant::now() + NOTE_LIMIT;
+            let note = Note::Receipts(part.clone()).encode();
+            if messaging.send(to, note, deadline).await != Outcome::Accepted {
+                return;
             }
             let mut waiting = self.waiting.lock();
-            part.iter().for_each(|(_, receipts)| waiting.release(receipts));
-            drop(waiting);
-            if !is_there {
-                for (multicast, receipts) in part {
-                    self.stray(multicast, receipts);
-                }
-            }
+            let sent = notes.unsent.pop().unwrap_or_default();
+            sent.iter().for_each(|(_, receipts)| waiting.release(receipts));
         }
     }
 }
@@ -302,7 +316,7 @@ mod tests {
     use super::*;
     use crate::{
         delivery::{End, Stage},
-        testing::id,
+        testing::{Broker, Fate, Op, id},
     };
 
     fn courier() -> Courier {
@@ -388,6 +402,20 @@ mod tests {
             reply: None,
         };
         assert_eq!(strays[0].receipts, [receipt]);
+    }
+
+    /// What is given up while it is sent was not said to anybody.
+    #[tokio::test]
+    async fn what_is_not_sent_to_its_end_is_kept_for_the_ledger() {
+        let (courier, broker) = (courier(), Broker::new());
+        broker.script.always(Op::Send, Fate::Hang);
+        courier.say(&ticket(Some("there")), &id("a"), acked(), None);
+        let sent = tokio::time::timeout(Duration::from_millis(10), courier.deliver(&*broker));
+        assert!(sent.await.is_err());
+        let strays = courier.take_strays();
+        assert_eq!(strays[0].receipts[0].identity, id("a"));
+        strays.into_iter().for_each(Strays::done);
+        assert_eq!(courier.waiting.lock().weight, Weight::default());
     }
 
     /// What was taken and not written down is there again, and what was makes room.

@@ -195,7 +195,8 @@ impl Plugin for MulticastRegistry {
         let _ = tokio::time::timeout_at(deadline, mutations.wait()).await;
         let aborted = mutations.len();
         Drained {
-            drained: (sessions + under_way - aborted) as u64,
+            // Some may have come since.
+            drained: (sessions + under_way).saturating_sub(aborted) as u64,
             aborted: aborted as u64,
         }
     }

@@ -15,6 +15,7 @@ mod repeating;
 mod searching;
 mod sending;
 mod sessions;
+mod settling;
 mod straying;
 mod telling;
 mod tuning;
