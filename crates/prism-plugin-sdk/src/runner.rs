@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, future::pending, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use prism_core::{
-    id::Digest,
+    id::{Digest, InstanceId},
     lifecycle::{Answer, Command, Configuration, ExitStatus, Mark},
     shutdown::{Phases, orphaned},
 };
@@ -131,6 +131,21 @@ impl<P: Plugin> Runner<P> {
         if let Some(pattern) = self.pattern {
             metadata.name = pattern;
         }
+        let process_id = self
+            .process_id
+            .unwrap_or_else(|| i32::try_from(std::process::id()).unwrap_or_default());
+        // Named twice, a proxy would take one process for two.
+        let proxies: BTreeSet<String> = self
+            .proxies
+            .iter()
+            .map(|address| link::normalized(address))
+            .collect::<Result<_, _>>()?;
+        if proxies.len() > 1 {
+            let process = InstanceId::generate(&metadata.name, process_id);
+            metadata
+                .extra
+                .insert("prism.process".to_owned(), process.to_string());
+        }
         let metadata = Arc::new(metadata);
         let server = DataServer::new(listener.local_addr()?, self.advertise);
         let (engine, handle) = Engine::new(self.plugin.clone(), self.settings.clone(), server.clone());
@@ -140,16 +155,7 @@ impl<P: Plugin> Runner<P> {
             server: server.clone(),
         };
         let services = server::services(&*self.plugin, &server, lifecycle)?;
-        let process_id = self
-            .process_id
-            .unwrap_or_else(|| i32::try_from(std::process::id()).unwrap_or_default());
         let closing = CancellationToken::new();
-        // Named twice, a proxy would take one process for two.
-        let proxies: BTreeSet<String> = self
-            .proxies
-            .iter()
-            .map(|address| link::normalized(address))
-            .collect::<Result<_, _>>()?;
         let links = proxies.into_iter().enumerate().map(|(index, address)| Link {
             id: LinkId(index),
             address,

@@ -8,7 +8,7 @@ use prism_proto::interfaces::{AppliedConfig, InterfaceDeclaration, PatternMetada
 use crate::{Description, Interface, engine::State};
 
 /// What the plugin is and offers. `prism.sdk` tells a proxy that this plugin knows what this project
-/// added to the protocol.
+/// added to the protocol; `prism.process` names a process that serves several proxies in the same way to each.
 pub(crate) fn metadata(description: &Description) -> PatternMetadata {
     let mut extra: HashMap<_, _> = description.extra.clone().into_iter().collect();
     extra.insert("prism.sdk".to_owned(), env!("CARGO_PKG_VERSION").to_owned());

@@ -5,9 +5,14 @@ mod reply;
 mod state;
 mod work;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use prism_core::lifecycle::{Command, Decision, Event, ExitStatus, Health, Machine, Stage};
+use prism_core::lifecycle::{
+    Answer, Command, Decision, Event, ExitStatus, Health, Initialized, Machine, Stage,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -56,6 +61,8 @@ pub(crate) struct Engine<P> {
     cancel: CancellationToken,
     health: health::Probe,
     links: HashSet<LinkId>,
+    /// Which namespaces each proxy wants here, also while its stream is gone.
+    wanted: HashMap<LinkId, HashSet<String>>,
     /// While the process leaves: who has not acknowledged, and until when that is waited for.
     unacknowledged: Option<(HashSet<LinkId>, Instant)>,
 }
@@ -75,6 +82,7 @@ impl<P: Plugin> Engine<P> {
             work: JoinSet::new(),
             cancel: CancellationToken::new(),
             links: HashSet::new(),
+            wanted: HashMap::new(),
             unacknowledged: None,
         };
         let handle = Handle {
@@ -128,6 +136,12 @@ impl<P: Plugin> Engine<P> {
                     Command::Drain { .. } | Command::Stop { .. } | Command::Shutdown { .. }
                 );
                 let link = from.link();
+                if let Some(link) = link
+                    && self.is_kept(link, &command)
+                {
+                    from.send(Answer::Initialized(Ok(Initialized::default())));
+                    return Vec::new();
+                }
                 let mut decisions = self.machine.command(from, command);
                 if ends && let Some(link) = link {
                     self.begin_announcing(&mut decisions);
@@ -148,6 +162,33 @@ impl<P: Plugin> Engine<P> {
                 tracing::info!("told to end");
                 self.machine.event(Event::Leave)
             }
+        }
+    }
+
+    /// Whether a proxy takes a namespace away that another one, which is there, wants here. That one would go on sending
+    /// calls; as far as the first one goes, it is gone.
+    fn is_kept(&mut self, link: LinkId, command: &Command) -> bool {
+        match command {
+            Command::Initialize(configuration) => {
+                let wanted = self.wanted.entry(link).or_default();
+                wanted.insert(configuration.namespace.clone());
+                false
+            }
+            Command::Remove { namespace, .. } => {
+                if let Some(wanted) = self.wanted.get_mut(&link) {
+                    wanted.remove(namespace);
+                }
+                let wants = |link| {
+                    let wanted = self.wanted.get(link);
+                    wanted.is_some_and(|wanted| wanted.contains(namespace))
+                };
+                let is_kept = self.links.iter().any(wants);
+                if is_kept {
+                    tracing::info!(namespace, %link, "a proxy lets a namespace go that another one keeps");
+                }
+                is_kept
+            }
+            _ => false,
         }
     }
 

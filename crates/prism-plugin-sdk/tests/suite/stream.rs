@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{
-    Running, foreign_push, good, initial,
+    Running, SOON, foreign_push, good, initial,
     plugin::{Client, SERVICE},
     proxy::{ScriptedProxy, drain, health_check, stop},
     push, quick,
@@ -11,8 +11,8 @@ use crate::common::{
 use prism_core::id::Digest;
 use prism_plugin_sdk::{ExitStatus, Settings};
 use prism_proto::interfaces::{
-    HealthStatus, InitializeRequest, ShutdownRequest, StartRequest, pattern_message::Message,
-    proxy_command::Command,
+    HealthStatus, InitializeRequest, RegisterRequest, ShutdownRequest, StartRequest,
+    pattern_message::Message, proxy_command::Command,
 };
 use prism_testkit::{FaultProxy, eventually};
 use serde_json::json;
@@ -577,6 +577,70 @@ async fn two_proxies_agree_by_version_and_digest() {
         runner.calls.all(),
         ["initialize presence", "initialize presence", "start"]
     );
+}
+
+/// What one proxy takes away stays for the other one, which would go on sending calls here.
+#[tokio::test]
+async fn a_namespace_goes_with_the_last_proxy_that_wants_it() {
+    let (mut one, mut two) = (ScriptedProxy::start().await, ScriptedProxy::start().await);
+    let runner = Running::start(vec![one.address(), two.address()]).await;
+    let (mut first, mut second) = (one.registered().await, two.registered().await);
+    first.initialize(push("presence", 5, good())).await.unwrap();
+    let remove = |version| {
+        Command::Initialize(InitializeRequest {
+            name: "presence".to_owned(),
+            remove: true,
+            config_version: version,
+            ..InitializeRequest::default()
+        })
+    };
+    second.initialize(remove(6)).await.unwrap();
+    assert_eq!(runner.calls.all(), ["initialize presence"]);
+    second.initialize(push("presence", 6, good())).await.unwrap();
+    first.initialize(remove(7)).await.unwrap();
+    assert_eq!(runner.calls.all(), ["initialize presence"]);
+    second.initialize(remove(7)).await.unwrap();
+    assert_eq!(runner.calls.all(), ["initialize presence", "remove presence"]);
+}
+
+/// One that is not there has no say.
+#[tokio::test]
+async fn a_namespace_does_not_stay_for_a_proxy_that_is_gone() {
+    let (mut one, mut two) = (ScriptedProxy::start().await, ScriptedProxy::start().await);
+    let runner = Running::start(vec![one.address(), two.address()]).await;
+    let (mut first, mut second) = (one.registered().await, two.registered().await);
+    first.initialize(push("presence", 5, good())).await.unwrap();
+    drop((first, one));
+    let removed = async {
+        while !runner.calls.all().contains(&"remove presence".to_owned()) {
+            let remove = InitializeRequest {
+                name: "presence".to_owned(),
+                remove: true,
+                config_version: 6,
+                ..InitializeRequest::default()
+            };
+            second.initialize(Command::Initialize(remove)).await.unwrap();
+        }
+    };
+    tokio::time::timeout(SOON, removed).await.unwrap();
+}
+
+/// Each proxy is to choose the same of several processes.
+#[tokio::test]
+async fn a_process_has_one_name_for_all_its_proxies() {
+    let (mut one, mut two) = (ScriptedProxy::start().await, ScriptedProxy::start().await);
+    let _runner = Running::start(vec![one.address(), two.address()]).await;
+    let (first, second) = (
+        one.stream().await.register().await,
+        two.stream().await.register().await,
+    );
+    let name = |register: RegisterRequest| register.metadata.unwrap().extra.remove("prism.process");
+    let name_at_first = name(first);
+    assert!(name_at_first.is_some());
+    assert_eq!(name_at_first, name(second));
+    let mut only = ScriptedProxy::start().await;
+    let _runner = Running::start(vec![only.address()]).await;
+    assert_eq!(name(only.stream().await.register().await), None);
 }
 
 #[tokio::test]

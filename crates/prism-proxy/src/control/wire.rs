@@ -18,6 +18,8 @@ pub(super) struct Registration {
     pub(super) pattern: String,
     pub(super) version: String,
     pub(super) process_id: i32,
+    /// What it is called at every proxy; absent where it serves only this one.
+    pub(super) everywhere: Option<String>,
     /// Whether it takes more than one namespace.
     pub(super) many: bool,
     /// Whether it knows what this project added to the protocol.
@@ -58,6 +60,7 @@ pub(super) fn registration(request: RegisterRequest) -> Result<Registration, Str
         pattern: wire::canonical_pattern(&request.pattern_name),
         version: request.pattern_version,
         process_id: request.process_id,
+        everywhere: metadata.extra.get("prism.process").cloned(),
         many: metadata
             .extra
             .get("prism.namespaces")

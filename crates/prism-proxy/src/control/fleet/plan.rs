@@ -76,8 +76,8 @@ impl Fleet {
     }
 
     fn is_candidate(&self, now: Instant, namespace: &Namespace, runner: &Runner) -> bool {
-        // One that comes back without data waits for one that may come back with it.
-        let waits = runner.came_back_empty && now < self.settled_at;
+        // One without data waits for one that may come with it.
+        let waits = runner.may_lack_data && now < self.settled_at;
         runner.pattern == namespace.pattern
             && runner.is_commandable()
             && runner.takes(&namespace.desired.name)
@@ -85,8 +85,13 @@ impl Fleet {
             && !waits
     }
 
-    /// Lowest first: who has the data, who can serve, who has the least to do, who was here first.
-    fn rank(&self, namespace: &Namespace, runner: &Runner) -> (u8, bool, bool, usize, RunnerId) {
+    /// Lowest first: who has the data, who can serve, who has the least to do, who comes first for every proxy, who was
+    /// here first.
+    fn rank<'a>(
+        &self,
+        namespace: &Namespace,
+        runner: &'a Runner,
+    ) -> (u8, bool, bool, usize, Option<&'a str>, RunnerId) {
         let name = &namespace.desired.name;
         let data = match (runner.runs(name, &namespace.mark), runner.has_applied(name)) {
             (true, _) => 0,
@@ -98,7 +103,15 @@ impl Fleet {
             .values()
             .filter(|other| other.owner == Some(runner.id))
             .count();
-        (data, runner.is_unusable(), !runner.is_healthy(), owned, runner.id)
+        let everywhere = runner.everywhere.as_deref();
+        (
+            data,
+            runner.is_unusable(),
+            !runner.is_healthy(),
+            owned,
+            everywhere,
+            runner.id,
+        )
     }
 
     /// Says who should run a namespace: everybody where the data is shared, the owner otherwise.

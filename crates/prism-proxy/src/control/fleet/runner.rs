@@ -52,8 +52,10 @@ pub(super) struct Runner {
     pub(super) lost_at: Option<Instant>,
     /// It said that it is about to end, and keeps its routes until then or until another took over.
     pub(super) leaving_until: Option<Instant>,
-    /// It came back from another proxy, or from the one before this, without any data.
-    pub(super) came_back_empty: bool,
+    /// What it is called at every proxy; absent where it serves only this one.
+    pub(super) everywhere: Option<String>,
+    /// It has no data, and another one may: it came back from the proxy before this, or serves another one, too.
+    pub(super) may_lack_data: bool,
 }
 
 impl Runner {
@@ -87,8 +89,9 @@ impl Runner {
             silences: 0,
             lost_at: None,
             leaving_until: None,
-            came_back_empty: registration.token.is_some()
+            may_lack_data: (registration.token.is_some() || registration.everywhere.is_some())
                 && registration.reports.iter().all(|report| report.applied.is_none()),
+            everywhere: registration.everywhere.clone(),
         };
         runner.rejoin(session, registration, peer_address);
         runner

@@ -51,6 +51,42 @@ fn a_runner_that_does_not_come_back_is_given_up() {
     assert_eq!(bench.routes("a"), [standby.instance]);
 }
 
+/// A proxy that starts beside another one, which the runners serve already.
+#[test]
+fn a_new_proxy_waits_for_the_runner_that_has_the_data() {
+    let of_two = |everywhere| Script {
+        everywhere: Some(everywhere),
+        ..OURS
+    };
+    let mut bench = Bench::new();
+    bench.apply(&[first("a")]);
+    let empty = bench.join(of_two("1"));
+    bench.pass_obeyed(Duration::from_secs(2), &[&empty]);
+    assert_eq!(bench.pushes(&empty), []);
+    let reports = vec![report(&first("a"), true, false)];
+    let owner = bench.join_with(of_two("2"), None, reports);
+    bench.pass_obeyed(Duration::from_secs(30), &[&empty, &owner]);
+    assert_eq!(bench.pushes(&empty), []);
+    assert_eq!(bench.routes("a"), [owner.instance]);
+}
+
+/// Two proxies that start together choose the same runner, whichever they know first.
+#[test]
+fn every_proxy_chooses_the_same_of_new_runners() {
+    let of_two = |everywhere| Script {
+        everywhere: Some(everywhere),
+        ..OURS
+    };
+    for order in [["1", "2"], ["2", "1"]] {
+        let mut bench = Bench::new();
+        bench.apply(&[first("a")]);
+        let peers = order.map(|everywhere| bench.join(of_two(everywhere)));
+        bench.pass_obeyed(Duration::from_secs(30), &[&peers[0], &peers[1]]);
+        let chosen = &peers[order.iter().position(|name| *name == "1").unwrap()];
+        assert_eq!(bench.routes("a"), std::slice::from_ref(&chosen.instance));
+    }
+}
+
 #[test]
 fn one_that_comes_back_after_another_took_over_lets_go_of_its_data() {
     let (mut bench, owner) = served(OURS);

@@ -30,6 +30,7 @@ struct Script {
     extended: bool,
     scope: Scope,
     port: u16,
+    everywhere: Option<&'static str>,
 }
 
 const OURS: Script = Script {
@@ -38,6 +39,7 @@ const OURS: Script = Script {
     extended: true,
     scope: Scope::Process,
     port: 0,
+    everywhere: None,
 };
 
 const SHARED: Script = Script {
@@ -151,6 +153,7 @@ impl Bench {
             pattern: wire::canonical_pattern(script.pattern),
             version: "1".to_owned(),
             process_id: 1,
+            everywhere: script.everywhere.map(str::to_owned),
             many: script.many,
             extended: script.extended,
             idempotent: Arc::default(),
