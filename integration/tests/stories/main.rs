@@ -22,6 +22,7 @@ mod load;
 mod operations;
 mod peers;
 mod plan;
+mod proxies;
 mod schemas;
 mod searching;
 mod supervision;
