@@ -121,6 +121,15 @@ impl RelayBounds {
         }
     }
 
+    /// For a look in passing, which arranges for no other.
+    fn reached(&self) -> Option<Failure> {
+        if self.end.is_some_and(|end| end <= Instant::now()) {
+            return Some(deadline_exceeded().maybe_applied());
+        }
+        let cut = self.cut.as_ref()?.is_cancelled();
+        cut.then(draining)
+    }
+
     fn poll_reached(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         if let Some(end) = self.end {
             let sleep = self
@@ -172,6 +181,13 @@ impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         if self.stage == Stage::Over {
             return Poll::Ready(None);
+        }
+        // Looked at before the runner, which always has more for a client that is the slower of both. Where
+        // only the trailers are missing, they say more.
+        if self.stage == Stage::Data
+            && let Some(failure) = self.bounds.reached()
+        {
+            return Poll::Ready(Some(self.fail(failure)));
         }
         match self.poll_runner(cx) {
             Poll::Ready(Ok(frame)) => Poll::Ready(frame),
