@@ -140,19 +140,20 @@ where
         let outcome = match cut {
             Some(cut) => match cut.run_until_cancelled(attempts).await {
                 Some(outcome) => outcome,
-                None => return Err(draining().into()),
+                None => return Err(self.unanswered(draining()).into()),
             },
             None => attempts.await,
         };
-        outcome.unwrap_or_else(|| {
-            let failure = deadline_exceeded();
-            Err(if self.sent {
-                failure.maybe_applied()
-            } else {
-                failure.not_applied()
-            }
-            .into())
-        })
+        outcome.unwrap_or_else(|| Err(self.unanswered(deadline_exceeded()).into()))
+    }
+
+    /// What ends the call before its answer has begun.
+    fn unanswered(&self, failure: Failure) -> Failure {
+        if self.sent {
+            failure.maybe_applied()
+        } else {
+            failure.not_applied()
+        }
     }
 
     async fn attempts(&mut self) -> Result<Answered, Ended> {

@@ -127,7 +127,7 @@ impl RelayBounds {
             return Some(deadline_exceeded().maybe_applied());
         }
         let cut = self.cut.as_ref()?.is_cancelled();
-        cut.then(draining)
+        cut.then(|| draining().maybe_applied())
     }
 
     fn poll_reached(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
@@ -144,7 +144,7 @@ impl RelayBounds {
                 .cutting
                 .get_or_insert_with(|| Box::pin(cut.clone().cancelled_owned()));
             if cutting.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(draining());
+                return Poll::Ready(draining().maybe_applied());
             }
         }
         Poll::Pending

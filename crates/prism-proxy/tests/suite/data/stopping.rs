@@ -85,13 +85,15 @@ async fn streams_are_cut_with_a_status_that_says_why() {
         (reply.trailers["grpc-status"].as_bytes(), reply.reason()),
         (&b"14"[..], "DRAINING")
     );
-    // Also one that has not begun, and those that come later.
+    assert_eq!(reply.failure().applied, Some(true));
+    // Also those that come later, of which the runner never hears.
     let (response, _up) = client.open(STREAM).await;
-    let reply = Reply::read(soon(response).await.unwrap()).await;
+    let failure = Reply::read(soon(response).await.unwrap()).await.failure();
     assert_eq!(
-        (reply.reason(), reply.failure().retry_after.is_some()),
-        ("DRAINING", true)
+        (failure.reason, failure.retry_after.is_some()),
+        (Reason::Draining, true)
     );
+    assert_eq!((failure.applied, runner.calls()), (Some(false), 1));
     drop(client);
     assert!(soon(proxy.port.drain(Instant::now() + LONG)).await);
 }
@@ -179,6 +181,18 @@ async fn a_stream_that_is_not_read_ends_when_streams_are_cut() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_before_its_answer_began_may_have_been_applied() {
+    let runner = Runner::mute().await;
+    let proxy = proxy_before(&runner).await;
+    let client = proxy.client().await;
+    let (response, _up) = client.open(STREAM).await;
+    runner.arrival().await;
+    proxy.forward.cut_streams();
+    let failure = Reply::read(soon(response).await.unwrap()).await.failure();
+    assert_eq!((failure.reason, failure.applied), (Reason::Draining, Some(true)));
 }
 
 #[tokio::test]
