@@ -25,7 +25,7 @@ use crate::{
     admin::Admin,
     config::{Config, Manifest, Timeouts, Versions},
     control::{self, Control},
-    forward::{Answer, Forward, lane::Lanes, method},
+    forward::{Forward, lane::Lanes, method},
     health::HealthService,
     listen,
     metrics::{Metrics, ReloadResult},
@@ -356,10 +356,7 @@ fn serve_data(
             async move {
                 match local {
                     None => forward.call(request).await,
-                    Some(local) => match Box::pin(local.oneshot(request)).await {
-                        Ok(response) => response.map(Answer::Local),
-                        Err(never) => match never {},
-                    },
+                    Some(local) => forward.local(request, local).await,
                 }
             }
         },

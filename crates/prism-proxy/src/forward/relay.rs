@@ -17,7 +17,7 @@ use tokio_util::{
 };
 use tonic::{Code, Status};
 
-use super::{account::Account, framing::TooLarge, headers};
+use super::{account::Account, framing::TooLarge, headers, local::Local};
 use crate::patience;
 
 /// What a call is answered with.
@@ -26,7 +26,7 @@ pub enum Answer {
     /// By a runner.
     Relayed(Box<Relay>),
     /// By a service of the proxy itself.
-    Local(tonic::body::Body),
+    Local(Box<Local>),
     /// A status alone, or a word over plain HTTP.
     Whole(Option<Bytes>),
 }
@@ -54,7 +54,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         match self.get_mut() {
             Self::Relayed(relay) => relay.poll_frame(cx).map(|frame| frame.map(Ok)),
-            Self::Local(body) => Pin::new(body).poll_frame(cx),
+            Self::Local(local) => local.poll_frame(cx),
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
@@ -62,15 +62,14 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Relayed(relay) => relay.is_end_stream(),
-            Self::Local(body) => body.is_end_stream(),
+            Self::Local(local) => local.is_end_stream(),
             Self::Whole(bytes) => bytes.is_none(),
         }
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
         match self {
-            Self::Relayed(_) => http_body::SizeHint::default(),
-            Self::Local(body) => body.size_hint(),
+            Self::Relayed(_) | Self::Local(_) => http_body::SizeHint::default(),
             Self::Whole(bytes) => {
                 let size = bytes.as_ref().map_or(0, Bytes::len);
                 http_body::SizeHint::with_exact(size as u64)
@@ -130,7 +129,7 @@ impl RelayBounds {
         cut.then(|| draining().maybe_applied())
     }
 
-    fn poll_reached(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+    pub(crate) fn poll_reached(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         if let Some(end) = self.end {
             let sleep = self
                 .sleep
