@@ -25,6 +25,7 @@ use crate::{
     admin::Admin,
     config::{Config, Manifest, Timeouts, Versions},
     control::{self, Control},
+    descriptors,
     forward::{Forward, lane::Lanes, method},
     health::HealthService,
     listen,
@@ -152,13 +153,9 @@ impl Builder {
 
         let control_address = control.serve(listeners.control)?;
         let local = local_services(&table, &readiness, &forward)?;
-        let data = serve_data(
-            listeners.data,
-            self.config.port_settings(),
-            &metrics,
-            &forward,
-            local,
-        )?;
+        let mut settings = self.config.port_settings();
+        settings.connections = descriptors::leave_some(settings.connections);
+        let data = serve_data(listeners.data, settings, &metrics, &forward, local)?;
         let admin = Admin {
             table,
             readiness: readiness.clone(),
