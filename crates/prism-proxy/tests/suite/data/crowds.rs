@@ -289,3 +289,90 @@ async fn thousands_of_streams_share_one_connection() {
     drop(streams);
     until("all of them are over", || proxy.forward.under_way() == 0).await;
 }
+
+/// A runner with ten streams on each connection, that holds what streams and answers the rest.
+async fn narrow() -> Runner {
+    Runner::start_with(10, |exchange: Exchange| async move {
+        if exchange.request.uri().path() == UNARY {
+            return exchange.echo().await;
+        }
+        let _held = exchange;
+        std::future::pending::<()>().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_full_connection_is_not_the_last_one() {
+    let runner = narrow().await;
+    let proxy = Proxy::start(Limits::default()).await;
+    proxy.serve(&[&runner]);
+    let client = proxy.client().await;
+    let mut held = Vec::new();
+    for _ in 0..25 {
+        held.push(client.open(STREAM).await);
+    }
+    until("all streams are at the runner", || runner.calls() == 25).await;
+    assert_eq!(runner.connections(), 3);
+    assert_eq!(client.unary(UNARY, b"x").await.grpc().code(), Code::Ok);
+    assert_eq!(runner.connections(), 3);
+}
+
+#[tokio::test]
+async fn what_no_connection_has_room_for_is_refused_at_once() {
+    let runner = narrow().await;
+    let lanes = lane::Settings {
+        most_connections: 2,
+        ..lane::Settings::default()
+    };
+    let proxy = Proxy::with_lanes(Limits::default(), Settings::default(), lanes).await;
+    proxy.serve(&[&runner]);
+    let client = proxy.client().await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(client.open(STREAM).await);
+    }
+    until("all streams are at the runner", || runner.calls() == 20).await;
+    let reply = client.unary(UNARY, b"x").await;
+    assert_eq!(
+        (reply.reason(), reply.failure().applied),
+        ("OVERLOADED", Some(false))
+    );
+    assert!(reply.failure().retry_after.is_some());
+    assert_eq!(proxy.counter("prism_proxy_calls_shed_total"), 1);
+    assert_eq!((runner.calls(), runner.connections()), (20, 2));
+
+    // As soon as there is room, it is answered; without, another runner takes it.
+    held.pop();
+    let answered = async || client.unary(UNARY, b"x").await.grpc().code() == Code::Ok;
+    prism_testkit::eventually(Duration::from_secs(20), "there is room", answered).await;
+    assert_eq!(runner.connections(), 2);
+    let before = runner.calls();
+    held.push(client.open(STREAM).await);
+    until("all is full again", || runner.calls() > before).await;
+    let idle = Runner::echo().await;
+    proxy.serve_beside(idle.address);
+    for _ in 0..10 {
+        assert_eq!(client.unary(UNARY, b"x").await.grpc().code(), Code::Ok);
+    }
+    assert_eq!((runner.calls(), idle.calls()), (before + 1, 10));
+}
+
+/// Calls that come while the connection is made are not sent only to be refused.
+#[tokio::test]
+async fn how_many_streams_a_runner_takes_is_known_before_the_first_one_is_opened() {
+    let runner = narrow().await;
+    let link = FaultProxy::start(runner.address).await.unwrap();
+    link.set(Direction::ToClient, Flow::Delay(Duration::from_millis(50)));
+    let proxy = Proxy::start(Limits::default()).await;
+    proxy.serve_at([link.addr()], &[]);
+    let client = proxy.client().await;
+    let mut held = Vec::new();
+    for _ in 0..25 {
+        held.push(client.open(STREAM).await);
+    }
+    until("all streams are at the runner", || runner.calls() == 25).await;
+    assert_eq!(runner.connections(), 3);
+    let retried = "prism_proxy_retries_total{cause=\"unsent\"}";
+    assert_eq!(proxy.counter(retried), 0);
+}
