@@ -10,12 +10,14 @@
 //! - [`forward`]: the way of one call, its limits, deadlines and the one retry that it may have,
 //! - [`serve`]: a port, from bind to drain; [`listen`] opens it,
 //! - [`health`], [`admin`], [`readiness`]: what probes and operators see,
+//! - [`descriptors`]: how many connections there can be at all,
 //! - [`supervisor`]: runners that the proxy starts itself,
 //! - [`metrics`]: every exported name.
 
 pub mod admin;
 pub mod config;
 pub mod control;
+pub mod descriptors;
 pub mod forward;
 pub mod health;
 pub mod listen;

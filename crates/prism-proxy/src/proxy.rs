@@ -25,7 +25,8 @@ use crate::{
     admin::Admin,
     config::{Config, Manifest, Timeouts, Versions},
     control::{self, Control},
-    forward::{Answer, Forward, lane::Lanes, method},
+    descriptors,
+    forward::{Forward, lane::Lanes, method},
     health::HealthService,
     listen,
     metrics::{Metrics, ReloadResult},
@@ -152,13 +153,9 @@ impl Builder {
 
         let control_address = control.serve(listeners.control)?;
         let local = local_services(&table, &readiness, &forward)?;
-        let data = serve_data(
-            listeners.data,
-            self.config.port_settings(),
-            &metrics,
-            &forward,
-            local,
-        )?;
+        let mut settings = self.config.port_settings();
+        settings.connections = descriptors::leave_some(settings.connections);
+        let data = serve_data(listeners.data, settings, &metrics, &forward, local)?;
         let admin = Admin {
             table,
             readiness: readiness.clone(),
@@ -356,10 +353,7 @@ fn serve_data(
             async move {
                 match local {
                     None => forward.call(request).await,
-                    Some(local) => match Box::pin(local.oneshot(request)).await {
-                        Ok(response) => response.map(Answer::Local),
-                        Err(never) => match never {},
-                    },
+                    Some(local) => forward.local(request, local).await,
                 }
             }
         },

@@ -176,6 +176,10 @@ fn builder(settings: &Settings, tasks: TaskTracker) -> auto::Builder<Tracked> {
         .max_concurrent_streams(settings.streams)
         .max_header_list_size(settings.headers)
         .max_pending_accept_reset_streams(MAX_GIVEN_UP)
+        // Counts, over the life of a connection, whatever was still on its way when its call was refused:
+        // after a thousand, a client that is far away would lose all its streams. Not needed against one
+        // that sends nonsense to have its calls reset: each counts as open until its reset has been sent.
+        .max_local_error_reset_streams(None)
         .keep_alive_interval(settings.keep_alive)
         .keep_alive_timeout(settings.keep_alive)
         .auto_date_header(false);

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context;
 use prism_core::telemetry;
-use prism_proxy::{Addresses, Listeners, Proxy};
+use prism_proxy::{Addresses, Listeners, Proxy, descriptors};
 
 use embedded::Embedded;
 use options::Options;
@@ -46,6 +46,8 @@ async fn run(options: Options) -> anyhow::Result<ExitCode> {
         service: "prism-proxy",
         verbosity: options.verbosity,
     })?;
+
+    descriptors::raise();
 
     let (config, file) = options.configuration()?;
     let listeners = Listeners::bind(&options.listen(&config)).await?;

@@ -1,33 +1,52 @@
 //! The binary as operators run it.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
-use std::{collections::HashMap, fs, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, fs, net::SocketAddr, process::Command, time::Duration};
 
 use prism_proto::pattern::{
     EnumerateRequest, RegisterRequest, multicast_registry_pattern_client::MulticastRegistryPatternClient,
 };
 use prism_testkit::{Process, Signal, eventually};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::{Code, Request, metadata::MetadataValue, transport::Channel};
 
 const LONG: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(5);
 
 struct Running {
     process: Process,
     addresses: HashMap<&'static str, SocketAddr>,
 }
 
+const FREE_PORTS: [&str; 5] = [
+    "-control-addr",
+    "127.0.0.1:0",
+    "-data-addr",
+    "127.0.0.1:0",
+    "--admin-addr=127.0.0.1:0",
+];
+
 impl Running {
     /// On free ports, with the older dash style.
     async fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut all = vec![
-            "-control-addr",
-            "127.0.0.1:0",
-            "-data-addr",
-            "127.0.0.1:0",
-            "--admin-addr=127.0.0.1:0",
-        ];
-        all.extend(arguments);
-        let process = Process::spawn("prism-proxy", &all, environment).unwrap();
+        let all = [&FREE_PORTS, arguments].concat();
+        Self::of(Process::spawn("prism-proxy", &all, environment).unwrap()).await
+    }
+
+    /// With limits of open files, as the arguments of `ulimit`.
+    async fn start_with_files(limits: &[&str]) -> Self {
+        let set: String = limits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{set} exec \"$@\""), "sh"]);
+        command.arg(prism_testkit::workspace_binary("prism-proxy").unwrap());
+        command.args(FREE_PORTS);
+        Self::of(Process::spawn_command(command).unwrap()).await
+    }
+
+    async fn of(process: Process) -> Self {
         let mut addresses = HashMap::new();
         for port in ["control", "data", "admin"] {
             let line = process.stdout_line(&format!("{port} "), LONG).await.unwrap();
@@ -162,4 +181,61 @@ async fn a_second_signal_ends_it_at_once() {
     running.process.stderr_line("told to end", LONG).await.unwrap();
     running.process.signal(Signal::INT).unwrap();
     assert_eq!(running.process.wait(LONG).await.unwrap().code(), Some(2));
+}
+
+async fn is_alive(admin: SocketAddr) -> bool {
+    let ask = async {
+        let mut probe = TcpStream::connect(admin).await?;
+        probe
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await?;
+        let mut answer = String::new();
+        probe.read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer.starts_with("HTTP/1.1 200 "))
+    };
+    matches!(
+        tokio::time::timeout(Duration::from_secs(5), ask).await,
+        Ok(Ok(true))
+    )
+}
+
+/// As many as a system lets a process have that does not ask for more.
+#[tokio::test]
+async fn it_may_have_as_many_connections_as_its_hard_limit_has_files() {
+    let running = Running::start_with_files(&["-Sn 128"]).await;
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(TcpStream::connect(running.addresses["data"]).await.unwrap());
+    }
+    let call = async {
+        let mut client = running.client().await;
+        let request = in_namespace("none", EnumerateRequest::default());
+        client.enumerate(request).await.unwrap_err().code()
+    };
+    // Before those that say nothing are disconnected, which would make room.
+    let answered = tokio::time::timeout(SOON, call).await;
+    assert_eq!(answered, Ok(Code::NotFound));
+    assert!(is_alive(running.addresses["admin"]).await);
+}
+
+#[tokio::test]
+async fn connections_leave_files_for_everything_else() {
+    let running = Running::start_with_files(&["-n 128"]).await;
+    let told = running
+        .process
+        .stderr_line("limits.connections", LONG)
+        .await
+        .unwrap();
+    assert!(
+        told.contains("`10000`") && told.contains("`128`") && told.contains("`64`"),
+        "{told}"
+    );
+    let mut idle = Vec::new();
+    // Some of them wait for a place.
+    for _ in 0..150 {
+        idle.push(TcpStream::connect(running.addresses["data"]).await.unwrap());
+    }
+    for _ in 0..3 {
+        assert!(is_alive(running.addresses["admin"]).await);
+    }
 }

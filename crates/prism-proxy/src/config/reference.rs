@@ -97,7 +97,7 @@ const KEYS: &[Key] = &[
         "connections",
         "integer",
         "10000",
-        "connections to the data port; more wait",
+        "connections to the data port, as far as the limit of open files goes; more wait",
     ),
     at_start(
         "limits",

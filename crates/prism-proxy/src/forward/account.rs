@@ -35,7 +35,7 @@ impl Admission {
     }
 }
 
-/// A call's place among all calls.
+/// A call's place among all calls, or a stream's among those of its connection.
 #[derive(Debug)]
 pub(crate) struct Place(Arc<Admission>);
 
@@ -54,6 +54,8 @@ pub(crate) struct Account {
     began: Instant,
     code: Option<Code>,
     _lane: Option<OnLane>,
+    /// On the runner's connection.
+    _stream: Option<Place>,
     _place: Option<Place>,
 }
 
@@ -66,6 +68,7 @@ impl Account {
             began,
             code: None,
             _lane: None,
+            _stream: None,
             _place: place,
         }
     }
@@ -74,9 +77,15 @@ impl Account {
         &self.series
     }
 
-    /// The call is with this runner now.
+    /// The call is with this runner now, and on no connection yet.
     pub(crate) fn move_to(&mut self, lane: OnLane) {
         self._lane = Some(lane);
+        self._stream = None;
+    }
+
+    /// The call has this place on a connection to its runner.
+    pub(crate) fn on_stream(&mut self, stream: Place) {
+        self._stream = Some(stream);
     }
 
     /// The call is one too many.

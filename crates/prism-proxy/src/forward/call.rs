@@ -16,7 +16,7 @@ use super::{
     account::Account,
     deadline::Deadline,
     headers,
-    lane::{Connection, Lane, Unreachable},
+    lane::{Connection, Lane, Unsent},
     method::{Method, Shape},
     relay::{Relay, RelayBounds, Rest, deadline_exceeded, draining, status_code},
     retry::{self, Circumstances, Fate},
@@ -140,19 +140,20 @@ where
         let outcome = match cut {
             Some(cut) => match cut.run_until_cancelled(attempts).await {
                 Some(outcome) => outcome,
-                None => return Err(draining().into()),
+                None => return Err(self.unanswered(draining()).into()),
             },
             None => attempts.await,
         };
-        outcome.unwrap_or_else(|| {
-            let failure = deadline_exceeded();
-            Err(if self.sent {
-                failure.maybe_applied()
-            } else {
-                failure.not_applied()
-            }
-            .into())
-        })
+        outcome.unwrap_or_else(|| Err(self.unanswered(deadline_exceeded()).into()))
+    }
+
+    /// What ends the call before its answer has begun.
+    fn unanswered(&self, failure: Failure) -> Failure {
+        if self.sent {
+            failure.maybe_applied()
+        } else {
+            failure.not_applied()
+        }
     }
 
     async fn attempts(&mut self) -> Result<Answered, Ended> {
@@ -204,6 +205,9 @@ where
                 Err(Failed::Attempt(fate, message)) => {
                     self.lost |= fate == Fate::Lost;
                     if self.retry(fate, second, idempotent).is_none() {
+                        if fate == Fate::Full {
+                            self.account.shed();
+                        }
                         return Err(lost(fate, &message).into());
                     }
                     (fate, message)
@@ -231,7 +235,7 @@ where
             },
         )?;
         // What has not reached a runner has not cost it anything either.
-        if fate != Fate::Unsent && !self.forward.budget.withdraw() {
+        if !matches!(fate, Fate::Unsent | Fate::Full) && !self.forward.budget.withdraw() {
             return None;
         }
         self.account.series().metrics().retried(cause);
@@ -298,10 +302,14 @@ where
         poll_fn(|cx| Poll::Ready(self.upload.prefetch(cx)))
             .await
             .map_err(|stopped| self.stopped(stopped))?;
-        let connection = lane
-            .connection()
-            .await
-            .map_err(|error: Unreachable| Failed::Attempt(Fate::Unsent, error.to_string()))?;
+        let (connection, place) = lane.connection().await.map_err(|unsent| {
+            let fate = match unsent {
+                Unsent::Unreachable { .. } => Fate::Unsent,
+                Unsent::Full { .. } => Fate::Full,
+            };
+            Failed::Attempt(fate, unsent.to_string())
+        })?;
+        self.account.on_stream(place);
         let (response, sender) = self.open(lane, connection)?;
         self.sent = true;
         self.exchange(response, sender).await
@@ -479,6 +487,12 @@ fn lost(fate: Fate, message: &str) -> Failure {
             format!("the call did not reach its runner: {message}"),
         )
         .retry_after(Duration::from_millis(100))
+        .not_applied(),
+        Fate::Full => Failure::new(
+            Reason::Overloaded,
+            format!("the call did not reach its runner, try again later: {message}"),
+        )
+        .retry_after(Duration::from_millis(200))
         .not_applied(),
         Fate::Lost => Failure::new(
             Reason::RunnerLost,

@@ -22,6 +22,7 @@ use prism_core::{
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::account::{Admission, Place};
 use crate::route::Target;
 
 /// After a failed dial, callers are refused for a pause instead of dialling again one after another.
@@ -37,6 +38,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How many connections to keep to each runner.
     pub connections: usize,
+    /// How many to make at most, where those are full: a runner says how many streams it takes on each.
+    pub most_connections: usize,
     /// How many bytes of a response the runner may send ahead, for each call.
     pub stream_window: u32,
     /// The same for all calls of a connection together. As much as many calls may have: what clients
@@ -51,6 +54,7 @@ impl Default for Settings {
         Self {
             connect_timeout: Duration::from_secs(2),
             connections: 1,
+            most_connections: 16,
             stream_window: 64 << 10,
             connection_window: 1 << 30,
             unacknowledged: Duration::from_secs(15),
@@ -132,24 +136,42 @@ pub struct Lane {
     broken: Mutex<CancellationToken>,
 }
 
-/// Nothing was sent: the runner cannot be reached.
+/// Why nothing was sent.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("`{endpoint}` cannot be reached: {message}")]
-pub struct Unreachable {
-    /// The runner's data endpoint.
-    pub endpoint: String,
-    /// What happened.
-    pub message: String,
+pub enum Unsent {
+    /// The runner cannot be reached.
+    #[error("`{endpoint}` cannot be reached: {message}")]
+    Unreachable {
+        /// The runner's data endpoint.
+        endpoint: String,
+        /// What happened.
+        message: String,
+    },
+    /// As many streams are open as the runner takes.
+    #[error("`{endpoint}` takes no more streams on any of `{connections}` connections")]
+    Full {
+        /// The runner's data endpoint.
+        endpoint: String,
+        /// How many there are.
+        connections: usize,
+    },
 }
 
 /// A connection, for one call.
 #[derive(Clone)]
 pub(crate) struct Connection {
     pub(crate) send: h2::client::SendRequest<Bytes>,
+    streams: Arc<Admission>,
     ended: CancellationToken,
 }
 
 impl Connection {
+    /// A place for one more stream. Without one, a stream would wait within the library, without a bound
+    /// and behind all others, and nobody could say that it was never sent.
+    fn enter(&self) -> Option<Place> {
+        self.streams.enter(self.send.current_max_send_streams())
+    }
+
     /// The runner does not take new calls on it: the next one dials.
     pub(crate) fn retire(&self) {
         self.ended.cancel();
@@ -196,7 +218,7 @@ impl Lane {
             settings: lanes.settings.clone(),
             in_flight: AtomicUsize::new(0),
             throttle: Throttle::default(),
-            slots: (0..lanes.settings.connections.max(1))
+            slots: (0..lanes.settings.most_connections.max(few(&lanes.settings)))
                 .map(|_| Slot::default())
                 .collect(),
             turn: AtomicUsize::new(0),
@@ -232,11 +254,25 @@ impl Lane {
         OnLane(self.clone())
     }
 
-    /// A usable connection, dialled if there is none. Cancellation safe: a dial that is given up is
-    /// begun anew by the next caller.
-    pub(crate) async fn connection(&self) -> Result<Connection, Unreachable> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let slot = &self.slots[turn % self.slots.len()];
+    /// A usable connection with a place on it, dialled if there is none. Cancellation safe: a dial that is
+    /// given up is begun anew by the next caller.
+    pub(crate) async fn connection(&self) -> Result<(Connection, Place), Unsent> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % few(&self.settings);
+        // The others only where there is no place on that one.
+        let others = (0..self.slots.len()).filter(|other| *other != turn);
+        for slot in std::iter::once(turn).chain(others) {
+            let connection = self.connected(&self.slots[slot]).await?;
+            if let Some(place) = connection.enter() {
+                return Ok((connection, place));
+            }
+        }
+        Err(Unsent::Full {
+            endpoint: self.target.endpoint.clone(),
+            connections: self.slots.len(),
+        })
+    }
+
+    async fn connected(&self, slot: &Slot) -> Result<Connection, Unsent> {
         if let Some(connection) = slot.usable() {
             return Ok(connection);
         }
@@ -264,8 +300,8 @@ impl Lane {
         }
     }
 
-    fn unreachable(&self, message: String) -> Unreachable {
-        Unreachable {
+    fn unreachable(&self, message: String) -> Unsent {
+        Unsent::Unreachable {
             endpoint: self.target.endpoint.clone(),
             message,
         }
@@ -284,10 +320,10 @@ impl Lane {
         }
     }
 
-    async fn handshake(&self) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+    async fn handshake(&self) -> Result<Connection, Broken> {
         let stream = TcpStream::connect(&self.target.endpoint).await?;
         prism_core::socket::tune(&stream, self.settings.unacknowledged)?;
-        let (send, driver) = h2::client::Builder::new()
+        let (send, mut driver) = h2::client::Builder::new()
             .initial_window_size(self.settings.stream_window)
             .initial_connection_window_size(self.settings.connection_window)
             .enable_push(false)
@@ -298,6 +334,7 @@ impl Lane {
             .data_frame_budget(usize::MAX)
             .handshake::<_, Bytes>(Corked::new(stream))
             .await?;
+        introduction(&mut driver).await?;
         let ended = CancellationToken::new();
         let broken = self.replace_if_cancelled();
         let over = ended.clone().drop_guard();
@@ -313,7 +350,11 @@ impl Lane {
             }
             drop(over);
         });
-        Ok(Connection { send, ended })
+        Ok(Connection {
+            send,
+            streams: Arc::default(),
+            ended,
+        })
     }
 
     fn replace_if_cancelled(&self) -> CancellationToken {
@@ -323,6 +364,25 @@ impl Lane {
         }
         broken.clone()
     }
+}
+
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// Waits until the runner has said how many streams it takes: it does so before it answers anything.
+async fn introduction(driver: &mut h2::client::Connection<Corked<TcpStream>, Bytes>) -> Result<(), Broken> {
+    let mut pings = driver.ping_pong().ok_or("the connection knows no pings")?;
+    tokio::select! {
+        ended = driver => {
+            ended?;
+            Err("the runner closed the connection at once".into())
+        }
+        answered = pings.ping(h2::Ping::opaque()) => Ok(answered.map(drop)?),
+    }
+}
+
+/// How many connections take turns.
+fn few(settings: &Settings) -> usize {
+    settings.connections.max(1)
 }
 
 /// A call that is on a lane.

@@ -6,6 +6,7 @@ mod deadline;
 mod framing;
 mod headers;
 pub mod lane;
+mod local;
 pub mod method;
 mod relay;
 mod retry;
@@ -26,6 +27,7 @@ use tracing::Instrument;
 
 pub use deadline::Bounds;
 pub use headers::NAMESPACE;
+pub use local::Local;
 pub use relay::{Answer, Relay};
 
 use crate::route::Table;
@@ -73,6 +75,8 @@ pub struct Forward {
     limits: ArcSwap<Limits>,
     calls: Arc<Admission>,
     streams: Arc<Admission>,
+    /// Of the proxy's own health.
+    checks: Arc<Admission>,
     gate: Gate,
     budget: retry::Budget,
     /// Cancelled when streams must come to an end.
@@ -87,6 +91,7 @@ impl Forward {
             limits: ArcSwap::from_pointee(limits),
             calls: Arc::default(),
             streams: Arc::default(),
+            checks: Arc::default(),
             gate: Gate::default(),
             budget: retry::Budget::default(),
             cut: CancellationToken::new(),
@@ -105,10 +110,12 @@ impl Forward {
 
     /// How many calls are under way, streams counted.
     pub fn under_way(&self) -> usize {
-        self.calls.under_way() + self.streams.under_way()
+        let all = [&self.calls, &self.streams, &self.checks];
+        all.map(|places| places.under_way()).into_iter().sum()
     }
 
-    /// Ends all streams, now and from now on, with `DRAINING`. Unary calls go on.
+    /// Ends all streams, now and from now on, with `DRAINING`, and whatever the proxy itself is yet to be
+    /// asked. Unary calls go on.
     pub fn cut_streams(&self) {
         self.cut.cancel();
     }

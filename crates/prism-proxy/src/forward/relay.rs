@@ -17,7 +17,7 @@ use tokio_util::{
 };
 use tonic::{Code, Status};
 
-use super::{account::Account, framing::TooLarge, headers};
+use super::{account::Account, framing::TooLarge, headers, local::Local};
 use crate::patience;
 
 /// What a call is answered with.
@@ -26,7 +26,7 @@ pub enum Answer {
     /// By a runner.
     Relayed(Box<Relay>),
     /// By a service of the proxy itself.
-    Local(tonic::body::Body),
+    Local(Box<Local>),
     /// A status alone, or a word over plain HTTP.
     Whole(Option<Bytes>),
 }
@@ -54,7 +54,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         match self.get_mut() {
             Self::Relayed(relay) => relay.poll_frame(cx).map(|frame| frame.map(Ok)),
-            Self::Local(body) => Pin::new(body).poll_frame(cx),
+            Self::Local(local) => local.poll_frame(cx),
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
@@ -62,15 +62,14 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Relayed(relay) => relay.is_end_stream(),
-            Self::Local(body) => body.is_end_stream(),
+            Self::Local(local) => local.is_end_stream(),
             Self::Whole(bytes) => bytes.is_none(),
         }
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
         match self {
-            Self::Relayed(_) => http_body::SizeHint::default(),
-            Self::Local(body) => body.size_hint(),
+            Self::Relayed(_) | Self::Local(_) => http_body::SizeHint::default(),
             Self::Whole(bytes) => {
                 let size = bytes.as_ref().map_or(0, Bytes::len);
                 http_body::SizeHint::with_exact(size as u64)
@@ -121,7 +120,16 @@ impl RelayBounds {
         }
     }
 
-    fn poll_reached(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+    /// For a look in passing, which arranges for no other.
+    fn reached(&self) -> Option<Failure> {
+        if self.end.is_some_and(|end| end <= Instant::now()) {
+            return Some(deadline_exceeded().maybe_applied());
+        }
+        let cut = self.cut.as_ref()?.is_cancelled();
+        cut.then(|| draining().maybe_applied())
+    }
+
+    pub(crate) fn poll_reached(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         if let Some(end) = self.end {
             let sleep = self
                 .sleep
@@ -135,7 +143,7 @@ impl RelayBounds {
                 .cutting
                 .get_or_insert_with(|| Box::pin(cut.clone().cancelled_owned()));
             if cutting.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(draining());
+                return Poll::Ready(draining().maybe_applied());
             }
         }
         Poll::Pending
@@ -172,6 +180,13 @@ impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         if self.stage == Stage::Over {
             return Poll::Ready(None);
+        }
+        // Looked at before the runner, which always has more for a client that is the slower of both. Where
+        // only the trailers are missing, they say more.
+        if self.stage == Stage::Data
+            && let Some(failure) = self.bounds.reached()
+        {
+            return Poll::Ready(Some(self.fail(failure)));
         }
         match self.poll_runner(cx) {
             Poll::Ready(Ok(frame)) => Poll::Ready(frame),

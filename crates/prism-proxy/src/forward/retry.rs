@@ -10,6 +10,8 @@ pub(crate) enum Fate {
     /// Nothing reached the runner: no connection, a refused stream, a stream above the last one that a
     /// GOAWAY speaks of.
     Unsent,
+    /// Nothing reached the runner: it takes no more streams than are open.
+    Full,
     /// The runner answered that it is unavailable and has changed nothing.
     NotApplied,
     /// The runner was lost with the request in its hands.
@@ -43,7 +45,7 @@ pub(crate) fn allowed(fate: Fate, circumstances: Circumstances) -> Option<RetryC
         return None;
     }
     match fate {
-        Fate::Unsent => Some(RetryCause::unsent),
+        Fate::Unsent | Fate::Full => Some(RetryCause::unsent),
         Fate::NotApplied => Some(RetryCause::not_applied),
         Fate::Lost => idempotent.then_some(RetryCause::idempotent),
     }
@@ -99,6 +101,7 @@ mod tests {
     #[test]
     fn the_rule() {
         assert_eq!(allowed(Fate::Unsent, YES), Some(RetryCause::unsent));
+        assert_eq!(allowed(Fate::Full, YES), Some(RetryCause::unsent));
         assert_eq!(allowed(Fate::NotApplied, YES), Some(RetryCause::not_applied));
         assert_eq!(
             allowed(Fate::Lost, YES),
@@ -114,7 +117,7 @@ mod tests {
 
     #[test]
     fn nothing_is_sent_again_twice_or_late_or_in_part() {
-        for fate in [Fate::Unsent, Fate::NotApplied, Fate::Lost] {
+        for fate in [Fate::Unsent, Fate::Full, Fate::NotApplied, Fate::Lost] {
             let yes = Circumstances {
                 idempotent: true,
                 ..YES

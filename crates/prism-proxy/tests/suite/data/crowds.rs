@@ -11,10 +11,15 @@ use std::{
 use bytes::Bytes;
 use prism_proxy::{
     forward::{Limits, lane},
-    serve::Settings,
+    serve::{Port, Settings},
 };
 use prism_testkit::{Direction, FaultProxy, Flow, give_up_calls};
-use tokio::sync::watch;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 use tonic::Code;
 
 use crate::data::support::{
@@ -75,6 +80,48 @@ async fn answers_to_calls_given_up_do_not_end_the_connection_of_the_others() {
     assert_eq!(soon(down.data()).await.unwrap().unwrap(), message(b"still here"));
 }
 
+/// A client that is far away, and has sent its requests by the time it hears that they are refused.
+#[tokio::test]
+async fn requests_that_come_after_their_refusal_do_not_end_the_connection_of_the_others() {
+    // More than what a library lets pass over the life of a connection before it takes it for an attack.
+    const REFUSED: usize = 1_500;
+    let runner = Runner::start(|mut exchange: Exchange| async move {
+        let mut down = exchange.begin();
+        while exchange.read_message().await.is_some() {
+            down.send_data(message(b"still here"), false).unwrap();
+        }
+    })
+    .await;
+    let full = Limits {
+        calls: 0,
+        ..Limits::default()
+    };
+    let proxy = Proxy::start(full).await;
+    proxy.serve(&[&runner]);
+    let link = FaultProxy::start(proxy.port.address()).await.unwrap();
+    let client = Client::connect(link.addr()).await;
+    let (response, mut up) = client.open(STREAM).await;
+    let mut down = soon(response).await.unwrap().into_body();
+
+    link.set(Direction::ToClient, Flow::Hold);
+    let mut calls = Vec::new();
+    for _ in 0..REFUSED {
+        calls.push(client.open(UNARY).await);
+    }
+    let refused = "prism_proxy_calls_total{namespace=\"test\",method=\"prism.pattern.MulticastRegistryPattern/Register\",\
+                   code=\"RESOURCE_EXHAUSTED\"}";
+    until("all calls are refused", || {
+        proxy.counter(refused) == REFUSED as u64
+    })
+    .await;
+    for (_, request) in &mut calls {
+        request.send_data(message(b"x"), true).unwrap();
+    }
+    up.send_data(message(b"are you?"), false).unwrap();
+    link.heal();
+    assert_eq!(soon(down.data()).await.unwrap().unwrap(), message(b"still here"));
+}
+
 /// A client whose calls all timed out while the proxy had no time for it.
 #[tokio::test]
 async fn calls_given_up_before_they_are_looked_at_do_not_end_the_connection() {
@@ -84,6 +131,48 @@ async fn calls_given_up_before_they_are_looked_at_do_not_end_the_connection() {
     let survived = |count| give_up_calls(proxy.port.address(), UNARY, NAMESPACE, count);
     assert!(survived(300).await.unwrap());
     assert!(!survived(5_000).await.unwrap(), "an attack is one");
+}
+
+/// A client that makes the proxy reset its calls, to have more of them than it may.
+#[tokio::test]
+async fn calls_that_are_reset_for_nonsense_make_no_room_for_more() {
+    const OPEN: usize = 100;
+    // Frames of HTTP/2: a request with three headers, and room for more of its answer than there can be.
+    const HEADERS: [u8; 5] = [0, 0, 3, 1, 4];
+    const POST_HTTP_ROOT: [u8; 3] = [0x83, 0x86, 0x84];
+    const WINDOW_UPDATE: [u8; 5] = [0, 0, 4, 8, 0];
+    const ALL: [u8; 4] = [0x7f, 0xff, 0xff, 0xff];
+    let settings = Settings {
+        streams: OPEN as u32,
+        ..Settings::default()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (looked_at, most) = (Arc::new(()), Arc::<AtomicUsize>::default());
+    let seen = most.clone();
+    let port = Port::serve(listener, settings, Gauge::default(), move |_| {
+        let looked_at = looked_at.clone();
+        // Beside the one that is held here.
+        seen.fetch_max(Arc::strong_count(&looked_at) - 1, Ordering::SeqCst);
+        async move {
+            std::future::pending::<()>().await;
+            drop(looked_at);
+            http::Response::new(http_body_util::Full::<Bytes>::default())
+        }
+    })
+    .unwrap();
+
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for stream in (0..5_000_u32).map(|call| (2 * call + 1).to_be_bytes()) {
+        bytes.extend(HEADERS.iter().chain(&stream).chain(&POST_HTTP_ROOT));
+        bytes.extend(WINDOW_UPDATE.iter().chain(&stream).chain(&ALL));
+    }
+    let mut connection = TcpStream::connect(port.address()).await.unwrap();
+    connection.write_all(&bytes).await.unwrap();
+    let mut answers = [0; 1 << 10];
+    let quiet = Duration::from_millis(200);
+    while let Ok(Ok(1..)) = tokio::time::timeout(quiet, connection.read(&mut answers)).await {}
+    let most = most.load(Ordering::SeqCst);
+    assert!((1..=2 * OPEN).contains(&most), "{most} at once");
 }
 
 /// Small messages that a client does not read wait at the runner, and are no reason to cut off everybody.
@@ -199,4 +288,91 @@ async fn thousands_of_streams_share_one_connection() {
     }
     drop(streams);
     until("all of them are over", || proxy.forward.under_way() == 0).await;
+}
+
+/// A runner with ten streams on each connection, that holds what streams and answers the rest.
+async fn narrow() -> Runner {
+    Runner::start_with(10, |exchange: Exchange| async move {
+        if exchange.request.uri().path() == UNARY {
+            return exchange.echo().await;
+        }
+        let _held = exchange;
+        std::future::pending::<()>().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_full_connection_is_not_the_last_one() {
+    let runner = narrow().await;
+    let proxy = Proxy::start(Limits::default()).await;
+    proxy.serve(&[&runner]);
+    let client = proxy.client().await;
+    let mut held = Vec::new();
+    for _ in 0..25 {
+        held.push(client.open(STREAM).await);
+    }
+    until("all streams are at the runner", || runner.calls() == 25).await;
+    assert_eq!(runner.connections(), 3);
+    assert_eq!(client.unary(UNARY, b"x").await.grpc().code(), Code::Ok);
+    assert_eq!(runner.connections(), 3);
+}
+
+#[tokio::test]
+async fn what_no_connection_has_room_for_is_refused_at_once() {
+    let runner = narrow().await;
+    let lanes = lane::Settings {
+        most_connections: 2,
+        ..lane::Settings::default()
+    };
+    let proxy = Proxy::with_lanes(Limits::default(), Settings::default(), lanes).await;
+    proxy.serve(&[&runner]);
+    let client = proxy.client().await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(client.open(STREAM).await);
+    }
+    until("all streams are at the runner", || runner.calls() == 20).await;
+    let reply = client.unary(UNARY, b"x").await;
+    assert_eq!(
+        (reply.reason(), reply.failure().applied),
+        ("OVERLOADED", Some(false))
+    );
+    assert!(reply.failure().retry_after.is_some());
+    assert_eq!(proxy.counter("prism_proxy_calls_shed_total"), 1);
+    assert_eq!((runner.calls(), runner.connections()), (20, 2));
+
+    // As soon as there is room, it is answered; without, another runner takes it.
+    held.pop();
+    let answered = async || client.unary(UNARY, b"x").await.grpc().code() == Code::Ok;
+    prism_testkit::eventually(Duration::from_secs(20), "there is room", answered).await;
+    assert_eq!(runner.connections(), 2);
+    let before = runner.calls();
+    held.push(client.open(STREAM).await);
+    until("all is full again", || runner.calls() > before).await;
+    let idle = Runner::echo().await;
+    proxy.serve_beside(idle.address);
+    for _ in 0..10 {
+        assert_eq!(client.unary(UNARY, b"x").await.grpc().code(), Code::Ok);
+    }
+    assert_eq!((runner.calls(), idle.calls()), (before + 1, 10));
+}
+
+/// Calls that come while the connection is made are not sent only to be refused.
+#[tokio::test]
+async fn how_many_streams_a_runner_takes_is_known_before_the_first_one_is_opened() {
+    let runner = narrow().await;
+    let link = FaultProxy::start(runner.address).await.unwrap();
+    link.set(Direction::ToClient, Flow::Delay(Duration::from_millis(50)));
+    let proxy = Proxy::start(Limits::default()).await;
+    proxy.serve_at([link.addr()], &[]);
+    let client = proxy.client().await;
+    let mut held = Vec::new();
+    for _ in 0..25 {
+        held.push(client.open(STREAM).await);
+    }
+    until("all streams are at the runner", || runner.calls() == 25).await;
+    assert_eq!(runner.connections(), 3);
+    let retried = "prism_proxy_retries_total{cause=\"unsent\"}";
+    assert_eq!(proxy.counter(retried), 0);
 }

@@ -6,4 +6,4 @@ mod overload;
 mod passing;
 mod retrying;
 mod stopping;
-mod support;
+pub(crate) mod support;

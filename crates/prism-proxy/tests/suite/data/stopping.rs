@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use prism_core::failure::Reason;
+use prism_core::failure::{Failure, Reason};
 use prism_proxy::{forward::Limits, serve::Settings};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,9 +11,11 @@ use tokio::{
     sync::watch,
     time::Instant,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
-use crate::data::support::{LONG, NAMESPACE, Proxy, Reply, Runner, STREAM, UNARY, message, runner, soon};
+use crate::data::support::{
+    Client, LONG, NAMESPACE, Proxy, Reply, Runner, STREAM, UNARY, message, runner, soon,
+};
 
 /// A runner that answers when it is let.
 async fn held() -> (Runner, watch::Sender<bool>) {
@@ -83,15 +85,72 @@ async fn streams_are_cut_with_a_status_that_says_why() {
         (reply.trailers["grpc-status"].as_bytes(), reply.reason()),
         (&b"14"[..], "DRAINING")
     );
-    // Also one that has not begun, and those that come later.
+    assert_eq!(reply.failure().applied, Some(true));
+    // Also those that come later, of which the runner never hears.
     let (response, _up) = client.open(STREAM).await;
-    let reply = Reply::read(soon(response).await.unwrap()).await;
+    let failure = Reply::read(soon(response).await.unwrap()).await.failure();
     assert_eq!(
-        (reply.reason(), reply.failure().retry_after.is_some()),
-        ("DRAINING", true)
+        (failure.reason, failure.retry_after.is_some()),
+        (Reason::Draining, true)
     );
+    assert_eq!((failure.applied, runner.calls()), (Some(false), 1));
     drop(client);
     assert!(soon(proxy.port.drain(Instant::now() + LONG)).await);
+}
+
+/// A runner whose answer to a stream is longer than a slow reader gets to read of it.
+async fn talkative() -> Runner {
+    Runner::start(|mut exchange| async move {
+        let mut down = exchange.begin();
+        down.send_data(Bytes::from(vec![7; 32 << 20]), false).unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await
+}
+
+/// Reads on for as long as it takes, more slowly than the proxy could send. The trailers, at the end.
+async fn read_slowly(mut response: http::Response<h2::RecvStream>) -> http::HeaderMap {
+    let body = response.body_mut();
+    soon(async {
+        while let Some(chunk) = body.data().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let read = chunk.expect("a status, and no broken stream").len();
+            body.flow_control().release_capacity(read).unwrap();
+        }
+        body.trailers().await.unwrap().unwrap()
+    })
+    .await
+}
+
+/// Something is always there to be passed on to it, so that nobody waits for anything but for it.
+#[tokio::test]
+async fn a_slow_reader_is_told_why_its_stream_is_cut() {
+    let runner = talkative().await;
+    let proxy = proxy_before(&runner).await;
+    let client = proxy.client().await;
+    let (response, _up) = client.open(STREAM).await;
+    let mut response = soon(response).await.unwrap();
+    soon(response.body_mut().data()).await.unwrap().unwrap();
+    let forward = proxy.forward.clone();
+    let (trailers, ()) = tokio::join!(read_slowly(response), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        forward.cut_streams();
+    });
+    let failure = Failure::from_status(&Status::from_header_map(&trailers).unwrap()).unwrap();
+    assert_eq!(failure.reason, Reason::Draining);
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_told_that_its_time_is_over() {
+    let runner = talkative().await;
+    let proxy = proxy_before(&runner).await;
+    let client = proxy.client().await;
+    let request = Client::request(STREAM).header("grpc-timeout", "200m");
+    let mut send = client.send.clone().ready().await.unwrap();
+    let (response, _up) = send.send_request(request.body(()).unwrap(), false).unwrap();
+    let trailers = read_slowly(soon(response).await.unwrap()).await;
+    let failure = Failure::from_status(&Status::from_header_map(&trailers).unwrap()).unwrap();
+    assert_eq!(failure.reason, Reason::DeadlineExceeded);
 }
 
 /// The server asks for no more of the answer, so there is nobody to be told.
@@ -122,6 +181,18 @@ async fn a_stream_that_is_not_read_ends_when_streams_are_cut() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_before_its_answer_began_may_have_been_applied() {
+    let runner = Runner::mute().await;
+    let proxy = proxy_before(&runner).await;
+    let client = proxy.client().await;
+    let (response, _up) = client.open(STREAM).await;
+    runner.arrival().await;
+    proxy.forward.cut_streams();
+    let failure = Reply::read(soon(response).await.unwrap()).await.failure();
+    assert_eq!((failure.reason, failure.applied), (Reason::Draining, Some(true)));
 }
 
 #[tokio::test]

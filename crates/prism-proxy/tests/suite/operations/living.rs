@@ -1,6 +1,9 @@
 //! A whole proxy, from its first to its last answer.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use prism_core::config::Source;
 use prism_proxy::{Listeners, Proxy, config::Config};
@@ -16,6 +19,8 @@ use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
+
+use crate::data::support::{Client, Reply, message, soon};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -154,6 +159,81 @@ async fn at_the_end_readiness_fails_first_and_then_the_ports_close() {
     for address in [addresses.control, addresses.data, addresses.admin] {
         assert!(TcpStream::connect(address).await.is_err());
     }
+}
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+
+/// Probes are answered whatever there is to do, and what stays open is a stream like any other.
+#[tokio::test]
+async fn watches_have_places_among_the_streams_and_probes_their_own() {
+    let proxy = start("limits: {concurrent_calls: 1, concurrent_streams: 2}").await;
+    let address = proxy.addresses().data;
+    let mut health = HealthClient::new(channel(address).await);
+    let ask = HealthCheckRequest::default;
+    let watching = health.watch(ask()).await.unwrap();
+    let client = Client::connect(address).await;
+    let asking = client.open(REFLECTION).await;
+    assert_eq!(
+        health.watch(ask()).await.unwrap_err().code(),
+        Code::ResourceExhausted
+    );
+    let reply = client.unary(REFLECTION, b"").await;
+    assert_eq!(
+        (reply.reason(), reply.failure().applied),
+        ("OVERLOADED", Some(false))
+    );
+    let probed = health.check(ask()).await.unwrap().into_inner();
+    assert_eq!(probed.status(), ServingStatus::Serving);
+
+    drop((watching, asking));
+    let watch = async || health.clone().watch(ask()).await.is_ok();
+    prism_testkit::eventually(LONG, "the places are free again", watch).await;
+}
+
+#[tokio::test]
+async fn what_the_proxy_is_not_asked_after_all_ends_in_time() {
+    let proxy = start("timeouts: {default_deadline: 100ms}").await;
+    let client = Client::connect(proxy.addresses().data).await;
+    for path in [CHECK, WATCH] {
+        let (response, _up) = client.open(path).await;
+        let reply = Reply::read(soon(response).await.unwrap()).await;
+        assert_eq!(reply.grpc().code(), Code::DeadlineExceeded);
+    }
+    let check = Client::request(WATCH).header("grpc-timeout", "100m");
+    let reply = client.send(check, &message(b"")).await;
+    assert_eq!(
+        (reply.grpc().code(), reply.body),
+        (Code::DeadlineExceeded, message(&[8, 1]).into())
+    );
+}
+
+#[tokio::test]
+async fn what_the_proxy_is_not_asked_after_all_does_not_hold_up_its_end() {
+    let proxy = start("timeouts: {readiness_grace: 0s, drain: 20s}").await;
+    let client = Client::connect(proxy.addresses().data).await;
+    let mut asked = Vec::new();
+    for path in [CHECK, WATCH, REFLECTION] {
+        asked.push(client.open(path).await);
+    }
+    // Looked at in their order.
+    assert_eq!(client.unary(CHECK, b"").await.grpc().code(), Code::Ok);
+    let began = Instant::now();
+    let ending = tokio::spawn(proxy.shutdown());
+    let mut kept = Vec::new();
+    for (response, up) in asked {
+        let reply = Reply::read(soon(response).await.unwrap()).await;
+        assert_eq!(
+            (reply.reason(), reply.failure().applied),
+            ("DRAINING", Some(false))
+        );
+        kept.push(up);
+    }
+    drop(client);
+    let report = soon(ending).await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use super::soon;
 pub struct Runner {
     pub address: SocketAddr,
     calls: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
     arrived: Arc<Notify>,
     kill: Arc<Notify>,
     _tasks: JoinSet<()>,
@@ -43,15 +44,29 @@ impl Runner {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        Self::start_with(u32::MAX, script).await
+    }
+
+    /// The same, with so many streams on each connection.
+    pub async fn start_with<F>(
+        streams: u32,
+        script: impl Fn(Exchange) -> F + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (calls, arrived) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
         let (address, kill) = (listener.local_addr().unwrap(), Arc::<Notify>::default());
+        let connections = Arc::<AtomicUsize>::default();
+        let accepted = connections.clone();
         let mut tasks = JoinSet::new();
         let (count, arriving, killing) = (calls.clone(), arrived.clone(), kill.clone());
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let (script, calls) = (script.clone(), count.clone());
                 let (arrived, kill) = (arriving.clone(), killing.clone());
                 connections.spawn(async move {
@@ -59,6 +74,7 @@ impl Runner {
                     let mut builder = h2::server::Builder::new();
                     builder
                         .data_frame_budget(usize::MAX)
+                        .max_concurrent_streams(streams)
                         .max_pending_accept_reset_streams(usize::MAX);
                     let mut connection = builder.handshake(stream).await.unwrap();
                     let mut exchanges = JoinSet::new();
@@ -85,6 +101,7 @@ impl Runner {
         Self {
             address,
             calls,
+            connections,
             arrived,
             kill,
             _tasks: tasks,
@@ -158,9 +175,16 @@ impl Runner {
                     let mut head = [0; 9];
                     stream.read_exact(&mut head).await.unwrap();
                     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-                    stream.read_exact(&mut vec![0; length]).await.unwrap();
-                    if head[3] == 1 {
-                        break;
+                    let mut payload = vec![0; length];
+                    stream.read_exact(&mut payload).await.unwrap();
+                    match head[3] {
+                        1 => break,
+                        // A ping, which is sent back.
+                        6 => {
+                            head[4] = 1;
+                            stream.write_all(&[&head, &payload[..]].concat()).await.unwrap();
+                        }
+                        _ => {}
                     }
                 }
                 count.fetch_add(1, Ordering::SeqCst);
@@ -174,6 +198,7 @@ impl Runner {
         Self {
             address,
             calls,
+            connections: Arc::default(),
             arrived: Arc::default(),
             kill: Arc::default(),
             _tasks: tasks,
@@ -183,6 +208,11 @@ impl Runner {
     /// How many requests have come.
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// How many connections have come.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// Waits for a request that was not waited for before.
