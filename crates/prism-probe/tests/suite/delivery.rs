@@ -1,17 +1,28 @@
 //! Deliveries that are followed, read later and acknowledged, against a scripted registry.
 
-use std::future::ready;
+use std::{
+    collections::VecDeque,
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
-use crate::support::{PATIENCE, Ran, against, fake, finish, keeper, multicast, multicast_as, run};
+use crate::support::{
+    PATIENCE, Ran, against, fake, finish, keeper, multicast, multicast_as, run,
+};
 use futures::{StreamExt, stream};
 use prism_client::{
     Reason,
-    testing::{FakeRegistry, answers},
+    testing::{FakeRegistry, Words, answers},
 };
 use prism_core::failure::Failure;
 use prism_proto::pattern::{
-    self, MulticastRequest, MulticastResponse, SubscribeResponse, multicast_response::State,
-    subscribe_request::Message as Said, subscribe_response::Message,
+    self, MulticastRequest, MulticastResponse, SubscribeResponse,
+    multicast_response::State,
+    subscribe_request::Message as Said,
+    subscribe_response::{Message, Settled},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -470,13 +481,102 @@ async fn credits_are_asked_for() {
     let (asked, keep) = keeper();
     fake.on_subscribe(move |open| {
         keep(open.credits);
-        let answers = [answers::opened(1), answers::message("x")];
-        ready(Ok(stream::iter(answers.map(Ok)).chain(stream::pending())))
+        let answers = (0..9).map(|number| answers::message(&number.to_string()));
+        let answers = std::iter::once(answers::opened(1)).chain(answers);
+        ready(Ok(
+            stream::iter(answers.map(Ok).collect::<Vec<_>>()).chain(stream::pending())
+        ))
     });
-    multicast(&fake, &["subscribe", "alice", "--count", "1", "--credits", "7"])
-        .await
-        .exits(0);
+    let line = ["subscribe", "alice", "--count", "9", "--credits", "7"];
+    multicast(&fake, &line).await.exits(0);
     assert_eq!(asked.lock().take().unwrap(), Some(7));
+}
+
+/// An inbox: it sends as much as it may, and again what is asked for again.
+struct Inbox {
+    credit: u32,
+    waiting: VecDeque<(String, u32)>,
+    settled: VecDeque<SubscribeResponse>,
+    words: Words,
+    sent: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    /// One with these stored messages; how many attempts were made in all.
+    async fn serve(texts: &'static [&'static str]) -> (FakeRegistry, Arc<AtomicUsize>) {
+        let (fake, sent) = (fake().await, Arc::new(AtomicUsize::new(0)));
+        let count = sent.clone();
+        fake.on_session(move |open, words| {
+            let inbox = Self {
+                credit: open.credits.unwrap_or_default(),
+                waiting: texts.iter().map(|text| ((*text).to_owned(), 1)).collect(),
+                settled: VecDeque::from([answers::opened(1)]),
+                words,
+                sent: count.clone(),
+            };
+            ready(Ok(stream::unfold(inbox, Self::next)))
+        });
+        (fake, sent)
+    }
+
+    async fn next(mut self) -> Option<(Result<SubscribeResponse, tonic::Status>, Self)> {
+        loop {
+            if let Some(settled) = self.settled.pop_front() {
+                return Some((Ok(settled), self));
+            }
+            if let Some((text, attempt)) = self.waiting.pop_front_if(|_| self.credit > 0) {
+                self.credit -= 1;
+                self.sent.fetch_add(1, SeqCst);
+                return Some((Ok(answers::stored_message(&text, attempt)), self));
+            }
+            let delivery_ids = match self.words.recv().await? {
+                Said::Credit(credit) => {
+                    self.credit += credit.deliveries;
+                    continue;
+                }
+                Said::Nack(nack) => {
+                    let again = nack.delivery_ids.iter();
+                    let again = again.map(|id| (id.trim_start_matches("m-1/").to_owned(), 2));
+                    self.waiting.extend(again);
+                    nack.delivery_ids
+                }
+                Said::Ack(ack) => ack.delivery_ids,
+                _ => continue,
+            };
+            self.settled.push_back(SubscribeResponse {
+                message: Some(Message::Settled(Settled {
+                    delivery_ids,
+                    gone_ids: Vec::new(),
+                })),
+            });
+        }
+    }
+}
+
+/// Whatever is sent uses up an attempt, whether or not anybody sees it.
+#[tokio::test]
+async fn what_is_not_to_be_shown_is_not_sent() {
+    let (fake, sent) = Inbox::serve(&["a", "b", "c", "d", "e", "f"]).await;
+    for (line, shown) in [
+        (&["--count", "2"][..], 2),
+        (&["--count", "1", "--credits", "1"], 1),
+        (&["--count", "5", "--credits", "2"], 5),
+        (&["--count", "3", "--credits", "64", "--no-ack"], 3),
+    ] {
+        let line = [&["subscribe", "alice"], line].concat();
+        let ran = multicast(&fake, &line).await.exits(0);
+        assert_eq!(ran.stdout.lines().count(), shown, "{line:?}: {ran:?}");
+        assert_eq!(sent.swap(0, SeqCst), shown, "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_for_again_comes_again_only_to_be_shown() {
+    let (fake, sent) = Inbox::serve(&["a"]).await;
+    let line = ["subscribe", "alice", "--count", "2", "--nack", "1ms"];
+    let ran = multicast(&fake, &line).await.exits(0);
+    assert!(ran.stdout.ends_with("stored,attempt=2  a\n"), "{}", ran.stdout);
+    assert_eq!(sent.load(SeqCst), 2);
 }
 
 /// An acknowledgement that nobody confirmed may not have been heard, and the message comes again then.
