@@ -104,6 +104,12 @@ pub(crate) async fn finish(child: Child) -> Ran {
     }
 }
 
+/// Interrupts it, as somebody at a terminal does.
+pub(crate) fn interrupt(child: &Child) {
+    let id = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+}
+
 /// A terminal: what shows on it, and what a program writes to.
 pub(crate) fn terminal() -> (File, File) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
