@@ -9,6 +9,9 @@ use crate::{
     output::{Format, Style, error_object, printable},
 };
 
+/// Where nothing that answers is what we talk to.
+const DATA_PORT: &str = "is that the proxy's data port? --endpoint or PRISM_ENDPOINT names it";
+
 /// Among the details: under which idempotency key a multicast was made.
 const KEY: &str = "idempotency_key";
 
@@ -54,6 +57,15 @@ impl Fault {
     /// A call that succeeded, but not for everybody.
     pub(crate) fn partial(exit: Exit, reason: &str, message: String) -> Self {
         Self::new(exit, reason, message)
+    }
+
+    /// A multicast that was interrupted before anything was answered.
+    pub(crate) fn left() -> Self {
+        let message = "interrupted before the answer came, the multicast may go on".to_owned();
+        Self {
+            applied: Some(Applied::Unknown),
+            ..Self::new(Exit::Interrupted, "INTERRUPTED", message)
+        }
     }
 
     fn new(exit: Exit, reason: &str, message: String) -> Self {
@@ -112,6 +124,14 @@ impl Stop {
     pub(crate) fn of_a_read(mut self) -> Self {
         if let Self::Fault(fault) = &mut self {
             fault.applied = None;
+        }
+        self
+    }
+
+    /// Of a call that was answered in part: whether it was the right port is no question.
+    pub(crate) fn after_an_answer(mut self) -> Self {
+        if let Self::Fault(fault) = &mut self {
+            fault.hint = fault.hint.filter(|hint| *hint != DATA_PORT);
         }
         self
     }
@@ -177,7 +197,7 @@ fn hint(error: &Error) -> Option<&'static str> {
             return Some("is the proxy running? name it with --endpoint or PRISM_ENDPOINT");
         }
         Error::ConnectionLost { .. } => {
-            return Some("is that the proxy's data port? --endpoint or PRISM_ENDPOINT names it");
+            return Some(DATA_PORT);
         }
         _ => {}
     }

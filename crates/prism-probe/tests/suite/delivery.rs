@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    future::ready,
+    future::{pending, ready},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::support::{
-    PATIENCE, Ran, against, fake, finish, keeper, multicast, multicast_as, run,
+    PATIENCE, Ran, Way, against, fake, finish, interrupt, keeper, multicast, multicast_as, program, run,
 };
 use futures::{StreamExt, stream};
 use prism_client::{
@@ -27,6 +27,8 @@ use prism_proto::pattern::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
+    process::Child,
+    sync::Notify,
     time::timeout,
 };
 
@@ -230,12 +232,8 @@ async fn a_multicast_that_is_left_goes_on_and_can_be_found() {
     let mut command = against(&fake);
     command.args(["-o", "name", "multicast", "publish", "--payload", "x", "--follow"]);
     let mut child = command.spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
-    assert_eq!(line.as_deref(), Some("alice"));
-    let id = child.id().unwrap().to_string();
-    let killed = std::process::Command::new("kill").args(["-INT", &id]).status();
-    assert!(killed.unwrap().success());
+    assert_eq!(first_line(&mut child).await, "alice");
+    interrupt(&child);
     let ran = finish(child).await.exits(130);
     assert!(ran.stderr.contains("multicast cancel m-1"), "{}", ran.stderr);
 
@@ -249,7 +247,74 @@ async fn a_multicast_that_is_left_goes_on_and_can_be_found() {
         .await
         .exits(5);
     assert!(ran.stderr.contains("multicast receipts m-1"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("may go on"), "{}", ran.stderr);
     assert!(ran.stderr.contains("may have been carried out"), "{}", ran.stderr);
+}
+
+/// The first line that a program shows, as it shows it.
+async fn first_line(child: &mut Child) -> String {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
+    line.unwrap_or_default()
+}
+
+/// Who was answered once has the right port, whatever becomes of the connection.
+#[tokio::test]
+async fn a_connection_that_is_lost_after_an_answer_is_no_doubt_about_the_port() {
+    let fake = fake().await;
+    fake.on_multicast_stream(|_| {
+        let told = answers::told(answers::delivered(&["alice", "bob"]));
+        let some = told.into_iter().take(2).map(Ok);
+        ready(Ok(stream::iter(some).chain(stream::pending())))
+    });
+    let way = Way::to(&fake).await;
+    let mut command = program();
+    command.args(["--endpoint", &way.address.to_string(), "-o", "name", "multicast"]);
+    command.args(["publish", "--payload", "x", "--follow"]);
+    let mut child = command.spawn().unwrap();
+    assert_eq!(first_line(&mut child).await, "alice");
+    way.cut();
+    let ran = finish(child).await.exits(5);
+    assert!(ran.stderr.contains("CONNECTION_LOST"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("may go on"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("data port"), "{}", ran.stderr);
+}
+
+/// Nobody knows what becomes of it then, and whoever interrupts is told how to find out.
+#[tokio::test]
+async fn a_multicast_that_is_interrupted_before_its_answer_may_go_on() {
+    let fake = fake().await;
+    let asked = Arc::new(Notify::new());
+    let (ask, again) = (asked.clone(), asked.clone());
+    fake.on_multicast(move |_| {
+        ask.notify_one();
+        pending()
+    });
+    fake.on_multicast_stream(move |_| {
+        again.notify_one();
+        pending::<Result<stream::Empty<_>, _>>()
+    });
+    let interrupted = async |format: &str, line: &[&str]| {
+        let mut command = against(&fake);
+        command.args(["-o", format, "multicast", "publish", "--payload", "x"]);
+        let child = command.args(line).spawn().unwrap();
+        timeout(PATIENCE, asked.notified()).await.unwrap();
+        interrupt(&child);
+        finish(child).await.exits(130)
+    };
+    for line in [&[][..], &["--follow"]] {
+        let ran = interrupted("table", line).await;
+        assert!(ran.stderr.contains("may go on"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("--idempotency-key"), "{}", ran.stderr);
+    }
+    let ran = interrupted("table", &["--idempotency-key", "order-7"]).await;
+    assert!(ran.stderr.contains("--idempotency-key order-7"), "{}", ran.stderr);
+    let ran = interrupted("json", &["--delivery", "exactly-once"]).await;
+    assert_eq!(ran.error()["reason"], "INTERRUPTED");
+    let key = ran.error()["details"]["idempotency_key"].clone();
+    assert_eq!(key.as_str().map(str::len), Some(32), "{ran:?}");
+    let ran = interrupted("table", &["--dry-run"]).await;
+    assert!(!ran.stderr.contains("may"), "nothing was to be sent: {ran:?}");
 }
 
 #[tokio::test]
