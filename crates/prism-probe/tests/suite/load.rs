@@ -388,6 +388,37 @@ async fn a_storm_that_is_interrupted_ends_without_its_last_message() {
     assert_eq!(ran.json()["interrupted"], json!(true));
 }
 
+/// Whoever tidies up is let in in the end as well.
+#[tokio::test]
+async fn what_is_shed_at_the_end_is_unregistered_all_the_same() {
+    let (town, fake) = Town::serve().await;
+    let refusals = AtomicUsize::new(300);
+    let here = town.clone();
+    fake.on_unregister(move |request| {
+        let is_refused = refusals
+            .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
+            .is_ok();
+        ready(match is_refused {
+            true => Err(refused(Reason::Overloaded)),
+            false => {
+                here.store.remove(&request.get_ref().identity);
+                Ok(prism_client::testing::answers::unregistered(true))
+            }
+        })
+    });
+    let line = [
+        "fanout",
+        "--subscribers",
+        "300",
+        "--targets",
+        "1",
+        "--rounds",
+        "1",
+    ];
+    let told = load(&fake, &line).await.exits(0).json();
+    assert_eq!((&told["left"], town.store.len()), (&json!(0), 0));
+}
+
 #[tokio::test]
 async fn people_see_a_table() {
     let (_, fake) = Town::serve().await;
