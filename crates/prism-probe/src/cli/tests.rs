@@ -352,6 +352,9 @@ fn what_is_wrong_is_refused_by_name() {
         (&["scenario", "run"], "<FILE>"),
         (&["multicast", "fly"], "fly"),
         (&["--deadline", "0s", "check"], "--deadline"),
+        (&["--namespace", "", "check"], "--namespace"),
+        (&["-n=", "check"], "--namespace"),
+        (&["check", "--endpoint", ""], "--endpoint"),
         (&["-o", "xml", "check"], "--output"),
         (&["completions", "cmd"], "cmd"),
     ] {
@@ -359,6 +362,15 @@ fn what_is_wrong_is_refused_by_name() {
         let text = usage.error.to_string();
         assert!(text.contains(part), "{line:?}: `{part}` is not in {text}");
     }
+}
+
+#[test]
+fn what_is_empty_is_named() {
+    let fault = read(&["check", "--namespace", ""]).unwrap_err().fault();
+    assert_eq!(
+        (fault.exit, fault.field.as_deref()),
+        (Exit::Usage, Some("namespace"))
+    );
 }
 
 /// Whatever the environment sets, it is no part of how a command is used.
