@@ -142,11 +142,14 @@ impl Cli {
         guard.map_err(|error| Box::new(Fault::usage("RUST_LOG", error.to_string())))
     }
 
-    /// What is wrong with values where they come from: the option, and why.
+    /// What is wrong with values that are right each by itself, or where they come from: the option, and why.
     fn mistake(&self, matches: &ArgMatches) -> Option<(&'static str, String)> {
         let is_given = |option: &str| matches.value_source(option) == Some(ValueSource::CommandLine);
         let Global {
-            endpoint, namespace, ..
+            endpoint,
+            namespace,
+            deadline,
+            ..
         } = &self.global;
         // An empty variable in the environment is none; whoever writes it out means something else.
         for (option, name, value) in [
@@ -160,7 +163,17 @@ impl Cli {
                 ));
             }
         }
-        None
+        let Command::Multicast(multicast::Command::Publish(publish)) = &self.command else {
+            return None;
+        };
+        let timeout = Duration::from_millis(publish.timeout?.unsigned_abs());
+        (is_given("deadline") && *deadline < timeout).then(|| {
+            let (least, given) = (timeout.as_millis(), deadline.as_millis());
+            let message = format!(
+                "`--deadline` leaves {given} ms, and `--timeout` is {least} ms: give it that much at least, or leave it out"
+            );
+            ("--deadline", message)
+        })
     }
 }
 

@@ -355,6 +355,23 @@ fn what_is_wrong_is_refused_by_name() {
         (&["--namespace", "", "check"], "--namespace"),
         (&["-n=", "check"], "--namespace"),
         (&["check", "--endpoint", ""], "--endpoint"),
+        (
+            &["multicast", "publish", "--payload", "x", "--timeout", "100001"],
+            "--timeout",
+        ),
+        (
+            &[
+                "multicast",
+                "publish",
+                "--payload",
+                "x",
+                "--timeout",
+                "5001",
+                "--deadline",
+                "5s",
+            ],
+            "--deadline",
+        ),
         (&["-o", "xml", "check"], "--output"),
         (&["completions", "cmd"], "cmd"),
     ] {
@@ -362,6 +379,21 @@ fn what_is_wrong_is_refused_by_name() {
         let text = usage.error.to_string();
         assert!(text.contains(part), "{line:?}: `{part}` is not in {text}");
     }
+}
+
+/// A call takes as long as --timeout says, unless somebody wants it to be shorter.
+#[test]
+fn a_timeout_beyond_the_usual_deadline_is_none_beyond_one_that_was_given() {
+    let publish = ["multicast", "publish", "--payload", "x", "--timeout", "60000"];
+    assert!(read(&publish).is_ok());
+    assert!(read(&[&publish[..], &["--deadline", "60s"]].concat()).is_ok());
+    let usage = read(&[&["--deadline", "10s"], &publish[..]].concat()).unwrap_err();
+    let fault = usage.fault();
+    assert_eq!(
+        (fault.exit, fault.field.as_deref()),
+        (Exit::Usage, Some("deadline"))
+    );
+    assert!(fault.message.contains("60000"), "{}", fault.message);
 }
 
 #[test]
