@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Where nothing that answers is what we talk to.
-const DATA_PORT: &str = "is that the proxy's data port? --endpoint or PRISM_ENDPOINT names it";
+pub(crate) const DATA_PORT: &str = "is that the proxy's data port? --endpoint or PRISM_ENDPOINT names it";
 
 /// Among the details: under which idempotency key a multicast was made.
 const KEY: &str = "idempotency_key";
@@ -190,15 +190,19 @@ impl From<io::Error> for Stop {
     }
 }
 
+/// Whether what answered knows nothing of what it was asked, and does not speak as ours do.
+pub(crate) fn is_of_another_service(error: &Error) -> bool {
+    error.code() == Code::Unimplemented && error.reason_text().is_empty()
+}
+
 /// What to do next.
 fn hint(error: &Error) -> Option<&'static str> {
     match error {
         Error::Unreachable { .. } => {
             return Some("is the proxy running? name it with --endpoint or PRISM_ENDPOINT");
         }
-        Error::ConnectionLost { .. } => {
-            return Some(DATA_PORT);
-        }
+        Error::ConnectionLost { .. } => return Some(DATA_PORT),
+        other if is_of_another_service(other) => return Some(DATA_PORT),
         _ => {}
     }
     Some(match error.reason()? {
