@@ -218,7 +218,10 @@ fn hint(error: &Error) -> Option<&'static str> {
         Reason::NoRunner | Reason::NotReady | Reason::BackendUnavailable => {
             "`prism-probe check` shows what serves what"
         }
-        Reason::InvalidCursor | Reason::Compacted | Reason::EpochChanged => "begin again without --cursor",
+        Reason::InvalidCursor => "begin again without --cursor",
+        Reason::Compacted | Reason::EpochChanged => {
+            "begin again without --cursor, or --resume-from of `watch`"
+        }
         Reason::DeadlineExceeded => {
             "--deadline gives the call more time; `prism-probe check` shows what is wrong"
         }
@@ -270,6 +273,20 @@ mod tests {
         };
         let text = fault.text(&Style::plain());
         assert!(!text.contains("carried out"), "{text}");
+    }
+
+    /// What `watch` goes on with is no cursor.
+    #[test]
+    fn whoever_comes_back_too_late_is_told_what_to_leave_out() {
+        for (reason, resumes) in [
+            (Reason::Compacted, true),
+            (Reason::EpochChanged, true),
+            (Reason::InvalidCursor, false),
+        ] {
+            let hint = Fault::from(Error::from(Failure::new(reason, "x"))).hint.unwrap();
+            assert!(hint.contains("--cursor"), "{hint}");
+            assert_eq!(hint.contains("--resume-from"), resumes, "{hint}");
+        }
     }
 
     #[test]

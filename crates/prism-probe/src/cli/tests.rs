@@ -294,6 +294,20 @@ fn one_dash_is_as_good_as_two() {
 }
 
 #[test]
+fn help_and_version_may_have_one_dash() {
+    for line in [
+        &["-help"][..],
+        &["-version"],
+        &["multicast", "-help"],
+        &["multicast", "publish", "-help"],
+    ] {
+        let error = read(line).unwrap_err().error;
+        let kinds = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion];
+        assert!(kinds.contains(&error.kind()), "{line:?}: {error}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_refused_by_name() {
     for (line, part) in [
         (&["multicast", "register"][..], "<ID>"),
