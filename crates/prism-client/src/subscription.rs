@@ -81,6 +81,10 @@ impl Subscription {
     /// Ends the session, once everything that was said about messages is confirmed. Dropped before that, it ends the
     /// session all the same.
     ///
+    /// What was sent and is not acknowledged goes back, with one of its attempts used up, whether or not it was taken
+    /// from here: of a stored message that nobody took there is one attempt less until it is a dead letter. Who wants
+    /// a few messages only allows no more with [`Credits::Manual`](crate::Credits::Manual).
+    ///
     /// # Errors
     /// When it is not within the timeout of a call; what ended the subscription before that.
     pub async fn close(self) -> Result<()> {

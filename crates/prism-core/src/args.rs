@@ -5,15 +5,18 @@ use std::ffi::OsString;
 use clap::{Arg, Command};
 
 /// Rewrites each `-name` and `-name=value` to two dashes when `name` is a long option that `command`,
-/// or the subcommand reached so far, declares; and `--v` to one dash when only the letter is declared.
+/// or the subcommand reached so far, declares or has by itself, as `help`; and `--v` to one dash when only the letter is declared.
 /// Everything else stays: short options and clusters of them (`-v`, `-vv`), values, and whatever
 /// follows a bare `--`.
 ///
 /// `args` is the whole command line, program name first, as [`std::env::args_os`] gives it.
 pub fn normalize(command: &Command, args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    // Only then it has what nobody declares.
+    let mut command = command.clone();
+    command.build();
     let mut walk = Walk {
         declared: command.get_arguments().collect(),
-        command,
+        command: &command,
         raw_value_next: false,
     };
     let mut args = args.into_iter();
@@ -161,6 +164,21 @@ mod tests {
         ] {
             assert_eq!(normalized(line), line);
         }
+    }
+
+    /// Which no command declares by itself.
+    #[test]
+    fn help_and_version_are_options_like_any_other() {
+        assert_eq!(normalized("tool -help"), "tool --help");
+        assert_eq!(normalized("tool publish -help"), "tool publish --help");
+        assert_eq!(normalized("tool -h"), "tool -h");
+        assert_eq!(normalized("tool -version"), "tool -version");
+        let args = ["tool", "-version"].map(OsString::from);
+        let rewritten = normalize(&command().version("1"), args);
+        assert_eq!(rewritten, ["tool", "--version"]);
+        let args = ["tool", "-help"].map(OsString::from);
+        let rewritten = normalize(&command().disable_help_flag(true), args);
+        assert_eq!(rewritten, ["tool", "-help"]);
     }
 
     #[test]

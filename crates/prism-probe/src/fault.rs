@@ -9,6 +9,9 @@ use crate::{
     output::{Format, Style, error_object, printable},
 };
 
+/// Where nothing that answers is what we talk to.
+pub(crate) const DATA_PORT: &str = "is that the proxy's data port? --endpoint or PRISM_ENDPOINT names it";
+
 /// Among the details: under which idempotency key a multicast was made.
 const KEY: &str = "idempotency_key";
 
@@ -54,6 +57,15 @@ impl Fault {
     /// A call that succeeded, but not for everybody.
     pub(crate) fn partial(exit: Exit, reason: &str, message: String) -> Self {
         Self::new(exit, reason, message)
+    }
+
+    /// A multicast that was interrupted before anything was answered.
+    pub(crate) fn left() -> Self {
+        let message = "interrupted before the answer came, the multicast may go on".to_owned();
+        Self {
+            applied: Some(Applied::Unknown),
+            ..Self::new(Exit::Interrupted, "INTERRUPTED", message)
+        }
     }
 
     fn new(exit: Exit, reason: &str, message: String) -> Self {
@@ -115,6 +127,14 @@ impl Stop {
         }
         self
     }
+
+    /// Of a call that was answered in part: whether it was the right port is no question.
+    pub(crate) fn after_an_answer(mut self) -> Self {
+        if let Self::Fault(fault) = &mut self {
+            fault.hint = fault.hint.filter(|hint| *hint != DATA_PORT);
+        }
+        self
+    }
 }
 
 impl Stop {
@@ -170,15 +190,19 @@ impl From<io::Error> for Stop {
     }
 }
 
+/// Whether what answered knows nothing of what it was asked, and does not speak as ours do.
+pub(crate) fn is_of_another_service(error: &Error) -> bool {
+    error.code() == Code::Unimplemented && error.reason_text().is_empty()
+}
+
 /// What to do next.
 fn hint(error: &Error) -> Option<&'static str> {
     match error {
         Error::Unreachable { .. } => {
             return Some("is the proxy running? name it with --endpoint or PRISM_ENDPOINT");
         }
-        Error::ConnectionLost { .. } => {
-            return Some("is that the proxy's data port? --endpoint or PRISM_ENDPOINT names it");
-        }
+        Error::ConnectionLost { .. } => return Some(DATA_PORT),
+        other if is_of_another_service(other) => return Some(DATA_PORT),
         _ => {}
     }
     Some(match error.reason()? {
@@ -194,7 +218,10 @@ fn hint(error: &Error) -> Option<&'static str> {
         Reason::NoRunner | Reason::NotReady | Reason::BackendUnavailable => {
             "`prism-probe check` shows what serves what"
         }
-        Reason::InvalidCursor | Reason::Compacted | Reason::EpochChanged => "begin again without --cursor",
+        Reason::InvalidCursor => "begin again without --cursor",
+        Reason::Compacted | Reason::EpochChanged => {
+            "begin again without --cursor, or --resume-from of `watch`"
+        }
         Reason::DeadlineExceeded => {
             "--deadline gives the call more time; `prism-probe check` shows what is wrong"
         }
@@ -246,6 +273,20 @@ mod tests {
         };
         let text = fault.text(&Style::plain());
         assert!(!text.contains("carried out"), "{text}");
+    }
+
+    /// What `watch` goes on with is no cursor.
+    #[test]
+    fn whoever_comes_back_too_late_is_told_what_to_leave_out() {
+        for (reason, resumes) in [
+            (Reason::Compacted, true),
+            (Reason::EpochChanged, true),
+            (Reason::InvalidCursor, false),
+        ] {
+            let hint = Fault::from(Error::from(Failure::new(reason, "x"))).hint.unwrap();
+            assert!(hint.contains("--cursor"), "{hint}");
+            assert_eq!(hint.contains("--resume-from"), resumes, "{hint}");
+        }
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Watch {
     at: Position,
     /// Everything up to here has been given; `None` in a snapshot.
     given: Option<Position>,
+    /// That of the last bookmark.
+    marked: Option<Position>,
     ready: VecDeque<WatchItem>,
     bookmarks: Interval,
     _place: Place,
@@ -161,6 +163,7 @@ impl Watch {
             phase,
             at: resumed_from.unwrap_or_else(|| coordinator.directory().head()),
             given: resumed_from,
+            marked: None,
             coordinator,
             ready: VecDeque::new(),
             bookmarks,
@@ -172,6 +175,12 @@ impl Watch {
     /// snapshot, which cannot be resumed halfway.
     pub fn position(&self) -> Option<Position> {
         self.given
+    }
+
+    /// Whether it is told of what happens as it happens.
+    #[cfg(test)]
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live(_))
     }
 
     /// The next item. Cancel safe: what was not given is given next time.
@@ -242,6 +251,7 @@ impl Watch {
                     return Ok(None);
                 }
                 self.at = reached;
+                self.marked = Some(reached);
                 return Ok(Some(WatchItem::Bookmark(reached)));
             }
         };
@@ -281,8 +291,8 @@ impl Watch {
         self.ready.extend(rows);
         request.cursor = page.next.take();
         if request.cursor.is_none() {
-            self.ready.push_back(WatchItem::Bookmark(self.at));
             self.phase = Phase::CatchingUp(None);
+            self.mark();
         }
         Ok(())
     }
@@ -296,10 +306,18 @@ impl Watch {
         let most = self.coordinator.config().behavior.max_watch_filters;
         let (hub, filter) = (self.hub.clone(), self.filter.clone());
         if let Some(member) = hub.enter(filter, most, || self.look().map(|more| !more))? {
-            self.ready.push_back(WatchItem::Bookmark(self.at));
             self.phase = Phase::Live(member);
+            self.mark();
         }
         Ok(())
+    }
+
+    /// Everything up to here has been told, which is said once.
+    fn mark(&mut self) {
+        if self.marked != Some(self.at) {
+            self.marked = Some(self.at);
+            self.ready.push_back(WatchItem::Bookmark(self.at));
+        }
     }
 
     /// Looks at some of what happened since; whether there is more.

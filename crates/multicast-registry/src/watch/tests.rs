@@ -76,6 +76,20 @@ async fn take(watch: &mut Watch, count: usize) -> Vec<String> {
     items
 }
 
+/// Takes what it begins with, until it is told of what happens.
+async fn caught_up(watch: &mut Watch) {
+    while !watch.is_live() {
+        if let Some(item) = watch.next().now_or_never() {
+            item.unwrap();
+        }
+        tokio::task::yield_now().await;
+    }
+    // What it was told to have reached, where that is still to be taken.
+    while let Some(item) = watch.next().now_or_never() {
+        item.unwrap();
+    }
+}
+
 async fn error_of(watch: &mut Watch) -> Error {
     loop {
         let item = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
@@ -101,7 +115,9 @@ async fn a_watch_begins_with_what_matches_and_tells_each_change() {
     let mut watch = watch(&coordinator, &online()).await;
     assert_eq!(take(&mut watch, 2).await, ["a is there", "all up to 2"]);
     // What it takes to have caught up is said once.
-    assert_eq!(next(&mut watch).await, "all up to 2");
+    for _ in 0..3 {
+        assert!(watch.next().now_or_never().is_none());
+    }
 
     put(&coordinator, "b", r#"{"status":"online"}"#).await;
     put(&coordinator, "b", r#"{"status":"online","n":1}"#).await;
@@ -146,7 +162,7 @@ async fn a_watch_goes_on_where_another_one_ended() {
     let coordinator = coordinator(|_| {});
     put(&coordinator, "a", r#"{"status":"online"}"#).await;
     let mut first = watch(&coordinator, &online()).await;
-    take(&mut first, 3).await;
+    caught_up(&mut first).await;
     put(&coordinator, "b", r#"{"status":"online"}"#).await;
     assert_eq!(next(&mut first).await, "b Enter Registered");
     let at = first.position().unwrap();
@@ -159,6 +175,16 @@ async fn a_watch_goes_on_where_another_one_ended() {
         items,
         ["a Leave Unregistered", "c Enter Registered", "all up to 4"]
     );
+}
+
+/// Whoever comes back learns how far it is also where nothing happened.
+#[tokio::test]
+async fn a_watch_that_goes_on_says_where_it_is() {
+    let coordinator = coordinator(|_| {});
+    let at = put(&coordinator, "a", "{}").await;
+    let mut watch = resume(&coordinator, &online(), at).await.unwrap();
+    assert_eq!(next(&mut watch).await, "all up to 1");
+    assert!(watch.next().now_or_never().is_none());
 }
 
 #[tokio::test]
@@ -276,8 +302,8 @@ async fn a_watcher_that_falls_behind_misses_nothing() {
         watch(&coordinator, &all).await,
         watch(&coordinator, &online()).await,
     );
-    take(&mut slow, 2).await;
-    take(&mut quick, 2).await;
+    caught_up(&mut slow).await;
+    caught_up(&mut quick).await;
     for begin in (0..CHANGES).step_by(100) {
         put_online(&coordinator, begin..begin + 100).await;
         changes(&mut quick, 100).await;
@@ -301,8 +327,8 @@ async fn a_watcher_that_is_behind_what_is_kept_is_cut() {
     let coordinator = coordinator(no_history);
     let mut slow = watch(&coordinator, &Filter::new()).await;
     let mut quick = watch(&coordinator, &Filter::new()).await;
-    take(&mut slow, 2).await;
-    take(&mut quick, 2).await;
+    caught_up(&mut slow).await;
+    caught_up(&mut quick).await;
     for number in 0..3_000 {
         put(&coordinator, "a", &format!(r#"{{"n":{number}}}"#)).await;
         changes(&mut quick, 1).await;
@@ -331,7 +357,7 @@ async fn watches_outlast_a_history_that_is_short() {
     let small = |behavior: &mut Behavior| behavior.history_bytes = 0;
     for coordinator in [coordinator(short), coordinator(small), coordinator(no_history)] {
         let mut live = watch(&coordinator, &Filter::new()).await;
-        take(&mut live, 2).await;
+        caught_up(&mut live).await;
         for number in 0..5 {
             put(&coordinator, "a", &format!(r#"{{"n":{number}}}"#)).await;
             changes(&mut live, 1).await;
@@ -370,7 +396,7 @@ async fn moments_are_watched_like_any_value() {
     ];
     for filter in filters {
         let mut live = watch(&coordinator, &filter).await;
-        take(&mut live, 2).await;
+        caught_up(&mut live).await;
         put(&coordinator, "a", r#"{"n":1}"#).await;
         assert_eq!(next(&mut live).await, "a Enter Registered", "{filter}");
         remove(&coordinator, "a").await;
@@ -405,7 +431,7 @@ async fn watched_as_said(
         // `now` is not watched.
         if let Ok(compiled) = filter.compile(&coordinator.config().limits()) {
             let mut watch = watch(&coordinator, &filter).await;
-            take(&mut watch, 2).await;
+            caught_up(&mut watch).await;
             watches.push((compiled, watch, Vec::new()));
         }
     }
@@ -453,7 +479,7 @@ async fn watchers_are_counted_and_bounded() {
     let mut all = Vec::new();
     for filter in [&anything, &anything, &online()] {
         let mut watch = watch(&coordinator, filter).await;
-        take(&mut watch, 2).await;
+        caught_up(&mut watch).await;
         all.push(watch);
     }
     let refused = coordinator.watch(None, None, soon()).await.err().unwrap();
@@ -471,7 +497,8 @@ async fn watchers_are_counted_and_bounded() {
     );
     drop((second, all));
     let mut second = watch(&coordinator, &Filter::new().gt("n", 1)).await;
-    assert_eq!(take(&mut second, 2).await, ["all up to 0", "all up to 0"]);
+    assert_eq!(next(&mut second).await, "all up to 0");
+    caught_up(&mut second).await;
 }
 
 #[tokio::test]
@@ -481,7 +508,7 @@ async fn a_change_is_compared_with_the_filters_that_it_concerns() {
     for room in 0..1_000 {
         let filter = Filter::new().eq("room", room).gt("n", 0);
         let mut watch = watch(&coordinator, &filter).await;
-        take(&mut watch, 2).await;
+        caught_up(&mut watch).await;
         watches.push(watch);
     }
     let compared = || coordinator.metrics().watch_evaluations();
@@ -507,7 +534,7 @@ async fn many_watchers_of_few_filters_cost_by_filters() {
     for number in 0..FILTERS * EACH {
         let filter = Filter::new().eq("room", (number % FILTERS) as u32);
         let mut watch = watch(&coordinator, &filter).await;
-        take(&mut watch, 2).await;
+        caught_up(&mut watch).await;
         watches.push(watch);
     }
     let before = coordinator.metrics().watch_evaluations();
@@ -611,7 +638,7 @@ async fn a_watch_that_is_cut_again_and_again_tells_exactly_what_happened() {
     for filter in filters {
         let watch = watch(&coordinator, &filter).await;
         let mut watch = watch;
-        take(&mut watch, 2).await;
+        caught_up(&mut watch).await;
         watchers.push((filter, watch, Model::default()));
     }
     let mut expected: Vec<Vec<String>> = vec![Vec::new(); watchers.len()];
@@ -736,7 +763,7 @@ impl prism_filter::Record for Plain<'_> {
 async fn a_namespace_that_goes_elsewhere_ends_its_watches() {
     let coordinator = coordinator(|_| {});
     let mut live = watch(&coordinator, &online()).await;
-    take(&mut live, 2).await;
+    caught_up(&mut live).await;
     let mut fresh = watch(&coordinator, &online()).await;
     coordinator.close_sessions();
     assert_eq!(error_of(&mut live).await, Error::Draining);
@@ -753,7 +780,7 @@ async fn a_view_that_is_built_anew_loses_nobody() {
     let store = store();
     let coordinator = Coordinator::new(Config::named("test"), store.clone(), Broker::new(), None);
     let mut live = watch(&coordinator, &Filter::new()).await;
-    take(&mut live, 2).await;
+    caught_up(&mut live).await;
     put(&coordinator, "a", "{}").await;
     assert_eq!(next(&mut live).await, "a Enter Registered");
     let lost = prism_slot::Error::Compacted { up_to: Revision(5) };
@@ -768,7 +795,7 @@ async fn a_view_that_is_built_anew_loses_nobody() {
 async fn a_new_epoch_ends_watches_with_a_word() {
     let coordinator = Coordinator::new(Config::named("test"), store(), Broker::new(), None);
     let mut live = watch(&coordinator, &Filter::new()).await;
-    take(&mut live, 2).await;
+    caught_up(&mut live).await;
     put(&coordinator, "a", "{}").await;
     next(&mut live).await;
     coordinator.replace_registry(store());
@@ -782,7 +809,7 @@ async fn a_new_epoch_ends_watches_with_a_word() {
 async fn changes_arrive_by_themselves() {
     let coordinator = coordinator(|_| {});
     let mut live = watch(&coordinator, &Filter::new()).await;
-    take(&mut live, 2).await;
+    caught_up(&mut live).await;
     for number in 0..20 {
         let began = Instant::now();
         put(&coordinator, &format!("id-{number}"), "{}").await;
@@ -801,7 +828,7 @@ async fn changes_arrive_by_themselves() {
 async fn a_watcher_of_nothing_gets_bookmarks() {
     let coordinator = coordinator(|_| {});
     let mut live = watch(&coordinator, &online()).await;
-    take(&mut live, 2).await;
+    caught_up(&mut live).await;
     put(&coordinator, "a", "{}").await;
     assert_eq!(next(&mut live).await, "all up to 1");
     put(&coordinator, "a", r#"{"status":"online"}"#).await;

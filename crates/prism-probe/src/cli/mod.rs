@@ -11,12 +11,13 @@ pub(crate) use value::selection;
 use std::{ffi::OsString, time::Duration};
 
 use clap::{
-    CommandFactory, Parser, Subcommand, ValueEnum,
+    ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     builder::{
         StyledStr,
         styling::{AnsiColor, Styles},
     },
     error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
 };
 use prism_core::{args, telemetry};
 
@@ -140,12 +141,46 @@ impl Cli {
         let guard = asked.then(|| telemetry::init(&settings)).transpose();
         guard.map_err(|error| Box::new(Fault::usage("RUST_LOG", error.to_string())))
     }
+
+    /// What is wrong with values that are right each by itself, or where they come from: the option, and why.
+    fn mistake(&self, matches: &ArgMatches) -> Option<(&'static str, String)> {
+        let is_given = |option: &str| matches.value_source(option) == Some(ValueSource::CommandLine);
+        let Global {
+            endpoint,
+            namespace,
+            deadline,
+            ..
+        } = &self.global;
+        // An empty variable in the environment is none; whoever writes it out means something else.
+        for (option, name, value) in [
+            ("--endpoint", "endpoint", endpoint),
+            ("--namespace", "namespace", namespace),
+        ] {
+            if value.is_empty() && is_given(name) {
+                return Some((
+                    option,
+                    format!("`{option}` is empty, leave it out for the usual one"),
+                ));
+            }
+        }
+        let Command::Multicast(multicast::Command::Publish(publish)) = &self.command else {
+            return None;
+        };
+        let timeout = Duration::from_millis(publish.timeout?.unsigned_abs());
+        (is_given("deadline") && *deadline < timeout).then(|| {
+            let (least, given) = (timeout.as_millis(), deadline.as_millis());
+            let message = format!(
+                "`--deadline` leaves {given} ms, and `--timeout` is {least} ms: give it that much at least, or leave it out"
+            );
+            ("--deadline", message)
+        })
+    }
 }
 
 /// Reads a command line, program name first.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Usage> {
     let args = args::normalize(&Cli::command(), args);
-    Cli::try_parse_from(&args).map_err(|mut error| {
+    read(&args).map_err(|mut error| {
         if error.get(ContextKind::Usage).is_some() {
             error.insert(ContextKind::Usage, ContextValue::StyledStr(usage(&args)));
         }
@@ -154,6 +189,19 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Usa
             error: Box::new(error),
         }
     })
+}
+
+fn read(args: &[OsString]) -> clap::error::Result<Cli> {
+    let matches = Cli::command().try_get_matches_from(args)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    match cli.mistake(&matches) {
+        Some((option, message)) => {
+            let mut error = Cli::command().error(ErrorKind::ValueValidation, message);
+            error.insert(ContextKind::InvalidArg, ContextValue::String(option.to_owned()));
+            Err(error)
+        }
+        None => Ok(cli),
+    }
 }
 
 /// How the command that a line asks for is used. The parser's own text would list whichever options the

@@ -294,6 +294,20 @@ fn one_dash_is_as_good_as_two() {
 }
 
 #[test]
+fn help_and_version_may_have_one_dash() {
+    for line in [
+        &["-help"][..],
+        &["-version"],
+        &["multicast", "-help"],
+        &["multicast", "publish", "-help"],
+    ] {
+        let error = read(line).unwrap_err().error;
+        let kinds = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion];
+        assert!(kinds.contains(&error.kind()), "{line:?}: {error}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_refused_by_name() {
     for (line, part) in [
         (&["multicast", "register"][..], "<ID>"),
@@ -352,6 +366,26 @@ fn what_is_wrong_is_refused_by_name() {
         (&["scenario", "run"], "<FILE>"),
         (&["multicast", "fly"], "fly"),
         (&["--deadline", "0s", "check"], "--deadline"),
+        (&["--namespace", "", "check"], "--namespace"),
+        (&["-n=", "check"], "--namespace"),
+        (&["check", "--endpoint", ""], "--endpoint"),
+        (
+            &["multicast", "publish", "--payload", "x", "--timeout", "100001"],
+            "--timeout",
+        ),
+        (
+            &[
+                "multicast",
+                "publish",
+                "--payload",
+                "x",
+                "--timeout",
+                "5001",
+                "--deadline",
+                "5s",
+            ],
+            "--deadline",
+        ),
         (&["-o", "xml", "check"], "--output"),
         (&["completions", "cmd"], "cmd"),
     ] {
@@ -359,6 +393,30 @@ fn what_is_wrong_is_refused_by_name() {
         let text = usage.error.to_string();
         assert!(text.contains(part), "{line:?}: `{part}` is not in {text}");
     }
+}
+
+/// A call takes as long as --timeout says, unless somebody wants it to be shorter.
+#[test]
+fn a_timeout_beyond_the_usual_deadline_is_none_beyond_one_that_was_given() {
+    let publish = ["multicast", "publish", "--payload", "x", "--timeout", "60000"];
+    assert!(read(&publish).is_ok());
+    assert!(read(&[&publish[..], &["--deadline", "60s"]].concat()).is_ok());
+    let usage = read(&[&["--deadline", "10s"], &publish[..]].concat()).unwrap_err();
+    let fault = usage.fault();
+    assert_eq!(
+        (fault.exit, fault.field.as_deref()),
+        (Exit::Usage, Some("deadline"))
+    );
+    assert!(fault.message.contains("60000"), "{}", fault.message);
+}
+
+#[test]
+fn what_is_empty_is_named() {
+    let fault = read(&["check", "--namespace", ""]).unwrap_err().fault();
+    assert_eq!(
+        (fault.exit, fault.field.as_deref()),
+        (Exit::Usage, Some("namespace"))
+    );
 }
 
 /// Whatever the environment sets, it is no part of how a command is used.

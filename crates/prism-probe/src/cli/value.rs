@@ -25,6 +25,9 @@ pub(crate) fn selection(text: &str) -> Result<prism_filter::Filter, String> {
         max_depth: 32,
         max_clauses: 10_000,
         max_in_values: 100_000,
+        // Four times what a namespace can allow: it takes up to a second to read.
+        max_regex_bytes: 16 << 10,
+        max_regex_program_bytes: 64 << 20,
         max_bytes: 4 << 20,
         ..Limits::default()
     };
@@ -134,6 +137,17 @@ mod tests {
             assert!(error.contains(part), "{text}: {error}");
         }
         assert!(filter(r#"{"status": "online", "battery.lt": 0.2}"#).is_ok());
+    }
+
+    /// A namespace may allow more than is usual.
+    #[test]
+    fn how_large_a_filter_may_be_is_not_decided_here() {
+        let long = "x".repeat(4 << 10);
+        let large = r"\\w{50}";
+        for pattern in [&long, large] {
+            let read = filter(&format!(r#"{{"firmware.regex": "{pattern}"}}"#));
+            assert!(read.is_ok(), "{read:?}");
+        }
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! One registration as a line of JSON.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{borrow::Cow, fmt, time::SystemTime};
 
 use jiff::Timestamp;
 use prism_client::{Identity, RegisterRequest};
 use prism_filter::Document;
 use prism_proto::pattern;
 use prost::Message;
-use serde::{Deserialize, Serialize, de::IgnoredAny};
-use serde_json::{Value, value::RawValue};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, IgnoredAny, Unexpected, Visitor},
+};
+use serde_json::{Value, error::Category, value::RawValue};
 
 use crate::output::tidy;
 
@@ -26,7 +29,9 @@ struct Form<'a> {
     identity: Cow<'a, str>,
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "seconds")]
     ttl_seconds: Option<u64>,
+    #[serde(default, deserialize_with = "millis")]
     ttl_ms: Option<u64>,
     /// What follows is known, and of no use here.
     #[serde(rename = "registered_at")]
@@ -110,12 +115,50 @@ pub(crate) fn write(found: Identity, out: &mut Vec<u8>) -> serde_json::Result<()
     Ok(())
 }
 
+fn seconds<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {
+    source.deserialize_any(Length("a number of seconds, 0 or more"))
+}
+
+fn millis<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {
+    source.deserialize_any(Length("a number of milliseconds, 0 or more"))
+}
+
+/// A length of time, or null, and what people call it.
+struct Length(&'static str);
+
+impl Visitor<'_> for Length {
+    type Value = Option<u64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_u64<E: Error>(self, length: u64) -> Result<Self::Value, E> {
+        Ok(Some(length))
+    }
+
+    fn visit_i64<E: Error>(self, length: i64) -> Result<Self::Value, E> {
+        let wrong = || E::invalid_value(Unexpected::Signed(length), &self);
+        u64::try_from(length).map(Some).map_err(|_| wrong())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+}
+
 /// The line that is read is always the first of its text; only the column says something.
 fn mistake(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let what = text
         .rsplit_once(" at line ")
         .map_or(text.as_str(), |(what, _)| what);
+    let what = match (error.classify(), what) {
+        // Said of any word that is none of JSON's.
+        (Category::Syntax, "expected ident") => "not valid JSON".to_owned(),
+        (Category::Syntax | Category::Eof, what) => format!("not valid JSON: {what}"),
+        (_, what) => what.to_owned(),
+    };
     format!("{what}, at column {}", error.column())
 }
 

@@ -80,6 +80,8 @@ fn only_the_identity_has_to_be_there() {
         (request.metadata, request.ttl, request.ttl_ms),
         (json!({}), None, None)
     );
+    let request = read(r#"{"identity": "a", "ttl_seconds": null, "ttl_ms": 7}"#).unwrap();
+    assert_eq!((request.ttl, request.ttl_ms), (None, Some(7)));
     let request = read(r#" {"metadata": null, "error": {"line": 7}, "identity": "\u0061\ud83d\ude00"} "#);
     assert_eq!(request.unwrap().identity, "a😀");
 }
@@ -97,8 +99,32 @@ fn mistakes_are_named() {
         (r#"{"identity": "a\u0007"}"#, "control character"),
         (r#"{"identity": "a", "ttl_second": 3}"#, "`ttl_second`"),
         (r#"{"identity": "a", "identity": "b"}"#, "duplicate field"),
-        (r#"{"identity": "a", "ttl_seconds": -1}"#, "-1"),
-        (r#"{"identity": "a", "ttl_seconds": 1.5}"#, "1.5"),
+        ("nonsense", "not valid JSON, at column 2"),
+        (r#"{"identity": tru}"#, "not valid JSON, at column"),
+        (
+            r#"{"identity": "a",}"#,
+            "not valid JSON: trailing comma, at column",
+        ),
+        (
+            r#"{"identity": "a", "ttl_seconds": -1}"#,
+            "`-1`, expected a number of seconds, 0 or more, at column",
+        ),
+        (
+            r#"{"identity": "a", "ttl_ms": -1}"#,
+            "`-1`, expected a number of milliseconds, 0 or more",
+        ),
+        (
+            r#"{"identity": "a", "ttl_seconds": 1.5}"#,
+            "`1.5`, expected a number of seconds",
+        ),
+        (
+            r#"{"identity": "a", "ttl_seconds": "3"}"#,
+            "expected a number of seconds",
+        ),
+        (
+            r#"{"identity": "a", "ttl_seconds": 1, "ttl_seconds": 2}"#,
+            "duplicate field",
+        ),
         (
             r#"{"identity": "a", "ttl_seconds": 9223372036854775808}"#,
             "too large",

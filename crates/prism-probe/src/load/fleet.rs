@@ -7,13 +7,13 @@ use std::{
 
 use futures::{StreamExt, stream};
 use prism_client::{
-    Client, ClientBuilder, EnumerateRequest, Error, Filter, RegisterRequest, Registration, Registry,
+    Client, ClientBuilder, EnumerateRequest, Filter, RegisterRequest, Registration, Registry,
     Result as Answer, SessionId, UnregisterRequest,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::stamp::Run;
+use super::{stage::let_in, stamp::Run};
 
 /// The field by which everything of a run is found, and nothing else.
 pub(crate) const FIELD: &str = "load";
@@ -123,21 +123,20 @@ impl Fleet {
     pub(crate) async fn tidy(&self, told: impl Fn(u32)) -> u64 {
         let all = stream::iter(0..self.given()).map(async |number| {
             let name = self.run.name(number);
-            self.registry(number)
-                .unregister(UnregisterRequest::from(name))
-                .await
+            let registry = self.registry(number);
+            let_in(|| registry.unregister(UnregisterRequest::from(name.clone()))).await
         });
         let (mut done, mut removed) = (0, 0);
         let work = async {
             let mut all = all.buffer_unordered(AT_ONCE);
-            let mut failures: Vec<Error> = Vec::new();
+            let mut absences = 0;
             while let Some(answer) = all.next().await {
                 done += 1;
                 removed += u32::from(answer.is_ok());
-                failures.extend(answer.err());
+                absences += usize::from(answer.is_err_and(|error| error.is_transient()));
                 told(done);
                 // Nobody is there to tidy up with.
-                if failures.len() > AT_ONCE * 4 {
+                if absences > AT_ONCE * 4 {
                     break;
                 }
             }

@@ -66,10 +66,13 @@ pub(crate) async fn run(stage: Stage, plan: Plan) -> Result<Report, Stop> {
         stage.listeners.open(stage.fleet.registry(number), number).await
     })
     .await;
-    stage.bar.say("one message to all".to_owned());
-    let last = stage.caster.cast(stage.fleet.filter(), Instant::now()).await;
-    // Who has not got it by then is counted as missing in the end.
-    let _ = timeout(plan.patience, last.through).await;
+    // Who interrupts it does not wait until all are back, and who is not back would not get it.
+    if !stage.stop.is_cancelled() {
+        stage.bar.say("one message to all".to_owned());
+        let last = stage.caster.cast(stage.fleet.filter(), Instant::now()).await;
+        // Who has not got it by then is counted as missing in the end.
+        let _ = stage.unless_stopped(timeout(plan.patience, last.through)).await;
+    }
     let ended = ended(&stage, &plan, began.elapsed(), &[renewals, reconnects]);
     Ok(stage.end(ended).await)
 }

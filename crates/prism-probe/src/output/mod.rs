@@ -101,17 +101,26 @@ fn yaml(tree: &Value) -> Result<String, Stop> {
         .map_err(|error| Fault::internal(format!("cannot write YAML: {error}")).into())
 }
 
-/// The text with control characters made visible: what comes over the wire must not drive a terminal.
+/// The text with characters made visible that nobody sees: what comes over the wire must neither drive a terminal
+/// nor look like something else.
 pub(crate) fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
-        if letter.is_control() {
+        if letter.is_control() || is_format(letter) {
             safe.extend(letter.escape_default());
         } else {
             safe.push(letter);
         }
     }
     safe
+}
+
+/// Whether it turns text around, or takes no room.
+fn is_format(letter: char) -> bool {
+    matches!(
+        letter,
+        '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+    )
 }
 
 #[cfg(test)]
@@ -121,5 +130,17 @@ mod tests {
     #[test]
     fn control_characters_are_shown_and_not_obeyed() {
         assert_eq!(printable("é\u{1b}[2J\n\u{9b}x"), "é\\u{1b}[2J\\n\\u{9b}x");
+    }
+
+    /// What turns text around, or hides in it, makes one identity look like another.
+    #[test]
+    fn characters_that_nobody_sees_are_shown() {
+        for letter in [
+            '\u{200b}', '\u{200f}', '\u{202a}', '\u{202e}', '\u{2060}', '\u{2066}', '\u{2069}', '\u{feff}',
+        ] {
+            let shown = format!("a\\u{{{:x}}}b", u32::from(letter));
+            assert_eq!(printable(&format!("a{letter}b")), shown);
+        }
+        assert_eq!(printable("日本 – “ö”"), "日本 – “ö”");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::iter;
 
+use unicode_width::UnicodeWidthStr;
+
 use super::{Style, printable};
 
 /// Between columns.
@@ -145,7 +147,7 @@ impl Cell {
     }
 
     fn width(&self) -> usize {
-        self.text.chars().count()
+        self.text.width()
     }
 
     fn painted(&self, style: &Style) -> String {
@@ -182,6 +184,17 @@ mod tests {
         table.row(["längere".into(), "".into()]);
         let text = table.render(&Style::plain());
         assert_eq!(text, "NAME     STATE\na        fine\nlängere  -\n");
+    }
+
+    /// Some letters take two places, and some none of their own.
+    #[test]
+    fn columns_are_as_wide_as_they_show() {
+        let mut table = Table::default();
+        table.row(["日本".into(), "x".into()]);
+        table.row(["e\u{301}e\u{301}".into(), "y".into()]);
+        table.row(["four".into(), "z".into()]);
+        let text = table.render(&Style::plain());
+        assert_eq!(text, "日本  x\ne\u{301}e\u{301}    y\nfour  z\n");
     }
 
     #[test]

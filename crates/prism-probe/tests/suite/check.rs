@@ -160,6 +160,51 @@ async fn each_of_several_endpoints_is_looked_at() {
     assert_eq!(states(&tree), expected);
 }
 
+/// The admin port speaks HTTP, and the control port gRPC with other services: neither is what is to be checked.
+#[tokio::test]
+async fn another_port_is_not_well_and_is_named_as_such() {
+    let (address, _admin) = admin(true).await;
+    let admin = address.to_string();
+    let ran = run(program().args(["--endpoint", &admin, "multicast", "get", "a"])).await;
+    assert!(ran.exits(1).stderr.contains("data port"));
+    let line = ["--endpoint", &admin, "-o", "json", "check", "--admin", &admin];
+    let tree = run(program().args(line)).await.exits(1).json();
+    assert_eq!(
+        states(&tree),
+        [("endpoint", "failed"), ("namespace", "failed"), ("admin", "ok")]
+    );
+    for check in &tree["checks"].as_array().unwrap()[..2] {
+        assert!(check["detail"].as_str().unwrap().contains("data port"), "{check}");
+    }
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_service_status("", tonic_health::ServingStatus::Serving)
+        .await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let control = listener.local_addr().unwrap().to_string();
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let serve = tonic::transport::Server::builder()
+        .add_service(health)
+        .serve_with_incoming(incoming);
+    let _control = AbortOnDropHandle::new(tokio::spawn(async move { serve.await.unwrap() }));
+    let ran = run(program().args(["--endpoint", &control, "multicast", "get", "a"])).await;
+    assert!(ran.exits(1).stderr.contains("data port"));
+    let line = ["--endpoint", &control, "-o", "json", "check", "--admin", &admin];
+    let tree = run(program().args(line)).await.exits(1).json();
+    assert_eq!(
+        states(&tree),
+        [("endpoint", "ok"), ("namespace", "failed"), ("admin", "ok")]
+    );
+    assert!(
+        tree["checks"][1]["detail"]
+            .as_str()
+            .unwrap()
+            .contains("data port"),
+        "{tree}"
+    );
+}
+
 /// Both wait for each other before they answer.
 #[tokio::test]
 async fn everything_is_looked_at_at_a_time() {

@@ -1,21 +1,34 @@
 //! Deliveries that are followed, read later and acknowledged, against a scripted registry.
 
-use std::future::ready;
+use std::{
+    collections::VecDeque,
+    future::{pending, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
-use crate::support::{PATIENCE, Ran, against, fake, finish, keeper, multicast, multicast_as, run};
+use crate::support::{
+    PATIENCE, Ran, Way, against, fake, finish, interrupt, keeper, multicast, multicast_as, program, run,
+};
 use futures::{StreamExt, stream};
 use prism_client::{
     Reason,
-    testing::{FakeRegistry, answers},
+    testing::{FakeRegistry, Words, answers},
 };
 use prism_core::failure::Failure;
 use prism_proto::pattern::{
-    self, MulticastRequest, MulticastResponse, SubscribeResponse, multicast_response::State,
-    subscribe_request::Message as Said, subscribe_response::Message,
+    self, MulticastRequest, MulticastResponse, SubscribeResponse,
+    multicast_response::State,
+    subscribe_request::Message as Said,
+    subscribe_response::{Message, Settled},
 };
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
+    process::Child,
+    sync::Notify,
     time::timeout,
 };
 
@@ -219,12 +232,8 @@ async fn a_multicast_that_is_left_goes_on_and_can_be_found() {
     let mut command = against(&fake);
     command.args(["-o", "name", "multicast", "publish", "--payload", "x", "--follow"]);
     let mut child = command.spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
-    assert_eq!(line.as_deref(), Some("alice"));
-    let id = child.id().unwrap().to_string();
-    let killed = std::process::Command::new("kill").args(["-INT", &id]).status();
-    assert!(killed.unwrap().success());
+    assert_eq!(first_line(&mut child).await, "alice");
+    interrupt(&child);
     let ran = finish(child).await.exits(130);
     assert!(ran.stderr.contains("multicast cancel m-1"), "{}", ran.stderr);
 
@@ -238,7 +247,74 @@ async fn a_multicast_that_is_left_goes_on_and_can_be_found() {
         .await
         .exits(5);
     assert!(ran.stderr.contains("multicast receipts m-1"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("may go on"), "{}", ran.stderr);
     assert!(ran.stderr.contains("may have been carried out"), "{}", ran.stderr);
+}
+
+/// The first line that a program shows, as it shows it.
+async fn first_line(child: &mut Child) -> String {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
+    line.unwrap_or_default()
+}
+
+/// Who was answered once has the right port, whatever becomes of the connection.
+#[tokio::test]
+async fn a_connection_that_is_lost_after_an_answer_is_no_doubt_about_the_port() {
+    let fake = fake().await;
+    fake.on_multicast_stream(|_| {
+        let told = answers::told(answers::delivered(&["alice", "bob"]));
+        let some = told.into_iter().take(2).map(Ok);
+        ready(Ok(stream::iter(some).chain(stream::pending())))
+    });
+    let way = Way::to(&fake).await;
+    let mut command = program();
+    command.args(["--endpoint", &way.address.to_string(), "-o", "name", "multicast"]);
+    command.args(["publish", "--payload", "x", "--follow"]);
+    let mut child = command.spawn().unwrap();
+    assert_eq!(first_line(&mut child).await, "alice");
+    way.cut();
+    let ran = finish(child).await.exits(5);
+    assert!(ran.stderr.contains("CONNECTION_LOST"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("may go on"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("data port"), "{}", ran.stderr);
+}
+
+/// Nobody knows what becomes of it then, and whoever interrupts is told how to find out.
+#[tokio::test]
+async fn a_multicast_that_is_interrupted_before_its_answer_may_go_on() {
+    let fake = fake().await;
+    let asked = Arc::new(Notify::new());
+    let (ask, again) = (asked.clone(), asked.clone());
+    fake.on_multicast(move |_| {
+        ask.notify_one();
+        pending()
+    });
+    fake.on_multicast_stream(move |_| {
+        again.notify_one();
+        pending::<Result<stream::Empty<_>, _>>()
+    });
+    let interrupted = async |format: &str, line: &[&str]| {
+        let mut command = against(&fake);
+        command.args(["-o", format, "multicast", "publish", "--payload", "x"]);
+        let child = command.args(line).spawn().unwrap();
+        timeout(PATIENCE, asked.notified()).await.unwrap();
+        interrupt(&child);
+        finish(child).await.exits(130)
+    };
+    for line in [&[][..], &["--follow"]] {
+        let ran = interrupted("table", line).await;
+        assert!(ran.stderr.contains("may go on"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("--idempotency-key"), "{}", ran.stderr);
+    }
+    let ran = interrupted("table", &["--idempotency-key", "order-7"]).await;
+    assert!(ran.stderr.contains("--idempotency-key order-7"), "{}", ran.stderr);
+    let ran = interrupted("json", &["--delivery", "exactly-once"]).await;
+    assert_eq!(ran.error()["reason"], "INTERRUPTED");
+    let key = ran.error()["details"]["idempotency_key"].clone();
+    assert_eq!(key.as_str().map(str::len), Some(32), "{ran:?}");
+    let ran = interrupted("table", &["--dry-run"]).await;
+    assert!(!ran.stderr.contains("may"), "nothing was to be sent: {ran:?}");
 }
 
 #[tokio::test]
@@ -470,13 +546,102 @@ async fn credits_are_asked_for() {
     let (asked, keep) = keeper();
     fake.on_subscribe(move |open| {
         keep(open.credits);
-        let answers = [answers::opened(1), answers::message("x")];
-        ready(Ok(stream::iter(answers.map(Ok)).chain(stream::pending())))
+        let answers = (0..9).map(|number| answers::message(&number.to_string()));
+        let answers = std::iter::once(answers::opened(1)).chain(answers);
+        ready(Ok(
+            stream::iter(answers.map(Ok).collect::<Vec<_>>()).chain(stream::pending())
+        ))
     });
-    multicast(&fake, &["subscribe", "alice", "--count", "1", "--credits", "7"])
-        .await
-        .exits(0);
+    let line = ["subscribe", "alice", "--count", "9", "--credits", "7"];
+    multicast(&fake, &line).await.exits(0);
     assert_eq!(asked.lock().take().unwrap(), Some(7));
+}
+
+/// An inbox: it sends as much as it may, and again what is asked for again.
+struct Inbox {
+    credit: u32,
+    waiting: VecDeque<(String, u32)>,
+    settled: VecDeque<SubscribeResponse>,
+    words: Words,
+    sent: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    /// One with these stored messages; how many attempts were made in all.
+    async fn serve(texts: &'static [&'static str]) -> (FakeRegistry, Arc<AtomicUsize>) {
+        let (fake, sent) = (fake().await, Arc::new(AtomicUsize::new(0)));
+        let count = sent.clone();
+        fake.on_session(move |open, words| {
+            let inbox = Self {
+                credit: open.credits.unwrap_or_default(),
+                waiting: texts.iter().map(|text| ((*text).to_owned(), 1)).collect(),
+                settled: VecDeque::from([answers::opened(1)]),
+                words,
+                sent: count.clone(),
+            };
+            ready(Ok(stream::unfold(inbox, Self::next)))
+        });
+        (fake, sent)
+    }
+
+    async fn next(mut self) -> Option<(Result<SubscribeResponse, tonic::Status>, Self)> {
+        loop {
+            if let Some(settled) = self.settled.pop_front() {
+                return Some((Ok(settled), self));
+            }
+            if let Some((text, attempt)) = self.waiting.pop_front_if(|_| self.credit > 0) {
+                self.credit -= 1;
+                self.sent.fetch_add(1, SeqCst);
+                return Some((Ok(answers::stored_message(&text, attempt)), self));
+            }
+            let delivery_ids = match self.words.recv().await? {
+                Said::Credit(credit) => {
+                    self.credit += credit.deliveries;
+                    continue;
+                }
+                Said::Nack(nack) => {
+                    let again = nack.delivery_ids.iter();
+                    let again = again.map(|id| (id.trim_start_matches("m-1/").to_owned(), 2));
+                    self.waiting.extend(again);
+                    nack.delivery_ids
+                }
+                Said::Ack(ack) => ack.delivery_ids,
+                _ => continue,
+            };
+            self.settled.push_back(SubscribeResponse {
+                message: Some(Message::Settled(Settled {
+                    delivery_ids,
+                    gone_ids: Vec::new(),
+                })),
+            });
+        }
+    }
+}
+
+/// Whatever is sent uses up an attempt, whether or not anybody sees it.
+#[tokio::test]
+async fn what_is_not_to_be_shown_is_not_sent() {
+    let (fake, sent) = Inbox::serve(&["a", "b", "c", "d", "e", "f"]).await;
+    for (line, shown) in [
+        (&["--count", "2"][..], 2),
+        (&["--count", "1", "--credits", "1"], 1),
+        (&["--count", "5", "--credits", "2"], 5),
+        (&["--count", "3", "--credits", "64", "--no-ack"], 3),
+    ] {
+        let line = [&["subscribe", "alice"], line].concat();
+        let ran = multicast(&fake, &line).await.exits(0);
+        assert_eq!(ran.stdout.lines().count(), shown, "{line:?}: {ran:?}");
+        assert_eq!(sent.swap(0, SeqCst), shown, "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_for_again_comes_again_only_to_be_shown() {
+    let (fake, sent) = Inbox::serve(&["a"]).await;
+    let line = ["subscribe", "alice", "--count", "2", "--nack", "1ms"];
+    let ran = multicast(&fake, &line).await.exits(0);
+    assert!(ran.stdout.ends_with("stored,attempt=2  a\n"), "{}", ran.stdout);
+    assert_eq!(sent.load(SeqCst), 2);
 }
 
 /// An acknowledgement that nobody confirmed may not have been heard, and the message comes again then.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::support::{
-    Ran, against, finish, program, run,
+    PATIENCE, Ran, against, finish, interrupt, program, run,
     store::refused,
     town::{Lie, Town},
 };
@@ -265,18 +265,8 @@ async fn an_interrupted_load_is_told_and_tidied_up() {
     let mut command = against(&fake);
     command.args(["-o", "json", "load", "mixed", "--rate", "200", "--duration", "1h"]);
     let child = command.spawn().unwrap();
-    prism_testkit::eventually(crate::support::PATIENCE, "messages were told", async || {
-        town.told() > 5
-    })
-    .await;
-    let id = child.id().unwrap().to_string();
-    assert!(
-        std::process::Command::new("kill")
-            .args(["-INT", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
+    prism_testkit::eventually(PATIENCE, "messages were told", async || town.told() > 5).await;
+    interrupt(&child);
     let told = finish(child).await.exits(130).json();
     assert_eq!((&told["interrupted"], &told["left"]), (&json!(true), &json!(0)));
     assert_eq!(told["delivery"]["percent"], json!(100.0));
@@ -369,6 +359,64 @@ async fn a_storm_ends_when_everybody_is_back() {
         ran.json()["storms"]["renew"]["errors"],
         json!({ "INVALID_REQUEST": 5 })
     );
+}
+
+/// Who is not back was not to get anything, and nobody waits for it.
+#[tokio::test]
+async fn a_storm_that_is_interrupted_ends_without_its_last_message() {
+    let (town, fake) = Town::serve().await;
+    fake.on_renew(|_| std::future::pending());
+    let storm = ["-o", "json", "load", "storm", "--users", "20", "--patience", "1h"];
+    let child = against(&fake).args(storm).spawn().unwrap();
+    prism_testkit::eventually(PATIENCE, "everybody renews", async || fake.count("Renew") == 20).await;
+    interrupt(&child);
+    let told = finish(child).await.exits(130).json();
+    assert_eq!((&told["interrupted"], &told["left"]), (&json!(true), &json!(0)));
+    assert_eq!(fake.count("Multicast"), 0);
+
+    // While it waits for those who do not get the message.
+    fake.on_renew({
+        let town = town.clone();
+        move |request| ready(Ok(town.renew(request.get_ref())))
+    });
+    *town.liar.lock() = Some(Lie::Lost('1'));
+    let command = &mut against(&fake);
+    let child = command.args(storm).args(["--settle", "0s"]).spawn().unwrap();
+    prism_testkit::eventually(PATIENCE, "it was told to some", async || town.told() > 0).await;
+    interrupt(&child);
+    let ran = finish(child).await.exits(4);
+    assert_eq!(ran.json()["interrupted"], json!(true));
+}
+
+/// Whoever tidies up is let in in the end as well.
+#[tokio::test]
+async fn what_is_shed_at_the_end_is_unregistered_all_the_same() {
+    let (town, fake) = Town::serve().await;
+    let refusals = AtomicUsize::new(300);
+    let here = town.clone();
+    fake.on_unregister(move |request| {
+        let is_refused = refusals
+            .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1))
+            .is_ok();
+        ready(match is_refused {
+            true => Err(refused(Reason::Overloaded)),
+            false => {
+                here.store.remove(&request.get_ref().identity);
+                Ok(prism_client::testing::answers::unregistered(true))
+            }
+        })
+    });
+    let line = [
+        "fanout",
+        "--subscribers",
+        "300",
+        "--targets",
+        "1",
+        "--rounds",
+        "1",
+    ];
+    let told = load(&fake, &line).await.exits(0).json();
+    assert_eq!((&told["left"], town.store.len()), (&json!(0), 0));
 }
 
 #[tokio::test]

@@ -84,6 +84,13 @@ async fn the_environment_counts_and_the_line_counts_more() {
         .env("PRISM_ENDPOINT", fake.endpoint())
         .env("PRISM_NAMESPACE", "");
     run(command.args(["multicast", "get", "a"])).await.exits(0);
+    for empty in ["--namespace", "--endpoint"] {
+        let mut command = program();
+        in_env(&mut command);
+        run(command.args([empty, "", "multicast", "get", "a"]))
+            .await
+            .exits(2);
+    }
     let calls = fake.calls();
     let namespaces: Vec<_> = calls
         .iter()

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::support::{
-    Ran, against, finish, run, run_with_input,
+    Ran, against, finish, interrupt, run, run_with_input,
     store::{Store, not_registered, refused},
     terminal,
 };
@@ -189,11 +189,6 @@ async fn an_interrupted_export_leaves_the_file_as_it_was() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
-fn interrupt(child: &tokio::process::Child) {
-    let id = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-}
-
 /// Where the service cannot keep one moment for that long, nothing is missing and nothing is there twice, and
 /// that it is no single moment is said.
 #[tokio::test]
@@ -343,22 +338,27 @@ async fn the_first_refusal_ends_an_import() {
     );
     assert_eq!(
         (&summary["registered"], &summary["refused"], &summary["through"]),
-        (&json!(999), &json!(1), &json!(1_000)),
-        "what was sent with it is done, what comes after it is not begun"
+        (&json!(999), &json!(1), &json!(500)),
+        "what was sent with it is done, what comes after that is not begun"
     );
     assert_eq!(store.len(), 1_000);
     assert_eq!(ran.error()["reason"], "ALREADY_EXISTS");
-    // On from there.
+    // On from there: nothing that was refused is passed over, unless that is asked for.
     let session = summary["session"].as_str().unwrap();
-    assert!(
-        ran.stderr.contains(&format!("--skip 1000 --session {session}")),
-        "{ran:?}"
-    );
-    let rest = ["import", text(&path), "--skip", "1000", "--session", session];
-    let (_, summary) = told(&multicast(&fake, "json", &rest).await.exits(0));
+    let go_on = format!("go on with --skip 500 --session {session}, once line 501 is mended");
+    assert!(ran.stderr.contains(&go_on), "{ran:?}");
+    let rest = ["import", text(&path), "--skip", "500", "--session", session];
+    let ran = multicast(&fake, "json", &rest).await.exits(1);
+    let (events, summary) = told(&ran);
     assert_eq!(
-        (&summary["registered"], &summary["through"]),
-        (&json!(1_500), &json!(2_500))
+        (&events[0]["line"], &summary["through"]),
+        (&json!(501), &json!(500))
+    );
+    let rest = [&rest[..], &["--continue-on-error"]].concat();
+    let (_, summary) = told(&multicast(&fake, "json", &rest).await.exits(1));
+    assert_eq!(
+        (&summary["renewed"], &summary["registered"], &summary["through"]),
+        (&json!(999), &json!(1_000), &json!(2_500))
     );
     assert_eq!(store.metadata("s-00500"), json!({ "mine": true }));
 }
@@ -378,9 +378,46 @@ async fn a_mistake_ends_an_import_where_it_is() {
     assert_eq!((events.len(), &events[0]["line"]), (1, &json!(4)));
     assert_eq!(
         (&summary["registered"], &summary["through"]),
-        (&json!(3), &json!(4))
+        (&json!(3), &json!(3))
     );
     assert_eq!(store.len(), 3);
+}
+
+/// What is told first need not come first: a line that came too soon is decided after those behind it.
+#[tokio::test]
+async fn the_first_of_the_lines_that_were_refused_is_where_to_go_on() {
+    let (_, fake) = Store::serve([]).await;
+    fake.on_register_many(|requests| {
+        let results = requests.iter().map(|request| match request.identity.as_str() {
+            "s-00001" if requests.len() > 1 => {
+                let mut limited = not_registered(Reason::RateLimited);
+                limited.retry_after_ms = Some(5);
+                limited
+            }
+            "s-00001" | "s-00003" => not_registered(Reason::InvalidMetadata),
+            _ => answers::registered(1),
+        });
+        ready(Ok(RegisterManyResponse {
+            results: results.collect(),
+        }))
+    });
+    let (directory, path) = file("in.jsonl");
+    fs::write(&path, lines(0..5)).unwrap();
+    let ran = multicast(&fake, "json", &["import", text(&path)]).await.exits(1);
+    let (_, summary) = told(&ran);
+    assert_eq!(summary["through"], 1, "{ran:?}");
+    // Where all are looked at, nothing is left to do.
+    let errors = directory.path().join("errors.jsonl");
+    let line = ["import", text(&path), "--errors", text(&errors)];
+    let ran = multicast(&fake, "json", &line).await.exits(1);
+    assert_eq!(told(&ran).1["through"], 5);
+    assert!(
+        ran.error()["message"]
+            .as_str()
+            .unwrap()
+            .contains("the first is line 2"),
+        "{ran:?}"
+    );
 }
 
 #[tokio::test]
@@ -602,6 +639,34 @@ async fn an_interrupted_import_tells_how_far_it_came() {
         [&json!(1_000), &json!(1_000), &json!(1_000)]
     );
     assert!(ran.stderr.contains("--skip 1000 --session"), "{ran:?}");
+}
+
+/// An interrupt while the last answer is under way comes too late to stop anything.
+#[tokio::test]
+async fn an_import_that_was_interrupted_at_its_end_is_done() {
+    let (store, fake) = Store::serve([]).await;
+    let (asked, go) = (
+        Arc::new(tokio::sync::Notify::new()),
+        Arc::new(tokio::sync::Notify::new()),
+    );
+    let (ask, may) = (asked.clone(), go.clone());
+    fake.on_register_many(move |requests| {
+        let (answer, may) = (store.register_many(&requests), may.clone());
+        ask.notify_one();
+        async move {
+            may.notified().await;
+            Ok(answer)
+        }
+    });
+    let (_directory, path) = file("in.jsonl");
+    fs::write(&path, lines(0..3)).unwrap();
+    let child = command(&fake, "json", &["import", text(&path)]).spawn().unwrap();
+    asked.notified().await;
+    interrupt(&child);
+    go.notify_one();
+    let ran = finish(child).await.exits(0);
+    assert_eq!(told(&ran).1["registered"], 3);
+    assert!(!ran.stderr.contains("--skip"), "nothing is left to do: {ran:?}");
 }
 
 /// Nobody types, and nobody ever will.

@@ -50,8 +50,8 @@ pub(crate) struct Publish {
     /// The type of the payload; without it, application/octet-stream
     #[arg(long, value_name = "T")]
     pub(crate) content_type: Option<String>,
-    /// How long the service waits for outcomes, in milliseconds
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(i64).range(1..), allow_negative_numbers = true)]
+    /// How long the service waits for outcomes, in milliseconds, at most 100000 and a --deadline that is given
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(i64).range(1..=100_000), allow_negative_numbers = true)]
     pub(crate) timeout: Option<i64>,
     /// What the delivery must survive; without it, as the namespace is configured
     #[arg(long, value_name = "D", value_enum)]
@@ -275,7 +275,7 @@ pub(crate) struct Subscribe {
     /// Ask for what is shown to come again after this time: 500ms, 30s, 2h
     #[arg(long, value_name = "TIME", value_parser = span, conflicts_with = "answer")]
     pub(crate) nack: Option<Duration>,
-    /// How many messages may be on their way at a time; without it, 64
+    /// How many messages may be on their way at a time, never more than --count leaves; without it, 64
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     pub(crate) credits: Option<u32>,
     /// Answer messages whose sender waits for that with this text

@@ -10,7 +10,11 @@ use tonic_health::pb::{
 };
 
 use super::report::Report;
-use crate::{command::connect_timeout, exit::Exit, fault::Stop};
+use crate::{
+    command::connect_timeout,
+    exit::Exit,
+    fault::{DATA_PORT, Stop, is_of_another_service},
+};
 
 /// A client of one endpoint alone.
 pub(super) struct Direct {
@@ -48,7 +52,7 @@ pub(super) async fn look_at(direct: &Direct) -> Report {
     match health.await.map(|answer| answer.status()) {
         Ok(ServingStatus::Serving) => report.fine(check, "serving"),
         Ok(status) => report.bad(check, Exit::Unavailable, status.as_str_name().to_lowercase()),
-        Err(error) if error.code() == Code::Unimplemented => {
+        Err(error) if error.code() == Code::Unimplemented && is_grpc(&error) => {
             report.fine(check, "answers, without a health service")
         }
         Err(error) => report.bad(check, Exit::of(&error), describe(&error)),
@@ -75,8 +79,14 @@ pub(super) async fn look_through(raw: &Raw) -> Report {
     report
 }
 
+/// Whether a service said so, and not a server that knows no such path.
+fn is_grpc(error: &Error) -> bool {
+    !error.to_string().starts_with("grpc-status header missing")
+}
+
 fn describe(error: &Error) -> String {
     match error.reason_text() {
+        "" if is_of_another_service(error) => format!("{error}, {DATA_PORT}"),
         "" => error.to_string(),
         reason => format!("{error} ({reason})"),
     }

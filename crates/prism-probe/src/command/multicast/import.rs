@@ -37,7 +37,11 @@ pub(super) async fn import(registry: Registry, import: &Import, output: &mut Out
     let ended = loop {
         let batch = select! {
             biased;
-            () = interrupted.clone() => break Ok(Exit::Interrupted),
+            () = interrupted.clone() => match batches.next().now_or_never() {
+                // There is nothing left to keep from being done.
+                Some(None) => None,
+                _ => break Ok(Exit::Interrupted),
+            },
             batch = batches.next() => batch,
         };
         let batch = match batch {
@@ -57,6 +61,9 @@ pub(super) async fn import(registry: Registry, import: &Import, output: &mut Out
         work.bar.say(work.report.short());
     };
     work.bar.end();
+    if work.is_to_stop() {
+        work.report.stopped();
+    }
     let written = work.refused.flush();
     work.report
         .conclude(ended.and_then(|exit| written.map(|()| exit)), output)
@@ -95,10 +102,7 @@ impl Work<'_> {
         for mistake in &mistakes {
             self.refuse(mistake.number, &mistake.text, &mistake.problem, output)?;
         }
-        self.report.through = match mistakes.last() {
-            Some(last) if self.is_to_stop() => last.number,
-            _ => batch.through,
-        };
+        self.report.through = batch.through;
         Ok(Exit::Ok)
     }
 

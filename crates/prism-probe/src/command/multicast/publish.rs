@@ -7,6 +7,7 @@ mod show;
 use std::{collections::HashMap, fs, io::Read, time::Duration};
 
 use prism_client::SessionId;
+use prism_core::shutdown;
 use prism_proto::pattern::{DeliverySemantics, MulticastRequest, Priority, Stage};
 
 use super::raw;
@@ -40,18 +41,26 @@ async fn send(
     output: &mut Output,
 ) -> Result<Exit, Stop> {
     let raw = raw(global)?;
+    let interrupted =
+        shutdown::signals().map_err(|error| Fault::internal(format!("cannot take signals: {error}")))?;
     if publish.dry_run {
-        let answer = raw.multicast(request).await.map_err(Stop::from);
-        return show::dry_run(&answer.map_err(Stop::of_a_read)?, output);
+        let answer = tokio::select! {
+            answer = raw.multicast(request) => answer,
+            _ = interrupted => return Ok(Exit::Interrupted),
+        };
+        return show::dry_run(&answer.map_err(|error| Stop::from(error).of_a_read())?, output);
     }
     if publish.follow {
         let request = MulticastRequest {
             timeout_ms: request.timeout_ms.or_else(|| Some(patience(global.deadline))),
             ..request
         };
-        return follow::follow(&raw, request, publish, output).await;
+        return follow::follow(&raw, request, publish, interrupted, output).await;
     }
-    let answer = raw.multicast(request).await?;
+    let answer = tokio::select! {
+        answer = raw.multicast(request) => answer?,
+        _ = interrupted => return Err(Fault::left().into()),
+    };
     show::sent(&answer, publish, output)
 }
 

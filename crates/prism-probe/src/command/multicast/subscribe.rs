@@ -64,9 +64,20 @@ fn listen(subscribe: &Subscribe) -> Listen {
         ..Default::default()
     };
     Listen {
-        credits: subscribe.credits.map(Credits::Window).unwrap_or_default(),
+        credits: credits(subscribe).0,
         ..open.into()
     }
+}
+
+/// What the session may send at once, and how many messages it may send after that, each when another one was shown.
+/// Where it ends by itself that is no more than is shown: whatever is sent uses up one of its attempts.
+fn credits(subscribe: &Subscribe) -> (Credits, u64) {
+    let window = subscribe.credits.map(Credits::Window).unwrap_or_default();
+    let (Some(count), Credits::Window(most)) = (subscribe.count, window) else {
+        return (window, 0);
+    };
+    let first = u32::try_from(count).map_or(most, |count| count.min(most));
+    (Credits::Manual(first), count - u64::from(first))
 }
 
 /// Shows what comes; returns whether some of it comes again if what was said about it is not heard.
@@ -75,7 +86,7 @@ async fn show(
     subscribe: &Subscribe,
     output: &mut Output,
 ) -> Result<bool, Stop> {
-    let mut left = subscribe.count;
+    let (mut left, (_, mut withheld)) = (subscribe.count, credits(subscribe));
     let mut comes_again = false;
     while left != Some(0) {
         let Some(answer) = session.next().await else { break };
@@ -85,6 +96,10 @@ async fn show(
             acknowledge(session, subscribe, delivery).await?;
             comes_again |= delivery.stored;
             left = left.map(|left| left - 1);
+            if withheld > 0 {
+                session.grant(1);
+                withheld -= 1;
+            }
         }
     }
     Ok(comes_again)

@@ -3,16 +3,18 @@
 pub(crate) mod store;
 pub(crate) mod town;
 
-use std::{fs::File, process::Stdio, sync::Arc, time::Duration};
+use std::{fs::File, net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prism_client::testing::FakeRegistry;
 use serde_json::Value;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
     process::{Child, Command},
     time::timeout,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// Longer than anything here should take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -101,6 +103,39 @@ pub(crate) async fn finish(child: Child) -> Ran {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Interrupts it, as somebody at a terminal does.
+pub(crate) fn interrupt(child: &Child) {
+    let id = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+}
+
+/// The way to a registry, for one connection, which is lost when this is cut.
+pub(crate) struct Way {
+    pub(crate) address: SocketAddr,
+    between: AbortOnDropHandle<()>,
+}
+
+impl Way {
+    pub(crate) async fn to(fake: &FakeRegistry) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, far) = (listener.local_addr().unwrap(), fake.address());
+        let between = tokio::spawn(async move {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = TcpStream::connect(far).await.unwrap();
+            // However it ends, it is cut.
+            let _ = copy_bidirectional(&mut near, &mut far).await;
+        });
+        Self {
+            address,
+            between: AbortOnDropHandle::new(between),
+        }
+    }
+
+    pub(crate) fn cut(&self) {
+        self.between.abort();
     }
 }
 

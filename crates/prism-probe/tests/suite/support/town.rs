@@ -94,7 +94,7 @@ impl Town {
         self.told.load(Relaxed)
     }
 
-    fn renew(&self, request: &RenewRequest) -> RenewResponse {
+    pub(crate) fn renew(&self, request: &RenewRequest) -> RenewResponse {
         let result = |identity: &str| match self.store.get(identity) {
             Ok(_) => answers::renewed(identity),
             Err(_) => answers::not_renewed(identity, Reason::NotRegistered),

@@ -27,6 +27,7 @@ pub(super) struct Report {
     pub(super) through: u64,
     /// Whether that is all.
     pub(super) is_whole: bool,
+    /// Of those that were not registered, as far as is known, the one that comes first.
     first: Option<(u64, Problem)>,
 }
 
@@ -63,7 +64,16 @@ impl Report {
         } else {
             self.refused += 1;
         }
-        self.first.get_or_insert_with(|| (number, problem.clone()));
+        if self.first.as_ref().is_none_or(|(first, _)| number < *first) {
+            self.first = Some((number, problem.clone()));
+        }
+    }
+
+    /// A line that was not registered has ended it: what goes on begins with that line.
+    pub(super) fn stopped(&mut self) {
+        if let Some((first, _)) = &self.first {
+            self.through = self.through.min(first - 1);
+        }
     }
 
     /// So many lines may have been registered.
@@ -100,8 +110,15 @@ impl Report {
 
     fn how_to_go_on(&self) -> String {
         let (through, session) = (self.through, self.session());
+        let first = match &self.first {
+            // Again as it is it would be refused again.
+            Some((line, problem)) if *line == through + 1 && !problem.is_unknown => {
+                format!(", once line {line} is mended or with --continue-on-error")
+            }
+            _ => String::new(),
+        };
         format!(
-            "everything through line {through} is decided, go on with --skip {through} --session {session}"
+            "everything through line {through} is decided, go on with --skip {through} --session {session}{first}"
         )
     }
 

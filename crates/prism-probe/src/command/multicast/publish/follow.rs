@@ -1,7 +1,6 @@
 //! Sending a message, and showing how far it is.
 
 use prism_client::raw::{self, Raw};
-use prism_core::shutdown;
 use prism_proto::pattern::{
     MulticastRequest, MulticastResponse, MulticastStreamResponse, Reply, multicast_stream_response::Message,
 };
@@ -22,20 +21,15 @@ pub(super) async fn follow(
     raw: &Raw,
     request: MulticastRequest,
     publish: &Publish,
+    interrupted: impl Future<Output = &'static str>,
     output: &mut Output,
 ) -> Result<Exit, Stop> {
-    let interrupted =
-        shutdown::signals().map_err(|error| Fault::internal(format!("cannot take signals: {error}")))?;
     let mut follower = Follower::new(output);
-    tokio::pin!(interrupted);
     let followed = tokio::select! {
         followed = follower.run(raw.multicast_stream(request)) => followed,
-        _ = &mut interrupted => {
-            follower.leave();
-            return Ok(Exit::Interrupted);
-        }
+        _ = interrupted => return follower.leave(),
     };
-    let Some(summary) = followed.inspect_err(|_| follower.leave())? else {
+    let Some(summary) = followed.map_err(|stop| follower.lose(stop))? else {
         return Err(Fault::internal("the multicast ended without a summary").into());
     };
     follower.end(&summary, publish)
@@ -138,17 +132,40 @@ impl<'a> Follower<'a> {
         self.progress.say(parts.join(", "));
     }
 
-    /// It goes on without us.
-    fn leave(&self) {
+    /// Once it was begun it goes on without us.
+    fn leave(&self) -> Result<Exit, Stop> {
         self.progress.end();
-        if let Some(started) = &self.started
-            && matches!(self.output.format(), Format::Table | Format::Name)
-        {
-            let id = printable(&started.multicast_id);
+        let Some(id) = self.id() else {
+            return Err(Fault::left().into());
+        };
+        if self.is_for_people() {
             Style::talk(&format!(
                 "the multicast goes on: `prism-probe multicast receipts {id}` shows it, `prism-probe multicast cancel {id}` stops it"
             ));
         }
+        Ok(Exit::Interrupted)
+    }
+
+    /// Nobody tells us of it any more; what ended that may have ended the multicast as well.
+    fn lose(&self, stop: Stop) -> Stop {
+        self.progress.end();
+        let Some(id) = self.id() else { return stop };
+        if self.is_for_people() {
+            Style::talk(&format!(
+                "the multicast may go on: `prism-probe multicast receipts {id}` shows it where that is still known"
+            ));
+        }
+        stop.after_an_answer()
+    }
+
+    fn id(&self) -> Option<String> {
+        self.started
+            .as_ref()
+            .map(|started| printable(&started.multicast_id))
+    }
+
+    fn is_for_people(&self) -> bool {
+        matches!(self.output.format(), Format::Table | Format::Name)
     }
 
     fn end(self, summary: &MulticastResponse, publish: &Publish) -> Result<Exit, Stop> {
