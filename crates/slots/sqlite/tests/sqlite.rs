@@ -5,6 +5,7 @@
 mod sqlite {
     mod child;
     mod deadlines;
+    mod disk;
     mod full;
     mod inbox_oracle;
     mod openings;

@@ -1,15 +1,19 @@
 //! A disk that is full: nothing is called stored that was not, nothing that was stored is lost, and it goes on by itself
 //! when there is room again.
 
-use std::{collections::BTreeSet, process::Command, sync::Arc};
+use std::{collections::BTreeSet, process::Command, sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use prism_slot::{Address, DurableInbox, Enqueued, Message, MulticastId, Settled, Verdict};
-use prism_slot_sqlite::{InboxConfig, SqliteInbox};
+use prism_slot::{
+    Address, Applied, Cause, DurableInbox, Enqueued, Error, Message, MulticastId, Register, RegistryStore,
+    Revision, Scan, Settled, Timestamp, Ttl, Verdict, memory::ManualClock,
+};
+use prism_slot_sqlite::{InboxConfig, SqliteInbox, SqliteRegistry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
     child::{Running, Task, command, say},
+    disk::Disk,
     support::*,
 };
 
@@ -211,4 +215,66 @@ async fn commits_that_cannot_be_written_are_not_called_stored() {
         said.iter().collect::<BTreeSet<_>>()
     );
     assert!(there.len() >= 25);
+}
+
+/// A registry on a disk, and its clock.
+async fn on_clock(disk: &Disk, clock: &Arc<ManualClock>) -> SqliteRegistry {
+    SqliteRegistry::open_with_clock(NAMESPACE, registry_config(&disk.path), clock.clone())
+        .await
+        .unwrap()
+}
+
+fn leased(name: &str, seconds: u64) -> Register {
+    Register {
+        ttl: Ttl::from_millis(seconds * 1_000),
+        ..request(name)
+    }
+}
+
+/// The lease clock goes on where it cannot be written down, and nobody who reads is told of it.
+#[tokio::test]
+async fn a_full_disk_is_read_as_before() {
+    let Some(disk) = Disk::new(16) else { return };
+    let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
+    let (slot, messages) = (on_clock(&disk, &clock).await, inbox(&disk.path).await);
+    for request in [leased("soon", 30), leased("late", 600), request("never")] {
+        register(&slot, request).await.unwrap();
+    }
+    assert_eq!(store(&messages, "a", &message("x")).await, STORED);
+    disk.fill();
+    let leases = || slot.leases(call(), ["soon", "late"].map(identity).into());
+    let before = leases().await.unwrap();
+    for _ in 0..29 {
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(leases().await.unwrap(), before);
+        assert_eq!(history(&slot, Revision::ZERO).await.len(), 3);
+    }
+    let scan = Scan {
+        cursor: None,
+        limit: 10,
+        hold: Duration::from_secs(30),
+    };
+    assert_eq!(slot.scan(call(), scan).await.unwrap().records.len(), 3);
+    assert_eq!(depth(&messages).await, 1);
+    let large = Register {
+        metadata: vec![b'x'; 200_000].into(),
+        ..request("large")
+    };
+    let refused = register(&slot, large).await;
+    assert!(
+        matches!(&refused, Err(Error::Unavailable { applied: Applied::No, message, .. }) if message.contains("prism.db")),
+        "{refused:?}"
+    );
+    // Who has gone is not served, though it cannot be written that he has.
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(leases().await.unwrap(), [None, before[1]]);
+    disk.clear();
+    clock.advance(Duration::from_millis(1_500));
+    let told = history(&slot, Revision(3)).await;
+    assert_eq!(
+        told.iter()
+            .map(|change| (change.cause, change.record.identity.as_str()))
+            .collect::<Vec<_>>(),
+        [(Cause::Expired, "soon")]
+    );
 }
