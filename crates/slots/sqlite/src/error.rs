@@ -134,6 +134,11 @@ pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
         || error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_WRITE)
 }
 
+/// What SQLite says where it finds no room itself.
+pub(crate) fn no_room(error: &std::io::Error) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), Some(error.to_string()))
+}
+
 fn plain(error: &rusqlite::Error) -> String {
     let said = error.to_string();
     match error.sqlite_extended_error_code() {

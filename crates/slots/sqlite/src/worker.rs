@@ -116,7 +116,7 @@ impl Worker {
         });
         if kept.is_ok() {
             // Where it fails, leases last a little longer.
-            let _ = self.commit(&mut connected, 0);
+            let _ = self.commit(&mut connected, 0, false);
         }
     }
 
@@ -139,12 +139,7 @@ impl Worker {
         }
         let (jobs, outcome) = self.execute(&mut connected);
         let is_lost = match outcome {
-            Err(failure) if failure.of_room => {
-                // What would store more is refused. What makes room must not be, or there will never be any.
-                let (growing, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.grows());
-                answer(growing, Err(failure));
-                self.make_do(&mut connected, others)
-            }
+            Err(failure) if failure.of_room => self.make_room(&mut connected, jobs, failure),
             outcome => answer(jobs, outcome),
         };
         if !is_lost {
@@ -232,7 +227,8 @@ impl Worker {
                 return (executed, Err(failure));
             }
         }
-        let outcome = self.commit(connected, before);
+        let grows = executed.iter().any(|job| job.grows());
+        let outcome = self.commit(connected, before, grows);
         (executed, outcome)
     }
 
@@ -267,7 +263,9 @@ impl Worker {
         undone
     }
 
-    fn commit(&mut self, connected: &mut Connected, before: u64) -> Result<(), Failure> {
+    /// Commits what was changed since there had been `before` changes. What makes the file hold more needs room that
+    /// is left when it is written.
+    fn commit(&mut self, connected: &mut Connected, before: u64, grows: bool) -> Result<(), Failure> {
         let conn = &connected.conn;
         let written = self.cached.write(conn, conn.total_changes() != before);
         let point = written.map_err(|fault| {
@@ -275,6 +273,10 @@ impl Worker {
             self.cached.forget();
             self.failure(&fault, Applied::No)
         })?;
+        if grows && point.is_some() {
+            let held = connected.hold_room(&self.path);
+            held.map_err(|error| self.broken(conn, &error))?;
+        }
         let committed = conn
             .prepare_cached("COMMIT")
             .and_then(|mut commit| commit.execute(()));
