@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod sqlite {
     mod child;
+    mod clocks;
     mod deadlines;
     mod disk;
     mod full;

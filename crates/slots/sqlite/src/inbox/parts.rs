@@ -175,14 +175,22 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Due whatever the clock says, which may have been set back since it was said.
+    pub(super) const AT_ONCE: Timestamp = Timestamp(i64::MIN);
+
     /// As it is stored first.
-    pub(super) fn new(holder: Holder, now: Timestamp) -> Self {
+    pub(super) fn new(holder: Holder) -> Self {
         Self {
             holder,
             attempt: 0,
-            due_at: now,
+            due_at: Self::AT_ONCE,
             is_out: false,
         }
+    }
+
+    /// Whether it may be handed out. What never was may be; versions before this one wrote down when it had come.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.due_at <= now || self.attempt == 0 && !self.is_out
     }
 
     /// Has it wait until then.
@@ -316,7 +324,7 @@ mod tests {
                 "as it was written before"
             );
         }
-        let mut waiting = Waiting::new(Holder([1; 16]), Timestamp(5));
+        let mut waiting = Waiting::new(Holder([1; 16]));
         (waiting.attempt, waiting.is_out) = (u32::MAX, true);
         assert_eq!(Waiting::read(&waiting.write()), Ok(waiting));
         let left = Known::Left {
