@@ -245,7 +245,7 @@ fn take_seat(path: &Path, conn: &Connection, give_up: Instant) -> Result<(Mark, 
     let seated = (|| {
         let made = schema::content(conn)? == Content::Nothing;
         if made {
-            schema::create(conn, rand::random())?;
+            schema::create(conn, rand::random(), history::first_number())?;
         }
         let mut point = step::point(conn)?;
         // Read here, where nobody else can be between a new history and its mark.
@@ -312,7 +312,7 @@ mod tests {
                         .find(|content| *content != Content::Nothing)
                 });
                 patiently(give_up, || maker.execute_batch("BEGIN IMMEDIATE")).unwrap();
-                schema::create(&maker, 1).unwrap();
+                schema::create(&maker, 1, 1).unwrap();
                 patiently(give_up, || maker.execute_batch("COMMIT")).unwrap();
                 assert_eq!(seen.join().unwrap(), Some(Content::Ours));
             });
