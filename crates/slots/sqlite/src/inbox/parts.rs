@@ -118,9 +118,15 @@ impl Default for Mailbox {
 impl Mailbox {
     /// Its session has been heard of. That is written down only where it matters.
     pub(super) fn hear(&mut self, idle: Duration, now: Timestamp) {
-        if self.heard_at.is_none_or(|at| later(at, idle / 2) <= now) {
+        if self.heard_at.is_none_or(|at| later(at, unwritten(idle)) <= now) {
             self.heard_at = Some(now);
         }
+    }
+
+    /// Whether its session has not been heard of for `idle`, what is not written down of it considered.
+    pub(super) fn is_idle(&self, idle: Duration, now: Timestamp) -> bool {
+        let longest = idle.saturating_add(unwritten(idle));
+        self.heard_at.is_some_and(|at| later(at, longest) <= now)
     }
 
     /// Whether nothing would be lost with it.
@@ -160,6 +166,11 @@ impl Mailbox {
             },
         })
     }
+}
+
+/// For how long it is not written down that a session was heard of.
+fn unwritten(idle: Duration) -> Duration {
+    idle / 2
 }
 
 /// A message that waits, beside what it has in common with the others of its sending. Of one size, so that handing it
