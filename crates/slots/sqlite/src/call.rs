@@ -40,6 +40,8 @@ pub(crate) trait Job: Send {
     fn size(&self) -> usize;
     /// Whether it is still wanted, and in time. One that is not answers by itself.
     fn take(&mut self, now: Instant) -> bool;
+    /// Whether there is no time left for it.
+    fn is_late(&self, now: Instant) -> bool;
     /// Whether nobody waits for it any more.
     fn is_abandoned(&self) -> bool;
     /// Whether it would have the file hold more.
@@ -100,11 +102,15 @@ where
         if self.reply.is_closed() || !self.ticket.claim(TAKEN) {
             return false;
         }
-        if self.deadline <= now {
+        if self.is_late(now) {
             self.outcome = Some(Err(timeout(Applied::No)));
             return false;
         }
         true
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline <= now
     }
 
     fn is_abandoned(&self) -> bool {

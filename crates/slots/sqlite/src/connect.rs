@@ -1,7 +1,7 @@
 //! Opens a file, and sees to it that it can keep what the slots promise.
 
 use std::{
-    io,
+    fs, io,
     path::Path,
     sync::{
         Arc,
@@ -16,11 +16,12 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tracing::warn;
 
 use crate::{
-    error::{Fault, explain, is_busy, misconfigured, unreadable},
+    error::{Fault, explain, is_busy, misconfigured, no_room, unreadable},
     history,
     mark::{Mark, Marked, Point},
     schema::{self, Content},
-    seat::{Seat, check_place, gone, remove_log},
+    seat::{Seat, beside, check_place, gone, remove_log},
+    spare::{Spare, is_room},
     step::{self, Tuning},
 };
 
@@ -39,6 +40,10 @@ pub(crate) struct Connected {
     seat: Seat,
     /// And its log.
     log_seat: Option<Seat>,
+    /// The room that is kept beside it.
+    spare: Spare,
+    /// How large a page is.
+    page: u64,
     /// How many pages are in the log.
     log: Arc<AtomicI32>,
 }
@@ -47,6 +52,21 @@ impl Connected {
     /// Opens the file; makes it where there is none and `make` says so. Another process may have it to itself until
     /// `give_up`.
     pub(crate) fn open(path: &Path, make: bool, tuning: Tuning, give_up: Instant) -> Result<Self> {
+        let mut opened = Self::connect(path, make, tuning, give_up);
+        // Nobody was in the way, or it would be later. Perhaps there was no room for what SQLite puts beside the file.
+        let may_be_full = matches!(opened, Err(Error::Unavailable { .. })) && Instant::now() < give_up;
+        // What has no mark is not ours.
+        if may_be_full && Mark::read(path).is_some() && Spare::of(path).give_up() {
+            opened = Self::connect(path, make, tuning, give_up);
+        }
+        let opened = opened?;
+        if let Err(error) = opened.hold_room(path) {
+            warn!(path = %path.display(), %error, "there is no room to keep some beside the file; nothing more is stored until there is");
+        }
+        Ok(opened)
+    }
+
+    fn connect(path: &Path, make: bool, tuning: Tuning, give_up: Instant) -> Result<Self> {
         check_place(path, make)?;
         let told = |error: rusqlite::Error| explain(path, &error, Applied::No);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -70,11 +90,16 @@ impl Connected {
         conn.wal_hook(Some(hook)).map_err(told)?;
         let (mark, seat) = take_seat(path, &conn, give_up)?;
         step::apply(&conn, tuning).map_err(told)?;
+        let page: u32 = conn
+            .pragma_query_value(None, "page_size", |row| row.get(0))
+            .map_err(told)?;
         Ok(Self {
             conn,
             mark,
             seat,
             log_seat: Seat::of_log(path),
+            spare: Spare::of(path),
+            page: page.into(),
             log,
         })
     }
@@ -102,6 +127,29 @@ impl Connected {
         if let Err(error) = self.mark.write(point) {
             warn!(path = %path.display(), %error, "cannot write the mark beside the file; a backup that is put back may go unnoticed");
         }
+    }
+
+    /// Keeps room for bringing what was committed into the file, and what the open transaction is about to. Only within
+    /// one is it made smaller: elsewhere another process may be about to need it.
+    ///
+    /// # Errors
+    /// There is not enough, as SQLite would say it.
+    pub(crate) fn hold_room(&self, path: &Path) -> rusqlite::Result<()> {
+        let mut count = self.conn.prepare_cached("PRAGMA page_count")?;
+        let pages: i64 = count.query_row((), |row| row.get(0))?;
+        let length = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+        let lacking = (pages.cast_unsigned() * self.page).saturating_sub(length(path));
+        let is_alone = !self.conn.is_autocommit();
+        match self.spare.hold(lacking, length(&beside(path, "-wal")), is_alone) {
+            Err(error) if is_room(&error) => Err(no_room(&error)),
+            // Where it cannot be kept for another reason, there is none.
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives up the room that was kept. Whether there was any.
+    pub(crate) fn give_room(&self) -> bool {
+        self.spare.give_up()
     }
 
     /// How many pages are in the log.
@@ -197,7 +245,7 @@ fn take_seat(path: &Path, conn: &Connection, give_up: Instant) -> Result<(Mark, 
     let seated = (|| {
         let made = schema::content(conn)? == Content::Nothing;
         if made {
-            schema::create(conn, rand::random())?;
+            schema::create(conn, rand::random(), history::first_number())?;
         }
         let mut point = step::point(conn)?;
         // Read here, where nobody else can be between a new history and its mark.
@@ -264,7 +312,7 @@ mod tests {
                         .find(|content| *content != Content::Nothing)
                 });
                 patiently(give_up, || maker.execute_batch("BEGIN IMMEDIATE")).unwrap();
-                schema::create(&maker, 1).unwrap();
+                schema::create(&maker, 1, 1).unwrap();
                 patiently(give_up, || maker.execute_batch("COMMIT")).unwrap();
                 assert_eq!(seen.join().unwrap(), Some(Content::Ours));
             });

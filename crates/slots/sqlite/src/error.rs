@@ -101,17 +101,16 @@ pub(crate) fn explain(path: &Path, error: &rusqlite::Error, applied: Applied) ->
 /// A commit is valid once its last page is in the log. One that could not be written there never becomes valid; one
 /// that was written, and could not be brought to the disk, may.
 pub(crate) fn effect_of_failed_commit(error: &rusqlite::Error) -> Applied {
-    let written_in_part = error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_WRITE);
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::OutOfMemory) => Applied::No,
-        _ if written_in_part => Applied::No,
+        _ if is_full(error) => Applied::No,
         _ => Applied::Unknown,
     }
 }
 
 /// Whether the connection may be at fault, so that another one may do better.
 pub(crate) fn wants_another_connection(error: &rusqlite::Error) -> bool {
-    matches!(
+    let may_be_at_fault = matches!(
         error.sqlite_error_code(),
         Some(
             ErrorCode::SystemIoFailure
@@ -120,7 +119,8 @@ pub(crate) fn wants_another_connection(error: &rusqlite::Error) -> bool {
                 | ErrorCode::CannotOpen
                 | ErrorCode::ReadOnly
         )
-    )
+    );
+    may_be_at_fault && !is_full(error)
 }
 
 /// Whether somebody else has the lock, who will give it back.
@@ -128,9 +128,15 @@ pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
-/// Whether there was no room. Nothing was applied.
+/// Whether there was no room. Nothing was applied. A quota looks like any other failure to write.
 pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_WRITE)
+}
+
+/// What SQLite says where it finds no room itself.
+pub(crate) fn no_room(error: &std::io::Error) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), Some(error.to_string()))
 }
 
 fn plain(error: &rusqlite::Error) -> String {

@@ -145,12 +145,12 @@ pub(crate) fn content(conn: &Connection) -> rusqlite::Result<Content> {
     })
 }
 
-/// Makes the tables. Part of a transaction.
-pub(crate) fn create(conn: &Connection, history: u64) -> rusqlite::Result<()> {
+/// Makes the tables of a file that counts from `first` on. Part of a transaction.
+pub(crate) fn create(conn: &Connection, history: u64, first: i64) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES)?;
     conn.execute(
-        "INSERT INTO file (id, history, commits, next) VALUES (1, ?1, 0, 1)",
-        [history.cast_signed()],
+        "INSERT INTO file (id, history, commits, next) VALUES (1, ?1, 0, ?2)",
+        [history.cast_signed(), first],
     )?;
     conn.pragma_update(None, "application_id", APPLICATION)?;
     conn.pragma_update(None, "user_version", VERSION)

@@ -39,7 +39,8 @@ impl Seat {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// A file that is kept beside another one.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

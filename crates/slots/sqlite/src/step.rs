@@ -20,6 +20,18 @@ pub(crate) struct Tuning {
     pub(crate) max_size: Option<usize>,
 }
 
+/// What is not written down because there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Thrift {
+    /// Everything is.
+    #[default]
+    None,
+    /// How far the lease clock has come, where nothing else is written.
+    Clock,
+    /// Also what a call finds on its way, such as that a lease has ended.
+    Findings,
+}
+
 /// The row about the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Book {
@@ -43,6 +55,7 @@ pub(crate) struct Cached {
     /// It would cost a commit to store every call that only looks.
     clocks: HashMap<i64, (LeaseClock, LeaseClock)>,
     pub(crate) tuning: Tuning,
+    pub(crate) thrift: Thrift,
 }
 
 impl Cached {
@@ -79,10 +92,15 @@ impl Cached {
         self.messages.clear();
     }
 
-    /// The transaction failed, or the file is another one.
+    /// The transaction failed. How far the lease clocks had come before it stands: on a full disk nothing else tells.
     pub(crate) fn forget(&mut self) {
         self.begin();
         self.names.clear();
+    }
+
+    /// The file is another one.
+    pub(crate) fn forget_all(&mut self) {
+        self.forget();
         self.clocks.clear();
     }
 
@@ -226,7 +244,8 @@ impl<'a> Step<'a> {
             self.cached.stored_clocks.insert(ns, stored);
             head.clock.tick(now);
             // While nobody has a lease, nothing depends on what is stored of the clock.
-            let is_late = age >= CLOCK_SLACK && has_leases(self.conn, ns)?;
+            let is_late =
+                self.cached.thrift == Thrift::None && age >= CLOCK_SLACK && has_leases(self.conn, ns)?;
             self.cached.heads.insert(ns, head, is_new || is_late);
         }
         let head = self.cached.heads.peek(ns).ok_or_else(missing)?;
@@ -264,6 +283,11 @@ impl<'a> Step<'a> {
         let totals = find.query_row([ns], read).optional()?.unwrap_or_default();
         self.cached.totals.insert(ns, totals, false);
         Ok(totals)
+    }
+
+    /// Whether to write only what the call is about.
+    pub(crate) fn is_short(&self) -> bool {
+        self.cached.thrift == Thrift::Findings
     }
 
     /// Messages that calls of this transaction have read.

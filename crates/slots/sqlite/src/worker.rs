@@ -4,6 +4,8 @@
 //! transaction, and answered when its commit has returned. Nobody waits for company: a call that finds the thread
 //! idle is executed at once, and what comes meanwhile joins it or gathers for the next transaction.
 
+mod short;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -23,7 +25,7 @@ use crate::{
     },
     queue::{Found, Queue},
     signals::Signals,
-    step::{Cached, Step, Tuning},
+    step::{Cached, Step, Thrift, Tuning},
 };
 
 /// How many calls share a transaction, how many bytes they bring and how long executing them takes, at most.
@@ -42,6 +44,8 @@ pub(crate) const OPEN_LIMIT: Duration = Duration::from_secs(2);
 /// there is one. Longer than the former, so that the other one finds the lock free.
 const LOCK_PAUSE: Duration = Duration::from_micros(200);
 const COURTESY: Duration = Duration::from_micros(500);
+/// For how long the lease clock is not written down after there was no room for it.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// The thread's state.
 pub(crate) struct Worker {
@@ -52,6 +56,8 @@ pub(crate) struct Worker {
     cached: Cached,
     /// Changes with every commit of another connection.
     version: i64,
+    /// When there was no room for the last time.
+    short: Option<Instant>,
 }
 
 impl Worker {
@@ -71,6 +77,7 @@ impl Worker {
             connected: Some(connected),
             cached: Cached::new(tuning),
             version: 0,
+            short: None,
         })
     }
 
@@ -109,7 +116,7 @@ impl Worker {
         });
         if kept.is_ok() {
             // Where it fails, leases last a little longer.
-            let _ = self.commit(&mut connected, 0);
+            let _ = self.commit(&mut connected, 0, false);
         }
     }
 
@@ -130,17 +137,12 @@ impl Worker {
                 return;
             }
         }
-        let (mut jobs, mut outcome) = self.execute(&mut connected);
-        if let Err(failure) = &outcome
-            && failure.of_room
-        {
-            // What would store more has been refused. What makes room must not be, or there will never be any.
-            let (growing, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.grows());
-            answer(growing, Some(&failure.error));
-            (jobs, outcome) = self.execute_again(&mut connected, others);
-        }
-        answer(jobs, outcome.as_ref().err().map(|failure| &failure.error));
-        if outcome.err().is_none_or(|failure| !failure.of_connection) {
+        let (jobs, outcome) = self.execute(&mut connected);
+        let is_lost = match outcome {
+            Err(failure) if failure.of_room => self.make_room(&mut connected, jobs, failure),
+            outcome => answer(jobs, outcome),
+        };
+        if !is_lost {
             self.tidy(&connected);
             self.connected = Some(connected);
         }
@@ -169,7 +171,7 @@ impl Worker {
     }
 
     fn open_again(&mut self) -> Result<Connected> {
-        self.cached.forget();
+        self.cached.forget_all();
         let give_up = std::time::Instant::now() + OPEN_LIMIT;
         let connected = Connected::open(&self.path, false, self.cached.tuning, give_up)?;
         info!(path = %self.path.display(), "opened the file again");
@@ -207,6 +209,8 @@ impl Worker {
     /// Executes what waits, as much as fits, and commits it. The calls, and what is wrong with all of them.
     fn execute(&mut self, connected: &mut Connected) -> (Vec<Box<dyn Job>>, Result<(), Failure>) {
         self.cached.begin();
+        let is_short = self.short.is_some_and(|since| since.elapsed() < SHORT);
+        self.cached.thrift = if is_short { Thrift::Clock } else { Thrift::None };
         let before = connected.conn.total_changes();
         let (mut executed, mut bytes) = (Vec::new(), 0);
         let started = Instant::now();
@@ -223,31 +227,9 @@ impl Worker {
                 return (executed, Err(failure));
             }
         }
-        let outcome = self.commit(connected, before);
+        let grows = executed.iter().any(|job| job.grows());
+        let outcome = self.commit(connected, before, grows);
         (executed, outcome)
-    }
-
-    /// Executes calls once more, after a transaction of which nothing stayed.
-    fn execute_again(
-        &mut self,
-        connected: &mut Connected,
-        mut jobs: Vec<Box<dyn Job>>,
-    ) -> (Vec<Box<dyn Job>>, Result<(), Failure>) {
-        if jobs.is_empty() {
-            return (jobs, Ok(()));
-        }
-        // There is room in the log again once what is in it has been brought into the file.
-        let _ = connected.checkpoint();
-        self.cached.begin();
-        let before = connected.conn.total_changes();
-        let begun = connected.conn.execute_batch("BEGIN IMMEDIATE");
-        let outcome = begun.map_err(|error| self.broken(&connected.conn, &error));
-        let executed = outcome.and_then(|()| {
-            jobs.iter_mut()
-                .try_for_each(|job| self.one(connected, job.as_mut()))
-        });
-        let outcome = executed.and_then(|()| self.commit(connected, before));
-        (jobs, outcome)
     }
 
     /// One call, of which nothing stays where it fails. `Err` where the whole transaction has come to nothing.
@@ -265,8 +247,13 @@ impl Worker {
                 .map_err(|error| self.broken(conn, &error));
         };
         self.cached.restore();
+        let is_full = matches!(&fault, Fault::Failed(error) if is_full(error));
         let undone = if conn.is_autocommit() {
             // SQLite has given up the transaction.
+            Err(self.failure(&fault, Applied::No))
+        } else if is_full && !job.grows() {
+            // It has not, and this call is not to be refused for lack of room yet.
+            let _ = conn.execute_batch("ROLLBACK");
             Err(self.failure(&fault, Applied::No))
         } else {
             let undone = run("ROLLBACK TO call").and_then(|_| run("RELEASE call"));
@@ -276,7 +263,9 @@ impl Worker {
         undone
     }
 
-    fn commit(&mut self, connected: &mut Connected, before: u64) -> Result<(), Failure> {
+    /// Commits what was changed since there had been `before` changes. What makes the file hold more needs room that
+    /// is left when it is written.
+    fn commit(&mut self, connected: &mut Connected, before: u64, grows: bool) -> Result<(), Failure> {
         let conn = &connected.conn;
         let written = self.cached.write(conn, conn.total_changes() != before);
         let point = written.map_err(|fault| {
@@ -284,6 +273,10 @@ impl Worker {
             self.cached.forget();
             self.failure(&fault, Applied::No)
         })?;
+        if grows && point.is_some() {
+            let held = connected.hold_room(&self.path);
+            held.map_err(|error| self.broken(conn, &error))?;
+        }
         let committed = conn
             .prepare_cached("COMMIT")
             .and_then(|mut commit| commit.execute(()));
@@ -343,14 +336,17 @@ impl Worker {
     }
 }
 
-/// Tells callers what became of their calls; where the transaction came to nothing, that it did.
-fn answer(jobs: Vec<Box<dyn Job>>, failed: Option<&Error>) {
+/// Tells callers what became of their calls; where the transaction came to nothing, that it did. Whether another
+/// connection is needed.
+fn answer(jobs: Vec<Box<dyn Job>>, outcome: Result<(), Failure>) -> bool {
+    let failure = outcome.err();
     for mut job in jobs {
-        if let Some(error) = failed {
-            job.fail(error.clone());
+        if let Some(failure) = &failure {
+            job.fail(failure.error.clone());
         }
         job.answer();
     }
+    failure.is_some_and(|failure| failure.of_connection)
 }
 
 /// Why a transaction came to nothing.

@@ -4,7 +4,9 @@
 #[cfg(test)]
 mod sqlite {
     mod child;
+    mod clocks;
     mod deadlines;
+    mod disk;
     mod full;
     mod inbox_oracle;
     mod openings;

@@ -34,7 +34,7 @@ impl Desk<'_, '_> {
                 let leave = Leave::Dead(DeadReason::OtherHolder);
                 self.take(identity, &mut mailbox, (place, waiting), leave)?;
             } else if waiting.is_out {
-                waiting.put_back(self.now);
+                waiting.put_back(Waiting::AT_ONCE);
                 self.write_waiting(identity, place, &waiting)?;
             }
         }
@@ -108,7 +108,7 @@ impl Desk<'_, '_> {
             found.gone.push((place, waiting, Leave::Settled));
             return Ok(true);
         }
-        if waiting.due_at > now {
+        if !waiting.is_due(now) {
             found.due_in(until(waiting.due_at, now));
             return Ok(true);
         }

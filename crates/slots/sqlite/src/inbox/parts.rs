@@ -118,9 +118,15 @@ impl Default for Mailbox {
 impl Mailbox {
     /// Its session has been heard of. That is written down only where it matters.
     pub(super) fn hear(&mut self, idle: Duration, now: Timestamp) {
-        if self.heard_at.is_none_or(|at| later(at, idle / 2) <= now) {
+        if self.heard_at.is_none_or(|at| later(at, unwritten(idle)) <= now) {
             self.heard_at = Some(now);
         }
+    }
+
+    /// Whether its session has not been heard of for `idle`, what is not written down of it considered.
+    pub(super) fn is_idle(&self, idle: Duration, now: Timestamp) -> bool {
+        let longest = idle.saturating_add(unwritten(idle));
+        self.heard_at.is_some_and(|at| later(at, longest) <= now)
     }
 
     /// Whether nothing would be lost with it.
@@ -162,6 +168,11 @@ impl Mailbox {
     }
 }
 
+/// For how long it is not written down that a session was heard of.
+fn unwritten(idle: Duration) -> Duration {
+    idle / 2
+}
+
 /// A message that waits, beside what it has in common with the others of its sending. Of one size, so that handing it
 /// out overwrites it in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,14 +186,22 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Due whatever the clock says, which may have been set back since it was said.
+    pub(super) const AT_ONCE: Timestamp = Timestamp(i64::MIN);
+
     /// As it is stored first.
-    pub(super) fn new(holder: Holder, now: Timestamp) -> Self {
+    pub(super) fn new(holder: Holder) -> Self {
         Self {
             holder,
             attempt: 0,
-            due_at: now,
+            due_at: Self::AT_ONCE,
             is_out: false,
         }
+    }
+
+    /// Whether it may be handed out. What never was may be; versions before this one wrote down when it had come.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.due_at <= now || self.attempt == 0 && !self.is_out
     }
 
     /// Has it wait until then.
@@ -316,7 +335,7 @@ mod tests {
                 "as it was written before"
             );
         }
-        let mut waiting = Waiting::new(Holder([1; 16]), Timestamp(5));
+        let mut waiting = Waiting::new(Holder([1; 16]));
         (waiting.attempt, waiting.is_out) = (u32::MAX, true);
         assert_eq!(Waiting::read(&waiting.write()), Ok(waiting));
         let left = Known::Left {

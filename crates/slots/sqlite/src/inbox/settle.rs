@@ -4,7 +4,7 @@ use prism_slot::{Address, Consumer, DeadReason, Discarded, Identity, MulticastId
 
 use super::{
     desk::{Desk, Leave, later},
-    parts::Mailbox,
+    parts::{Mailbox, Waiting},
 };
 use crate::error::Fault;
 
@@ -44,12 +44,17 @@ impl Desk<'_, '_> {
             Verdict::Term { reason } => Leave::Dead(DeadReason::Terminated(reason.clone())),
             Verdict::Release => {
                 waiting.attempt -= 1;
-                waiting.put_back(self.now);
+                waiting.put_back(Waiting::AT_ONCE);
                 self.write_waiting(identity, place, &waiting)?;
                 return Ok(Settled::Done);
             }
             Verdict::Nack { delay } => {
-                waiting.put_back(later(self.now, *delay));
+                let until = if delay.is_zero() {
+                    Waiting::AT_ONCE
+                } else {
+                    later(self.now, *delay)
+                };
+                waiting.put_back(until);
                 self.write_waiting(identity, place, &waiting)?;
                 return Ok(Settled::Done);
             }

@@ -93,7 +93,7 @@ impl Desk<'_, '_> {
         if !self.note(store, identity)? {
             return Ok(Enqueued::Duplicate);
         }
-        self.put(identity, &mut mailbox, store, Waiting::new(to.holder, self.now))?;
+        self.put(identity, &mut mailbox, store, Waiting::new(to.holder))?;
         Ok(Enqueued::Stored { displaced })
     }
 
@@ -147,12 +147,7 @@ impl Desk<'_, '_> {
             expires_at: later(self.now, terms.ttl),
         };
         self.write_known(&to.identity, message.multicast, Known::Waiting(store.place))?;
-        self.put(
-            &to.identity,
-            &mut mailbox,
-            &store,
-            Waiting::new(to.holder, self.now),
-        )?;
+        self.put(&to.identity, &mut mailbox, &store, Waiting::new(to.holder))?;
         self.use_again(id)?;
         self.send(number, id, message, &store, &[&to.identity])
     }

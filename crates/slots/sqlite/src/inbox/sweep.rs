@@ -6,7 +6,7 @@ use prism_slot::{Identity, Swept, Ticket, Timestamp};
 use rusqlite::{OptionalExtension, Row};
 
 use super::{
-    desk::{Desk, Leave, blob, later},
+    desk::{Desk, Leave, blob},
     parts::Known,
     sendings::{read_identities, read_multicast, write_identities},
 };
@@ -89,7 +89,7 @@ impl Desk<'_, '_> {
         match mailbox.heard_at {
             _ if mailbox.session.is_none() || mailbox.messages > 0 => {}
             None => mailbox.heard_at = Some(self.now),
-            Some(at) if later(at, self.limits.idle) <= self.now => mailbox.session = None,
+            Some(_) if mailbox.is_idle(self.limits.idle, self.now) => mailbox.session = None,
             Some(_) => {}
         }
         if mailbox != before {

@@ -104,13 +104,16 @@ impl Desk<'_, '_> {
             .transpose()
     }
 
-    /// The entry of an identity, which is expired first if it is due.
+    /// The entry of an identity, which is expired first if it is due. That it has ended is told later where there is no
+    /// room to write it.
     pub(super) fn find_live(&mut self, identity: &Identity) -> Result<Option<Entry>, Fault> {
         let Some(entry) = self.find(identity)? else {
             return Ok(None);
         };
         if entry.is_due(&self.clock()?) {
-            self.remove(&entry, Cause::Expired)?;
+            if !self.step.is_short() {
+                self.remove(&entry, Cause::Expired)?;
+            }
             return Ok(None);
         }
         Ok(Some(entry))

@@ -121,6 +121,7 @@ fn role() {
         match role.as_str() {
             "neighbour" => super::processes::neighbour(task).await,
             "full" => super::full::full(task).await,
+            "producer" => super::full::producer(task).await,
             "stranger" => super::setup::stranger(task).await,
             other => panic!("there is no role `{other}`"),
         }

@@ -1,9 +1,12 @@
 //! Files that are replaced, put back, moved or removed, and what of that is a loss.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use prism_slot::{Call, DurableInbox, Error, Position, RegistryStore, Revision};
-use prism_slot_sqlite::SqliteRegistry;
+use prism_slot::{
+    Call, DeadId, DeadQuery, DurableInbox, Error, Expect, Ledger, Position, RegistryStore, Revision, Verdict,
+    Write, Wrote,
+};
+use prism_slot_sqlite::{SqliteLedger, SqliteRegistry};
 use rusqlite::Connection;
 
 use super::support::*;
@@ -69,6 +72,59 @@ async fn a_backup_that_was_put_back_begins_a_new_epoch() {
     let now = head(&slot).await;
     slot.close().await;
     assert_eq!(head(&registry(&place.path).await).await, now, "and only one");
+}
+
+/// What a file gives to an entry of the ledger, and to a dead letter, both new. Nobody has it open before or after.
+async fn numbers(place: &Place) -> (u64, DeadId) {
+    let ledger = SqliteLedger::open(NAMESPACE, inbox_config(&place.path));
+    let (ledger, slot) = (ledger.await.unwrap(), inbox(&place.path).await);
+    let write = Write {
+        key: "k".into(),
+        expect: Expect::Anything,
+        body: Some("x".into()),
+        ttl: Duration::from_secs(60),
+    };
+    let Ok(Wrote::Done(version)) = ledger.write(vec![write], deadline()).await.remove(0) else {
+        panic!("it is not written")
+    };
+    let dies = message("dies");
+    store(&slot, "a", &dies).await;
+    // They grow, so the session is a later one each time.
+    delivered(&slot, "a", version).await;
+    let term = Verdict::Term {
+        reason: String::new(),
+    };
+    let verdicts = vec![(dies.multicast, term)];
+    slot.settle(&consumer("a", version), verdicts, deadline())
+        .await
+        .unwrap();
+    let query = DeadQuery {
+        limit: 100,
+        ..DeadQuery::default()
+    };
+    let page = slot.dead_letters(query, deadline()).await.unwrap();
+    ledger.close().await;
+    slot.close().await;
+    (version, page.letters.last().unwrap().id)
+}
+
+/// Whoever remembers a number of what is lost meets nothing else under it.
+#[tokio::test]
+async fn numbers_of_what_is_lost_are_not_given_again() {
+    let place = Place::fast();
+    numbers(&place).await;
+    let copy = back_up(&place);
+    let mut before = numbers(&place).await;
+    fs::write(&place.path, fs::read(copy).unwrap()).unwrap();
+    for what in ["put back", "made anew"] {
+        let after = numbers(&place).await;
+        assert!(
+            after.0 > before.0 && after.1 > before.1,
+            "{what}: {before:?} {after:?}"
+        );
+        before = after;
+        fs::remove_file(&place.path).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ async fn sessions_that_have_gone_leave_nothing() {
     let waits = message("waits");
     store(&slot, "id-7", &waits).await;
     let there = consumer("id-8", 1);
-    for _ in 0..3 {
+    for _ in 0..4 {
         clock.advance(Duration::from_secs(4));
         slot.fetch(&there, everything(), deadline()).await.unwrap();
         for _ in 0..2 * MANY / 64 {
@@ -57,7 +57,30 @@ async fn sessions_that_have_gone_leave_nothing() {
     clock.advance(Duration::from_secs(60));
     slot.sweep(deadline()).await.unwrap();
     assert_eq!(rows(&place), 2);
-    clock.advance(Duration::from_secs(11));
+    clock.advance(Duration::from_secs(15));
     slot.sweep(deadline()).await.unwrap();
     assert_eq!(rows(&place), 1);
+}
+
+/// It need not be written down each time that a session is heard of. It is not forgotten any sooner for that.
+#[tokio::test]
+async fn a_session_is_not_forgotten_before_it_was_silent_for_long() {
+    let (place, clock) = (Place::fast(), Arc::new(ManualClock::new(Timestamp(1_000_000))));
+    let limits = InboxLimits {
+        idle: Duration::from_secs(10),
+        ..roomy()
+    };
+    let slot = SqliteInbox::open_with_clock(NAMESPACE, inbox_config(&place.path), limits, clock.clone());
+    let slot = slot.await.unwrap();
+    let session = consumer("a", 1);
+    slot.open(&session, deadline()).await.unwrap();
+    for silence in [4_999, 9_999, 9_999] {
+        clock.advance(Duration::from_millis(silence));
+        slot.sweep(deadline()).await.unwrap();
+        let fetched = slot.fetch(&session, everything(), deadline()).await;
+        assert!(fetched.is_ok(), "after {silence} ms: {fetched:?}");
+    }
+    clock.advance(Duration::from_secs(15));
+    slot.sweep(deadline()).await.unwrap();
+    assert_eq!(rows(&place), 0);
 }
