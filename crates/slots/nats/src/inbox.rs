@@ -156,7 +156,7 @@ impl DurableInbox for JetStreamInbox {
         multicast: MulticastId,
         identities: &[Identity],
         deadline: Instant,
-    ) -> Result<Vec<bool>> {
+    ) -> Vec<Result<bool>> {
         self.inboxes.cancel(multicast, identities, deadline).await
     }
 

@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 use prism_slot::{Error, InboxLimits, Overflow, Result, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    error::misconfigured,
+    error::{misconfigured, timeout},
     jetstream::{
         Storage,
         api::{Failure, code},
@@ -103,7 +103,9 @@ impl Stream {
         if let Some(known) = self.known(jetstream.connection()) {
             return Ok(known);
         }
-        let _making = self.making.lock().await;
+        // Whoever makes it may have more time than this call.
+        let making = timeout_at(deadline, self.making.lock()).await;
+        let _making = making.map_err(|_| timeout())?;
         if let Some(known) = self.known(jetstream.connection()) {
             return Ok(known);
         }

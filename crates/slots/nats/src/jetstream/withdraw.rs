@@ -1,6 +1,6 @@
 //! Taking messages back, and giving inboxes up.
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use prism_slot::{Address, Discarded, Error, Identity, MulticastId, Result, Ticket};
 use tokio::time::Instant;
 
@@ -24,18 +24,18 @@ const PAGE: usize = 256;
 const PAGE_BYTES: usize = 8 << 20;
 
 impl Inboxes {
-    /// Takes a message back from many inboxes; whether it was there and not out.
+    /// Takes a message back from many inboxes, each to its end; whether it was there and not out.
     pub(crate) async fn cancel(
         &self,
         multicast: MulticastId,
         identities: &[Identity],
         deadline: Instant,
-    ) -> Result<Vec<bool>> {
+    ) -> Vec<Result<bool>> {
         let cancelling = identities
             .iter()
             .cloned()
             .map(|identity| async move { self.cancel_one(multicast, &identity, deadline).await });
-        stream::iter(cancelling).buffered(AT_ONCE).try_collect().await
+        stream::iter(cancelling).buffered(AT_ONCE).collect().await
     }
 
     async fn cancel_one(
