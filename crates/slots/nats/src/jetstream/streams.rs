@@ -324,7 +324,7 @@ pub(crate) fn messages(
 /// The stream of sessions.
 pub(crate) fn sessions(layout: &Layout, storage: Storage, replicas: usize) -> Map<String, Value> {
     let mut wanted = common(layout, Kind::Sessions, storage, replicas);
-    wanted.insert(MOST.into(), json!(1));
+    wanted.extend(as_map(json!({ MOST: 1, "allow_msg_ttl": true })));
     wanted
 }
 

@@ -45,10 +45,10 @@ impl Inboxes {
         deadline: Instant,
     ) -> Result<bool> {
         let draft = self.draft(identity, deadline).await?;
-        let (sequence, rank) = match draft.state.find(multicast) {
-            Some(sequence) => (sequence, draft.state.entries[&sequence].rank),
+        let (sequence, rank, expires_at) = match draft.state.find(multicast) {
+            Some(sequence) => (sequence, draft.state.entries[&sequence].rank, draft.state.until),
             None => match self.search(identity, multicast, deadline).await? {
-                Some(found) => (found.sequence, found.rank),
+                Some(found) => (found.sequence, found.rank, found.expires_at),
                 None => return Ok(false),
             },
         };
@@ -56,6 +56,7 @@ impl Inboxes {
             if state.entries.len() >= self.room().to_cancel() {
                 Step::Refuse(unavailable("too much of the inbox is out or on its way out"))
             } else if state.cancel(sequence, rank, multicast, now) {
+                state.outlives(expires_at);
                 Step::Write(true)
             } else {
                 Step::Keep(false)
