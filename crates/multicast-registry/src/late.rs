@@ -261,8 +261,11 @@ impl DurableInbox for Late<InboxCapability, dyn DynDurableInbox> {
         multicast: MulticastId,
         identities: &[Identity],
         deadline: Instant,
-    ) -> Result<Vec<bool>> {
-        self.slot()?.cancel(multicast, identities, deadline).await
+    ) -> Vec<Result<bool>> {
+        match self.slot() {
+            Ok(slot) => slot.cancel(multicast, identities, deadline).await,
+            Err(error) => vec![Err(error); identities.len()],
+        }
     }
 
     async fn discard(&self, address: &Address, deadline: Instant) -> Result<Discarded> {

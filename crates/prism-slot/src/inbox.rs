@@ -9,7 +9,7 @@ use crate::{
     Applied, Epoch, Error, Identity, InboxCapability, Message, MulticastId, Result, Scope, Timestamp,
 };
 
-/// How long after the deadline of a store its outcomes may still come, as for a publish.
+/// How long after the deadline of a store or a cancellation its outcomes may still come, as for a publish.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// Whose an inbox is. Messages that were stored for one owner of an identity are never handed to another
@@ -378,14 +378,19 @@ pub trait DurableInbox: Send + std::marker::Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<Settled>>> + Send;
 
-    /// Takes messages back that are not out with a consumer, in the order of the identities; whether each was there
-    /// (`what_is_not_out_can_be_cancelled`).
+    /// Takes a message back from inboxes where it is not out with a consumer; outcomes in the order of the identities,
+    /// whether it was there (`what_is_not_out_can_be_cancelled`). What one fails with hides nothing of the others
+    /// (`a_cancellation_that_is_cut_is_told_one_by_one`).
+    ///
+    /// # Errors
+    /// Of one identity: not taken back where [`Error::applied`] says so, else unknown. Cancelling again takes back what was
+    /// left; whether a call without an answer took something is never told.
     fn cancel(
         &self,
         multicast: MulticastId,
         identities: &[Identity],
         deadline: Instant,
-    ) -> impl Future<Output = Result<Vec<bool>>> + Send;
+    ) -> impl Future<Output = Vec<Result<bool>>> + Send;
 
     /// Drops what was stored for a holder, also what is out with a consumer, and forgets its session; which messages that
     /// were, in no order (`discarded_inboxes_are_empty`).
@@ -474,7 +479,7 @@ pub trait DynDurableInbox: Send + std::marker::Sync + 'static {
         multicast: MulticastId,
         identities: &'a [Identity],
         deadline: Instant,
-    ) -> BoxFuture<'a, Result<Vec<bool>>>;
+    ) -> BoxFuture<'a, Vec<Result<bool>>>;
     /// See [`DurableInbox::discard`].
     fn discard<'a>(&'a self, address: &'a Address, deadline: Instant) -> BoxFuture<'a, Result<Discarded>>;
     /// See [`DurableInbox::depth`].
@@ -573,9 +578,20 @@ impl<I: DurableInbox> DynDurableInbox for I {
         multicast: MulticastId,
         identities: &'a [Identity],
         deadline: Instant,
-    ) -> BoxFuture<'a, Result<Vec<bool>>> {
-        let call = DurableInbox::cancel(self, multicast, identities, deadline);
-        Box::pin(bounded(self, deadline, call))
+    ) -> BoxFuture<'a, Vec<Result<bool>>> {
+        let &InboxCapability { backend, scope, .. } = DurableInbox::capability(self);
+        let late = move |applied| vec![Err(Error::Timeout { backend, applied }); identities.len()];
+        if Instant::now() >= deadline {
+            return Box::pin(std::future::ready(late(Applied::No)));
+        }
+        let cancel = DurableInbox::cancel(self, multicast, identities, deadline);
+        if scope == Scope::Process {
+            return Box::pin(cancel);
+        }
+        Box::pin(async move {
+            let outcomes = timeout_at(deadline + GRACE, cancel).await;
+            outcomes.unwrap_or_else(|_| late(Applied::Unknown))
+        })
     }
 
     fn discard<'a>(&'a self, address: &'a Address, deadline: Instant) -> BoxFuture<'a, Result<Discarded>> {

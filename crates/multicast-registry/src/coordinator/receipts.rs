@@ -209,7 +209,8 @@ impl Coordinator {
         taken.and(written.map_err(Error::from))
     }
 
-    /// Takes messages of these back that are stored and not with a consumer. Says which were taken.
+    /// Takes messages of these back that are stored and not with a consumer. Says which were taken, whatever others fail
+    /// with.
     async fn take_back(
         &self,
         id: MulticastId,
@@ -220,12 +221,18 @@ impl Coordinator {
         let Some(inbox) = self.inbox() else {
             return Ok(());
         };
+        let mut outcome = Ok(());
         for (number, part) in waiting.chunks(CANCEL).enumerate() {
-            let taken = inbox.cancel(id, part, deadline).await?;
-            let taken = (number * CANCEL..).zip(taken).filter(|(_, taken)| *taken);
-            taken.for_each(|(place, _)| learn(place));
+            let taken = inbox.cancel(id, part, deadline).await;
+            for (place, taken) in (number * CANCEL..).zip(taken) {
+                match taken {
+                    Ok(true) => learn(place),
+                    Ok(false) => {}
+                    Err(error) => outcome = outcome.and(Err(error)),
+                }
+            }
         }
-        Ok(())
+        Ok(outcome?)
     }
 
     async fn known(&self, id: MulticastId, deadline: Instant) -> Result<Known, Error> {

@@ -22,6 +22,7 @@ use crate::coordinator::Durability;
 pub(crate) struct Inboxes {
     pub(crate) script: Script,
     verdicts: Mutex<HashMap<Identity, VecDeque<Enqueued>>>,
+    kept: Mutex<HashMap<Identity, Error>>,
     memory: MemoryInbox,
 }
 
@@ -40,6 +41,7 @@ impl Inboxes {
         Arc::new(Self {
             script: Script::default(),
             verdicts: Mutex::default(),
+            kept: Mutex::default(),
             memory: MemoryInbox::with_clock(Default::default(), limits, clock),
         })
     }
@@ -48,6 +50,11 @@ impl Inboxes {
     pub(crate) fn judge(&self, identity: &Identity, outcome: Enqueued) {
         let mut verdicts = self.verdicts.lock();
         verdicts.entry(identity.clone()).or_default().push_back(outcome);
+    }
+
+    /// Nothing is taken back from this identity, for which this is said.
+    pub(crate) fn keep(&self, identity: &Identity, why: Error) {
+        self.kept.lock().insert(identity.clone(), why);
     }
 
     async fn store(
@@ -160,8 +167,17 @@ impl DurableInbox for Inboxes {
         multicast: MulticastId,
         identities: &[Identity],
         deadline: Instant,
-    ) -> Result<Vec<bool>> {
-        self.memory.cancel(multicast, identities, deadline).await
+    ) -> Vec<Result<bool>> {
+        let mut outcomes = Vec::with_capacity(identities.len());
+        for identity in identities {
+            let kept = self.kept.lock().get(identity).cloned();
+            let one = std::slice::from_ref(identity);
+            match kept {
+                Some(why) => outcomes.push(Err(why)),
+                None => outcomes.extend(self.memory.cancel(multicast, one, deadline).await),
+            }
+        }
+        outcomes
     }
 
     async fn discard(&self, address: &Address, deadline: Instant) -> Result<Discarded> {

@@ -159,15 +159,18 @@ impl DurableInbox for MemoryInbox {
         multicast: MulticastId,
         identities: &[Identity],
         _deadline: Instant,
-    ) -> Result<Vec<bool>> {
-        let (mut state, now) = self.open_state()?;
+    ) -> Vec<Result<bool>> {
+        let (mut state, now) = match self.open_state() {
+            Ok(open) => open,
+            Err(error) => return vec![Err(error); identities.len()],
+        };
         let cancel = |identity| {
             let mailbox = state.mailboxes.get_mut(identity);
             let is_out = |entry: &Entry| entry.is_out && entry.due_at > now;
             let waits = mailbox.and_then(|mailbox| Some(!is_out(mailbox.get_mut(multicast)?)));
             waits == Some(true) && state.remove(identity, multicast, None, now)
         };
-        Ok(identities.iter().map(cancel).collect())
+        identities.iter().map(cancel).map(Ok).collect()
     }
 
     async fn discard(&self, address: &Address, _deadline: Instant) -> Result<Discarded> {

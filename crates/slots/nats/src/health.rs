@@ -116,6 +116,7 @@ impl Health {
             Event::ClientError(ClientError::MaxReconnects) => {
                 tracing::error!(namespace = &*self.namespace, "gave up connecting to nats");
                 self.gave_up.store(true, Ordering::Relaxed);
+                self.losses.send_modify(|losses| *losses += 1);
             }
             Event::ClientError(error) => {
                 tracing::warn!(namespace = &*self.namespace, %error, "cannot connect to nats");

@@ -41,7 +41,7 @@ pub const INBOX_CAPABILITY: InboxCapability = InboxCapability {
 /// identity costs nothing, and the stream itself bounds each inbox, notices what was stored before, and removes what has
 /// expired. There are no JetStream consumers: an inbox is read by asking for the next messages with its subject. Who
 /// works on an inbox, and what is out, is a small record in a second stream, written only if nobody else has written it
-/// since it was read. A third one holds dead letters.
+/// since it was read, and kept until nobody was heard of for long. A third one holds dead letters.
 ///
 /// "Stored" is the server's own acknowledgment. What it is worth is JetStream's: with one replica a message is in the
 /// server's file, written and not synced unless the server says `sync_interval: always`; with more it is with most of
@@ -145,7 +145,7 @@ impl DurableInbox for JetStreamInbox {
                 }
                 match state.settle(&verdicts, self.inboxes.room(), now) {
                     (settled, true) => Step::Write(settled),
-                    (settled, false) => Step::Keep(settled),
+                    (settled, false) => Step::Heard(settled),
                 }
             });
         settled.await.map(|(settled, _)| settled)
@@ -156,7 +156,7 @@ impl DurableInbox for JetStreamInbox {
         multicast: MulticastId,
         identities: &[Identity],
         deadline: Instant,
-    ) -> Result<Vec<bool>> {
+    ) -> Vec<Result<bool>> {
         self.inboxes.cancel(multicast, identities, deadline).await
     }
 
@@ -213,7 +213,7 @@ impl DurableInbox for JetStreamInbox {
         Ok(())
     }
 
-    /// The server removes what has expired by itself.
+    /// The server removes by itself what has expired, and sessions that were not heard of for long.
     async fn sweep(&self, _deadline: Instant) -> Result<Swept> {
         self.jetstream().check_open()?;
         Ok(Swept::default())

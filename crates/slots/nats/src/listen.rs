@@ -65,6 +65,11 @@ impl Listeners {
         self.0.lock().insert(subscription, place);
     }
 
+    /// Removes one.
+    pub(crate) fn remove(&self, subscription: u64) {
+        self.0.lock().remove(&subscription);
+    }
+
     /// A number that async-nats never reports.
     fn unreported_id(&self) -> u64 {
         let listeners = self.0.lock();
@@ -172,6 +177,8 @@ impl Lounge {
                     Err(error) => unreadable(&counters, &error),
                 }
             }
+            // The connection is given up: nothing is heard any more, and no gap follows.
+            session.sink.close();
         };
         self.tasks.spawn(stop.run_until_cancelled_owned(forwarder));
         listener
@@ -226,7 +233,7 @@ pub(crate) struct Unlisten {
 
 impl Drop for Unlisten {
     fn drop(&mut self) {
-        self.health.listeners.0.lock().remove(&self.id);
+        self.health.listeners.remove(self.id);
         // Here and not in the task, so that the broker is told before anything that is published later
         // over the same connection.
         drop(self.subscription.lock().take());

@@ -22,6 +22,11 @@ impl Posts {
         self.0.lock().get(address).cloned()
     }
 
+    /// Ends one, once it has been read.
+    fn remove(&self, address: &str) {
+        self.0.lock().remove(address);
+    }
+
     /// Ends all of them, once they have been read.
     pub(crate) fn close(&self) {
         self.0.lock().clear();
@@ -49,17 +54,21 @@ impl Lounge {
             _unlisten: [own, of_all],
         };
         let (sink, post) = post(address.clone(), self.room.messages, pigeonhole);
-        self.posts.0.lock().insert(address, sink.clone());
+        self.posts.0.lock().insert(address.clone(), sink.clone());
         let kinds: [fn(Bytes) -> Arrival; 2] = [Arrival::Note, Arrival::NoteToAll];
         let arrivals = [arrivals, arrivals_of_all].into_iter().zip(kinds);
         for ((id, stop), (mut arrivals, kind)) in ends.into_iter().zip(arrivals) {
             link.health.listeners.insert(id, Place::Post(sink.clone()));
-            let sink = sink.clone();
+            let (sink, posts, address) = (sink.clone(), self.posts.clone(), address.clone());
+            let health = link.health.clone();
             let forwarder = async move {
                 while let Some(message) = arrivals.next().await {
                     // What does not fit is counted by the post itself.
                     sink.push(kind(message.payload));
                 }
+                // The connection is given up: nothing arrives any more.
+                health.listeners.remove(id);
+                posts.remove(&address);
             };
             self.tasks.spawn(stop.run_until_cancelled_owned(forwarder));
         }
@@ -78,6 +87,6 @@ struct Pigeonhole {
 
 impl Drop for Pigeonhole {
     fn drop(&mut self) {
-        self.posts.0.lock().remove(&self.address);
+        self.posts.remove(&self.address);
     }
 }

@@ -149,7 +149,7 @@ impl DurableInbox for RedisInbox {
         multicast: MulticastId,
         identities: &[Identity],
         deadline: Instant,
-    ) -> Result<Vec<bool>> {
+    ) -> Vec<Result<bool>> {
         let mut cancelled = Vec::with_capacity(identities.len());
         for part in identities.chunks(MAX_BATCH) {
             let mut arguments = vec![Bytes::from(multicast.to_string())];
@@ -160,10 +160,12 @@ impl DurableInbox for RedisInbox {
             let letters = called
                 .await
                 .and_then(|mut answer| Ok(answer.letters(part.len())?));
-            let letters = letters.map_err(Refused::into_error)?;
-            cancelled.extend(letters.iter().map(|letter| *letter == b'C'));
+            match letters.map_err(Refused::into_error) {
+                Ok(letters) => cancelled.extend(letters.iter().map(|letter| Ok(*letter == b'C'))),
+                Err(error) => cancelled.extend(part.iter().map(|_| Err(error.clone()))),
+            }
         }
-        Ok(cancelled)
+        cancelled
     }
 
     async fn discard(&self, address: &Address, deadline: Instant) -> Result<Discarded> {

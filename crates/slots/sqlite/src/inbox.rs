@@ -191,12 +191,16 @@ impl DurableInbox for SqliteInbox {
         multicast: MulticastId,
         identities: &[Identity],
         deadline: Instant,
-    ) -> Result<Vec<bool>> {
-        let identities = identities.to_vec();
-        self.step(deadline, Load::of(identities.len() * OVERHEAD), move |desk| {
+    ) -> Vec<Result<bool>> {
+        let (identities, count) = (identities.to_vec(), identities.len());
+        let cancelled = self.step(deadline, Load::of(count * OVERHEAD), move |desk| {
             desk.cancel(multicast, &identities)
-        })
-        .await
+        });
+        match cancelled.await {
+            Ok(cancelled) => cancelled.into_iter().map(Ok).collect(),
+            // One transaction: of all or of none.
+            Err(error) => vec![Err(error); count],
+        }
     }
 
     async fn discard(&self, address: &Address, deadline: Instant) -> Result<Discarded> {

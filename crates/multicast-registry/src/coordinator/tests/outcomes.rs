@@ -227,6 +227,33 @@ async fn what_is_taken_back_and_not_written_down_is_not_told() {
     }
 }
 
+/// What one inbox fails with hides nothing of the others, however many there are.
+#[tokio::test]
+async fn what_is_taken_back_is_told_where_another_inbox_fails() {
+    for is_in_memory in [true, false] {
+        let fixture = fixture();
+        let sibling = fixture.sibling();
+        let names: Vec<String> = (0..1_100).map(|number| format!("id-{number:04}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        fixture.register(&names).await;
+        let sent = fixture.coordinator.multicast(stored("x"), soon()).await.unwrap();
+        fixture.coordinator.write_up_all(soon).await;
+        let canceller = if is_in_memory {
+            &fixture.coordinator
+        } else {
+            fixture.coordinator.end_abruptly().await;
+            fixture.clock.advance(Duration::from_secs(11));
+            &sibling
+        };
+        fixture.inboxes.keep(&id("id-0007"), unavailable(Applied::No));
+        let told = canceller.cancel_multicast(sent.id, soon()).await;
+        assert_eq!(told.unwrap_err(), Error::Slot(unavailable(Applied::No)));
+        let now = canceller.get_multicast(sent.id, Pages::default(), soon()).await;
+        let now = now.unwrap();
+        assert_eq!((now.tally.failed, now.tally.pending), (1_099, 1));
+    }
+}
+
 /// One that is sent slowly can be stopped in the middle, through another runner.
 #[tokio::test]
 async fn a_multicast_can_be_stopped_while_it_is_sent() {

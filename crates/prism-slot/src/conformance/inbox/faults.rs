@@ -173,7 +173,12 @@ async fn unanswered(slot: &Subject, consumer: &Consumer, acks: &[(MulticastId, V
         async { slot.open(consumer, until).await },
         async { slot.fetch(consumer, everything(), until).await.map(drop) },
         async { slot.settle(consumer, acks.to_vec(), until).await.map(drop) },
-        async { slot.cancel(MulticastId(1), &identities, until).await.map(drop) },
+        async {
+            slot.cancel(MulticastId(1), &identities, until)
+                .await
+                .remove(0)
+                .map(drop)
+        },
         async { slot.discard(&unused, until).await.map(drop) },
         async { slot.depth(None, until).await.map(drop) },
         async { slot.dead_letters(query, until).await.map(drop) },
@@ -257,6 +262,45 @@ pub(super) async fn a_store_for_many_that_is_cut_is_told_one_by_one(scene: Scene
         );
     }
     assert!(unknown > 0, "nothing was cut");
+}
+
+/// Also where inboxes are worked on in steps, of which some were taken before.
+pub(super) async fn a_cancellation_that_is_cut_is_told_one_by_one(scene: Scene<Open>) {
+    let (slot, beside) = (scene.open().await, scene.beside().await);
+    let names: Vec<String> = (0..2 * MANY).map(|number| format!("id-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let identities: Vec<Identity> = names.iter().map(|name| identity(name)).collect();
+    let mut cuts = Cuts::new(&scene);
+    let (mut in_part, mut rounds) = (0, 0);
+    // Where a cut comes before the first is taken back, or after the last, it has said nothing.
+    while rounds < ROUNDS || in_part == 0 && rounds < 3 * ROUNDS {
+        rounds += 1;
+        let sent = message("x");
+        beside.stored(&names, &sent).await;
+        let cancel = slot.slot().cancel(sent.multicast, &identities, deadline());
+        let told = cuts.within(cancel).await;
+        assert_eq!(told.len(), names.len());
+        let depths = beside.depths(&names).await;
+        let mut taken = Vec::new();
+        for ((told, depth), identity) in told.iter().zip(depths).zip(&identities) {
+            match told {
+                Ok(was_there) => assert!(*was_there),
+                Err(error) => assert!(error.applied() == Applied::Unknown || depth == 1, "{error}"),
+            }
+            taken.extend(told.is_ok().then(|| identity.clone()));
+        }
+        in_part += u32::from((1..names.len()).contains(&taken.len()));
+        let again = beside.slot().cancel(sent.multicast, &taken, deadline()).await;
+        assert_eq!(again, vec![Ok(false); taken.len()], "it is gone");
+        until_known(|| async {
+            let told = slot.slot().cancel(sent.multicast, &identities, deadline()).await;
+            known(told.into_iter().collect::<Result<Vec<bool>>>())
+        })
+        .await;
+        let depths = beside.depths(&names).await;
+        assert!(depths.iter().all(|depth| *depth == 0), "{depths:?}");
+    }
+    assert!(in_part > 0, "none was cut in the middle");
 }
 
 pub(super) async fn verdicts_that_are_cut_hold_or_are_unknown(scene: Scene<Open>) {

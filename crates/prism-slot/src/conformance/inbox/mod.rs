@@ -86,6 +86,9 @@ pub(super) const FAULTS: &[FaultCase<InboxCapability, Scene<Open>>] = fault_case
          again, and the message is there once",
     Cut: verdicts_that_are_cut_hold_or_are_unknown =>
         "what was said to be settled does not come again; what is unknown is said again",
+    Cut: a_cancellation_that_is_cut_is_told_one_by_one =>
+        "each inbox is told for itself: taken back is gone, not taken back is there, the rest is unknown, and cancelled \
+         again it is gone",
     Restarted: stored_messages_outlive_a_restart if outlives_runners =>
         "what was stored is there, if the server was told to write it to its disk first; what was settled does not come \
          again, and attempts go on",

@@ -52,7 +52,7 @@ impl Inboxes {
                     let step = if changed {
                         Step::Write(fetched)
                     } else {
-                        Step::Keep(fetched)
+                        Step::Heard(fetched)
                     };
                     (step, dying)
                 }

@@ -15,7 +15,8 @@ use crate::{
         intents::Removed,
         layout::Kind,
         letter::Letter,
-        state::{Room, State},
+        state::{NEVER, Room, State, since},
+        ttl,
     },
 };
 
@@ -52,6 +53,8 @@ pub(crate) enum Step<T> {
     Write(T),
     /// Nothing has changed.
     Keep(T),
+    /// Nothing has changed, but the consumer was heard of.
+    Heard(T),
     /// The call fails.
     Refuse(Error),
 }
@@ -97,13 +100,19 @@ impl Inboxes {
         known: &HashMap<u64, Letter>,
         deadline: Instant,
     ) -> Result<Option<(T, Removed)>> {
+        let idle = self.limits.read().idle;
+        let step = match step {
+            Step::Heard(outcome) if draft.state.is_ending(idle, Timestamp::now()) => Step::Write(outcome),
+            Step::Heard(outcome) => Step::Keep(outcome),
+            step => step,
+        };
         match step {
             Step::Write(outcome) => {
                 let removed = self.write(identity, draft, known, deadline).await?;
                 Ok(removed.map(|removed| (outcome, removed)))
             }
             Step::Keep(outcome) if !draft.is_remembered => Ok(Some((outcome, Removed::new()))),
-            Step::Keep(outcome) => {
+            Step::Keep(outcome) | Step::Heard(outcome) => {
                 let is_current = self.is_current(identity, &draft, deadline).await?;
                 Ok(is_current.then(|| (outcome, Removed::new())))
             }
@@ -154,7 +163,11 @@ impl Inboxes {
             .last(stream, std::iter::once(subject), deadline)
             .await;
         let (version, state) = match found.pop().unwrap_or(Ok(None))? {
-            Some(kept) => (kept.sequence, State::decode(kept.body)?),
+            Some(kept) => {
+                let mut state = State::decode(kept.body)?;
+                state.until = kept.expires_at;
+                (kept.sequence, state)
+            }
             None => (0, State::blank(generation)),
         };
         Ok(Draft {
@@ -211,6 +224,7 @@ impl Inboxes {
         } = draft;
         // Until it is known what is stored.
         self.forget(identity);
+        state.until = state.ends(self.limits.read().idle, Timestamp::now());
         let Some(version) = self.store(identity, version, &state, deadline).await? else {
             return Ok(None);
         };
@@ -240,7 +254,11 @@ impl Inboxes {
     ) -> Result<Option<u64>> {
         let (stream, _) = self.jetstream.stream(Kind::Sessions, deadline).await?;
         let subject = self.jetstream.layout.named(Kind::Sessions, identity.as_str());
-        let message = api::message(subject, api::expecting(version), state.encode());
+        let mut headers = api::expecting(version);
+        if state.until < NEVER {
+            headers.insert(api::TTL, ttl(since(state.until, Timestamp::now())));
+        }
+        let message = api::message(subject, headers, state.encode());
         let stored = self
             .jetstream
             .store(stream, std::iter::once(message), deadline)

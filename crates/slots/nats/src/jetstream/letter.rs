@@ -23,6 +23,8 @@ use crate::{
         api::{Failure, MESSAGE_ID, TTL},
         layout::{Kind, Layout},
         read::number,
+        read_ttl,
+        state::{NEVER, later},
         time,
     },
     percent, summary,
@@ -49,6 +51,7 @@ pub(crate) struct Letter {
 pub(crate) struct Found {
     pub(crate) sequence: u64,
     pub(crate) rank: usize,
+    pub(crate) expires_at: Timestamp,
     /// `None` for what no version of ours has stored.
     pub(crate) letter: Option<Letter>,
 }
@@ -117,6 +120,7 @@ pub(crate) fn read(received: async_nats::Message) -> Result<Found, Failure> {
     };
     let place = place().ok_or_else(|| Failure::Unreadable("an answer of JetStream".to_owned()));
     let (sequence, rank) = place?;
+    let expires_at = expires_at(&received);
     let letter = letter(received).map_err(|why| Failure::Unreadable(format!("message {sequence}: {why}")))?;
     if letter.is_none() {
         tracing::warn!(
@@ -127,8 +131,18 @@ pub(crate) fn read(received: async_nats::Message) -> Result<Found, Failure> {
     Ok(Found {
         sequence,
         rank,
+        expires_at,
         letter,
     })
+}
+
+/// When a server removes by itself what was read.
+pub(crate) fn expires_at(received: &async_nats::Message) -> Timestamp {
+    let stored_at = header(received, STORED_AT).and_then(time::parse);
+    let kept = header(received, "Nats-TTL").and_then(read_ttl);
+    stored_at
+        .zip(kept)
+        .map_or(NEVER, |(stored_at, kept)| later(stored_at, kept))
 }
 
 fn letter(received: async_nats::Message) -> Result<Option<Letter>, Unreadable> {

@@ -34,6 +34,11 @@ pub(crate) fn ttl(ttl: Duration) -> HeaderValue {
     HeaderValue::from(format!("{}s", seconds.clamp(1, LONGEST)))
 }
 
+/// What was told so.
+pub(crate) fn read_ttl(text: &str) -> Option<Duration> {
+    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -90,6 +90,15 @@ impl<'a> Plan<'a> {
 
     /// False where it has to wait, because enough is handed out.
     fn consider(&mut self, found: Found) -> bool {
+        let expires_at = found.expires_at;
+        let is_taken = self.take(found);
+        if is_taken {
+            self.state.outlives(expires_at);
+        }
+        is_taken
+    }
+
+    fn take(&mut self, found: Found) -> bool {
         let known = self.state.entries.get(&found.sequence);
         let attempt = known.map_or(0, |entry| entry.attempt);
         let Some(letter) = found.letter else {

@@ -3,6 +3,7 @@
 use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use prism_slot::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use crate::jetstream::{
     api::{self, Failure},
     client::JetStream,
+    letter,
     requests::Reply,
     streams::Stream,
 };
@@ -19,6 +21,7 @@ use crate::jetstream::{
 pub(crate) struct Kept {
     pub(crate) sequence: u64,
     pub(crate) body: Bytes,
+    pub(crate) expires_at: Timestamp,
 }
 
 impl JetStream {
@@ -204,6 +207,7 @@ impl From<async_nats::Message> for Kept {
     fn from(message: async_nats::Message) -> Self {
         Self {
             sequence: number(&message, "Nats-Sequence").unwrap_or_default(),
+            expires_at: letter::expires_at(&message),
             body: message.payload,
         }
     }

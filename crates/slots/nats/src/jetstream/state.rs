@@ -17,6 +17,8 @@ const MOST_ENTRIES: usize = 10_000;
 const ENTRY: usize = 40;
 /// How much is kept of what a consumer says of a message.
 const MAX_REASON: usize = 512;
+/// When something ends of which nobody said when.
+pub(crate) const NEVER: Timestamp = Timestamp(i64::MAX);
 
 /// How much a record may hold, so that a server takes it.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +58,8 @@ pub(crate) struct State {
     pub(crate) seen: [u64; 3],
     /// By sequence.
     pub(crate) entries: BTreeMap<u64, Entry>,
+    /// When the record ends by itself; what it speaks of ends before. Stored as how long the server keeps the record.
+    pub(crate) until: Timestamp,
 }
 
 /// Who works on an inbox.
@@ -123,6 +127,26 @@ impl State {
     /// Whether nothing would be lost with it.
     pub(crate) fn is_blank(&self) -> bool {
         self.session.is_none() && self.entries.is_empty()
+    }
+
+    /// Notes that the record speaks of a message that ends then.
+    pub(crate) fn outlives(&mut self, message: Timestamp) {
+        self.until = self.until.max(message);
+    }
+
+    /// When the record is to end that is written now: when nobody was heard of for long, and all that it speaks of is over.
+    /// Twice as long, so that it need not be written whenever somebody is heard of.
+    pub(crate) fn ends(&self, idle: Duration, now: Timestamp) -> Timestamp {
+        let quiet = later(now, idle.saturating_mul(2));
+        if self.entries.is_empty() {
+            return quiet;
+        }
+        quiet.max(self.until)
+    }
+
+    /// Whether the record has to be written again for a session that was heard of now.
+    pub(crate) fn is_ending(&self, idle: Duration, now: Timestamp) -> bool {
+        self.until < later(now, idle) || self.until == NEVER && self.entries.is_empty()
     }
 
     pub(crate) fn is_consumer(&self, consumer: &Consumer) -> bool {
@@ -281,7 +305,7 @@ pub(crate) fn later(than: Timestamp, by: Duration) -> Timestamp {
     Timestamp(than.0.saturating_add(by))
 }
 
-fn since(later: Timestamp, now: Timestamp) -> Duration {
+pub(crate) fn since(later: Timestamp, now: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(later.0.saturating_sub(now.0)).unwrap_or(0))
 }
 

@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 use prism_slot::{Error, InboxLimits, Overflow, Result, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    error::misconfigured,
+    error::{misconfigured, timeout},
     jetstream::{
         Storage,
         api::{Failure, code},
@@ -103,7 +103,9 @@ impl Stream {
         if let Some(known) = self.known(jetstream.connection()) {
             return Ok(known);
         }
-        let _making = self.making.lock().await;
+        // Whoever makes it may have more time than this call.
+        let making = timeout_at(deadline, self.making.lock()).await;
+        let _making = making.map_err(|_| timeout())?;
         if let Some(known) = self.known(jetstream.connection()) {
             return Ok(known);
         }
@@ -322,7 +324,7 @@ pub(crate) fn messages(
 /// The stream of sessions.
 pub(crate) fn sessions(layout: &Layout, storage: Storage, replicas: usize) -> Map<String, Value> {
     let mut wanted = common(layout, Kind::Sessions, storage, replicas);
-    wanted.insert(MOST.into(), json!(1));
+    wanted.extend(as_map(json!({ MOST: 1, "allow_msg_ttl": true })));
     wanted
 }
 

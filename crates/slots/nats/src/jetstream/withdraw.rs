@@ -1,6 +1,6 @@
 //! Taking messages back, and giving inboxes up.
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use prism_slot::{Address, Discarded, Error, Identity, MulticastId, Result, Ticket};
 use tokio::time::Instant;
 
@@ -24,18 +24,18 @@ const PAGE: usize = 256;
 const PAGE_BYTES: usize = 8 << 20;
 
 impl Inboxes {
-    /// Takes a message back from many inboxes; whether it was there and not out.
+    /// Takes a message back from many inboxes, each to its end; whether it was there and not out.
     pub(crate) async fn cancel(
         &self,
         multicast: MulticastId,
         identities: &[Identity],
         deadline: Instant,
-    ) -> Result<Vec<bool>> {
+    ) -> Vec<Result<bool>> {
         let cancelling = identities
             .iter()
             .cloned()
             .map(|identity| async move { self.cancel_one(multicast, &identity, deadline).await });
-        stream::iter(cancelling).buffered(AT_ONCE).try_collect().await
+        stream::iter(cancelling).buffered(AT_ONCE).collect().await
     }
 
     async fn cancel_one(
@@ -45,10 +45,10 @@ impl Inboxes {
         deadline: Instant,
     ) -> Result<bool> {
         let draft = self.draft(identity, deadline).await?;
-        let (sequence, rank) = match draft.state.find(multicast) {
-            Some(sequence) => (sequence, draft.state.entries[&sequence].rank),
+        let (sequence, rank, expires_at) = match draft.state.find(multicast) {
+            Some(sequence) => (sequence, draft.state.entries[&sequence].rank, draft.state.until),
             None => match self.search(identity, multicast, deadline).await? {
-                Some(found) => (found.sequence, found.rank),
+                Some(found) => (found.sequence, found.rank, found.expires_at),
                 None => return Ok(false),
             },
         };
@@ -56,6 +56,7 @@ impl Inboxes {
             if state.entries.len() >= self.room().to_cancel() {
                 Step::Refuse(unavailable("too much of the inbox is out or on its way out"))
             } else if state.cancel(sequence, rank, multicast, now) {
+                state.outlives(expires_at);
                 Step::Write(true)
             } else {
                 Step::Keep(false)

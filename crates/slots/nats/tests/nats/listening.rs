@@ -1,5 +1,7 @@
 //! Listeners hear everything, or hear that something is missing.
 
+use std::time::Duration;
+
 use prism_slot::{GapReason, Messaging, Outcome, Received};
 use prism_slot_nats::{Config, NatsMessaging};
 use prism_testkit::{FaultProxy, NatsServer, eventually};
@@ -168,6 +170,36 @@ async fn closing_does_not_wait_for_a_dead_broker() {
     let (outcomes, ()) = tokio::join!(timeout(LONG, publishing), closing);
     assert_ne!(outcomes.unwrap(), [Outcome::Accepted]);
     assert_eq!(listener.next().await, None);
+}
+
+/// Nobody waits for what does not come any more; whoever listens anew is told why it cannot be.
+#[tokio::test(flavor = "multi_thread")]
+async fn giving_up_ends_listeners_and_posts() {
+    let mut server = NatsServer::start().await.unwrap();
+    let limited = Config {
+        max_reconnects: 3,
+        reconnect_wait: Duration::from_millis(5),
+        ..config(&server.url())
+    };
+    let slot = NatsMessaging::open("test", "test.multicast", limited)
+        .await
+        .unwrap();
+    let (mut listener, mut post) = (listen(&slot, "a").await, slot.post(soon()).await.unwrap());
+    assert_eq!(publish(&slot, "a", "before").await, Outcome::Accepted);
+    server.stop();
+    let ends = async {
+        hears(&mut listener, "before").await;
+        assert_eq!(listener.next().await, None);
+        assert_eq!(post.next().await, None);
+    };
+    timeout(LONG, ends).await.expect("both end");
+    eventually(LONG, "it is told why", || async {
+        let refused = slot.listen(&identity("a"), soon()).await.unwrap_err();
+        refused.to_string().contains("gave up connecting")
+    })
+    .await;
+    assert!(slot.post(soon()).await.is_err());
+    timeout(LONG, slot.close()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ fn found(sequence: u64, rank: usize, size: usize) -> Found {
     Found {
         sequence,
         rank,
+        expires_at: Timestamp(2),
         letter: Some(Letter {
             holder: HOLDER,
             stored_at: Timestamp(1),

@@ -111,6 +111,7 @@ fn read(bytes: &mut Bytes) -> Option<State> {
         session,
         seen,
         entries,
+        until: Timestamp::default(),
     })
 }
 

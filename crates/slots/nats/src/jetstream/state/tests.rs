@@ -168,7 +168,7 @@ proptest! {
         entries in proptest::collection::btree_map(any::<u64>(), entries(), 0..8),
     ) {
         let session = session.map(|(holder, epoch, seq)| Session { holder: Holder(holder), epoch: Epoch(epoch), seq });
-        let state = State { generation, session, seen, entries };
+        let state = State { generation, session, seen, entries, ..State::default() };
         let bytes = state.encode();
         prop_assert_eq!(State::decode(bytes.clone()), Ok(state));
         for cut in 1..bytes.len() {
@@ -176,4 +176,30 @@ proptest! {
             let _ = State::decode(bytes.slice(..cut));
         }
     }
+}
+
+/// Not before its session was silent for long, nor before what it speaks of.
+#[test]
+fn a_record_ends_after_all_that_it_is_for() {
+    let idle = Duration::from_secs(10);
+    let (quiet, message) = (Timestamp(21_000), Timestamp(60_000));
+    let mut state = State::blank(1);
+    assert!(state.is_ending(idle, NOW));
+    assert_eq!(state.ends(idle, NOW), quiet);
+    state.outlives(message);
+    assert_eq!(state.ends(idle, NOW), quiet, "it speaks of nothing any more");
+    state.entries.insert(7, entry(7, Status::Done));
+    assert_eq!(state.ends(idle, NOW), message);
+    state.outlives(Timestamp(5_000));
+    assert_eq!(state.ends(idle, NOW), message, "of another one, too");
+    state.until = quiet;
+    for (now, is_ending) in [(1_000, false), (11_000, false), (11_001, true), (30_000, true)] {
+        assert_eq!(state.is_ending(idle, Timestamp(now)), is_ending, "{now}");
+    }
+    // Of the version before, which did not say when.
+    state.until = NEVER;
+    assert_eq!(state.ends(idle, NOW), NEVER);
+    assert!(!state.is_ending(idle, NOW));
+    state.entries.clear();
+    assert!(state.is_ending(idle, NOW));
 }

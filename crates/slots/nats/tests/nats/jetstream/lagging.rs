@@ -137,7 +137,7 @@ async fn what_comes_before_something_cancelled_is_handed_out(slot: &JetStreamInb
         assert_eq!(store(slot, name, message, soon()).await, STORED);
     }
     let cancelled = slot.cancel(second.multicast, &[identity(name)], soon()).await;
-    assert_eq!(cancelled, Ok(vec![true]), "{name}");
+    assert_eq!(cancelled, [Ok(true)], "{name}");
     let deliveries = fetch(slot, name).await;
     assert_eq!(deliveries.len(), 1, "{name}");
     assert_eq!(deliveries[0].message, first);

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod faults;
+mod forgetting;
 mod lagging;
 mod moves;
 mod opening;

@@ -123,7 +123,7 @@ async fn a_message_is_not_both_handed_out_and_taken_back() {
         };
         let names = [identity(&name)];
         let (handed_out, cancelled) = tokio::join!(consuming, other.cancel(sent.multicast, &names, soon()));
-        let cancelled = cancelled.unwrap()[0];
+        let cancelled = cancelled[0].clone().unwrap();
         assert_eq!(handed_out, usize::from(!cancelled), "round {round}");
         *outcomes.entry(cancelled).or_default() += 1;
     }
@@ -188,7 +188,7 @@ async fn a_full_record_loses_nothing() {
         assert_eq!(store(&slot, "a", message, soon()).await, STORED);
     }
     let taken_back = slot.cancel(cancelled.multicast, &name, soon()).await;
-    assert_eq!(taken_back, Ok(vec![true]));
+    assert_eq!(taken_back, [Ok(true)]);
     let urgent = Terms {
         priority: Priority::High,
         ..terms()
@@ -223,11 +223,38 @@ async fn a_full_record_loses_nothing() {
     for number in 0..60 {
         let sent = message(&number.to_string());
         assert_eq!(store(&slot, "a", &sent, soon()).await, STORED);
-        refused += u32::from(slot.cancel(sent.multicast, &name, soon()).await.is_err());
+        refused += u32::from(slot.cancel(sent.multicast, &name, soon()).await[0].is_err());
     }
     assert!((30..40).contains(&refused), "{refused}");
     let rest = slot.fetch(&consumer, fetch, soon()).await.unwrap().deliveries;
     assert_eq!(&*rest[0].message.payload, b"waits, too");
+}
+
+/// One inbox has no room to take anything back; the others have, and are told of for themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_back_is_told_where_one_inbox_refuses() {
+    let server = NatsServer::start_with("jetstream: enabled, max_payload: 8192")
+        .await
+        .unwrap();
+    let slot = open(&server.url()).await;
+    slot.open(&consumer("full", 1), soon()).await.unwrap();
+    assert_eq!(store(&slot, "full", &message("waits"), soon()).await, STORED);
+    let full = [identity("full")];
+    loop {
+        let sent = message("x");
+        assert_eq!(store(&slot, "full", &sent, soon()).await, STORED);
+        if slot.cancel(sent.multicast, &full, soon()).await[0].is_err() {
+            break;
+        }
+    }
+    let (sent, names) = (message("y"), ["a", "full", "b"]);
+    let outcomes = slot
+        .enqueue(&names.map(address), sent.clone(), terms(), soon())
+        .await;
+    assert_eq!(outcomes, [STORED; 3]);
+    let told = slot.cancel(sent.multicast, &names.map(identity), soon()).await;
+    assert_eq!((&told[0], &told[2]), (&Ok(true), &Ok(true)));
+    assert!(told[1].is_err(), "{told:?}");
 }
 
 /// Together they want more room than there is.
@@ -303,8 +330,8 @@ async fn idle_identities_cost_nothing() {
     slot.enqueue(&addresses, sent.clone(), terms(), soon()).await;
     assert_eq!(records().await, (0, 0));
     let names: Vec<_> = addresses.iter().map(|address| address.identity.clone()).collect();
-    let cancelled = slot.cancel(sent.multicast, &names, soon()).await.unwrap();
-    assert!(cancelled.iter().all(|cancelled| *cancelled));
+    let cancelled = slot.cancel(sent.multicast, &names, soon()).await;
+    assert!(cancelled.iter().all(|cancelled| *cancelled == Ok(true)));
     assert_eq!(records().await, (0, 0));
     take(&slot, "a", 1).await;
     assert_eq!(records().await, (1, 0));

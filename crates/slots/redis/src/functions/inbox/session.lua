@@ -21,7 +21,8 @@ local function keep_session(ns, identity, session)
   redis.call('HSET', ns.at .. 'sessions', identity, session .. struct.pack('>I8', ns.now))
 end
 
--- Whether a session is the consumer, which is heard of with that. It is written down only where it matters.
+-- Whether a session is the consumer, which is heard of with that. It is written down only once the last time is half of
+-- `idle` ago, so whoever is forgotten may have been heard of so much later than is written.
 local function is_consumer(ns, identity, session)
   local current = session_of(ns, identity)
   if who(current) ~= READY .. session then
@@ -42,7 +43,7 @@ local function forget_sessions(ns, cursor)
     local heard = string.byte(current) == FORMAT and heard_at(current)
     if heard == nil then
       keep_session(ns, identity, who(current))
-    elseif heard and heard + ns.idle <= ns.now and is_empty(ns, identity) then
+    elseif heard and heard + ns.idle + ns.idle / 2 <= ns.now and is_empty(ns, identity) then
       redis.call('HDEL', ns.at .. 'sessions', identity)
     end
   end

@@ -321,7 +321,7 @@ async fn sessions_that_have_gone_leave_nothing() {
     }
     store(&slot, "id-7", &message("waits")).await;
     let (there, sweeps) = (consumer("id-8", 1), 2 * MANY / 64);
-    for _ in 0..3 {
+    for _ in 0..4 {
         pass(&admin, Duration::from_secs(4)).await;
         fetch(&slot, &there).await;
         for _ in 0..sweeps {
@@ -337,7 +337,28 @@ async fn sessions_that_have_gone_leave_nothing() {
     admin.run_bytes("HSET", session).await.unwrap();
     slot.sweep(soon()).await.unwrap();
     assert_eq!(count().await, 3);
-    pass(&admin, Duration::from_secs(11)).await;
+    pass(&admin, Duration::from_secs(16)).await;
     slot.sweep(soon()).await.unwrap();
     assert_eq!(count().await, 1);
+}
+
+/// That it was heard of is written down from time to time, and counts from when it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_remembered_for_idle_after_it_was_heard_of() {
+    let (_server, slot, admin) = roomy_slot().await;
+    let limits = InboxLimits {
+        idle: Duration::from_secs(10),
+        ..roomy()
+    };
+    slot.configure(limits, soon()).await.unwrap();
+    let session = consume(&slot, "a", 2).await;
+    pass(&admin, Duration::from_millis(4_500)).await;
+    fetch(&slot, &session).await;
+    pass(&admin, Duration::from_millis(9_500)).await;
+    slot.sweep(soon()).await.unwrap();
+    let earlier = slot.open(&consumer("a", 1), soon()).await;
+    assert_eq!(earlier, Err(Error::Fenced(identity("a"))));
+    pass(&admin, Duration::from_secs(1)).await;
+    slot.sweep(soon()).await.unwrap();
+    assert_eq!(number(&admin, &["HLEN", &key("sessions")]).await, 0);
 }

@@ -62,6 +62,37 @@ async fn an_attempt_whose_reply_was_lost_counts() {
     assert_eq!(fetch(&direct, &second).await.deliveries[0].attempt, 2);
 }
 
+/// A cancellation for many takes several calls. What one fails with hides nothing of those before and after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_that_is_cut_in_one_call_tells_of_the_others() {
+    const CALL: usize = 128;
+    let Behind { server, proxy, slot } = behind_a_proxy(json!({ "pool_size": 1 })).await;
+    let direct = open(server.addr()).await;
+    let (to, sent) = (addresses(3 * CALL), message("x"));
+    let outcomes = direct.enqueue(&to, sent.clone(), terms(), soon()).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == STORED));
+    let identities: Vec<_> = to.iter().map(|to| to.identity.clone()).collect();
+    // One that takes nothing says how much is asked.
+    let before = proxy.forwarded(Direction::ToServer);
+    let none = slot
+        .cancel(message("y").multicast, &identities[..CALL], soon())
+        .await;
+    assert_eq!(none, vec![Ok(false); CALL]);
+    let size = proxy.forwarded(Direction::ToServer) - before;
+    proxy.set(Direction::ToServer, Flow::CutAfter(size + size / 2));
+    let told = slot.cancel(sent.multicast, &identities, soon()).await;
+    let is_failed = |told: &prism_slot::Result<bool>| {
+        told.as_ref()
+            .is_err_and(|error| error.applied() == Applied::Unknown)
+    };
+    assert_eq!(told[..CALL], vec![Ok(true); CALL]);
+    assert!(told[CALL..2 * CALL].iter().all(is_failed), "{told:?}");
+    assert_eq!(told[2 * CALL..], vec![Ok(true); CALL]);
+    let left = direct.cancel(sent.multicast, &identities, soon()).await;
+    let left = left.into_iter().filter(|told| *told == Ok(true)).count();
+    assert_eq!(left, CALL);
+}
+
 /// An opening takes several calls where the inbox was somebody else's. Whichever reply is lost, asking again is answered
 /// as the first time: a session does not lose its inbox to itself.
 #[tokio::test(flavor = "multi_thread")]

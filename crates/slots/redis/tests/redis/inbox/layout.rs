@@ -154,7 +154,7 @@ async fn a_message_is_stored_once_and_freed_with_its_last_inbox() {
     let cancelled = slot
         .cancel(sent.multicast, &[to[2].identity.clone()], soon())
         .await;
-    assert_eq!(cancelled, Ok(vec![true]));
+    assert_eq!(cancelled, [Ok(true)]);
     assert_eq!(slot.discard(&to[3], soon()).await.unwrap().dropped.len(), 1);
     for _ in 0..2 {
         store(&slot, "displaced", &message("small")).await;
