@@ -19,7 +19,10 @@ async fn a_proxy_that_starts_takes_no_namespace_from_another() -> Result<()> {
     owner.process.freeze()?;
     let second = second.restart().await?;
     let empty = Runner::start(&["-proxy-addr", &both], &[]).await?;
-    empty.process.stderr_line("registered with the proxy", PATIENCE).await?;
+    empty
+        .process
+        .stderr_line("registered with the proxy", PATIENCE)
+        .await?;
     owner.process.thaw()?;
     second.wait_for_runners("test", 1).await;
     for proxy in [&first, &second] {

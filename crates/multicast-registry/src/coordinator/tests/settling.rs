@@ -244,7 +244,10 @@ async fn an_heir_keeps_the_pace_of_what_is_left() {
     fixture.clock.advance(Duration::from_secs(11));
     let taken_over = Instant::now();
     sibling.look_after_once().await;
-    assert!(taken_over.elapsed() < Duration::from_secs(30), "in the time of the test");
+    assert!(
+        taken_over.elapsed() < Duration::from_secs(30),
+        "in the time of the test"
+    );
     let known = known(&sibling, id).await;
     assert!(known.iter().all(|target| target.2 == Stage::Stored), "{known:?}");
     let stored = fixture.inboxes.script.count(Op::Enqueue);

@@ -161,7 +161,7 @@ pub(super) async fn full(task: Task) {
     }
     for message in &many {
         let cancelled = slot.cancel(message.multicast, &[identity("b")], deadline()).await;
-        assert_eq!(cancelled, Ok(vec![true]));
+        assert_eq!(cancelled, vec![Ok(true)]);
     }
     let other = rusqlite::Connection::open(&task.path).unwrap();
     for round in 0..5 {
