@@ -16,8 +16,10 @@ use super::{
     Coordinator, Error,
     sending::{GivenUp, Job, abandon},
 };
-use crate::config::MAX_CALL_TIMEOUT;
-use crate::delivery::{Bell, End, Load, News, Note, Orphan, Phase, Reply, Stage, Strays, Tracker};
+use crate::{
+    config::MAX_CALL_TIMEOUT,
+    delivery::{Bell, End, Load, News, Note, Orphan, Phase, Reply, Stage, Strays, Tracker},
+};
 
 /// How often the ledger is brought to what is known here.
 const WRITE_UP: Duration = Duration::from_millis(200);

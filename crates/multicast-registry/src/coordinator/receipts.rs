@@ -339,18 +339,19 @@ impl Coordinator {
         let Some(answer_to) = self.shared.courier.address() else {
             return Ok(None);
         };
-        // Questions and answers are lost where a post is full.
+        let (question, mut answered) = self.shared.questions.ask();
+        let note = Note::Query(Query {
+            multicast,
+            request: question.request,
+            answer_to,
+            offset,
+            limit,
+            cancel,
+        });
+        let note = note.encode();
+        // Questions and answers are lost where a post is full. Any answer counts, however late.
         while Instant::now() < deadline {
-            let (question, answered) = self.shared.questions.ask();
-            let note = Note::Query(Query {
-                multicast,
-                request: question.request,
-                answer_to: answer_to.clone(),
-                offset,
-                limit,
-                cancel,
-            });
-            let sent = self.messaging().send(&post, note.encode(), deadline).await;
+            let sent = self.messaging().send(&post, note.clone(), deadline).await;
             match sent {
                 Outcome::NoSubscriber => return Ok(None),
                 Outcome::NotSent(message) => {
@@ -364,7 +365,7 @@ impl Coordinator {
                 Outcome::Accepted | Outcome::Unknown(_) => {}
             }
             let patience = deadline.min(Instant::now() + ASKED);
-            if let Ok(Ok(answer)) = timeout_at(patience, answered).await {
+            if let Ok(Ok(answer)) = timeout_at(patience, &mut answered).await {
                 return Ok(Some(answer));
             }
         }

@@ -275,6 +275,27 @@ async fn a_lost_question_is_asked_again() {
     assert!(cancelled.is_ok(), "{cancelled:?}");
 }
 
+/// The answer to the first question counts also when it comes after the second one.
+#[tokio::test(start_paused = true)]
+async fn an_answer_may_take_longer_than_it_takes_to_ask_again() {
+    let fixture = fixture();
+    let sibling = fixture.sibling();
+    fixture.register(&["a", "b"]).await;
+    sibling.look_after_once().await;
+    fixture.coordinator.look_after_once().await;
+    let slowly = Multicast {
+        pace: at(1),
+        ..Multicast::default()
+    };
+    let late = Instant::now() + Duration::from_secs(60);
+    let mut following = fixture.coordinator.multicast_stream(slowly, late).await.unwrap();
+    let id = begun(&mut following).await;
+    let slow = Fate::Slow(Duration::from_secs(3));
+    fixture.broker.script.always(Op::Send, slow);
+    let cancelled = sibling.cancel_multicast(id, late).await;
+    assert!(cancelled.is_ok(), "{cancelled:?}");
+}
+
 /// Nobody would do it later: the call that is made again is not told that the identity existed.
 #[tokio::test]
 async fn an_inbox_goes_also_where_the_answer_to_unregistering_is_lost() {
