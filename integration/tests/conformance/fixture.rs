@@ -200,6 +200,8 @@ impl Alone {
     pub(crate) async fn replace_runners(&mut self) -> Result<()> {
         let count = self.runners.len();
         self.runners.clear();
+        // Or a proxy that has not noticed yet would answer for those that are gone.
+        self.proxy.wait_for_runners(name_of(&self.namespace), 0).await;
         self.runners = start_runners(&self.proxy, count).await?;
         self.proxy.wait_for_runners(name_of(&self.namespace), count).await;
         Ok(())

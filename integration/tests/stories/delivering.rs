@@ -128,6 +128,7 @@ async fn repeated_calls_survive_a_kill(mut system: Durable) -> Result<()> {
     // One after the other, so that whichever made it is gone once.
     for _ in 0..2 {
         drop(system.runners.remove(0));
+        system.proxy.wait_for_runners("test", 1).await;
         system.runners.push(Runner::under(system.proxy.control).await?);
         system.proxy.wait_for_runners("test", 2).await;
         let again = client.registry.multicast(once.clone()).await?;

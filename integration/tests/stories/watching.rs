@@ -111,6 +111,7 @@ async fn a_watch_outlives_runners_and_the_proxy() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(400)).await;
         let mut killed = system.runners.remove(0);
         killed.process.signal(Signal::KILL)?;
+        system.proxy.wait_for_runners("test", 1).await;
         let another = integration::Runner::under(system.proxy.control).await?;
         system.runners.push(another);
         if round == 1 {

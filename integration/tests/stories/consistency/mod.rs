@@ -38,6 +38,7 @@ async fn no_answer_contradicts_the_history() -> Result<()> {
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         system.runners.remove(0).process.signal(Signal::KILL)?;
+        system.proxy.wait_for_runners("test", 1).await;
         system.runners.push(Runner::under(system.proxy.control).await?);
         system.proxy.wait_for_runners("test", 2).await;
     }
